@@ -1,0 +1,7 @@
+"""Metrics of a WireGuard mesh node: collected, kept safe, delivered.
+
+Import the parts by name (``from plexd import api, metrics``); importing this package alone
+loads nothing else, so that ``plexd --version`` answers at once.
+"""
+
+__version__ = "0.1.0"

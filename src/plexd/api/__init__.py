@@ -1,0 +1,52 @@
+"""The contract between nodes and the control plane: wire types, errors and the client.
+
+Importing it loads no HTTP stack; `ControlPlane` loads one when it first sends.
+"""
+
+from plexd.api.batch import BatchName, MetricBatch, check_points, decode_batch
+# from plexd.api.client import ControlPlane
+from plexd.api.config import Config, LocalEndpointConfig
+from plexd.api.errors import APIError, DecodeError, EncodeError, TLSError, TransportError
+from plexd.api.secret import Secret
+from plexd.api.types import (
+    GROUP_AGENT,
+    GROUP_LATENCY,
+    GROUP_SYSTEM,
+    GROUP_TUNNEL,
+    AgentStats,
+    LatencyResult,
+    MetricPoint,
+    Peer,
+    Registration,
+    SecretResponse,
+    SystemStats,
+    TunnelStats,
+)
+
+__all__ = [
+    "GROUP_AGENT",
+    "GROUP_LATENCY",
+    "GROUP_SYSTEM",
+    "GROUP_TUNNEL",
+    "APIError",
+    "AgentStats",
+    "BatchName",
+    "Config",
+    # "ControlPlane",
+    "DecodeError",
+    "EncodeError",
+    "LatencyResult",
+    "LocalEndpointConfig",
+    "MetricBatch",
+    "MetricPoint",
+    "Peer",
+    "Registration",
+    "Secret",
+    "SecretResponse",
+    "SystemStats",
+    "TLSError",
+    "TransportError",
+    "TunnelStats",
+    "check_points",
+    "decode_batch",
+]

@@ -1,0 +1,1 @@
+"""The pipeline of the specification: collectors feed a manager, the manager feeds reporters."""

@@ -1,0 +1,24 @@
+"""What can go wrong inside the pipeline.
+
+    Exception
+    ├── CollectError        a collector has no points this time: logged, counted, tried again
+    ├── CredentialError     no bearer token for the local endpoint, so nothing was sent there
+    └── ValueError
+        └── ConfigError     the configuration cannot work: refuse to start
+"""
+
+from __future__ import annotations
+
+__all__ = ["CollectError", "ConfigError", "CredentialError"]
+
+
+class CollectError(Exception):
+    """A collector failed. The text is ``metrics: <group>: <cause>``; the cause is chained."""
+
+
+class CredentialError(Exception):
+    """The local endpoint's credential could not be had, and none is cached. The cause is chained."""
+
+
+class ConfigError(ValueError):
+    """A value the seed's validation tables refuse, in exactly their words."""
