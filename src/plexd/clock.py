@@ -29,7 +29,7 @@ class Clock(Protocol):
         ...
 
     async def sleep(self, seconds: float) -> None:
-        """Return after ``seconds`` on the monotonic clock; at once, but not before others ran, for 0."""
+        """Return after ``seconds`` on the monotonic clock; for 0, once others had their turn."""
         ...
 
     def timeout(self, seconds: float) -> AbstractAsyncContextManager[object]:
@@ -41,15 +41,19 @@ class SystemClock:
     """The clocks of this machine."""
 
     def now(self) -> datetime:
+        """`datetime.now` in UTC."""
         return datetime.now(UTC)
 
     def monotonic(self) -> float:
+        """`time.monotonic`: stands still while the machine is suspended."""
         return time.monotonic()
 
     async def sleep(self, seconds: float) -> None:
+        """`asyncio.sleep`."""
         await asyncio.sleep(seconds)
 
     def timeout(self, seconds: float) -> asyncio.Timeout:
+        """`asyncio.timeout`."""
         return asyncio.timeout(seconds)
 
 

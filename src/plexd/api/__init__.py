@@ -4,7 +4,7 @@ Importing it loads no HTTP stack; `ControlPlane` loads one when it first sends.
 """
 
 from plexd.api.batch import BatchName, MetricBatch, check_points, decode_batch
-# from plexd.api.client import ControlPlane
+from plexd.api.client import ControlPlane
 from plexd.api.config import Config, LocalEndpointConfig
 from plexd.api.errors import APIError, DecodeError, EncodeError, TLSError, TransportError
 from plexd.api.secret import Secret
@@ -32,7 +32,7 @@ __all__ = [
     "AgentStats",
     "BatchName",
     "Config",
-    # "ControlPlane",
+    "ControlPlane",
     "DecodeError",
     "EncodeError",
     "LatencyResult",

@@ -222,7 +222,7 @@ def _check_alike(kind: type, group: str, payload: type, points: Sequence[Any]) -
     data = [p.data for p in points]
     msgspec.convert(data, _TWINS[payload], from_attributes=True)
     for name in _UINT64_FIELDS[payload]:
-        if max([getattr(d, name) for d in data]) > UINT64_MAX:
+        if max(getattr(d, name) for d in data) > UINT64_MAX:
             raise ValueError(f"Expected `int` <= {UINT64_MAX}")
 
 
@@ -254,7 +254,7 @@ def _encode(points: tuple[MetricPoint, ...]) -> bytes:
     body = _ENCODER.encode(points)
     # msgspec writes NaN and infinities as null and times in whatever zone they have. A null
     # cannot hide from the scan, and zones are compared by identity: that is all of the fast path.
-    if b"null" in body or not all([_is_utc(p) for p in points]):
+    if b"null" in body or not all(_is_utc(p) for p in points):
         check_points(points)
         body = _ENCODER.encode([_in_utc(p) for p in points])
     return body
@@ -291,7 +291,7 @@ _NAMED = re.compile(r"^Object (?:missing required|contains unknown) field `(.*)`
 
 
 def _located(err: msgspec.ValidationError) -> DecodeError:
-    """msgspec's message, taken apart into reason, index and field."""
+    """The message of msgspec, taken apart into reason, index and field."""
     text = str(err)
     place = _PLACE.search(text)
     if place is None:

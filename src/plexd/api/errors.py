@@ -1,12 +1,12 @@
 """What talking to the control plane can end in.
 
-    Exception
-    ├── APIError            it answered, but not with a 2xx: the status decides what to do
-    ├── TransportError      no answer at all: try again
-    │   └── TLSError        no trust in whoever answered: a configuration error, hold and probe
-    └── ValueError
-        └── DecodeError     bytes that are not what the contract says
-            EncodeError     points that the contract has no form for
+Exception
+├── APIError            it answered, but not with a 2xx: the status decides what to do
+├── TransportError      no answer at all: try again
+│   └── TLSError        no trust in whoever answered: a configuration error, hold and probe
+└── ValueError
+    └── DecodeError     bytes that are not what the contract says
+        EncodeError     points that the contract has no form for
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from datetime import timedelta
 from urllib.parse import urlsplit
@@ -50,12 +51,17 @@ def _validate_local_endpoint(endpoint: LocalEndpointConfig) -> None:
         raise ConfigError(f"{prefix} SecretKey is required when URL is set")
 
 
+_UNPARSEABLE = re.compile(r"[\x00-\x1f\x7f]|^:|%(?![0-9a-fA-F]{2})")
+
+
 def _is_url(text: str) -> bool:
-    """Whether ``text`` is a URL that a request could go to: printable, and host and port sound."""
-    if not text.isprintable() or " " in text:
+    """Whether ``text`` can be taken apart as a URL; what Go's ``url.Parse`` refuses is refused."""
+    if _UNPARSEABLE.search(text):
         return False
     try:
         parts = urlsplit(text)
-        return parts.scheme != "https" or (bool(parts.hostname) and parts.port != 0)
+        _ = parts.port  # raises for a port that is no number
     except ValueError:
         return False
+    # Go takes "https://" as well; but no request could ever go there.
+    return " " not in parts.netloc and (parts.scheme != "https" or bool(parts.hostname))

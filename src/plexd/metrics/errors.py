@@ -1,10 +1,10 @@
 """What can go wrong inside the pipeline.
 
-    Exception
-    ├── CollectError        a collector has no points this time: logged, counted, tried again
-    ├── CredentialError     no bearer token for the local endpoint, so nothing was sent there
-    └── ValueError
-        └── ConfigError     the configuration cannot work: refuse to start
+Exception
+├── CollectError        a collector has no points this time: logged, counted, tried again
+├── CredentialError     no bearer token for the local endpoint, so nothing was sent there
+└── ValueError
+    └── ConfigError     the configuration cannot work: refuse to start
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ class CollectError(Exception):
 
 
 class CredentialError(Exception):
-    """The local endpoint's credential could not be had, and none is cached. The cause is chained."""
+    """No credential for the local endpoint, fresh or cached. The cause is chained."""
 
 
 class ConfigError(ValueError):

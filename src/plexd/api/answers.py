@@ -1,0 +1,69 @@
+"""Reading what a server says beside its status: why it refused, and how long to stay away."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+
+__all__ = ["parse_reason", "parse_retry_after"]
+
+_LONGEST_REASON = 300
+_LONGEST_WAIT = timedelta(days=365)
+_REASON_MEMBERS = ("detail", "message", "error", "title")
+
+
+def parse_reason(status: int, body: bytes) -> str:
+    """The server's reason in one printable line of at most 300 characters.
+
+    Taken from a problem document (RFC 9457) or the usual JSON members, else from the text, else
+    from the status itself. Control characters are dropped: this ends up in logs.
+    """
+    text = _from_json(body) or body.decode("utf-8", "replace")
+    line = "".join(c if c.isprintable() else " " for c in text[: 4 * _LONGEST_REASON])
+    line = " ".join(line.split())
+    if len(line) > _LONGEST_REASON:
+        line = line[: _LONGEST_REASON - 1] + "…"
+    return line or _phrase(status)
+
+
+def _from_json(body: bytes) -> str:
+    try:
+        document: Any = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return ""
+    if not isinstance(document, dict):
+        return ""
+    found = (document.get(member) for member in _REASON_MEMBERS)
+    return next((text for text in found if isinstance(text, str) and text), "")
+
+
+def _phrase(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return "no reason given"
+
+
+def parse_retry_after(value: str | None, now: datetime) -> timedelta | None:
+    """The wait a ``Retry-After`` header asks for (RFC 9110, 10.2.3), never negative.
+
+    Both forms are read, seconds and HTTP date; None when the header is absent or is neither.
+    Waits beyond a year are a year: what to make of long waits is the caller's policy.
+    """
+    if value is None:
+        return None
+    text = value.strip()
+    if text.isascii() and text.isdigit():
+        seconds = int(text) if len(text) < 12 else 10**11
+        return min(timedelta(seconds=min(seconds, 10**9)), _LONGEST_WAIT)
+    try:
+        moment = parsedate_to_datetime(text)
+    except (ValueError, TypeError, IndexError):
+        return None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return min(max(moment - now, timedelta()), _LONGEST_WAIT)

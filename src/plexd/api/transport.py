@@ -1,0 +1,242 @@
+"""One HTTP client for everything the agent sends, and the one place where aiohttp's errors end.
+
+Promises: TLS 1.2 or newer; redirects are never followed, so that no credential travels to another
+host; nothing is taken from the environment (proxies, netrc); cookies are not kept; answers are
+read to a cap. aiohttp is imported on first use, since loading it takes longer than a collection.
+"""
+
+from __future__ import annotations
+
+import ssl
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from msgspec import Struct
+
+from plexd.api.errors import TLSError, TransportError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import timedelta
+    from types import TracebackType
+    from typing import Self
+
+    import aiohttp
+
+__all__ = ["Answer", "HTTPTransport", "Trust"]
+
+# Longer than any usual report interval, so that a report finds its connection still open.
+_KEEPALIVE_SECONDS = 300.0
+_CONNECTIONS = 8
+
+
+class Trust(Struct, frozen=True):
+    """Whom to believe: the system's authorities, those of ``ca_file`` instead, or anybody."""
+
+    ca_file: str = ""
+    skip_verify: bool = False
+
+    def context(self) -> ssl.SSLContext:
+        """A client context. Raises `TLSError` when ``ca_file`` cannot be used."""
+        try:
+            context = ssl.create_default_context(cafile=self.ca_file or None)
+        except OSError as err:  # ssl.SSLError is one
+            reason = getattr(err, "reason", None) or err.strerror or err
+            raise TLSError(f"cannot use the CA file {self.ca_file}: {reason}") from err
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        if self.skip_verify:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        return context
+
+
+class Answer(Struct, frozen=True):
+    """A complete answer. ``body`` is cut, and ``cut`` is true, where it went beyond the cap."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    cut: bool
+
+
+class _Exchange:
+    """Whether one request went over a connection that had been used before."""
+
+    def __init__(self) -> None:
+        self.reused = False
+
+
+class HTTPTransport:
+    """A lazily opened keep-alive client; safe for concurrent requests of one event loop.
+
+    ``connect_timeout`` bounds getting a connection (lookup, TCP, TLS), ``request_timeout`` the
+    whole exchange.
+    """
+
+    def __init__(
+        self,
+        *,
+        user_agent: str,
+        trust: Trust,
+        connect_timeout: timedelta,
+        request_timeout: timedelta,
+    ) -> None:
+        self._user_agent = user_agent
+        self._trust = trust
+        self._connect_timeout = connect_timeout
+        self._request_timeout = request_timeout
+        self._session: aiohttp.ClientSession | None = None
+        self._closed = False
+        self._connections = 0
+
+    @property
+    def connections(self) -> int:
+        """How many connections were made so far."""
+        return self._connections
+
+    async def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str],
+        body: bytes | None = None,
+        cap: int,
+    ) -> Answer:
+        """Send and read one answer, whatever its status; ``url`` is already percent-escaped.
+
+        A kept connection that the other side had closed meanwhile is replaced once, unseen by
+        the caller. Raises `TLSError` or `TransportError` with the cause chained; at most
+        ``cap`` bytes of the answer are held.
+        """
+        import aiohttp  # noqa: PLC0415  # loaded by who sends, see above
+
+        place = f"{method} {_origin(url)}"
+        exchange = _Exchange()
+        try:
+            try:
+                return await self._send(method, url, headers, body, cap, exchange)
+            except (aiohttp.ServerDisconnectedError, ConnectionError, aiohttp.ClientOSError):
+                if not exchange.reused:
+                    raise
+                return await self._send(method, url, headers, body, cap, _Exchange())
+        except aiohttp.ClientSSLError as err:
+            raise TLSError(f"{place}: {_tls_reason(err)}") from err
+        except TimeoutError as err:
+            limit = f"{self._request_timeout.total_seconds():g}s"
+            raise TransportError(f"{place}: no complete answer within {limit}") from err
+        except (aiohttp.ClientError, OSError) as err:
+            raise TransportError(f"{place}: {_reason(err)}") from err
+
+    async def _send(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes | None,
+        cap: int,
+        exchange: _Exchange,
+    ) -> Answer:
+        from yarl import URL  # noqa: PLC0415  # comes with aiohttp
+
+        session = self._open()
+        async with session.request(
+            method,
+            URL(url, encoded=True),
+            headers=headers,
+            data=body,
+            allow_redirects=False,
+            trace_request_ctx=exchange,
+        ) as response:
+            content, cut = await _read(response, cap)
+            return Answer(response.status, response.headers, content, cut)
+
+    def _open(self) -> aiohttp.ClientSession:
+        if self._closed:
+            raise RuntimeError("this client has been closed")
+        if self._session is None:
+            self._session = self._make_session()
+        return self._session
+
+    def _make_session(self) -> aiohttp.ClientSession:
+        import aiohttp  # noqa: PLC0415  # loaded by who sends, see above
+
+        connect = self._connect_timeout.total_seconds()
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                ssl=self._trust.context(),
+                limit=_CONNECTIONS,
+                keepalive_timeout=_KEEPALIVE_SECONDS,
+            ),
+            timeout=aiohttp.ClientTimeout(
+                total=self._request_timeout.total_seconds(), connect=connect
+            ),
+            headers={"User-Agent": self._user_agent, "Accept-Encoding": "identity"},
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            trust_env=False,
+            trace_configs=[self._trace()],
+        )
+
+    def _trace(self) -> aiohttp.TraceConfig:
+        import aiohttp  # noqa: PLC0415  # loaded by who sends, see above
+
+        async def made(*_: object) -> None:
+            self._connections += 1
+
+        async def reused(_session: object, context: Any, _params: object) -> None:
+            context.trace_request_ctx.reused = True
+
+        trace = aiohttp.TraceConfig()
+        trace.on_connection_create_end.append(made)
+        trace.on_connection_reuseconn.append(reused)
+        return trace
+
+    async def aclose(self) -> None:
+        """Close every connection; idempotent. Requests under way fail."""
+        self._closed = True
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        err: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+
+async def _read(response: aiohttp.ClientResponse, cap: int) -> tuple[bytes, bool]:
+    body = bytearray()
+    async for chunk in response.content.iter_any():
+        body += chunk
+        if len(body) > cap:
+            response.close()  # the rest is never read, so the connection is of no further use
+            return bytes(body[:cap]), True
+    return bytes(body), False
+
+
+def _origin(url: str) -> str:
+    """Scheme, host and port only: a URL may carry a password or a secret path."""
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    return f"{parts.scheme}://{host}"
+
+
+def _tls_reason(err: aiohttp.ClientSSLError) -> str:
+    cause: BaseException | None = getattr(err, "certificate_error", None) or err.__cause__ or err
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return f"certificate not accepted: {cause.verify_message}"
+    if isinstance(cause, ssl.SSLError) and cause.reason:
+        return f"TLS handshake failed: {cause.reason}"
+    return f"TLS handshake failed: {cause}"
+
+
+def _reason(err: BaseException) -> str:
+    inner = getattr(err, "os_error", None) or err
+    return getattr(inner, "strerror", None) or str(err) or type(err).__name__
