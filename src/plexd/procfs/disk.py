@@ -1,0 +1,115 @@
+"""A mount point that may hang, asked so that nothing else does.
+
+``statvfs`` on a dead NFS or FUSE mount does not return, and no deadline can end the thread that
+waits in it. So each call runs in a daemon thread of its own, of which there is at most one:
+
+    healthy   read_usage() starts a thread, which ends with the answer
+    overdue   the deadline passes: this reading fails, the thread is left behind
+    hung      while the thread is in there, readings fail at once and start nothing
+    healthy   it came back: the next reading starts afresh, the late answer is not used
+
+The default executor would not do: its threads are shared with name lookups, are joined when the
+loop closes and again at exit, and one more would be stuck at every reading.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from concurrent.futures import Future
+from threading import Thread
+from typing import TYPE_CHECKING, Final
+
+from plexd.procfs.errors import ProcfsError
+from plexd.procfs.parse import Usage, parse_disk
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from plexd.clock import Clock
+
+__all__ = ["DEADLINE_SECONDS", "MountPoint"]
+
+DEADLINE_SECONDS: Final = 2.0
+
+
+class _Call:
+    """One ``statvfs`` under way. ``overdue`` once somebody waited for it in vain."""
+
+    def __init__(self, started: float) -> None:
+        self.started = started
+        self.overdue = False
+        self.answer: Future[os.statvfs_result] = Future()
+        # A future that runs cannot be cancelled: a reader that leaves does not spoil it.
+        self.answer.set_running_or_notify_cancel()
+
+    def run(self, statvfs: Callable[[str], os.statvfs_result], path: str) -> None:
+        try:
+            self.answer.set_result(statvfs(path))
+        except BaseException as err:  # noqa: BLE001  # whatever it is belongs to who asked
+            self.answer.set_exception(err)
+
+
+class MountPoint:
+    """How full the file system at ``path`` is, as far as it answers.
+
+    Belongs to one event loop at a time. Leaves at most one thread behind, a daemon, which keeps
+    neither the loop nor the interpreter from ending.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        clock: Clock,
+        statvfs: Callable[[str], os.statvfs_result] = os.statvfs,
+    ) -> None:
+        self._path = path
+        self._clock = clock
+        self._statvfs = statvfs
+        self._call: _Call | None = None
+
+    async def read_usage(self) -> Usage:
+        """What the file system answers, waited for `DEADLINE_SECONDS` at most.
+
+        Readers at the same time share one call. Raises `ProcfsError`, with the mount point in
+        its text, when the path does not exist or cannot be asked, when the answer makes no
+        sense, after the deadline, and at once while an earlier call hangs.
+        """
+        call = self._pending() or self._start()
+        if call.overdue:
+            raise self._hanging(call)
+        try:
+            async with self._clock.timeout(DEADLINE_SECONDS):
+                stat = await asyncio.wrap_future(call.answer)
+        except (OSError, ValueError) as err:
+            raise self._failure(call, err) from err
+        return parse_disk(stat, self._path)
+
+    def _pending(self) -> _Call | None:
+        call = self._call
+        return None if call is None or call.answer.done() else call
+
+    def _start(self) -> _Call:
+        call = _Call(self._clock.monotonic())
+        worker = Thread(
+            target=call.run, args=(self._statvfs, self._path), name="plexd-statvfs", daemon=True
+        )
+        try:
+            worker.start()
+        except RuntimeError as err:  # the limit of processes is reached
+            raise ProcfsError(self._path, f"statvfs: {err}") from err
+        self._call = call
+        return call
+
+    def _failure(self, call: _Call, err: Exception) -> ProcfsError:
+        # The deadline's TimeoutError is an OSError, and so is the ETIMEDOUT of a soft NFS mount:
+        # only whether the call has come back tells them apart.
+        if call.answer.done():
+            return ProcfsError(self._path, f"statvfs: {getattr(err, 'strerror', None) or err}")
+        call.overdue = True
+        return self._hanging(call)
+
+    def _hanging(self, call: _Call) -> ProcfsError:
+        seconds = self._clock.monotonic() - call.started
+        return ProcfsError(self._path, f"statvfs has not answered for {seconds:.1f} s")

@@ -1,0 +1,197 @@
+"""Bytes of ``/proc`` files and the fields of ``statvfs`` into numbers. Nothing here reads a file.
+
+Formats as in the kernel's ``Documentation/filesystems/proc.rst`` and in proc(5)::
+
+    /proc/stat      cpu  user nice system idle iowait irq softirq steal guest guest_nice
+    /proc/meminfo   MemTotal:       24684092 kB
+    /proc/net/dev   two lines of headings, then  "  eth0: rx_bytes ... tx_bytes ..."
+    /proc/loadavg   0.64 0.17 0.10 2/87 8781
+
+Whatever does not follow them raises `ProcfsError`, which names the ``source`` given and the
+field: a reading is right or it is none.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, NamedTuple
+
+from plexd.procfs.errors import ProcfsError
+
+if TYPE_CHECKING:
+    import os
+
+__all__ = [
+    "CpuTimes",
+    "Interface",
+    "Usage",
+    "cpu_usage_percent",
+    "parse_cpu_times",
+    "parse_disk",
+    "parse_interfaces",
+    "parse_load",
+    "parse_memory",
+    "total_traffic",
+]
+
+_UINT64_MAX = 2**64 - 1
+_UINT64_DIGITS = len(str(_UINT64_MAX))
+
+_CPU_LINE = re.compile(rb"^cpu[ \t](.*)$", re.MULTILINE)
+_LOAD = re.compile(rb"\d{1,20}(?:\.\d{1,20})?")
+
+_RX_COLUMN = 0
+_TX_COLUMN = 8
+
+
+class CpuTimes(NamedTuple):
+    """Ticks spent since boot, summed over all CPUs; what an old kernel does not count is 0.
+
+    ``guest`` and ``guest_nice`` are left out: the kernel adds a guest's ticks to ``user`` and
+    ``nice`` as well (``account_guest_time`` in ``kernel/sched/cputime.c``).
+    """
+
+    user: int
+    nice: int
+    system: int
+    idle: int
+    iowait: int = 0
+    irq: int = 0
+    softirq: int = 0
+    steal: int = 0
+
+
+class Usage(NamedTuple):
+    """How much of a store is taken, in bytes."""
+
+    used_bytes: int
+    total_bytes: int
+
+
+class Interface(NamedTuple):
+    """One network interface's counters since it came up. Names are bytes: any but ``/`` goes."""
+
+    name: bytes
+    rx_bytes: int
+    tx_bytes: int
+
+
+def parse_cpu_times(text: bytes, source: str = "/proc/stat") -> CpuTimes:
+    """The ``cpu`` line, of which the first four fields have to be there (Linux 2.4 had no more)."""
+    line = _CPU_LINE.search(text)
+    if line is None:
+        raise ProcfsError(source, "no cpu line")
+    fields = line[1].split()[: len(CpuTimes._fields)]
+    required = len(CpuTimes._fields) - len(CpuTimes._field_defaults)
+    if len(fields) < required:
+        raise ProcfsError(source, f"cpu: no {CpuTimes._fields[len(fields)]}")
+    names = CpuTimes._fields
+    return CpuTimes(*[_count(f, source, f"cpu: {n}") for f, n in zip(fields, names, strict=False)])
+
+
+def cpu_usage_percent(earlier: CpuTimes, later: CpuTimes) -> float | None:
+    """The busy share of the time between two samples, 0 to 100; None if they cannot tell.
+
+    They cannot when no tick has passed or when a counter went back (wrapped, or a CPU was taken
+    away). ``iowait`` counts as idle. It alone may go back on a healthy machine, as proc(5) warns,
+    and is then taken as not having moved.
+    """
+    spent = CpuTimes(*[b - a for a, b in zip(earlier, later, strict=True)])
+    spent = spent._replace(iowait=max(spent.iowait, 0))
+    total = sum(spent)
+    if min(spent) < 0 or total == 0:
+        return None
+    return 100 * (total - spent.idle - spent.iowait) / total
+
+
+def parse_memory(text: bytes, source: str = "/proc/meminfo") -> Usage:
+    """``MemTotal`` and what of it is not ``MemAvailable`` (Linux 3.14 and later)."""
+    total = _meminfo_bytes(text, source, "MemTotal")
+    available = _meminfo_bytes(text, source, "MemAvailable")
+    if available > total:
+        raise ProcfsError(source, f"MemAvailable {available} is above MemTotal {total}")
+    return Usage(total - available, total)
+
+
+def _meminfo_bytes(text: bytes, source: str, field: str) -> int:
+    line = re.search(rb"^%b:(.*)$" % field.encode(), text, re.MULTILINE)
+    if line is None:
+        raise ProcfsError(source, f"no {field}")
+    value, _, unit = line[1].strip().partition(b" ")
+    if unit != b"kB":
+        raise ProcfsError(source, f"{field} is not in kB: {_shown(line[1])}")
+    # The kernel writes kB and means KiB.
+    return _bounded(_count(value, source, field) * 1024, source, field)
+
+
+def parse_interfaces(text: bytes, source: str = "/proc/net/dev") -> list[Interface]:
+    """Every interface with its byte counters, in the kernel's order."""
+    lines = text.splitlines()
+    columns = lines[1].replace(b"|", b" ").split()[1:] if len(lines) > 1 else []
+    if columns[_RX_COLUMN : _TX_COLUMN + 1 : _TX_COLUMN] != [b"bytes", b"bytes"]:
+        raise ProcfsError(source, "no heading with rx and tx bytes where they are expected")
+    return [_interface(line, source) for line in lines[2:]]
+
+
+def _interface(line: bytes, source: str) -> Interface:
+    # The last colon, for an alias (eth0:1) has one in its name; values may touch it.
+    name, _, values = line.rpartition(b":")
+    name, fields = name.strip(), values.split()
+    if not name:
+        raise ProcfsError(source, f"no interface name: {_shown(line)}")
+    if len(fields) <= _TX_COLUMN:
+        raise ProcfsError(source, f"{_shown(name)}: no tx bytes")
+    rx_bytes = _count(fields[_RX_COLUMN], source, f"{_shown(name)}: rx bytes")
+    tx_bytes = _count(fields[_TX_COLUMN], source, f"{_shown(name)}: tx bytes")
+    return Interface(name, rx_bytes, tx_bytes)
+
+
+def total_traffic(interfaces: list[Interface], source: str = "/proc/net/dev") -> tuple[int, int]:
+    """Bytes received and sent over all ``interfaces`` together."""
+    received = sum(i.rx_bytes for i in interfaces)
+    sent = sum(i.tx_bytes for i in interfaces)
+    return _bounded(received, source, "rx bytes"), _bounded(sent, source, "tx bytes")
+
+
+def parse_load(text: bytes, source: str = "/proc/loadavg") -> tuple[float, float, float]:
+    """Load averages over 1, 5 and 15 minutes."""
+    fields = text.split(maxsplit=3)[:3]
+    if len(fields) < 3:
+        raise ProcfsError(source, f"no three load averages: {_shown(text)}")
+    for field in fields:
+        if not _LOAD.fullmatch(field):
+            raise ProcfsError(source, f"no load average: {_shown(field)}")
+    one, five, fifteen = map(float, fields)
+    return one, five, fifteen
+
+
+def parse_disk(stat: os.statvfs_result, source: str) -> Usage:
+    """What is taken of the file system mounted at ``source``.
+
+    ``f_frsize`` is the unit POSIX gives for ``f_blocks`` and ``f_bfree``. The seed's ``Bsize`` is
+    the same number on local file systems; where the two differ (FUSE, where ``f_bsize`` is the
+    preferred transfer size) it would be wrong.
+    """
+    if stat.f_bfree > stat.f_blocks:
+        raise ProcfsError(source, f"{stat.f_bfree} of {stat.f_blocks} blocks are free")
+    total = _bounded(stat.f_blocks * stat.f_frsize, source, "size")
+    return Usage((stat.f_blocks - stat.f_bfree) * stat.f_frsize, total)
+
+
+def _count(token: bytes, source: str, field: str) -> int:
+    # The length is checked first: int() of thousands of digits is slow, then refused.
+    if not token.isdigit() or len(token) > _UINT64_DIGITS:
+        raise ProcfsError(source, f"{field} is no count: {_shown(token)}")
+    return _bounded(int(token), source, field)
+
+
+def _bounded(value: int, source: str, field: str) -> int:
+    """``value`` if the wire's unsigned 64 bits hold it."""
+    if value > _UINT64_MAX:
+        raise ProcfsError(source, f"{field} is beyond 64 bits: {value}")
+    return value
+
+
+def _shown(token: bytes) -> str:
+    """A file's bytes as a log may show them: printable, and no more than a few words."""
+    return repr(token[:40])[1:]
