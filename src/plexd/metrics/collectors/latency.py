@@ -1,0 +1,98 @@
+"""Group ``latency``: the round trip to every peer (seed, "LatencyCollector")."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from plexd.api import GROUP_LATENCY, LatencyResult, MetricPoint
+from plexd.clock import SystemClock
+from plexd.metrics.collectors.sweep import Sweep
+from plexd.metrics.errors import CollectError
+from plexd.metrics.warnings import Warnings
+
+if TYPE_CHECKING:
+    import logging
+    from collections.abc import AsyncIterator, Sequence
+    from datetime import datetime
+
+    from plexd.clock import Clock
+    from plexd.metrics.ports import Collector, PeerLister, Pinger
+
+__all__ = ["LatencyCollector"]
+
+_TOLD_PER_CYCLE = 20
+_EVENT = "latency ping failed"
+
+
+class LatencyCollector:
+    """One point per peer and cycle, in the lister's order, stamped with the cycle's start.
+
+    All peers are pinged side by side. A failed ping is a point with ``rtt_nano`` -1 and a
+    warning; more than 20 failing peers in one cycle share one further line.
+    """
+
+    def __init__(
+        self,
+        pinger: Pinger,
+        lister: PeerLister,
+        logger: logging.Logger | None = None,
+        *,
+        clock: Clock | None = None,
+    ) -> None:
+        self._pinger = pinger
+        self._lister = lister
+        self._clock = clock or SystemClock()
+        self._warnings = Warnings(logger, clock=self._clock)
+
+    async def collect(self) -> AsyncIterator[MetricPoint]:
+        """Points as soon as they and all before them are known.
+
+        When cancelled, the pings that were complete by then are still yielded before the
+        cancellation goes on; the others are left out, since nothing is known of them. Raises
+        `CollectError` only when the peers cannot be listed.
+        """
+        now = self._clock.now()
+        async with Sweep(self._pinger, self._peer_ids()) as sweep:
+            position = 0
+            try:
+                for peer_id in sweep.peers:
+                    rtt = sweep.rtts[position]
+                    if rtt is None:
+                        rtt = await sweep.result(position)
+                    position += 1
+                    yield _point(now, peer_id, rtt)
+            except asyncio.CancelledError:
+                for peer_id, rtt in sweep.finished(position):
+                    yield _point(now, peer_id, rtt)
+                raise
+            finally:
+                self._tell(sweep.failures)
+
+    def _peer_ids(self) -> Sequence[str]:
+        try:
+            return self._lister.peer_ids()
+        except Exception as err:
+            raise CollectError(f"metrics: latency: {err}") from err
+
+    def _tell(self, failures: list[tuple[str, BaseException]]) -> None:
+        for peer_id, err in failures[:_TOLD_PER_CYCLE]:
+            self._warnings.warn(_EVENT, peer_id, peer_id=peer_id, error=_reason(err))
+        rest = failures[_TOLD_PER_CYCLE:]
+        if rest:
+            first, err = rest[0]
+            reason = f"{len(rest)} more peers failed, the first: {_reason(err)}"
+            self._warnings.warn(_EVENT, "", peer_id=first, error=reason, peers=len(rest))
+
+
+def _point(now: datetime, peer_id: str, rtt: int) -> MetricPoint:
+    data = LatencyResult(peer_id, rtt)
+    return MetricPoint(timestamp=now, group=GROUP_LATENCY, peer_id=peer_id, data=data)
+
+
+def _reason(err: BaseException) -> str:
+    return str(err) or type(err).__name__
+
+
+if TYPE_CHECKING:
+    _: type[Collector] = LatencyCollector

@@ -1,0 +1,106 @@
+"""Pinging many peers side by side."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from types import TracebackType
+    from typing import Self
+
+    from plexd.metrics.ports import Pinger
+
+__all__ = ["UNREACHABLE", "Sweep"]
+
+UNREACHABLE = -1
+
+
+class Sweep:
+    """One ping to each of ``peers``, all under way together; an async context manager.
+
+    ``rtts`` fills in as answers come, at the peers' positions: nanoseconds, -1 for a failed
+    ping, None while under way. ``failures`` lists who failed and why, in the order it happened.
+    Leaving the context cancels what is still under way and waits for it to end.
+
+    A task costs far more than a ping that needs not wait, so a worker goes on with the next peer
+    until a ping suspends it, and only then another worker starts.
+    """
+
+    def __init__(self, pinger: Pinger, peers: Sequence[str]) -> None:
+        self.peers = tuple(peers)
+        self.rtts: list[int | None] = [None] * len(self.peers)
+        self.failures: list[tuple[str, BaseException]] = []
+        self._pinger = pinger
+        self._queue = iter(enumerate(self.peers))
+        self._left = len(self.peers)
+        self._awaited = -1
+        self._arrival: asyncio.Future[None] | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        if self.peers:
+            self._task = asyncio.create_task(self._run(), name="sweep")
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        err: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    async def result(self, position: int) -> int:
+        """The round trip to the peer at ``position``, once it is known."""
+        while (rtt := self.rtts[position]) is None:
+            self._awaited = position
+            self._arrival = asyncio.get_running_loop().create_future()
+            await self._arrival
+        return rtt
+
+    def finished(self, position: int) -> Iterator[tuple[str, int]]:
+        """The peers from ``position`` on whose round trip is known by now."""
+        for peer_id, rtt in zip(self.peers[position:], self.rtts[position:], strict=True):
+            if rtt is not None:
+                yield peer_id, rtt
+
+    async def _run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            width = 1
+            while self._left:
+                for _ in range(min(width, self._left)):
+                    group.create_task(self._work())
+                width *= 2
+                await asyncio.sleep(0)
+
+    async def _work(self) -> None:
+        for position, peer_id in self._queue:
+            self._left -= 1
+            try:
+                rtt = await self._pinger.ping(peer_id)
+                self._settle(position, max(rtt, UNREACHABLE))
+            except asyncio.CancelledError as err:
+                if _is_cancelled():
+                    raise
+                self._fail(position, err)
+            except Exception as err:  # noqa: BLE001  # whatever a pinger raises means "no answer"
+                self._fail(position, err)
+
+    def _fail(self, position: int, err: BaseException) -> None:
+        self.failures.append((self.peers[position], err))
+        self._settle(position, UNREACHABLE)
+
+    def _settle(self, position: int, rtt: int) -> None:
+        self.rtts[position] = rtt
+        if position == self._awaited and self._arrival is not None and not self._arrival.done():
+            self._arrival.set_result(None)
+
+
+def _is_cancelled() -> bool:
+    """Whether the running task was asked to stop, rather than a ping cancelling itself."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

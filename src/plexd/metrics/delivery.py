@@ -1,0 +1,149 @@
+"""The reporting half of the manager: from the spool to the reporter, oldest first."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from plexd.metrics.ticks import Ticks
+
+if TYPE_CHECKING:
+    from plexd.api import MetricBatch
+    from plexd.clock import Clock
+    from plexd.metrics.config import Config
+    from plexd.metrics.ports import MetricReporter
+    from plexd.metrics.warnings import Warnings
+    from plexd.spool import Spool
+
+__all__ = ["Delivery", "DeliveryStatistics"]
+
+
+class DeliveryStatistics(Struct, frozen=True):
+    """A snapshot of the deliveries since the start.
+
+    Attributes:
+        batches: batches accepted.
+        points: points in them.
+        failures: reports that were not accepted.
+    """
+
+    batches: int
+    points: int
+    failures: int
+
+
+class Delivery:
+    """Empties the spool at every report tick, and early once a batch is full.
+
+    One batch is under way at a time. A batch that was not accepted stays at the head and is
+    tried again at the next tick; until then a full batch is no reason to send.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        spool: Spool,
+        reporter: MetricReporter,
+        node_id: str,
+        warnings: Warnings,
+        clock: Clock,
+    ) -> None:
+        self._batch_size = config.batch_size
+        self._interval = config.report_interval.total_seconds()
+        self._spool = spool
+        self._reporter = reporter
+        self._node_id = node_id
+        self._warnings = warnings
+        self._clock = clock
+        self._is_full = asyncio.Event()
+        self._under_way: asyncio.Task[bool] | None = None
+        self._batches = self._points = self._failures = 0
+
+    def points_arrived(self) -> None:
+        """To be called when the spool has grown."""
+        if self._spool.statistics().buffered >= self._batch_size:
+            self._is_full.set()
+
+    async def run(self) -> None:
+        """Report until cancelled. The first tick is spread over the interval by the node's id."""
+        delay = spread(self._node_id) * self._interval
+        ticks = Ticks(self._clock, self._interval, delay=delay)
+        failed = False
+        while True:
+            await (ticks.wait() if failed else self._tick_or_full(ticks))
+            failed = not await self._empty()
+
+    async def _tick_or_full(self, ticks: Ticks) -> None:
+        try:
+            async with self._clock.timeout(ticks.seconds_left()):
+                await self._is_full.wait()
+        except TimeoutError:
+            ticks.advance()
+
+    async def _empty(self) -> bool:
+        """Send until nothing waits; False as soon as a batch was not accepted."""
+        self._is_full.clear()
+        await self._spool.seal(self._batch_size)
+        while (batch := await self._spool.head()) is not None:
+            # A task of its own, so that a shutdown can let it finish instead of cutting it: a
+            # report that is cut may have been accepted, and would be sent twice.
+            self._under_way = asyncio.create_task(self._report(batch), name="report")
+            await asyncio.wait([self._under_way])
+            if not _succeeded(self._under_way):
+                return False
+        return True
+
+    async def _report(self, batch: MetricBatch) -> bool:
+        try:
+            await self._reporter.report_metrics(self._node_id, batch)
+            if batch.name is not None:
+                await self._spool.acknowledge(batch.name)
+        except Exception as err:  # noqa: BLE001  # any exception means: not accepted
+            self._tell(str(err) or type(err).__name__)
+            return False
+        except asyncio.CancelledError:
+            self._tell("cut")
+            raise
+        self._batches += 1
+        self._points += len(batch)
+        return True
+
+    def _tell(self, reason: str) -> None:
+        self._failures += 1
+        self._warnings.warn("metrics report failed", "", error=reason)
+
+    async def flush(self, grace_seconds: float) -> None:
+        """Last chance for what is left: the report under way, then the rest, within the grace."""
+        try:
+            async with self._clock.timeout(grace_seconds):
+                if self._under_way is not None:
+                    await asyncio.wait([self._under_way])
+                await self._empty()
+        except TimeoutError:
+            pass
+        finally:
+            await self._stop()
+
+    async def _stop(self) -> None:
+        if self._under_way is not None and not self._under_way.done():
+            self._under_way.cancel()
+            await asyncio.wait([self._under_way])
+
+    def statistics(self) -> DeliveryStatistics:
+        """What was delivered so far."""
+        return DeliveryStatistics(
+            batches=self._batches, points=self._points, failures=self._failures
+        )
+
+
+def spread(node_id: str) -> float:
+    """A fraction in [0, 1) that is this node's own, so that a fleet never reports in step."""
+    digest = hashlib.blake2b(node_id.encode(), digest_size=8).digest()
+    return int.from_bytes(digest) / 2**64
+
+
+def _succeeded(task: asyncio.Task[bool]) -> bool:
+    return not task.cancelled() and task.exception() is None and task.result()

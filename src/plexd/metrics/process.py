@@ -1,0 +1,69 @@
+"""What this process knows of itself: its memory and its garbage collector."""
+
+from __future__ import annotations
+
+import functools
+import gc
+import time
+from pathlib import Path
+
+from msgspec import Struct
+
+__all__ = ["GarbageCollector", "Memory", "parse_status", "read_memory", "watch_garbage_collector"]
+
+_STATUS = Path("/proc/self/status")
+
+
+class Memory(Struct, frozen=True):
+    """Resident anonymous memory and the mapped data segment, in bytes."""
+
+    anonymous_bytes: int
+    data_bytes: int
+
+
+def read_memory(status: Path = _STATUS) -> Memory:
+    """This process's memory now. Raises `OSError` or `ValueError` naming the file."""
+    try:
+        return parse_status(status.read_bytes())
+    except ValueError as err:
+        raise ValueError(f"{status}: {err}") from None
+
+
+def parse_status(text: bytes) -> Memory:
+    """``RssAnon`` and ``VmData`` of ``/proc/[pid]/status`` (proc(5)); `ValueError` without."""
+    found = {}
+    for line in text.splitlines():
+        name, _, value = line.partition(b":")
+        if name in {b"RssAnon", b"VmData"}:
+            number, _, unit = value.strip().partition(b" ")
+            if unit != b"kB" or not number.isdigit():
+                raise ValueError(f"{name.decode()} is not a number of kB")
+            found[name] = int(number) * 1024
+    if len(found) != len({b"RssAnon", b"VmData"}):
+        raise ValueError("no RssAnon or no VmData")
+    return Memory(anonymous_bytes=found[b"RssAnon"], data_bytes=found[b"VmData"])
+
+
+class GarbageCollector:
+    """Collections of the cycle collector and the time they took, counted since it was watched."""
+
+    def __init__(self) -> None:
+        self.collections = 0
+        self.pause_total_ns = 0
+        self._began = 0
+
+    def __call__(self, phase: str, _info: dict[str, int]) -> None:
+        """A callback of `gc.callbacks`."""
+        if phase == "start":
+            self._began = time.perf_counter_ns()
+        elif self._began:
+            self.collections += 1
+            self.pause_total_ns += time.perf_counter_ns() - self._began
+
+
+@functools.cache
+def watch_garbage_collector() -> GarbageCollector:
+    """The process's one count, begun by whoever asks first: a second would count the first."""
+    watch = GarbageCollector()
+    gc.callbacks.append(watch)
+    return watch

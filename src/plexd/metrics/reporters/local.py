@@ -1,0 +1,100 @@
+"""Delivery to the site-local endpoint (seed, "LocalReporter")."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from plexd import __version__
+from plexd.api import APIError
+from plexd.api.answers import parse_reason
+from plexd.api.transport import HTTPTransport, Trust
+from plexd.clock import SystemClock
+from plexd.metrics.reporters.credential import Credential
+from plexd.metrics.warnings import Warnings
+
+if TYPE_CHECKING:
+    import logging
+    from types import TracebackType
+    from typing import Self
+
+    from plexd.api import LocalEndpointConfig, MetricBatch
+    from plexd.clock import Clock
+    from plexd.metrics.ports import MetricReporter, SecretFetcher
+
+__all__ = ["LocalReporter"]
+
+_TIMEOUT = timedelta(seconds=10)
+_CAP = 64 * 1024
+_TOKEN_REFUSED = {401, 403}
+
+
+class LocalReporter:
+    """POSTs batches as plain JSON to one HTTPS endpoint, with a bearer token of its own.
+
+    Shares nothing with the control plane's client: own connections, TLS settings and credential.
+    One exchange takes at most ten seconds, connecting included. An async context manager, closed
+    by whoever made it; safe for concurrent reports of one event loop. ``config`` is taken as it
+    is: that its URL is HTTPS, `Config.validate` has seen to.
+    """
+
+    def __init__(
+        self,
+        config: LocalEndpointConfig,
+        fetcher: SecretFetcher,
+        nsk: bytes,
+        node_id: str,
+        logger: logging.Logger | None = None,
+        *,
+        clock: Clock | None = None,
+    ) -> None:
+        clock = clock or SystemClock()
+        key = str.__str__(config.secret_key)
+        warnings = Warnings(logger, clock=clock)
+        self._url = config.url
+        self._credential = Credential(fetcher, nsk, node_id, key, warnings=warnings, clock=clock)
+        self._transport = HTTPTransport(
+            user_agent=f"plexd/{__version__}",
+            trust=Trust(skip_verify=config.tls_insecure_skip_verify),
+            connect_timeout=_TIMEOUT,
+            request_timeout=_TIMEOUT,
+        )
+
+    async def report_metrics(self, node_id: str, batch: MetricBatch) -> None:  # noqa: ARG002  # the endpoint knows one node: the token's
+        """Send once, without retry. Raises `APIError` for an answer that is no 2xx.
+
+        Raises `CredentialError`, having sent nothing, when there is no token, and
+        `TransportError` or `TLSError` when there was no answer. Redirects are not followed, so
+        the token never reaches another host.
+        """
+        token = await self._credential.token()
+        headers = {
+            "Content-Type": "application/json",
+            "Authorization": f"Bearer {token.reveal()}",
+        }
+        answer = await self._transport.request(
+            "POST", self._url, headers=headers, body=batch.to_json(), cap=_CAP
+        )
+        if answer.status in _TOKEN_REFUSED:
+            self._credential.expire()
+        if not 200 <= answer.status < 300:
+            raise APIError(answer.status, parse_reason(answer.status, answer.body))
+
+    async def aclose(self) -> None:
+        """Close the connection; idempotent."""
+        await self._transport.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        err: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+
+if TYPE_CHECKING:
+    _: type[MetricReporter] = LocalReporter

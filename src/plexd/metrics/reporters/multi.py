@@ -1,0 +1,115 @@
+"""One batch to two places (seed, "MultiReporter")."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from plexd.clock import SystemClock
+from plexd.metrics.warnings import Warnings
+
+if TYPE_CHECKING:
+    import logging
+    from types import TracebackType
+    from typing import Self
+
+    from plexd.api import MetricBatch
+    from plexd.clock import Clock
+    from plexd.metrics.ports import MetricReporter
+
+__all__ = ["MultiReporter"]
+
+# How much longer than the platform the local leg is waited for.
+_PATIENCE_SECONDS = 1.0
+# Local reports that may go on in the background; more of them means the endpoint is down.
+_MOST_LINGERING = 4
+
+
+class MultiReporter:
+    """Sends to both at once; the platform decides, the local endpoint never does.
+
+    A local report slower than the platform's by over a second goes on in the background, at most
+    four at a time, until it ends or this reporter is closed; while four are under way, further
+    batches skip the local endpoint with a warning. A batch with a name goes to the local
+    endpoint once, however often the platform has to be asked. Closing does not close the two.
+    """
+
+    def __init__(
+        self,
+        platform: MetricReporter,
+        local: MetricReporter,
+        logger: logging.Logger | None = None,
+        *,
+        clock: Clock | None = None,
+    ) -> None:
+        self._platform = platform
+        self._local = local
+        self._clock = clock or SystemClock()
+        self._warnings = Warnings(logger, clock=self._clock)
+        self._lingering: set[asyncio.Task[None]] = set()
+        self._seen: tuple[str, int] | None = None
+
+    async def report_metrics(self, node_id: str, batch: MetricBatch) -> None:
+        """Raise what the platform raised; what the local endpoint raised is a warning."""
+        local = self._start_local(node_id, batch)
+        try:
+            await self._platform.report_metrics(node_id, batch)
+        except asyncio.CancelledError:
+            if local is not None:
+                local.cancel()
+            raise
+        finally:
+            if local is not None:
+                await self._wait_for(local)
+
+    def _start_local(self, node_id: str, batch: MetricBatch) -> asyncio.Task[None] | None:
+        if batch.name is not None:
+            identity = (batch.name.epoch, batch.name.seq)
+            if self._seen == identity:
+                return None
+            self._seen = identity
+        if len(self._lingering) >= _MOST_LINGERING:
+            self._tell("skipped: the endpoint has not answered earlier reports yet")
+            return None
+        task = asyncio.create_task(self._report_locally(node_id, batch), name="local report")
+        self._lingering.add(task)
+        task.add_done_callback(self._lingering.discard)
+        return task
+
+    async def _report_locally(self, node_id: str, batch: MetricBatch) -> None:
+        try:
+            await self._local.report_metrics(node_id, batch)
+        except Exception as err:  # noqa: BLE001  # the local leg's failure is never the caller's
+            self._tell(str(err) or type(err).__name__)
+
+    async def _wait_for(self, local: asyncio.Task[None]) -> None:
+        try:
+            async with self._clock.timeout(_PATIENCE_SECONDS):
+                await asyncio.wait([local])
+        except TimeoutError:
+            pass  # it goes on, among the lingering
+
+    def _tell(self, reason: str) -> None:
+        self._warnings.warn("local metrics report failed", "", error=reason)
+
+    async def aclose(self) -> None:
+        """Cancel what still goes on in the background; idempotent."""
+        lingering = tuple(self._lingering)
+        for task in lingering:
+            task.cancel()
+        await asyncio.gather(*lingering, return_exceptions=True)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        err: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+
+if TYPE_CHECKING:
+    _: type[MetricReporter] = MultiReporter

@@ -1,0 +1,92 @@
+"""A clock that stands still until a test moves it."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from plexd.clock import Clock
+
+__all__ = ["ManualClock"]
+
+# Turns of the event loop in which tasks woken by a timer come to rest again. The pipeline's
+# longest chain, from a tick to an acknowledged report, takes under thirty.
+_TURNS = 100
+
+
+class ManualClock:
+    """A `Clock` whose time passes only in `advance`; the wall clock can be stepped as well.
+
+    Timers fire one by one in their order, and tasks come to rest in between, so that what a test
+    sees does not depend on how fast the machine is.
+    """
+
+    def __init__(self, start: datetime = datetime(2026, 2, 12, 10, 30, tzinfo=UTC)) -> None:
+        self._wall = start
+        self._elapsed = 0.0
+        self._order = itertools.count()
+        self._timers: list[tuple[float, int, Callable[[], object]]] = []
+
+    def now(self) -> datetime:
+        """The start, plus what was advanced and stepped."""
+        return self._wall + timedelta(seconds=self._elapsed)
+
+    def monotonic(self) -> float:
+        """Seconds advanced so far."""
+        return self._elapsed
+
+    def step(self, by: timedelta) -> None:
+        """Set the wall clock forth or back; the monotonic clock does not notice."""
+        self._wall += by
+
+    async def sleep(self, seconds: float) -> None:
+        """Return once `advance` has moved time on by ``seconds``."""
+        if seconds <= 0:
+            await asyncio.sleep(0)
+            return
+        woken = asyncio.get_running_loop().create_future()
+        self._at(seconds, lambda: woken.done() or woken.set_result(None))
+        await woken
+
+    @asynccontextmanager
+    async def timeout(self, seconds: float) -> AsyncIterator[object]:
+        """Cancel the body and raise `TimeoutError` once time has moved on by ``seconds``."""
+        now = asyncio.get_running_loop().time
+        over = False
+        async with asyncio.timeout(None if seconds > 0 else now()) as scope:
+            self._at(seconds, lambda: over or scope.reschedule(now()))
+            try:
+                yield scope
+            finally:
+                over = True
+
+    def _at(self, seconds: float, fire: Callable[[], object]) -> None:
+        heapq.heappush(self._timers, (self._elapsed + seconds, next(self._order), fire))
+
+    async def advance(self, seconds: float) -> None:
+        """Let ``seconds`` pass, firing what is due on the way."""
+        target = self._elapsed + seconds
+        await _settle()
+        while self._timers and self._timers[0][0] <= target:
+            due, _, fire = heapq.heappop(self._timers)
+            self._elapsed = max(self._elapsed, due)
+            fire()
+            await _settle()
+        self._elapsed = target
+        await _settle()
+
+
+async def _settle() -> None:
+    for _ in range(_TURNS):
+        await asyncio.sleep(0)
+
+
+if TYPE_CHECKING:
+    _: type[Clock] = ManualClock

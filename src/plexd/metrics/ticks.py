@@ -1,0 +1,43 @@
+"""Ticks on a grid that does not drift."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from plexd.clock import Clock
+
+__all__ = ["Ticks"]
+
+
+class Ticks:
+    """The moments ``start + n * interval``, n = 0, 1, 2 …, on the monotonic clock.
+
+    ``start`` is ``delay`` seconds from now. A moment that passed while nobody waited is due at
+    once if it was the latest one, and counted in ``missed`` if it was not: after a pause there
+    is one tick, never a burst, and the grid stays where it was.
+    """
+
+    def __init__(self, clock: Clock, interval: float, *, delay: float = 0.0) -> None:
+        self._clock = clock
+        self._interval = interval
+        self._start = clock.monotonic() + delay
+        self._next = 0
+        self.missed = 0
+
+    def seconds_left(self) -> float:
+        """How long until the next tick; 0 when it is due."""
+        due = self._start + self._next * self._interval
+        return max(0.0, due - self._clock.monotonic())
+
+    def advance(self) -> None:
+        """Take the tick that is due."""
+        elapsed = self._clock.monotonic() - self._start
+        latest = max(self._next, int(elapsed // self._interval))
+        self.missed += latest - self._next
+        self._next = latest + 1
+
+    async def wait(self) -> None:
+        """Return when the next tick is due, having taken it; others get their turn in any case."""
+        await self._clock.sleep(self.seconds_left())
+        self.advance()
