@@ -51,9 +51,9 @@ class ManualClock:
         if seconds <= 0:
             await asyncio.sleep(0)
             return
-        woken = asyncio.get_running_loop().create_future()
-        self._at(seconds, lambda: woken.done() or woken.set_result(None))
-        await woken
+        due = asyncio.Event()
+        self._at(seconds, due.set)
+        await due.wait()
 
     @asynccontextmanager
     async def timeout(self, seconds: float) -> AsyncIterator[object]:
@@ -61,7 +61,12 @@ class ManualClock:
         now = asyncio.get_running_loop().time
         over = False
         async with asyncio.timeout(None if seconds > 0 else now()) as scope:
-            self._at(seconds, lambda: over or scope.reschedule(now()))
+
+            def expire() -> None:
+                if not over:
+                    scope.reschedule(now())
+
+            self._at(seconds, expire)
             try:
                 yield scope
             finally:
