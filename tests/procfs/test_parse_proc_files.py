@@ -1,0 +1,167 @@
+"""What each ``/proc`` file may look like, and what is said of one that may not."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from plexd.procfs import ProcfsError
+from plexd.procfs.parse import (
+    CpuTimes,
+    Interface,
+    cpu_usage_percent,
+    parse_cpu_times,
+    parse_disk,
+    parse_interfaces,
+    parse_load,
+    parse_memory,
+    total_traffic,
+)
+from procfs.trees import ETH0, NET_HEADINGS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+UINT64_MAX = 2**64 - 1
+NO_HEADING = "/proc/net/dev: no heading with rx and tx bytes where they are expected"
+
+
+def test_guest_time_is_not_counted_beside_the_user_time_that_contains_it() -> None:
+    earlier = parse_cpu_times(b"cpu  0 0 0 0 0 0 0 0 0 0\n")
+    later = parse_cpu_times(b"cpu  30 20 0 50 0 0 0 0 30 20\n")
+    assert cpu_usage_percent(earlier, later) == 50.0
+
+
+def test_fields_a_future_kernel_adds_are_left_alone() -> None:
+    assert parse_cpu_times(b"cpu 1 2 3 4 5 6 7 8 9 10 new\n") == CpuTimes(1, 2, 3, 4, 5, 6, 7, 8)
+
+
+def test_an_old_kernel_counts_four_fields() -> None:
+    assert parse_cpu_times(b"cpu  1 2 3 4\ncpu0 1 2 3 4\n") == CpuTimes(1, 2, 3, 4)
+
+
+def test_the_line_of_a_single_cpu_is_not_the_sum() -> None:
+    with pytest.raises(ProcfsError, match="no cpu line"):
+        parse_cpu_times(b"cpu0 1 2 3 4\ncpufreq 1 2 3 4\n")
+
+
+def test_waiting_for_io_is_idle_time() -> None:
+    later = CpuTimes(25, 0, 0, 25, iowait=50)
+    assert cpu_usage_percent(CpuTimes(0, 0, 0, 0), later) == 25.0
+
+
+def test_time_stolen_by_the_hypervisor_is_busy_time() -> None:
+    assert cpu_usage_percent(CpuTimes(0, 0, 0, 0), CpuTimes(0, 0, 0, 75, steal=25)) == 25.0
+
+
+def test_iowait_that_goes_back_is_taken_as_standing_still() -> None:
+    earlier, later = CpuTimes(10, 0, 0, 10, iowait=90), CpuTimes(11, 0, 0, 13, iowait=5)
+    assert cpu_usage_percent(earlier, later) == 25.0
+
+
+@pytest.mark.parametrize("field", sorted(set(CpuTimes._fields) - {"iowait"}))
+def test_any_other_counter_that_goes_back_tells_nothing(field: str) -> None:
+    earlier = CpuTimes(*[100] * 8)
+    later = CpuTimes(*[200] * 8)._replace(**{field: 99})
+    assert cpu_usage_percent(earlier, later) is None
+
+
+def test_no_time_passed_tells_nothing() -> None:
+    assert cpu_usage_percent(CpuTimes(1, 2, 3, 4), CpuTimes(1, 2, 3, 4)) is None
+
+
+def test_a_sample_with_fewer_fields_than_the_one_before_tells_nothing() -> None:
+    assert cpu_usage_percent(CpuTimes(1, 1, 1, 1, 1, 1, 1, 1), CpuTimes(2, 2, 2, 2)) is None
+
+
+def test_meminfo_with_carriage_returns_reads_the_same() -> None:
+    assert parse_memory(b"MemTotal: 9 kB\r\nMemAvailable: 4 kB\r\n") == (5 * 1024, 9 * 1024)
+
+
+def test_the_largest_counters_of_an_interface_are_kept() -> None:
+    line = b"eth0:%d 1 0 0 0 0 0 0 %d 1 0 0 0 0 0 0\n" % (UINT64_MAX, UINT64_MAX)
+    assert parse_interfaces(NET_HEADINGS + line) == [Interface(b"eth0", UINT64_MAX, UINT64_MAX)]
+
+
+@pytest.mark.parametrize("name", [b"eth0:1", b"a.b-c_d@e", b"br|lan", b"\xff\xfe", b"bytes", b"7"])
+def test_an_interface_may_have_an_odd_name(name: bytes) -> None:
+    line = name + b":12 1 0 0 0 0 0 0 34 1 0 0 0 0 0 0\n"
+    assert parse_interfaces(NET_HEADINGS + line) == [Interface(name, 12, 34)]
+
+
+def test_a_machine_without_interfaces_has_no_traffic() -> None:
+    assert total_traffic(parse_interfaces(NET_HEADINGS)) == (0, 0)
+
+
+def test_a_sum_the_wire_cannot_hold_is_refused() -> None:
+    with pytest.raises(ProcfsError, match="/proc/net/dev: tx bytes is beyond 64 bits"):
+        total_traffic([Interface(b"a", 1, UINT64_MAX), Interface(b"b", 1, 1)])
+
+
+def test_the_fragment_size_is_the_unit_of_blocks() -> None:
+    stat = os.statvfs_result((1 << 20, 512, 100, 40, 30, 1, 1, 1, 0, 255))
+    assert parse_disk(stat, "/mnt") == (60 * 512, 100 * 512)
+
+
+@pytest.mark.parametrize(
+    ("blocks", "free", "reason"),
+    [(10, 11, "/mnt: 11 of 10 blocks are free"), (2**60, 0, "/mnt: size is beyond 64 bits")],
+)
+def test_an_impossible_file_system_is_refused(blocks: int, free: int, reason: str) -> None:
+    stat = os.statvfs_result((4096, 4096, blocks, free, free, 1, 1, 1, 0, 255))
+    with pytest.raises(ProcfsError, match=reason):
+        parse_disk(stat, "/mnt")
+
+
+GARBLED: list[tuple[Callable[[bytes], object], bytes, str]] = [
+    (parse_cpu_times, b"", "/proc/stat: no cpu line"),
+    (parse_cpu_times, b"cpu\n", "/proc/stat: no cpu line"),
+    (parse_cpu_times, b"cpu  1 2 3\n", "/proc/stat: cpu: no idle"),
+    (parse_cpu_times, b"cpu  1 -2 3 4\n", "/proc/stat: cpu: nice is no count: '-2'"),
+    (parse_cpu_times, b"cpu  1 2 3 4 5 6 7 x\n", "/proc/stat: cpu: steal is no count: 'x'"),
+    (parse_cpu_times, b"cpu  1 2 3 %d\n" % 2**64,
+     f"/proc/stat: cpu: idle is beyond 64 bits: {2**64}"),
+    (parse_memory, b"", "/proc/meminfo: no MemTotal"),
+    (parse_memory, b"MemTotal: 1 kB\n", "/proc/meminfo: no MemAvailable"),
+    (parse_memory, b" MemTotal: 1 kB\nMemAvailable: 1 kB\n", "/proc/meminfo: no MemTotal"),
+    (parse_memory, b"MemTotal: 1 MB\n", "/proc/meminfo: MemTotal is not in kB: ' 1 MB'"),
+    (parse_memory, b"MemTotal: 1\n", "/proc/meminfo: MemTotal is not in kB: ' 1'"),
+    (parse_memory, b"MemTotal: 0x1 kB\n", "/proc/meminfo: MemTotal is no count: '0x1'"),
+    (parse_memory, b"MemTotal: %d kB\n" % 2**63,
+     f"/proc/meminfo: MemTotal is beyond 64 bits: {2**73}"),
+    (parse_memory, b"MemTotal: 1 kB\nMemAvailable: 2 kB\n",
+     "/proc/meminfo: MemAvailable 2048 is above MemTotal 1024"),
+    (parse_interfaces, b"", NO_HEADING),
+    (parse_interfaces, ETH0 + ETH0, NO_HEADING),
+    (parse_interfaces, NET_HEADINGS + b"eth0 1 2\n",
+     "/proc/net/dev: no interface name: 'eth0 1 2'"),
+    (parse_interfaces, NET_HEADINGS + b"\n", "/proc/net/dev: no interface name: ''"),
+    (parse_interfaces, NET_HEADINGS + b"eth0: 1 2 3\n", "/proc/net/dev: 'eth0': no tx bytes"),
+    (parse_interfaces, NET_HEADINGS + b"eth0: x 0 0 0 0 0 0 0 1\n",
+     "/proc/net/dev: 'eth0': rx bytes is no count: 'x'"),
+    (parse_interfaces, NET_HEADINGS + b"eth0: 1 0 0 0 0 0 0 0 %d\n" % 2**64,
+     f"/proc/net/dev: 'eth0': tx bytes is beyond 64 bits: {2**64}"),
+    (parse_load, b"", "/proc/loadavg: no three load averages: ''"),
+    (parse_load, b"0.1 0.2", "/proc/loadavg: no three load averages: '0.1 0.2'"),
+    (parse_load, b"0.1 nan 0.3 1/2 3", "/proc/loadavg: no load average: 'nan'"),
+    (parse_load, b"0.1 0.2 inf 1/2 3", "/proc/loadavg: no load average: 'inf'"),
+    (parse_load, b"-0.1 0.2 0.3 1/2 3", "/proc/loadavg: no load average: '-0.1'"),
+    (parse_load, b"1e999 0.2 0.3 1/2 3", "/proc/loadavg: no load average: '1e999'"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("parse", "text", "message"), GARBLED)
+def test_a_garbled_file_is_named_with_the_field_at_fault(
+    parse: Callable[[bytes], object], text: bytes, message: str
+) -> None:
+    with pytest.raises(ProcfsError) as failure:
+        parse(text)
+    assert str(failure.value) == message
+
+
+def test_a_huge_number_is_refused_without_being_shown_whole() -> None:
+    with pytest.raises(ProcfsError) as failure:
+        parse_cpu_times(b"cpu 1 2 3 " + b"9" * 1_000_000)
+    assert len(str(failure.value)) < 100
