@@ -60,7 +60,7 @@ class ManualClock:
         """Cancel the body and raise `TimeoutError` once time has moved on by ``seconds``."""
         now = asyncio.get_running_loop().time
         over = False
-        async with asyncio.timeout(None if seconds > 0 else now()) as scope:
+        async with asyncio.timeout(None if seconds > 0 else 0) as scope:
 
             def expire() -> None:
                 if not over:

@@ -31,6 +31,7 @@ class RecordingReporter:
         self.node_ids: list[str] = []
         self.gate = asyncio.Event()
         self.gate.set()
+        self._arrival = asyncio.Event()
 
     @property
     def points(self) -> list[MetricPoint]:
@@ -45,6 +46,13 @@ class RecordingReporter:
             raise self.failures.pop(0)
         self.node_ids.append(node_id)
         self.batches.append(batch)
+        self._arrival.set()
+
+    async def received(self, *, batches: int) -> None:
+        """Return once that many batches were accepted in all."""
+        while len(self.batches) < batches:
+            self._arrival.clear()
+            await self._arrival.wait()
 
 
 class ScriptedFetcher:

@@ -1,0 +1,151 @@
+"""The latency collector: concurrency, failures and cancellation."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+import pytest
+
+from plexd.api import LatencyResult
+from plexd.metrics import LatencyCollector
+from plexd.metrics.testing import ManualClock, ManualPeers, ScriptedPinger
+
+if TYPE_CHECKING:
+    from plexd.api import MetricPoint
+
+
+async def gather(collector: LatencyCollector) -> list[MetricPoint]:
+    return [point async for point in collector.collect()]
+
+
+def rtts(points: list[MetricPoint]) -> dict[str, int]:
+    found = {}
+    for point in points:
+        assert isinstance(point.data, LatencyResult)
+        found[point.data.peer_id] = point.data.rtt_nano
+    return found
+
+
+async def test_no_peers_is_no_points() -> None:
+    assert await gather(LatencyCollector(ScriptedPinger(), ManualPeers())) == []
+
+
+async def test_every_peer_is_a_point_in_the_listers_order() -> None:
+    clock = ManualClock()
+    pinger = ScriptedPinger({"b": 7, "a": 5})
+    points = await gather(LatencyCollector(pinger, ManualPeers("b", "a", "c"), clock=clock))
+    assert [point.peer_id for point in points] == ["b", "a", "c"]
+    assert rtts(points) == {"b": 7, "a": 5, "c": 15_000_000}
+    assert {point.timestamp for point in points} == {clock.now()}
+    assert {point.group for point in points} == {"latency"}
+
+
+async def test_a_failed_ping_is_a_value_and_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    pinger = ScriptedPinger({"b": TimeoutError("no answer within 2s")})
+    points = await gather(LatencyCollector(pinger, ManualPeers("a", "b", "c")))
+    assert rtts(points) == {"a": 15_000_000, "b": -1, "c": 15_000_000}
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert record.getMessage() == "latency ping failed"
+    assert record.component == "metrics"  # type: ignore[attr-defined]  # set through extra
+    assert record.peer_id == "b"  # type: ignore[attr-defined]  # set through extra
+    assert record.error == "no answer within 2s"  # type: ignore[attr-defined]  # set through extra
+
+
+async def test_a_pinger_that_cancels_itself_has_failed() -> None:
+    pinger = ScriptedPinger({"a": asyncio.CancelledError()})
+    assert rtts(await gather(LatencyCollector(pinger, ManualPeers("a", "b")))) == {
+        "a": -1,
+        "b": 15_000_000,
+    }
+
+
+async def test_all_peers_are_pinged_at_the_same_time() -> None:
+    peers = [f"peer-{i}" for i in range(100)]
+    pinger = ScriptedPinger(held=peers)
+    collecting = asyncio.ensure_future(gather(LatencyCollector(pinger, ManualPeers(*peers))))
+    for _ in range(50):
+        await asyncio.sleep(0)
+    assert sorted(pinger.under_way) == sorted(peers)
+    for peer in peers:
+        pinger.release(peer)
+    assert [point.peer_id for point in await collecting] == peers
+
+
+async def test_points_come_as_soon_as_all_before_them_are_known() -> None:
+    pinger = ScriptedPinger(held=["b"])
+    iterator = LatencyCollector(pinger, ManualPeers("a", "b", "c")).collect()
+    assert (await anext(iterator)).peer_id == "a"
+    waiting = asyncio.ensure_future(anext(iterator))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    pinger.release("b")
+    assert (await waiting).peer_id == "b"
+    assert (await anext(iterator)).peer_id == "c"
+
+
+async def test_a_cut_collection_keeps_what_was_known_and_leaves_out_the_rest() -> None:
+    pinger = ScriptedPinger(held=["b", "d"])
+    collector = LatencyCollector(pinger, ManualPeers("a", "b", "c", "d", "e"))
+    points: list[MetricPoint] = []
+
+    async def collect() -> None:
+        async for point in collector.collect():
+            points.append(point)  # noqa: PERF401  # what was there at the cut is the point
+
+    collecting = asyncio.ensure_future(collect())
+    for _ in range(20):
+        await asyncio.sleep(0)
+    collecting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await collecting
+    assert [point.peer_id for point in points] == ["a", "c", "e"]
+    assert pinger.under_way == []
+
+
+async def test_closing_early_ends_the_pings_under_way() -> None:
+    pinger = ScriptedPinger(held=["b"])
+    iterator = LatencyCollector(pinger, ManualPeers("a", "b")).collect()
+    await anext(iterator)
+    assert pinger.under_way == ["b"]
+    await iterator.aclose()  # type: ignore[attr-defined]  # it is a generator
+    assert pinger.under_way == []
+
+
+async def test_many_failing_peers_share_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    peers = [f"peer-{i:03}" for i in range(50)]
+    pinger = ScriptedPinger(dict.fromkeys(peers, OSError("unreachable")))
+    points = await gather(LatencyCollector(pinger, ManualPeers(*peers)))
+    assert set(rtts(points).values()) == {-1}
+    assert len(caplog.records) == 21
+    assert caplog.records[-1].peers == 30  # type: ignore[attr-defined]  # set through extra
+
+
+async def test_a_peer_that_keeps_failing_is_told_once_in_five_minutes(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    clock = ManualClock()
+    collector = LatencyCollector(
+        ScriptedPinger({"a": OSError("unreachable")}), ManualPeers("a"), clock=clock
+    )
+    for _ in range(21):
+        await gather(collector)
+        await clock.advance(15)
+    assert len(caplog.records) == 2
+    assert caplog.records[1].suppressed == 19  # type: ignore[attr-defined]  # set through extra
+
+
+async def test_ten_thousand_peers_that_answer_at_once_need_few_tasks() -> None:
+    peers = [f"peer-{i}" for i in range(10_000)]
+    most = 0
+
+    class CountingPinger:
+        async def ping(self, peer_id: str) -> int:
+            nonlocal most
+            most = max(most, len(asyncio.all_tasks()))
+            return len(peer_id)
+
+    assert len(await gather(LatencyCollector(CountingPinger(), ManualPeers(*peers)))) == 10_000
+    assert most < 10
