@@ -1,0 +1,135 @@
+"""What each command does. Loaded once the command is known; heavy parts only where needed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from plexd.agent import config
+from plexd.agent.checks import check_for_run, warnings_about
+from plexd.agent.errors import SettingsError, StartError
+from plexd.agent.logs import setup_logging
+from plexd.agent.terminal import complain, put
+from plexd.agent.text import printable
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable
+
+    from plexd.agent.config import Settings
+
+__all__ = ["COMMANDS"]
+
+
+def _run(options: argparse.Namespace) -> int:
+    from plexd.agent.identity import load_identity  # noqa: PLC0415 - needed by this command only
+    from plexd.agent.stopping import interrupt_on_sigterm, until_stopped  # noqa: PLC0415 - same
+
+    interrupt_on_sigterm()
+    try:
+        settings = _settings(options)
+        check_for_run(settings)
+        setup_logging(settings.log.level, settings.log.format)
+        _log_warnings(settings)
+        identity = load_identity(_usable_data_dir(settings))
+        from plexd.agent import app  # noqa: PLC0415 - loads every part, after all that may fail
+
+        asyncio.run(until_stopped(app.run(settings, identity)))
+    except KeyboardInterrupt:
+        return 0
+    return 0
+
+
+def _collect(options: argparse.Namespace) -> int:
+    from plexd.agent import app  # noqa: PLC0415 - loads every part
+    from plexd.agent.table import collected_table  # noqa: PLC0415 - needed by this command only
+    from plexd.api import MetricBatch  # noqa: PLC0415 - same
+
+    settings = _settings(options)
+    # What failed is part of the result; the log would only say it twice.
+    level = "debug" if settings.log.level == "debug" else "error"
+    setup_logging(level, settings.log.format)
+    report = asyncio.run(app.collect_once(settings))
+    failures = [(group, why.removeprefix(f"metrics: {group}: ")) for group, why in report.failures]
+    if options.json:
+        put(MetricBatch(report.points).to_json() + b"\n")
+        for group, reason in failures:
+            complain(f"{group}: {reason}")
+    else:
+        put(collected_table(report.points, failures, report.elapsed))
+    if not report.points:
+        complain("nothing could be collected")
+    return 0 if report.points else 1
+
+
+def _config_check(options: argparse.Namespace) -> int:
+    path = _chosen_path(options) or config.DEFAULT_PATH
+    settings = config.load_settings(path, os.environ)
+    put(f"{printable(str(path))}: ok\n")
+    for warning in warnings_about(settings, os.environ):
+        complain(f"warning: {warning}")
+    return 0
+
+
+def _config_show(options: argparse.Namespace) -> int:
+    from plexd.agent.show import show_settings  # noqa: PLC0415 - needed by this command only
+
+    put(show_settings(_settings(options)))
+    return 0
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from plexd.agent import demo  # noqa: PLC0415 - loads the server as well
+
+    return demo.run(for_seconds=options.for_seconds, listen=options.listen)
+
+
+def _settings(options: argparse.Namespace) -> Settings:
+    return config.load_settings(_chosen_path(options), os.environ)
+
+
+def _chosen_path(options: argparse.Namespace) -> Path | None:
+    """The file that was named, else the default one, else none: defaults are enough to begin."""
+    if options.config is not None:
+        return Path(options.config)
+    try:
+        config.DEFAULT_PATH.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError:  # it is there, and reading it will say what is wrong
+        pass
+    return config.DEFAULT_PATH
+
+
+def _log_warnings(settings: Settings) -> None:
+    logger = logging.getLogger("plexd.agent")
+    for warning in warnings_about(settings, os.environ):
+        logger.warning("%s", warning, extra={"component": "config"})
+
+
+def _usable_data_dir(settings: Settings) -> Path:
+    path = settings.data_dir
+    if path is None:
+        raise SettingsError("", "data_dir", "is empty")
+    if not path.is_dir():
+        raise StartError(
+            f"data_dir {path} is no directory; create it for the user plexd runs as, mode 0700"
+        )
+    if not os.access(path, os.W_OK | os.X_OK, effective_ids=True):
+        raise StartError(
+            f"data_dir {path} cannot be written to; give it to the user plexd runs as, "
+            "or check whether it is mounted read-only"
+        )
+    return path
+
+
+COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "run": _run,
+    "collect": _collect,
+    "config check": _config_check,
+    "config show": _config_show,
+    "demo": _demo,
+}

@@ -1,0 +1,41 @@
+"""What ends a command early. Each text is one sentence for the person at the terminal.
+
+Exception
+├── SettingsError       the configuration is wrong: exit status 2
+└── StartError          the machine is not ready for what was asked: exit status 1
+    ├── IdentityError   the node does not know who it is
+    └── OutputError     standard output cannot be written to
+"""
+
+from __future__ import annotations
+
+__all__ = ["IdentityError", "OutputError", "SettingsError", "StartError"]
+
+
+class SettingsError(Exception):
+    """A setting nobody could work with; the text is one line, ``FILE:LINE: KEY: what is wrong``.
+
+    ``place`` is ``FILE:LINE``, ``FILE`` or the name of an environment variable; ``key`` is the
+    dotted path, empty where the place says it all.
+    """
+
+    def __init__(self, place: str, key: str, reason: str) -> None:
+        super().__init__(place, key, reason)
+        self.place = place
+        self.key = key
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return ": ".join(part for part in (self.place, self.key, self.reason) if part)
+
+
+class StartError(Exception):
+    """Something outside the program is missing or in the way; the text says what to do."""
+
+
+class IdentityError(StartError):
+    """The identity file is missing, unsafe or garbled. The text never quotes its contents."""
+
+
+class OutputError(StartError):
+    """What was asked for cannot be printed."""

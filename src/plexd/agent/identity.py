@@ -1,0 +1,165 @@
+"""Who this node is: the file ``identity.json`` in the data directory.
+
+It holds what the control plane gave the node when it was created, the node's secret key among
+it; so it is refused when anyone but its owner could read it, and never quoted in a message.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from contextlib import suppress
+from ipaddress import ip_address
+from shlex import quote
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from plexd.agent.errors import IdentityError
+from plexd.agent.text import printable
+from plexd.api import Peer, Secret
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["FILE_NAME", "Identity", "load_identity", "save_identity"]
+
+FILE_NAME = "identity.json"
+_MAX_BYTES = 64 * 2**20
+_OPEN_TO_OTHERS = stat.S_IRWXG | stat.S_IRWXO
+_NODE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_SECRET_KEY = re.compile(r"[\x20-\x7e]{32}")
+_TOKEN = re.compile(r"[\x21-\x7e]*")
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """This node's name, address, keys and the peers it was created with.
+
+    ``node_secret_key`` is 32 printable ASCII characters whose bytes are the key; ``auth_token``
+    is the bearer token at the control plane.
+    """
+
+    node_id: str
+    mesh_ip: str
+    node_secret_key: str
+    auth_token: str
+    peers: tuple[Peer, ...] = ()
+
+    def __repr__(self) -> str:
+        return (
+            f"Identity(node_id={self.node_id!r}, mesh_ip={self.mesh_ip!r}, "
+            f"node_secret_key={Secret(self.node_secret_key)!r}, "
+            f"auth_token={Secret(self.auth_token)!r}, peers={self.peers!r})"
+        )
+
+
+def load_identity(data_dir: Path) -> Identity:
+    """The identity kept in ``data_dir``. Raises `IdentityError` saying what to do."""
+    path = data_dir / FILE_NAME
+    try:
+        identity = msgspec.json.decode(_read(path), type=Identity)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as err:
+        raise IdentityError(f"{_name(path)} is not an identity: {_reason(err)}") from None
+    _check(path, identity)
+    return identity
+
+
+def save_identity(data_dir: Path, identity: Identity) -> None:
+    """Put ``identity`` in place of the one in ``data_dir``, readable by its owner only.
+
+    Whenever the machine stops, either the old or the new one is there, whole. Raises
+    `IdentityError` when the directory cannot be written to.
+    """
+    path = data_dir / FILE_NAME
+    _check(path, identity)
+    content = msgspec.json.format(msgspec.json.encode(identity), indent=2) + b"\n"
+    partial = data_dir / f".{FILE_NAME}.{os.getpid()}"
+    try:
+        partial.unlink(missing_ok=True)
+        _write_new(partial, content)
+        partial.replace(path)
+        _sync_directory(data_dir)
+    except OSError as err:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise IdentityError(f"cannot write {_name(path)}: {err.strerror}") from None
+
+
+def _read(path: Path) -> bytes:
+    try:
+        # Without O_NONBLOCK a named pipe in the file's place would stop the start for ever.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except FileNotFoundError:
+        raise IdentityError(
+            f"no identity in {_name(path.parent)}: save there, as {FILE_NAME} with mode 0600, "
+            "what `plexd-server node create` printed"
+        ) from None
+    except OSError as err:
+        raise IdentityError(f"cannot read {_name(path)}: {err.strerror}") from None
+    with os.fdopen(descriptor, "rb") as opened:
+        _refuse_unsafe(path, os.fstat(descriptor).st_mode)
+        return opened.read(_MAX_BYTES)
+
+
+def _refuse_unsafe(path: Path, mode: int) -> None:
+    if not stat.S_ISREG(mode):
+        raise IdentityError(f"{_name(path)} is not a regular file")
+    if mode & _OPEN_TO_OTHERS:
+        name = _name(path)
+        raise IdentityError(
+            f"{name} is open to others than its owner (mode {stat.S_IMODE(mode):04o}); "
+            f"run: chmod 0600 {quote(name)}"
+        )
+
+
+def _write_new(path: Path, content: bytes) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    with os.fdopen(os.open(path, flags, 0o600), "wb") as opened:
+        opened.write(content)
+        opened.flush()
+        os.fsync(opened.fileno())
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _check(path: Path, identity: Identity) -> None:
+    for fits, complaint in (
+        (_NODE_ID.fullmatch(identity.node_id), "node_id is not 1 to 63 of A-Z a-z 0-9 . _ -"),
+        # Empty until the mesh has given the node an address.
+        (not identity.mesh_ip or _is_address(identity.mesh_ip), "mesh_ip is not an IP address"),
+        (
+            _SECRET_KEY.fullmatch(identity.node_secret_key),
+            "node_secret_key is not 32 printable ASCII characters",
+        ),
+        (_TOKEN.fullmatch(identity.auth_token), "auth_token is not printable ASCII"),
+    ):
+        if not fits:
+            raise IdentityError(f"{_name(path)} is not an identity: {complaint}")
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _reason(err: Exception) -> str:
+    """Where it broke, in words that quote nothing of the file."""
+    if isinstance(err, msgspec.ValidationError):
+        return printable(str(err))
+    if isinstance(err, msgspec.DecodeError) and "truncated" in str(err):
+        return "the file ends too early"
+    return "it is not JSON"
+
+
+def _name(path: Path) -> str:
+    return printable(str(path))

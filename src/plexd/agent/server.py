@@ -1,0 +1,114 @@
+"""The demo's ``plexd-server``: a child process that ends with the demo."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import sys
+from contextlib import asynccontextmanager, suppress
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from plexd.agent.errors import StartError
+
+if TYPE_CHECKING:
+    from asyncio.subprocess import Process
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+__all__ = ["DemoServer", "require_server"]
+
+_START_SECONDS = 60.0
+_STOP_SECONDS = 15.0
+_USUAL = "127.0.0.1:8080"
+_ANY = "127.0.0.1:0"
+
+
+def require_server() -> None:
+    """Raise `StartError` where the extra ``plexd[server]`` is not installed."""
+    wanted = ("plexd_server", "granian", "litestar", "duckdb", "sqlalchemy")
+    if any(find_spec(name) is None for name in wanted):
+        raise StartError("the demo needs the server: pip install 'plexd[server]'")
+
+
+class DemoServer:
+    """One ``plexd-server`` with its data in ``directory``; addresses are known once it serves."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._process: Process | None = None
+        self.address = ""
+        self.dashboard = ""
+
+    async def create_node(self, node_id: str, output: Path) -> None:
+        """Register ``node_id`` and write its identity file."""
+        process = await self._start("node", "create", node_id, "--output", str(output))
+        if await process.wait() != 0:
+            raise StartError("the demo could not register its node; the reason is above")
+
+    @asynccontextmanager
+    async def serving(self, listen: str) -> AsyncIterator[None]:
+        """Serve on ``listen`` (empty: port 8080, or any other if it is taken) while in the body."""
+        process = await self._start("serve", "--listen", listen or _free_address())
+        self._process = process
+        try:
+            await self._read_addresses(process)
+            yield
+        finally:
+            await _end(process)
+
+    async def _start(self, *arguments: str) -> Process:
+        # A session of its own: a Ctrl-C meant for the demo must not end the server before the
+        # agent has flushed to it.
+        return await asyncio.create_subprocess_exec(
+            sys.executable,
+            *("-m", "plexd_server", *arguments, "--data-dir", str(self._directory)),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            start_new_session=True,
+        )
+
+    async def _read_addresses(self, process: Process) -> None:
+        try:
+            async with asyncio.timeout(_START_SECONDS):
+                self.address = await _announced(process, "listening on ")
+                self.dashboard = await _announced(process, "dashboard ")
+        except TimeoutError:
+            raise StartError(
+                f"the demo's server did not start within {_START_SECONDS:g} s"
+            ) from None
+
+    async def wait_for_death(self) -> None:
+        """Return when the server has ended."""
+        assert self._process is not None
+        await self._process.wait()
+
+
+async def _announced(process: Process, prefix: str) -> str:
+    assert process.stdout is not None
+    line = (await process.stdout.readline()).decode()
+    if not line.startswith(prefix):
+        raise StartError("the demo's server did not start; its own words are above")
+    return line.removeprefix(prefix).strip()
+
+
+async def _end(process: Process) -> None:
+    with suppress(ProcessLookupError):
+        process.terminate()
+    try:
+        async with asyncio.timeout(_STOP_SECONDS):
+            await process.wait()
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+
+
+def _free_address() -> str:
+    host, _, port = _USUAL.rpartition(":")
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, int(port)))
+        except OSError:
+            return _ANY
+    return _USUAL

@@ -1,0 +1,53 @@
+"""SIGTERM and SIGINT as the ordinary way to end."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+__all__ = ["interrupt_on_sigterm", "until_stopped"]
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+def interrupt_on_sigterm() -> None:
+    """Until an event loop runs, let SIGTERM do what Ctrl-C does: raise `KeyboardInterrupt`."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+async def until_stopped(work: Coroutine[object, object, None]) -> None:
+    """Await ``work``; the first signal cancels it, those after are ignored for good.
+
+    ``work`` bounds how long its clean-up takes. Its own failures are raised.
+    """
+    task = asyncio.current_task()
+    assert task is not None
+    loop = asyncio.get_running_loop()
+    stopping = asyncio.Event()
+
+    def stop() -> None:
+        if not stopping.is_set():
+            stopping.set()
+            task.cancel()
+
+    for number in _SIGNALS:
+        loop.add_signal_handler(number, stop)
+    try:
+        await work
+    except asyncio.CancelledError:
+        if not stopping.is_set():
+            raise
+    finally:
+        _ignore_signals(loop)
+
+
+def _ignore_signals(loop: asyncio.AbstractEventLoop) -> None:
+    # Closing the loop would bring the default handlers back, and with them a traceback for
+    # whoever presses Ctrl-C once more.
+    for number in _SIGNALS:
+        loop.remove_signal_handler(number)
+        signal.signal(number, signal.SIG_IGN)

@@ -1,0 +1,73 @@
+"""Durations and sizes as people write them: ``1m30s``, ``256MiB``."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+
+__all__ = ["format_duration", "format_size", "parse_duration", "parse_size"]
+
+# Eight digits keep every sum within what a timedelta holds.
+_NUMBER = r"\d{1,8}(?:\.\d{1,6})?"
+_DURATION = re.compile(
+    rf"(?:(?P<days>{_NUMBER})d)?(?:(?P<hours>{_NUMBER})h)?(?:(?P<minutes>{_NUMBER})m(?!s))?"
+    rf"(?:(?P<seconds>{_NUMBER})s)?(?:(?P<milliseconds>{_NUMBER})ms)?",
+    re.ASCII,
+)
+_MICROSECONDS = {"d": 86_400_000_000, "h": 3_600_000_000, "m": 60_000_000, "s": 1_000_000}
+
+_SIZE = re.compile(r"(\d{1,15}) ?(B|[KMGT]i?B)?", re.ASCII)
+_BYTES = {
+    "B": 1,
+    "KB": 10**3,
+    "MB": 10**6,
+    "GB": 10**9,
+    "TB": 10**12,
+    "KiB": 2**10,
+    "MiB": 2**20,
+    "GiB": 2**30,
+    "TiB": 2**40,
+}
+_SHORT_SIZE = re.compile(r"(\d{1,15}) ?([kKmMgGtT])[iI]?[bB]?", re.ASCII)
+
+
+def parse_duration(text: str) -> timedelta:
+    """Days to milliseconds, largest unit first, each at most once: ``7d``, ``1m30s``, ``500ms``.
+
+    Raises `ValueError` with a hint for a number without a unit.
+    """
+    match = _DURATION.fullmatch(text)
+    if match is None or not text:
+        raise ValueError(f"write {text}s" if re.fullmatch(_NUMBER, text, re.ASCII) else "")
+    return timedelta(**{unit: float(count) for unit, count in match.groupdict("0").items()})
+
+
+def format_duration(value: timedelta) -> str:
+    """The shortest form `parse_duration` reads back as ``value``."""
+    rest = abs(value) // timedelta(microseconds=1)
+    parts = ["-"] if value < timedelta(0) else []
+    for unit, size in _MICROSECONDS.items():
+        count, rest = divmod(rest, size)
+        parts += [f"{count}{unit}"] if count else []
+    parts += [f"{rest / 1000:g}ms"] if rest else []
+    return "".join(parts) or "0s"
+
+
+def parse_size(text: str) -> int:
+    """Bytes, with or without a unit: ``256MiB``, ``10MB``, ``65536``.
+
+    Raises `ValueError` with a hint for the abbreviations that mean two things (``256M``).
+    """
+    match = _SIZE.fullmatch(text)
+    if match is None:
+        short = _SHORT_SIZE.fullmatch(text)
+        raise ValueError(f"write {short[1]}{short[2].upper()}iB" if short else "")
+    return int(match[1]) * _BYTES[match[2] or "B"]
+
+
+def format_size(value: int) -> str:
+    """The exact size in the largest binary unit that divides it: ``256MiB``, ``1000``."""
+    for unit in ("TiB", "GiB", "MiB", "KiB"):
+        if value and value % _BYTES[unit] == 0:
+            return f"{value // _BYTES[unit]}{unit}"
+    return str(value)
