@@ -1,0 +1,176 @@
+"""The composition root: the one place that knows all parts and puts them together.
+
+    LinuxSystemReader ─► SystemCollector ─┐
+                      AgentStatsCollector ┴► Manager ─► [MultiReporter ─►] ControlPlane
+                                                                      └──► LocalReporter
+
+What is built here is also closed here, in reverse order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import AsyncExitStack, suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from msgspec import Struct
+
+from plexd import metrics
+from plexd.api import ControlPlane
+from plexd.clock import SystemClock
+from plexd.metrics.collection import Collection
+from plexd.procfs import LinuxSystemReader
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from plexd.agent.config import Settings
+    from plexd.agent.identity import Identity
+    from plexd.api import MetricPoint
+    from plexd.clock import Clock
+
+__all__ = ["CollectReport", "collect_once", "run"]
+
+_logger = logging.getLogger("plexd")
+
+
+class CollectReport(Struct, frozen=True):
+    """One cycle of every collector, nothing sent.
+
+    ``failures`` are ``(group, reason)``, ``elapsed`` the seconds each group took.
+    """
+
+    points: list[MetricPoint]
+    failures: list[tuple[str, str]]
+    elapsed: dict[str, float]
+
+
+async def run(settings: Settings, identity: Identity) -> None:
+    """Run the agent until cancelled; a disabled pipeline returns at once.
+
+    Points that are not delivered when it is cancelled get five seconds more.
+    """
+    start_time = SystemClock().now()
+    async with AsyncExitStack() as stack:
+        plane = await stack.enter_async_context(_control_plane(settings, identity))
+        reporter = await _reporter(settings, identity, plane, stack)
+        collectors = _collectors(settings, start_time, plane)
+        manager = metrics.Manager(
+            settings.metrics,
+            list(collectors.values()),
+            reporter,
+            identity.node_id,
+            logging.getLogger("plexd.metrics"),
+        )
+        _logger.info("agent started", extra=_about(settings, identity))
+        if settings.metrics.enabled:
+            stack.push_async_callback(_ended, asyncio.create_task(_greet(settings)))
+        await manager.run()
+
+
+def _about(settings: Settings, identity: Identity) -> dict[str, object]:
+    return {
+        "component": "agent",
+        "node_id": identity.node_id,
+        "control_plane": settings.api.base_url,
+        "collect_interval": settings.metrics.collect_interval,
+        "report_interval": settings.metrics.report_interval,
+    }
+
+
+def _control_plane(settings: Settings, identity: Identity) -> ControlPlane:
+    """The client; a token in the configuration outranks the one the node was created with."""
+    token = settings.api.auth_token or identity.auth_token
+    return ControlPlane(replace(settings.api, auth_token=token), logger=_logger)
+
+
+async def _reporter(
+    settings: Settings, identity: Identity, plane: ControlPlane, stack: AsyncExitStack
+) -> metrics.MetricReporter:
+    """The control plane alone or, if a local endpoint is configured, both."""
+    endpoint = settings.metrics.local_endpoint
+    if not endpoint.url:
+        return plane
+    nsk = identity.node_secret_key.encode()
+    logger = logging.getLogger("plexd.metrics")
+    local = await stack.enter_async_context(
+        metrics.LocalReporter(endpoint, plane, nsk, identity.node_id, logger)
+    )
+    multi = await stack.enter_async_context(metrics.MultiReporter(plane, local, logger))
+    extra = {"component": "metrics", "pipeline": "metrics", "url": _without_userinfo(endpoint.url)}
+    logger.info("local endpoint enabled", extra=extra)
+    return multi
+
+
+def _collectors(
+    settings: Settings, start_time: datetime, reconnects: metrics.ReconnectCounter | None = None
+) -> dict[str, metrics.Collector]:
+    """Every collector this machine has a source for, by its metric group."""
+    logger = logging.getLogger("plexd.metrics")
+    reader = LinuxSystemReader(settings.system.mount_point, settings.system.net_iface)
+    return {
+        metrics.GROUP_SYSTEM: metrics.SystemCollector(reader, logger),
+        metrics.GROUP_AGENT: metrics.AgentStatsCollector(start_time, reconnects, logger),
+    }
+
+
+async def _greet(settings: Settings) -> None:
+    """Tell at the start whether there is anybody to report to: the first report is a while off."""
+    parts = urlsplit(settings.api.base_url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    try:
+        async with asyncio.timeout(settings.api.connect_timeout.total_seconds()):
+            _, writer = await asyncio.open_connection(parts.hostname, port)
+    except OSError as err:  # TimeoutError is one
+        extra = {
+            "component": "agent",
+            "control_plane": settings.api.base_url,
+            "error": err.strerror or str(err) or "no answer in time",
+            "hint": "points are kept and sent once it is; if the address is wrong, correct "
+            "api.base_url and restart",
+        }
+        _logger.warning("control plane not reachable", extra=extra)
+        return
+    writer.close()
+    with suppress(OSError):
+        await writer.wait_closed()
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait([task])
+
+
+def _without_userinfo(url: str) -> str:
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
+async def collect_once(settings: Settings) -> CollectReport:
+    """One cycle of every collector, side by side, each cut at the collect interval."""
+    clock = SystemClock()
+    collectors = _collectors(settings, clock.now())
+    deadline = settings.metrics.collect_interval.total_seconds()
+    outcomes = await asyncio.gather(
+        *(_collect(collector, clock, deadline) for collector in collectors.values())
+    )
+    report = CollectReport([], [], {})
+    for group, (points, error, seconds) in zip(collectors, outcomes, strict=True):
+        report.points.extend(points)
+        report.elapsed[group] = seconds
+        if error is not None:
+            report.failures.append((group, str(error) or type(error).__name__))
+    return report
+
+
+async def _collect(
+    collector: metrics.Collector, clock: Clock, deadline: float
+) -> tuple[list[MetricPoint], BaseException | None, float]:
+    started = clock.monotonic()
+    collection = Collection(collector, clock)
+    await collection.run(deadline)
+    points, _ = await collection.points()
+    return points, collection.error, clock.monotonic() - started
