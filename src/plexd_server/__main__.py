@@ -1,0 +1,6 @@
+"""``python -m plexd_server`` is ``plexd-server``."""
+
+from plexd_server.cli import main
+
+if __name__ == "__main__":
+    raise SystemExit(main())

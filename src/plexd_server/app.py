@@ -1,0 +1,162 @@
+"""The composition root: the one place that knows all parts of the server and connects them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from litestar import Litestar
+
+from plexd.clock import Clock, SystemClock
+from plexd_server.auth import Gate, OperatorKey, new_operator_token
+from plexd_server.dashboard import dashboard_routes
+from plexd_server.errors import StartError
+from plexd_server.guard import Guard
+from plexd_server.http import Address, bind, serving
+from plexd_server.ingest import ingest_routes
+from plexd_server.problems import problem_handlers
+from plexd_server.query import query_routes
+from plexd_server.registry import Registry
+from plexd_server.store import DuckDBStore, Store
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from litestar.types import ASGIApp
+
+__all__ = ["ServeOptions", "build_app", "open_registry", "serve"]
+
+_LOG = logging.getLogger(__name__)
+_WILDCARDS = ("0.0.0.0", "::", "")  # noqa: S104 -- compared with, never bound to from here
+_MIN_OPERATOR_TOKEN = 16
+
+
+@dataclass(frozen=True, slots=True)
+class ServeOptions:
+    """What ``plexd-server serve`` was told."""
+
+    listen: Address
+    data_dir: Path
+    allowed_hosts: tuple[str, ...] = ()
+    operator_token_file: Path | None = None
+    store_memory: str = "256MB"
+    grace_seconds: float = 10.0
+
+
+async def serve(options: ServeOptions) -> None:
+    """Serve until SIGTERM or SIGINT. Raises `StartError` if that cannot begin."""
+    stop = _stop_event()
+    token = _operator_token(options.operator_token_file)
+    with bind(options.listen) as listening:
+        address = Address(*listening.getsockname()[:2])
+        async with _composed(options, address, token) as app:
+            if stop.is_set():
+                return
+            async with serving(app, listening, grace_seconds=options.grace_seconds):
+                _announce(address, token)
+                await stop.wait()
+                _LOG.info("stopping")
+    _LOG.info("stopped")
+
+
+def open_registry(data_dir: Path, *, clock: Clock | None = None) -> Registry:
+    """The registry in the data directory, which is made if need be."""
+    _prepare(data_dir)
+    return Registry(data_dir, clock=clock or SystemClock())
+
+
+def build_app(
+    store: Store, registry: Registry, operator: OperatorKey, *, port: int, clock: Clock
+) -> Litestar:
+    """The routes, on parts that somebody else opened and will close."""
+    gate = Gate(registry, operator, cookie_name=f"plexd-operator-{port}", clock=clock)
+    return Litestar(
+        [
+            *ingest_routes(gate, store, clock),
+            *query_routes(gate, store, registry, clock),
+            *dashboard_routes(gate),
+        ],
+        exception_handlers=problem_handlers(),
+        openapi_config=None,
+        logging_config=None,
+    )
+
+
+@asynccontextmanager
+async def _composed(options: ServeOptions, address: Address, token: str) -> AsyncIterator[ASGIApp]:
+    """The application over an open registry and store, both closed afterwards."""
+    clock = SystemClock()
+    registry = await asyncio.to_thread(open_registry, options.data_dir, clock=clock)
+    try:
+        store = await asyncio.to_thread(DuckDBStore, options.data_dir, memory=options.store_memory)
+        try:
+            app = build_app(store, registry, OperatorKey.of(token), port=address.port, clock=clock)
+            yield Guard(app, _allowed(options))
+        finally:
+            await store.aclose()
+    finally:
+        registry.close()
+
+
+def _allowed(options: ServeOptions) -> set[str]:
+    """The names the server answers to, beyond those of loopback."""
+    hosts = set(options.allowed_hosts)
+    if options.listen.host not in _WILDCARDS:
+        host = options.listen.host
+        hosts.add(f"[{host}]" if ":" in host else host)
+    return hosts
+
+
+def _stop_event() -> asyncio.Event:
+    """Set by the first SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    return stop
+
+
+def _announce(address: Address, token: str) -> None:
+    """The two lines that people and programs wait for."""
+    shown = Address("127.0.0.1", address.port) if address.host in _WILDCARDS else address
+    print(f"listening on http://{address}")  # noqa: T201 -- the program's output
+    print(f"dashboard http://{shown}/login?token={token}", flush=True)  # noqa: T201 -- the same
+    _LOG.info("started", extra={"listen": str(address)})
+
+
+def _operator_token(path: Path | None) -> str:
+    if path is None:
+        return new_operator_token()
+    try:
+        token = path.read_text("ascii").strip()
+    except (OSError, UnicodeDecodeError) as err:
+        reason = getattr(err, "strerror", None) or "it holds more than ASCII"
+        raise StartError(f"cannot read the operator token from {path}: {reason}") from err
+    if len(token) < _MIN_OPERATOR_TOKEN or not token.replace("-", "").replace("_", "").isalnum():
+        raise StartError(
+            f"the operator token in {path} must be at least {_MIN_OPERATOR_TOKEN} letters, "
+            "digits, '-' or '_'; make one with: openssl rand -hex 32"
+        )
+    return token
+
+
+def _prepare(data_dir: Path) -> None:
+    """Make the data directory, readable by its owner only, unless it is there."""
+    try:
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as err:
+        raise StartError(
+            f"cannot make the data directory {data_dir}: {err.strerror}; choose another with "
+            "--data-dir"
+        ) from err
+    if not os.access(data_dir, os.W_OK | os.X_OK):
+        raise StartError(
+            f"the data directory {data_dir} is not writable; check its owner, or choose another "
+            "with --data-dir"
+        )

@@ -1,0 +1,131 @@
+"""Reading a request's body within bounds of size and time, whatever the sender does.
+
+A body arrives in chunks and is decompressed as it arrives, so a bomb is refused when its output
+passes the bound, having cost that much memory and no more.
+"""
+
+from __future__ import annotations
+
+import zlib
+from typing import TYPE_CHECKING, Any, Final
+
+from isal import isal_zlib
+from isal.igzip_lib import IsalError
+from litestar.exceptions import HTTPException
+
+from plexd_server.problems import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from litestar import Request
+
+    from plexd.clock import Clock
+
+__all__ = ["MAX_COMPRESSED_BYTES", "MAX_DECOMPRESSED_BYTES", "read_body"]
+
+MAX_COMPRESSED_BYTES: Final = 1024 * 1024
+MAX_DECOMPRESSED_BYTES: Final = 8 * 1024 * 1024
+_READ_SECONDS = 20.0
+_LINGER_BYTES = 16 * MAX_COMPRESSED_BYTES
+_GZIP = 31  # zlib's number for "a gzip header, and check the CRC"
+
+
+async def read_body(request: Request[Any, Any, Any], *, clock: Clock) -> bytes:
+    """The body, decompressed. Raises `Problem`: 400 broken, 408 too slow, 413 too large, 415.
+
+    What a too large body still holds is read and thrown away up to a bound: a client that is
+    mid-way in sending would otherwise see a reset connection in place of the answer.
+    """
+    check_type(request)
+    sink = _sink(request)
+    try:
+        async with clock.timeout(_READ_SECONDS):
+            return await _read(request.stream(), sink)
+    except TimeoutError:
+        raise Problem(408, f"the body took longer than {_READ_SECONDS:.0f} s") from None
+    except HTTPException:
+        raise Problem(400, "the body ended early") from None
+
+
+def check_type(request: Request[Any, Any, Any]) -> None:
+    """Refuse what is not JSON before reading it."""
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != "application/json":
+        raise Problem(415, "the Content-Type must be application/json")
+
+
+async def _read(chunks: AsyncIterator[bytes], sink: _PlainSink) -> bytes:
+    taken = 0
+    problem: Problem | None = None
+    async for chunk in chunks:
+        taken += len(chunk)
+        if taken > _LINGER_BYTES:
+            break
+        if problem is None:
+            try:
+                sink.take(chunk)
+            except Problem as err:
+                problem = err
+    if problem is not None:
+        raise problem
+    return sink.finish()
+
+
+class _PlainSink:
+    """Gathers a body that is not compressed."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._size = 0
+        self._parts: list[bytes] = []
+
+    def take(self, chunk: bytes) -> None:
+        self._size += len(chunk)
+        if self._size > self._limit:
+            self._parts.clear()
+            raise Problem(413, f"the body is larger than {self._limit} bytes")
+        self._parts.append(chunk)
+
+    def finish(self) -> bytes:
+        return b"".join(self._parts)
+
+
+class _GzipSink(_PlainSink):
+    """Gathers what one gzip member decompresses to; anything after it is refused."""
+
+    def __init__(self, compressed_limit: int, limit: int) -> None:
+        super().__init__(limit)
+        self._compressed_limit = compressed_limit
+        self._compressed = 0
+        self._stream = isal_zlib.decompressobj(_GZIP)
+
+    def take(self, chunk: bytes) -> None:
+        self._compressed += len(chunk)
+        if self._compressed > self._compressed_limit:
+            raise Problem(413, f"the compressed body is larger than {self._compressed_limit} bytes")
+        room = self._limit - self._size + 1
+        try:
+            super().take(self._stream.decompress(chunk, room))
+        except (IsalError, zlib.error):
+            raise Problem(400, "the body is not valid gzip") from None
+        if self._stream.unused_data:
+            raise Problem(400, "the body goes on after its gzip data")
+
+    def finish(self) -> bytes:
+        if not self._stream.eof:
+            raise Problem(400, "the gzip data ended early")
+        return super().finish()
+
+
+def _sink(request: Request[Any, Any, Any]) -> _PlainSink:
+    """The sink for the body's encoding, unless the announced length is too much already."""
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding == "gzip":
+        return _GzipSink(MAX_COMPRESSED_BYTES, MAX_DECOMPRESSED_BYTES)
+    if encoding == "identity":
+        return _PlainSink(MAX_DECOMPRESSED_BYTES)
+    raise Problem(415, "the Content-Encoding must be gzip or identity", headers=_ACCEPT)
+
+
+_ACCEPT = {"Accept-Encoding": "gzip, identity"}

@@ -1,0 +1,73 @@
+"""The dashboard's routes: pages for the operator, login, and static files for anyone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from litestar import MediaType, Request, Response, get
+from litestar.datastructures import Cookie
+
+from plexd_server.dashboard.assets import Assets
+from plexd_server.dashboard.pages import fleet_page, login_page, node_page, redirect_page
+from plexd_server.problems import Problem
+from plexd_server.registry import is_node_id
+
+if TYPE_CHECKING:
+    from litestar.handlers import HTTPRouteHandler
+
+    from plexd_server.auth import Gate
+
+__all__ = ["dashboard_routes"]
+
+_NO_STORE: Final = {"Cache-Control": "no-store"}
+_ON: Final = {**_NO_STORE, "Location": "/"}
+
+
+def dashboard_routes(gate: Gate) -> list[HTTPRouteHandler]:
+    """Pages at ``/`` and ``/nodes/{node_id}``, ``/login``, and ``/static/``."""
+    assets = Assets()
+
+    @get("/")
+    async def fleet(request: Request[Any, Any, Any]) -> Response[str]:
+        return _page(fleet_page()) if gate.is_operator(request) else _ask_to_log_in()
+
+    @get("/nodes/{node_id:str}")
+    async def node(node_id: str, request: Request[Any, Any, Any]) -> Response[str]:
+        if not gate.is_operator(request):
+            return _ask_to_log_in()
+        if not is_node_id(node_id):
+            raise Problem(404, "no such node")
+        return _page(node_page(node_id))
+
+    @get("/login")
+    async def login(request: Request[Any, Any, Any]) -> Response[str]:
+        cookie = gate.login(request.query_params.get("token", ""))
+        return _ask_to_log_in() if cookie is None else _let_in(request, gate.cookie_name, cookie)
+
+    @get("/static/{name:str}")
+    async def static(name: str, request: Request[Any, Any, Any]) -> Response[bytes]:
+        return await assets.answer(name, request.headers)
+
+    return [fleet, node, login, static]
+
+
+def _page(html: str, status: int = 200) -> Response[str]:
+    return Response(html, status_code=status, media_type=MediaType.HTML, headers=_NO_STORE)
+
+
+def _ask_to_log_in() -> Response[str]:
+    return _page(login_page(), 401)
+
+
+def _let_in(request: Request[Any, Any, Any], name: str, value: str) -> Response[str]:
+    """Set the cookie and go to the start page.
+
+    A browser that followed a link from elsewhere would not send a strict cookie along an HTTP
+    redirect, as the journey began on another site; a page of ours that moves on by itself begins
+    a new one.
+    """
+    response = _page(redirect_page())
+    if request.headers.get("sec-fetch-site") != "cross-site":
+        response = Response("", status_code=303, media_type=MediaType.HTML, headers=_ON)
+    response.set_cookie(Cookie(key=name, value=value, httponly=True, samesite="strict", path="/"))
+    return response

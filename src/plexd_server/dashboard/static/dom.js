@@ -1,0 +1,25 @@
+// Making elements without ever making markup out of text.
+
+/** An element with attributes (`null` and `false` leave one out) and children (nodes or text). */
+export function el(tag, attributes = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (value === null || value === false) continue;
+    element.setAttribute(name, value === true ? "" : value);
+  }
+  element.append(...children.flat().filter((child) => child !== null));
+  return element;
+}
+
+/** A bar that is `percent` full; its text stands beside it, so it is hidden from screen readers. */
+export function meter(percent) {
+  const level = percent >= 90 ? "high" : percent >= 75 ? "raised" : "fine";
+  const fill = el("span", { class: `fill ${level}` });
+  fill.style.width = `${Math.min(100, Math.max(0, percent))}%`;
+  return el("span", { class: "meter", "aria-hidden": "true" }, fill);
+}
+
+/** What a page shows before there is anything to show. */
+export function emptyState(title, ...text) {
+  return el("div", { class: "empty" }, el("h2", {}, title), el("p", {}, ...text));
+}

@@ -1,0 +1,72 @@
+// Numbers and times as people read them.
+
+const BINARY = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+const FRESH_SECONDS = 150;
+const NEVER = "0001-01-01T00:00:00Z";
+
+export const NONE = "–";
+
+/** Three significant digits, without an exponent. */
+export function number(value) {
+  if (value === null || value === undefined) return NONE;
+  const size = Math.abs(value);
+  return value.toLocaleString("en", { maximumFractionDigits: size >= 100 ? 0 : size >= 10 ? 1 : 2 });
+}
+
+export function percent(value) {
+  return value === null || value === undefined ? NONE : `${number(value)} %`;
+}
+
+export function bytes(value) {
+  if (value === null || value === undefined) return NONE;
+  let unit = 0;
+  let rest = value;
+  while (rest >= 1024 && unit < BINARY.length - 1) {
+    rest /= 1024;
+    unit += 1;
+  }
+  return `${number(rest)} ${BINARY[unit]}`;
+}
+
+export function rate(value) {
+  return value === null || value === undefined ? NONE : `${bytes(value)}/s`;
+}
+
+/** A share of a total in percent; 0 of nothing. */
+export function share(used, total) {
+  return total > 0 ? (100 * used) / total : 0;
+}
+
+/** A round trip; the wire's -1 means the peer did not answer. */
+export function roundTrip(nanoseconds) {
+  return nanoseconds < 0 ? "no answer" : `${number(nanoseconds / 1e6)} ms`;
+}
+
+/** A length of time in its two largest units. */
+export function duration(seconds) {
+  const whole = Math.max(0, Math.round(seconds));
+  if (whole < 60) return `${whole} s`;
+  if (whole < 3600) return `${Math.floor(whole / 60)} min`;
+  if (whole < 86400) return `${Math.floor(whole / 3600)} h ${Math.floor((whole % 3600) / 60)} min`;
+  return `${Math.floor(whole / 86400)} d ${Math.floor((whole % 86400) / 3600)} h`;
+}
+
+/** How long ago `then` was at `now`, both as the server wrote them. */
+export function secondsBetween(then, now) {
+  return (Date.parse(now) - Date.parse(then)) / 1000;
+}
+
+export function handshake(tunnel, now) {
+  if (tunnel.last_handshake_time === NEVER) return "never";
+  return `${duration(secondsBetween(tunnel.last_handshake_time, now))} ago`;
+}
+
+/** A word and a class for how long a node has been silent; agents report every minute. */
+export function freshness(receivedAt, now) {
+  if (!receivedAt) return { word: "waiting", kind: "idle", detail: "no report yet" };
+  const age = secondsBetween(receivedAt, now);
+  const detail = `last report ${duration(age)} ago`;
+  return age <= FRESH_SECONDS
+    ? { word: "up", kind: "good", detail }
+    : { word: "silent", kind: "bad", detail };
+}

@@ -1,0 +1,107 @@
+"""Granian inside this process's own event loop, on a socket this process bound itself.
+
+Binding here rather than in granian gives the real port before anything is served, errors with an
+errno, and connections that wait in the kernel until the first request can be answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, NamedTuple
+
+from granian._granian import SocketHolder
+from granian.constants import HTTPModes, Interfaces
+from granian.http import HTTP1Settings
+from granian.server.embed import Server
+
+from plexd_server.errors import StartError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from litestar.types import ASGIApp
+
+__all__ = ["Address", "bind", "serving"]
+
+_BACKLOG = 1024
+_HEADER_TIMEOUT_MS = 10_000
+_IN_FLIGHT = 1024
+_IS_UNIX = False  # TCP, not a Unix socket
+
+
+class Address(NamedTuple):
+    """A host and a port; the host of an IPv6 address is without brackets."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def bind(address: Address) -> socket.socket:
+    """A listening socket. Raises `StartError` with what to do about it."""
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    try:
+        listening = socket.create_server(address, family=family, backlog=_BACKLOG)
+    except OSError as err:
+        raise StartError(f"cannot listen on {address}: {_reason(err)}") from err
+    listening.setblocking(False)  # noqa: FBT003 -- the socket module's own name for it
+    return listening
+
+
+@asynccontextmanager
+async def serving(
+    app: ASGIApp, listening: socket.socket, *, grace_seconds: float
+) -> AsyncIterator[None]:
+    """Serve ``app`` while the body runs; on leaving, let requests in flight finish within bounds.
+
+    New connections are refused from the moment of leaving. What has not finished after
+    ``grace_seconds`` is cut off.
+    """
+    server = _BoundServer(app, listening)
+    async with asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(server.serve())
+        try:
+            yield
+        finally:
+            server.stop()  # type: ignore[no-untyped-call]  # granian leaves it untyped
+            await asyncio.wait({task}, timeout=grace_seconds)
+            task.cancel()
+
+
+class _BoundServer(Server):
+    """Granian's embeddable server, taking the listening socket as it is."""
+
+    def __init__(self, app: ASGIApp, listening: socket.socket) -> None:
+        self._listening = listening
+        super().__init__(
+            app,
+            interface=Interfaces.ASGINL,
+            http=HTTPModes.http1,
+            http1_settings=HTTP1Settings(header_read_timeout=_HEADER_TIMEOUT_MS),
+            backlog=_BACKLOG,
+            backpressure=_IN_FLIGHT,
+            websockets=False,
+            log_enabled=False,
+        )
+
+    def _init_shared_socket(self) -> None:
+        # A descriptor of its own: granian closes what it is given.
+        descriptor = os.dup(self._listening.fileno())
+        holder = SocketHolder(descriptor, _IS_UNIX, _BACKLOG)  # type: ignore[call-arg]  # stub lacks it
+        self._shd = holder  # type: ignore[assignment]  # annotated as None only
+
+
+def _reason(err: OSError) -> str:
+    if err.errno == errno.EADDRINUSE:
+        return "address already in use; choose another with --listen"
+    if err.errno == errno.EACCES:
+        return "permission denied; choose a port above 1023 with --listen"
+    if err.errno == errno.EADDRNOTAVAIL or isinstance(err, socket.gaierror):
+        return "this machine has no such address; choose another with --listen"
+    return f"{err.strerror or err}; choose another address with --listen"

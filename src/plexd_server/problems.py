@@ -1,0 +1,106 @@
+"""Errors as ``application/problem+json`` (RFC 9457), the one form every refusal takes.
+
+Members beyond the RFC's: ``index`` is the offending point's place in the batch, ``field`` the
+dotted path inside it.
+"""
+
+from __future__ import annotations
+
+import logging
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from litestar import Response
+from litestar.exceptions import HTTPException
+
+from plexd_server.errors import StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from litestar import Request
+    from litestar.types import ExceptionHandlersMap
+
+__all__ = ["Problem", "encode_problem", "problem_handlers"]
+
+_LOG = logging.getLogger(__name__)
+_MEDIA_TYPE = "application/problem+json"
+_RETRY_AFTER_SECONDS = 2
+
+
+class Problem(Exception):  # noqa: N818 -- the RFC's word; it is an answer rather than a fault
+    """An answer that is no success; raise it anywhere below a route."""
+
+    def __init__(
+        self,
+        status: int,
+        detail: str,
+        *,
+        index: int | None = None,
+        field: str = "",
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(status, detail)
+        self.status = status
+        self.detail = detail
+        self.index = index
+        self.field = field
+        self.headers = dict(headers or {})
+
+
+def encode_problem(problem: Problem) -> bytes:
+    """The JSON of a problem; members that say nothing are left out."""
+    members: dict[str, Any] = {
+        "type": "about:blank",
+        "title": HTTPStatus(problem.status).phrase,
+        "status": problem.status,
+        "detail": problem.detail,
+    }
+    if problem.index is not None:
+        members["index"] = problem.index
+    if problem.field:
+        members["field"] = problem.field
+    return msgspec.json.encode(members)
+
+
+def problem_handlers() -> ExceptionHandlersMap:
+    """What turns every exception below a route into a problem; the unforeseen is logged."""
+    return {
+        Problem: _on_problem,
+        HTTPException: _on_http_exception,
+        StoreError: _on_store_error,
+        Exception: _on_unforeseen,
+    }
+
+
+def _answer(problem: Problem) -> Response[bytes]:
+    return Response(
+        encode_problem(problem),
+        status_code=problem.status,
+        media_type=_MEDIA_TYPE,
+        headers=problem.headers,
+    )
+
+
+def _on_problem(_: Request[Any, Any, Any], problem: Problem) -> Response[bytes]:
+    return _answer(problem)
+
+
+def _on_http_exception(_: Request[Any, Any, Any], err: HTTPException) -> Response[bytes]:
+    """The router's own refusals: no such path, no such method, a parameter of the wrong form."""
+    try:
+        phrase = HTTPStatus(err.status_code).phrase
+    except ValueError:
+        return _answer(Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "an unknown status"))
+    return _answer(Problem(err.status_code, phrase.lower(), headers=err.headers))
+
+
+def _on_store_error(_: Request[Any, Any, Any], err: StoreError) -> Response[bytes]:
+    headers = {"Retry-After": str(_RETRY_AFTER_SECONDS)}
+    return _answer(Problem(HTTPStatus.SERVICE_UNAVAILABLE, str(err), headers=headers))
+
+
+def _on_unforeseen(request: Request[Any, Any, Any], err: Exception) -> Response[bytes]:
+    _LOG.error("request failed", exc_info=err, extra={"path": request.scope["path"]})
+    return _answer(Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "an internal error; see the log"))

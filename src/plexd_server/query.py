@@ -1,0 +1,132 @@
+"""The routes that read: a node's newest points, its fields over time, and all nodes at a glance."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime  # noqa: TC003 -- msgspec reads the annotations
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+from litestar import Request, get
+
+from plexd_server.series import parse_series_query
+from plexd_server.store import StoredPoint  # noqa: TC001 -- msgspec reads the annotations
+
+if TYPE_CHECKING:
+    from litestar.handlers import HTTPRouteHandler
+
+    from plexd.clock import Clock
+    from plexd_server.auth import Gate
+    from plexd_server.registry import Registry
+    from plexd_server.store import Series, SeriesQuery, Store
+
+__all__ = ["query_routes"]
+
+_NO_STORE: Final = {"Cache-Control": "no-store"}
+
+
+class LatestAnswer(msgspec.Struct, frozen=True):
+    """The newest point of each group and peer; ``now`` is the server's clock."""
+
+    node_id: str
+    now: datetime
+    points: list[StoredPoint]
+
+
+class NodeEntry(msgspec.Struct, frozen=True):
+    """A registered node; ``received_at`` and ``system`` are null until it reports."""
+
+    node_id: str
+    mesh_ip: str
+    received_at: datetime | None = None
+    system: StoredPoint | None = None
+
+
+class NodesAnswer(msgspec.Struct, frozen=True):
+    """All registered nodes, by id."""
+
+    now: datetime
+    nodes: list[NodeEntry]
+
+
+class FieldSeries(msgspec.Struct, frozen=True):
+    """``kind`` is ``gauge``, or ``rate`` for a counter, whose values are per second."""
+
+    kind: str
+    avg: list[float | None]
+    min: list[float | None]
+    max: list[float | None]
+
+
+class SeriesAnswer(msgspec.Struct, frozen=True):
+    """Fields over time; ``times`` are the starts of the buckets that hold a reading."""
+
+    node_id: str
+    group: str
+    peer_id: str
+    since: datetime
+    until: datetime
+    step_seconds: float
+    times: list[datetime]
+    fields: dict[str, FieldSeries]
+
+
+def query_routes(
+    gate: Gate, store: Store, registry: Registry, clock: Clock
+) -> list[HTTPRouteHandler]:
+    """The JSON routes for reading."""
+
+    @get("/v1/nodes", response_headers=_NO_STORE)
+    async def list_nodes(request: Request[Any, Any, Any]) -> NodesAnswer:
+        await gate.require_operator(request)
+        return NodesAnswer(clock.now(), await _entries(store, registry))
+
+    @get("/v1/nodes/{node_id:str}/latest", response_headers=_NO_STORE)
+    async def latest(node_id: str, request: Request[Any, Any, Any]) -> LatestAnswer:
+        await gate.require_reader(request, node_id)
+        return LatestAnswer(node_id, clock.now(), await store.latest(node_id))
+
+    @get("/v1/nodes/{node_id:str}/series", response_headers=_NO_STORE)
+    async def series(node_id: str, request: Request[Any, Any, Any]) -> SeriesAnswer:
+        await gate.require_reader(request, node_id)
+        question = parse_series_query(node_id, request.query_params.dict(), now=clock.now())
+        return _series_answer(question, await store.series(question))
+
+    @get("/healthz", response_headers=_NO_STORE)
+    async def healthz() -> dict[str, str]:
+        await store.check()
+        return {"status": "ok"}
+
+    return [list_nodes, latest, series, healthz]
+
+
+async def _entries(store: Store, registry: Registry) -> list[NodeEntry]:
+    nodes = await asyncio.to_thread(registry.nodes)
+    seen = {summary.node_id: summary for summary in await store.fleet()}
+    return [
+        NodeEntry(node.node_id, node.mesh_ip, summary.received_at, summary.system)
+        if (summary := seen.get(node.node_id))
+        else NodeEntry(node.node_id, node.mesh_ip)
+        for node in nodes
+    ]
+
+
+def _series_answer(question: SeriesQuery, found: Series) -> SeriesAnswer:
+    return SeriesAnswer(
+        node_id=question.node_id,
+        group=question.group,
+        peer_id=question.peer_id,
+        since=question.since,
+        until=question.until,
+        step_seconds=question.step.total_seconds(),
+        times=found.times,
+        fields={
+            name: FieldSeries(
+                "rate" if name in question.rates else "gauge",
+                found.avg[name],
+                found.min[name],
+                found.max[name],
+            )
+            for name in question.fields
+        },
+    )

@@ -1,0 +1,172 @@
+"""The embedded store's tables and questions, as SQL text.
+
+One table per group, columns typed and named as on the wire. Times are UTC without a zone (DuckDB
+would need a time zone library to hand out zoned ones); byte counts are unsigned 64-bit.
+
+    points_<group>(node_id, ts, received_at, peer_id?, <the group's fields>)
+    meta(key, value)       one row: schema_version
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from plexd.api import (
+    GROUP_AGENT,
+    GROUP_LATENCY,
+    GROUP_SYSTEM,
+    GROUP_TUNNEL,
+    AgentStats,
+    LatencyResult,
+    SystemStats,
+    TunnelStats,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from plexd_server.store.port import Delivery, SeriesQuery
+
+__all__ = [
+    "PAYLOADS",
+    "SCHEMA_VERSION",
+    "create_statements",
+    "data_fields",
+    "fleet_query",
+    "has_peers",
+    "latest_query",
+    "rows_by_group",
+    "series_query",
+    "table_of",
+]
+
+SCHEMA_VERSION: Final = 1
+
+PAYLOADS: Final[dict[str, type[msgspec.Struct]]] = {
+    GROUP_SYSTEM: SystemStats,
+    GROUP_TUNNEL: TunnelStats,
+    GROUP_LATENCY: LatencyResult,
+    GROUP_AGENT: AgentStats,
+}
+_COLUMN_TYPES: dict[str, str] = {
+    "peer_id": "VARCHAR",
+    "last_handshake_time": "TIMESTAMP",
+    "handshake_succeeded": "BOOLEAN",
+    "handshake_stale": "BOOLEAN",
+    "rtt_nano": "BIGINT",
+    "goroutine_count": "BIGINT",
+    "reconnect_count": "BIGINT",
+    "gc_num_gc": "UINTEGER",
+    "gc_pause_total_ns": "UBIGINT",
+}
+_MINUS_ONE_IS_NONE = frozenset({"rtt_nano", "packet_loss_percent"})
+
+
+def has_peers(group: str) -> bool:
+    """Whether the group's points are about a peer each."""
+    return "peer_id" in PAYLOADS[group].__struct_fields__
+
+
+def table_of(group: str) -> str:
+    """The group's table."""
+    return f"points_{group}"
+
+
+def data_fields(group: str) -> tuple[str, ...]:
+    """The columns of the group's payload, in the order of its constructor."""
+    return PAYLOADS[group].__struct_fields__
+
+
+def create_statements() -> Iterable[str]:
+    """What an empty database needs."""
+    yield "CREATE TABLE meta(key VARCHAR PRIMARY KEY, value VARCHAR NOT NULL)"
+    yield f"INSERT INTO meta VALUES ('schema_version', '{SCHEMA_VERSION}')"  # noqa: S608 -- a number
+    for group in PAYLOADS:
+        columns = [
+            "node_id VARCHAR NOT NULL",
+            "ts TIMESTAMP NOT NULL",
+            "received_at TIMESTAMP NOT NULL",
+            *(f"{name} {_column_type(name)} NOT NULL" for name in data_fields(group)),
+        ]
+        yield f"CREATE TABLE {table_of(group)}({', '.join(columns)})"
+
+
+def rows_by_group(deliveries: Iterable[Delivery]) -> dict[str, list[tuple[Any, ...]]]:
+    """The deliveries as table rows."""
+    rows: dict[str, list[tuple[Any, ...]]] = {group: [] for group in PAYLOADS}
+    for delivery in deliveries:
+        node_id, received_at = delivery.node_id, delivery.received_at
+        for point in delivery.points:
+            data: Any = point.data
+            values = msgspec.structs.astuple(data)
+            rows[point.group].append((node_id, point.timestamp, received_at, *values))
+    return rows
+
+
+def latest_query(group: str) -> str:
+    """Parameter: the node. Columns: ts, received_at, then the payload's."""
+    key = "PARTITION BY peer_id " if has_peers(group) else ""
+    order = "ORDER BY peer_id" if has_peers(group) else ""
+    return (
+        f"SELECT ts, received_at, {', '.join(data_fields(group))} "  # noqa: S608 -- our own names
+        f"FROM {table_of(group)} WHERE node_id = ? "
+        f"QUALIFY row_number() OVER ({key}ORDER BY ts DESC, received_at DESC) = 1 {order}"
+    )
+
+
+def fleet_query() -> str:
+    """No parameters. Columns: node_id, newest arrival, ts, received_at, system payload or NULLs."""
+    seen = " UNION ALL ".join(
+        f"SELECT node_id, max(received_at) AS seen FROM {table_of(group)} GROUP BY node_id"  # noqa: S608 -- our own names
+        for group in PAYLOADS
+    )
+    fields = ", ".join(data_fields(GROUP_SYSTEM))
+    newest = (
+        f"SELECT node_id, ts, received_at, {fields} FROM {table_of(GROUP_SYSTEM)} "  # noqa: S608 -- our own names
+        "QUALIFY row_number() OVER (PARTITION BY node_id ORDER BY ts DESC, received_at DESC) = 1"
+    )
+    return (
+        f"WITH seen AS (SELECT node_id, max(seen) AS seen FROM ({seen}) GROUP BY node_id), "  # noqa: S608 -- our own names
+        f"newest AS ({newest}) SELECT node_id, seen, ts, received_at, {fields} "
+        "FROM seen LEFT JOIN newest USING (node_id) ORDER BY node_id"
+    )
+
+
+def series_query(query: SeriesQuery) -> tuple[str, list[Any]]:
+    """The statement and its parameters. Columns: bucket, then avg, min and max of each field."""
+    if not set(query.fields) <= set(data_fields(query.group)):
+        raise ValueError(f"not all of {query.fields} are fields of {query.group}")
+    values = [_rate(f) if f in query.rates else _gauge(f) for f in query.fields]
+    peer = "AND peer_id = ? " if has_peers(query.group) else ""
+    folds = [f"{fold}({field})" for field in query.fields for fold in ("avg", "min", "max")]
+    statement = (
+        f"WITH readings AS (SELECT ts, {', '.join(values)} FROM {table_of(query.group)} "  # noqa: S608 -- names checked above
+        f"WHERE node_id = ? AND ts >= ? AND ts < ? {peer}WINDOW w AS (ORDER BY ts, received_at)) "
+        f"SELECT time_bucket(to_microseconds(?), ts) AS bucket, {', '.join(folds)} "
+        "FROM readings GROUP BY bucket ORDER BY bucket"
+    )
+    step = round(query.step.total_seconds() * 1e6)
+    window = [query.node_id, query.since.replace(tzinfo=None), query.until.replace(tzinfo=None)]
+    return statement, [*window, *([query.peer_id] if peer else []), step]
+
+
+def _gauge(field: str) -> str:
+    """The value; none where the wire says "unknown" or "no answer" with -1."""
+    value = f"nullif({field}, -1)" if field in _MINUS_ONE_IS_NONE else field
+    return f"{value}::DOUBLE AS {field}"
+
+
+def _rate(field: str) -> str:
+    """Change per second since the reading before; none where the counter went back."""
+    passed = "(epoch_us(ts) - epoch_us(lag(ts) OVER w))"
+    change = f"({field}::HUGEINT - (lag({field}) OVER w)::HUGEINT)"
+    return (
+        f"CASE WHEN {change} >= 0 AND {passed} > 0 "
+        f"THEN {change}::DOUBLE / {passed} * 1e6 END AS {field}"
+    )
+
+
+def _column_type(field: str) -> str:
+    return _COLUMN_TYPES.get(field, "UBIGINT" if field.endswith("_bytes") else "DOUBLE")

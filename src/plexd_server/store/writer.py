@@ -1,0 +1,118 @@
+"""One thread that writes, many coroutines that wait: group commit.
+
+Whatever has come in while a commit was under way goes into the next one together, so the cost of
+a durable commit is shared exactly when there is much to write, and nobody waits for a timer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from typing import TYPE_CHECKING, NamedTuple
+
+from plexd_server.errors import StoreBusy, StoreClosed, StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from plexd_server.store.port import Delivery
+
+__all__ = ["GroupWriter"]
+
+_COMMIT_POINTS = 50_000
+
+
+class _Waiting(NamedTuple):
+    delivery: Delivery
+    done: asyncio.Future[None]
+
+
+class GroupWriter:
+    """Passes deliveries to ``commit`` in groups, in order, on a thread of its own.
+
+    ``commit`` makes a group durable or raises `StoreError` having written none of it; a group
+    that fails is tried again one by one, so that one bad delivery fails alone. At most
+    ``max_points`` points wait (a single larger delivery is let in when nothing else does).
+    """
+
+    def __init__(self, commit: Callable[[Sequence[Delivery]], None], *, max_points: int) -> None:
+        self._commit = commit
+        self._max_points = max_points
+        self._waiting: deque[_Waiting] = deque()
+        self._points = 0
+        self._closed = False
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
+        self._thread.start()
+
+    async def write(self, delivery: Delivery) -> None:
+        """Return once the delivery is durable. Raises `StoreBusy` at once when too much waits."""
+        done = asyncio.get_running_loop().create_future()
+        with self._changed:
+            if self._closed:
+                raise StoreClosed("the store is shutting down")
+            if self._points and self._points + len(delivery.points) > self._max_points:
+                raise StoreBusy("too much is waiting to be written; try again in a moment")
+            self._points += len(delivery.points)
+            self._waiting.append(_Waiting(delivery, done))
+            self._changed.notify()
+        await done
+
+    def close(self) -> None:
+        """Write what was accepted and end the thread. Blocks; may be called again."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while group := self._take():
+            error = self._try(group)
+            if error is None or len(group) == 1:
+                _settle(group, error)
+                continue
+            for one in group:
+                _settle([one], self._try([one]))
+
+    def _take(self) -> list[_Waiting]:
+        """The next group; empty once closed and drained."""
+        with self._changed:
+            while not self._waiting and not self._closed:
+                self._changed.wait()
+            group: list[_Waiting] = []
+            points = 0
+            while self._waiting and points < _COMMIT_POINTS:
+                group.append(self._waiting.popleft())
+                points += len(group[-1].delivery.points)
+            self._points -= points
+            return group
+
+    def _try(self, group: Sequence[_Waiting]) -> StoreError | None:
+        try:
+            self._commit([waiting.delivery for waiting in group])
+        except StoreError as err:
+            return err
+        except Exception as err:  # noqa: BLE001 -- the thread must outlive whatever a commit does
+            return StoreError(f"the store failed: {err}")
+        return None
+
+
+def _settle(group: Sequence[_Waiting], error: StoreError | None) -> None:
+    """Tell each waiter, on the loop it waits on; a loop that is gone has no waiters left."""
+    for loop in {waiting.done.get_loop() for waiting in group}:
+        waiters = [waiting.done for waiting in group if waiting.done.get_loop() is loop]
+        try:
+            loop.call_soon_threadsafe(_wake, waiters, error)
+        except RuntimeError:
+            continue
+
+
+def _wake(waiters: Sequence[asyncio.Future[None]], error: StoreError | None) -> None:
+    for done in waiters:
+        if done.done():
+            continue
+        if error is None:
+            done.set_result(None)
+        else:
+            done.set_exception(error)
