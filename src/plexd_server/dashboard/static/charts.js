@@ -1,6 +1,14 @@
 // Line charts over time, drawn by Plotly in the page's own colours.
 
 const GAP_FACTOR = 2.5;
+const NO_READINGS = {
+  text: "No readings in this time",
+  showarrow: false,
+  xref: "paper",
+  yref: "paper",
+  x: 0.5,
+  y: 0.5,
+};
 const DARK = matchMedia("(prefers-color-scheme: dark)");
 
 /**
@@ -35,9 +43,7 @@ function traces(lines, answer) {
     name: line.name,
     type: "scatter",
     mode: answer.times.length === 1 ? "markers" : "lines",
-    line: { color: colour(`--line-${i + 1}`), width: 2, shape: "linear" },
-    fill: lines.length === 1 ? "tozeroy" : "none",
-    fillcolor: colour("--line-1-soft"),
+    line: { color: colour(`--line-${i + 1}`), width: 2 },
     connectgaps: false,
     hovertemplate: `%{customdata}<extra>${line.name}</extra>`,
   }));
@@ -52,10 +58,11 @@ function binaryStep(top) {
 
 function layout(spec, answer, top) {
   const high = spec.top ?? Math.max(top * 1.15, spec.least ?? 0);
-  const step = spec.binary ? binaryStep(high) : undefined;
+  const step = spec.binary ? binaryStep(high) : spec.step;
   const ticks = step && [...Array(Math.floor(high / step) + 1).keys()].map((i) => i * step);
   return {
-    margin: { l: 68, r: 12, t: 6, b: 28 },
+    annotations: answer.times.length ? [] : [NO_READINGS],
+    margin: { l: 68, r: 14, t: 8, b: 26 },
     height: 200,
     paper_bgcolor: "transparent",
     plot_bgcolor: "transparent",
@@ -69,7 +76,8 @@ function layout(spec, answer, top) {
       range: [new Date(answer.since), new Date(answer.until)],
       gridcolor: colour("--grid"),
       fixedrange: true,
-      nticks: 5,
+      nticks: 6,
+      tickformat: "%H:%M",
       hoverformat: "%H:%M:%S",
     },
     yaxis: {
@@ -79,7 +87,6 @@ function layout(spec, answer, top) {
       fixedrange: true,
       nticks: 5,
       ...(ticks && { tickvals: ticks, ticktext: ticks.map(spec.format) }),
-      ...(spec.suffix && { ticksuffix: spec.suffix }),
     },
   };
 }

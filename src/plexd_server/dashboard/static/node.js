@@ -13,7 +13,7 @@ const CHARTS = [
     title: "CPU",
     format: percent,
     top: 100,
-    suffix: " %",
+    step: 25,
     lines: [{ field: "cpu_usage_percent", name: "CPU" }],
   },
   {
@@ -70,7 +70,7 @@ function systemTiles(data) {
     tile("CPU", percent(data.cpu_usage_percent), meter(data.cpu_usage_percent)),
     tile("Memory", percent(memory), meter(memory), of(data.memory_used_bytes, data.memory_total_bytes)),
     tile("Disk", percent(disk), meter(disk), of(data.disk_used_bytes, data.disk_total_bytes)),
-    tile("Load", number(data.load_avg_1), el("small", {}, `${number(data.load_avg_5)} · ${number(data.load_avg_15)} over 5 · 15 min`)),
+    tile("Load", number(data.load_avg_1), el("small", {}, `5 min ${number(data.load_avg_5)}`), el("small", {}, `15 min ${number(data.load_avg_15)}`)),
     tile("Received", rate(last("network_rx_bytes")), el("small", {}, `${bytes(data.network_rx_bytes)} in all`)),
     tile("Sent", rate(last("network_tx_bytes")), el("small", {}, `${bytes(data.network_tx_bytes)} in all`)),
   ];
