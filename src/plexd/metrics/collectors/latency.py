@@ -54,16 +54,15 @@ class LatencyCollector:
         """
         now = self._clock.now()
         async with Sweep(self._pinger, self._peer_ids()) as sweep:
-            position = 0
+            yielded = 0
             try:
-                for peer_id in sweep.peers:
-                    rtt = sweep.rtts[position]
+                for yielded, peer_id in enumerate(sweep.peers):  # used below
+                    rtt = sweep.rtts[yielded]
                     if rtt is None:
-                        rtt = await sweep.result(position)
-                    position += 1
+                        rtt = await sweep.result(yielded)
                     yield _point(now, peer_id, rtt)
             except asyncio.CancelledError:
-                for peer_id, rtt in sweep.finished(position):
+                for peer_id, rtt in sweep.finished(yielded):
                     yield _point(now, peer_id, rtt)
                 raise
             finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from operator import length_hint
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -33,8 +34,7 @@ class Sweep:
         self.rtts: list[int | None] = [None] * len(self.peers)
         self.failures: list[tuple[str, BaseException]] = []
         self._pinger = pinger
-        self._queue = iter(enumerate(self.peers))
-        self._left = len(self.peers)
+        self._queue = iter(range(len(self.peers)))
         self._awaited = -1
         self._arrival: asyncio.Future[None] | None = None
         self._task: asyncio.Task[None] | None = None
@@ -71,32 +71,32 @@ class Sweep:
     async def _run(self) -> None:
         async with asyncio.TaskGroup() as group:
             width = 1
-            while self._left:
-                for _ in range(min(width, self._left)):
+            while left := length_hint(self._queue):
+                for _ in range(min(width, left)):
                     group.create_task(self._work())
                 width *= 2
                 await asyncio.sleep(0)
 
     async def _work(self) -> None:
-        for position, peer_id in self._queue:
-            self._left -= 1
+        peers, rtts, ping = self.peers, self.rtts, self._pinger.ping
+        for position in self._queue:
             try:
-                rtt = await self._pinger.ping(peer_id)
-                self._settle(position, max(rtt, UNREACHABLE))
+                rtts[position] = await ping(peers[position])
             except asyncio.CancelledError as err:
                 if _is_cancelled():
                     raise
                 self._fail(position, err)
             except Exception as err:  # noqa: BLE001  # whatever a pinger raises means "no answer"
                 self._fail(position, err)
+            if position == self._awaited:
+                self._arrived()
 
     def _fail(self, position: int, err: BaseException) -> None:
         self.failures.append((self.peers[position], err))
-        self._settle(position, UNREACHABLE)
+        self.rtts[position] = UNREACHABLE
 
-    def _settle(self, position: int, rtt: int) -> None:
-        self.rtts[position] = rtt
-        if position == self._awaited and self._arrival is not None and not self._arrival.done():
+    def _arrived(self) -> None:
+        if self._arrival is not None and not self._arrival.done():
             self._arrival.set_result(None)
 
 
