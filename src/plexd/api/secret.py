@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-__all__ = ["Secret"]
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Self
+
+__all__ = ["Secret", "check_bearer"]
 
 _REDACTED = "[redacted]"
 
@@ -16,6 +21,10 @@ class Secret(str):
 
     __slots__ = ()
 
+    def __new__(cls, text: str = "") -> Self:
+        """``text`` kept secret; a secret made of a secret is the same text, not its redaction."""
+        return super().__new__(cls, str.__str__(text))
+
     def reveal(self) -> str:
         """The text itself, as a plain `str`."""
         return str.__str__(self)
@@ -28,3 +37,13 @@ class Secret(str):
 
     def __format__(self, spec: str) -> str:
         return format(str(self), spec)
+
+
+def check_bearer(name: str, token: Secret) -> None:
+    """Raise `ValueError` unless ``token`` is empty or can stand in an ``Authorization`` header.
+
+    Spaces and line ends, such as a file's last one, are refused: no server means them.
+    """
+    text = token.reveal()
+    if not (text.isascii() and text.isprintable()) or " " in text:
+        raise ValueError(f"{name} is not a bearer token: it must be printable ASCII")
