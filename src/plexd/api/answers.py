@@ -5,29 +5,40 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-__all__ = ["parse_reason", "parse_retry_after"]
+if TYPE_CHECKING:
+    from plexd.api.secret import Secret
+
+__all__ = ["one_line", "parse_reason", "parse_retry_after"]
 
 _LONGEST_REASON = 300
 _LONGEST_WAIT = timedelta(days=365)
 _REASON_MEMBERS = ("detail", "message", "error", "title")
 
 
-def parse_reason(status: int, body: bytes) -> str:
+def parse_reason(status: int, body: bytes, *, hide: Secret | None = None) -> str:
     """The server's reason in one printable line of at most 300 characters.
 
     Taken from a problem document (RFC 9457) or the usual JSON members, else from the text, else
-    from the status itself. Control characters are dropped: this ends up in logs.
+    from the status itself. Control characters are dropped, and so is ``hide`` (the token of the
+    request) where the server repeats it: this ends up in logs.
     """
     text = _from_json(body) or body.decode("utf-8", "replace")
+    if hide:
+        text = text.replace(hide.reveal(), str(hide))
+    return one_line(text) or _phrase(status)
+
+
+def one_line(text: str) -> str:
+    """The printable part of ``text``, spaces joined, at most 300 characters of it."""
     line = "".join(c if c.isprintable() else " " for c in text[: 4 * _LONGEST_REASON])
     line = " ".join(line.split())
     if len(line) > _LONGEST_REASON:
         line = line[: _LONGEST_REASON - 1] + "…"
-    return line or _phrase(status)
+    return line
 
 
 def _from_json(body: bytes) -> str:
@@ -62,7 +73,7 @@ def parse_retry_after(value: str | None, now: datetime) -> timedelta | None:
         return min(timedelta(seconds=min(seconds, 10**9)), _LONGEST_WAIT)
     try:
         moment = parsedate_to_datetime(text)
-    except (ValueError, TypeError, IndexError):
+    except (ValueError, TypeError, IndexError, OverflowError):
         return None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)

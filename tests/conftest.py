@@ -1,0 +1,49 @@
+"""What every folder of tests may use; nothing here runs unless a test asks for it."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from support.tls import Authority
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+_OWN_FDS = Path("/proc/self/fd")
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """A certificate authority whose servers a client with its ``ca_file`` believes."""
+    return Authority.make(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture
+async def nothing_leaks() -> AsyncIterator[None]:
+    """Fails a test that leaves tasks or sockets behind once it has closed what it opened."""
+    tasks, sockets = asyncio.all_tasks(), _sockets()
+    yield
+    for _ in range(200):  # transports that were closed let go of their sockets a few turns later
+        if not asyncio.all_tasks() - tasks and not _sockets() - sockets:
+            return
+        gc.collect(0)
+        await asyncio.sleep(0)
+    assert not asyncio.all_tasks() - tasks, "tasks left running"
+    assert not _sockets() - sockets, "sockets left open"
+
+
+def _sockets() -> set[str]:
+    found = set()
+    for entry in _OWN_FDS.iterdir():
+        try:
+            target = str(entry.readlink())
+        except OSError:  # the directory's own descriptor, closed by now
+            continue
+        if target.startswith("socket:"):
+            found.add(target)
+    return found

@@ -1,0 +1,80 @@
+"""Certificates good and bad, and server contexts that show them."""
+
+from __future__ import annotations
+
+import ssl
+import warnings
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import trustme
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["Authority"]
+
+_DAY = timedelta(days=1)
+
+
+@dataclass(frozen=True)
+class Authority:
+    """A certificate authority of the test's own, its certificate in the PEM file ``ca_file``."""
+
+    ca: trustme.CA
+    ca_file: Path
+
+    @classmethod
+    def make(cls, folder: Path) -> Authority:
+        ca = trustme.CA(key_type=trustme.KeyType.ECDSA)
+        path = folder / "ca.pem"
+        ca.cert_pem.write_to_path(path)
+        return cls(ca, path)
+
+    def server(
+        self,
+        *names: str,
+        not_before: datetime | None = None,
+        not_after: datetime | None = None,
+    ) -> ssl.SSLContext:
+        """Shows a certificate for ``names`` (this machine's loopback address by default)."""
+        cert = self.ca.issue_cert(
+            *(names or ("127.0.0.1", "localhost")),
+            not_before=not_before,
+            not_after=not_after,
+            key_type=trustme.KeyType.ECDSA,
+        )
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        cert.configure_cert(context)
+        return context
+
+    def expired(self) -> ssl.SSLContext:
+        now = datetime.now(UTC)
+        return self.server(not_before=now - 2 * _DAY, not_after=now - _DAY)
+
+    def not_yet_valid(self) -> ssl.SSLContext:
+        now = datetime.now(UTC)
+        return self.server(not_before=now + _DAY, not_after=now + 2 * _DAY)
+
+    def wrong_name(self) -> ssl.SSLContext:
+        return self.server("elsewhere.example")
+
+    def self_signed(self, folder: Path) -> ssl.SSLContext:
+        """Shows the certificate of an authority that nobody knows as its own."""
+        stranger = trustme.CA(key_type=trustme.KeyType.ECDSA)
+        chain = folder / "self-signed.pem"
+        chain.write_bytes(stranger.private_key_pem.bytes() + stranger.cert_pem.bytes())
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(chain)
+        return context
+
+    def tls_1_1(self) -> ssl.SSLContext:
+        """Speaks TLS 1.1 and nothing newer."""
+        context = self.server()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            context.minimum_version = ssl.TLSVersion.TLSv1
+            context.maximum_version = ssl.TLSVersion.TLSv1_1
+        context.set_ciphers("ALL:@SECLEVEL=0")
+        return context
