@@ -57,19 +57,28 @@ class BatchName(Struct, frozen=True, gc=False):
 class MetricBatch(Sequence[MetricPoint]):
     """An immutable sequence of points, with the name and the loss report they travel under.
 
-    ``dropped`` counts points lost on the node since the last accepted batch. The JSON is made
-    once, on first use, and kept: every receiver gets the same bytes.
+    The JSON is made once, on first use, and kept: every receiver gets the same bytes.
     """
 
-    __slots__ = ("_json", "_points", "dropped", "name")
+    __slots__ = ("_dropped", "_json", "_name", "_points")
 
     def __init__(
         self, points: Iterable[MetricPoint], *, name: BatchName | None = None, dropped: int = 0
     ) -> None:
         self._points = tuple(points)
         self._json: bytes | None = None
-        self.name = name
-        self.dropped = dropped
+        self._name = name
+        self._dropped = dropped
+
+    @property
+    def name(self) -> BatchName | None:
+        """Which sealed batch, and which part of it, this is."""
+        return self._name
+
+    @property
+    def dropped(self) -> int:
+        """Points lost on the node since the last accepted batch."""
+        return self._dropped
 
     def to_json(self) -> bytes:
         """The body of a report. Raises `EncodeError` for points JSON has no form for."""
@@ -144,6 +153,11 @@ _UINT64_FIELDS: dict[type, tuple[str, ...]] = {
 }
 
 
+# What looking at a point's values raises when they are not what their types say.
+_NO_POINTS = (ValueError, AttributeError, TypeError, OverflowError)
+_OUT_OF_RANGE = "time out of range in UTC"
+
+
 def decode_batch(body: bytes) -> MetricBatch:
     """Read a report strictly: known groups, known fields, finite numbers, aware times.
 
@@ -172,14 +186,16 @@ def _accept(index: int, point: _ReadPoint) -> MetricPoint:
             raise DecodeError(f"Expected `int` <= {UINT64_MAX}", index=index, field=f"data.{name}")
     if point.peer_id and point.peer_id != getattr(data, "peer_id", ""):
         raise DecodeError("is not the payload's peer", index=index, field="peer_id")
-    moment = point.timestamp
     try:
-        if moment.tzinfo is not UTC:
-            moment = moment.astimezone(UTC)
-        if kind is TunnelStats:
-            data = _tunnel_in_utc(data)
+        moment = _moment_in_utc(point.timestamp)
     except OverflowError:
-        raise DecodeError("time out of range in UTC", index=index) from None
+        raise DecodeError(_OUT_OF_RANGE, index=index, field="timestamp") from None
+    if kind is TunnelStats:
+        try:
+            data = _tunnel_in_utc(data)
+        except OverflowError:
+            field = "data.last_handshake_time"
+            raise DecodeError(_OUT_OF_RANGE, index=index, field=field) from None
     return MetricPoint(
         timestamp=moment, group=_GROUP_OF[type(point)], peer_id=point.peer_id, data=data
     )
@@ -193,7 +209,7 @@ def check_points(points: Sequence[object]) -> None:
     """
     try:
         _check(points)
-    except (msgspec.ValidationError, ValueError, AttributeError, TypeError):
+    except _NO_POINTS:
         for index, point in enumerate(points):
             _check_one(index, point)
         raise  # every point passes by itself and yet the sequence did not: never hide that
@@ -207,15 +223,21 @@ def _check(points: Sequence[Any]) -> None:
             chosen = [p for p in points if (type(p), p.group, type(p.data)) == shape]
         _check_alike(*shape, chosen)
     for moment in {p.timestamp for p in points}:
-        if type(moment) is not datetime or moment.utcoffset() is None:
-            raise ValueError("Expected `datetime` with a timezone component")
+        _check_moment(moment)
+
+
+def _check_moment(moment: object) -> None:
+    if type(moment) is not datetime or moment.utcoffset() is None:
+        raise ValueError("Expected `datetime` with a timezone component")
+    _moment_in_utc(moment)
 
 
 def _check_alike(kind: type, group: str, payload: type, points: Sequence[Any]) -> None:
     if kind is not MetricPoint or group not in _TYPE_OF:
         raise ValueError("Expected a `MetricPoint` of a known group")
     if payload is msgspec.Raw:
-        decode_batch(_ENCODER.encode(points))
+        if len(decode_batch(_ENCODER.encode(points))) != len(points):
+            raise ValueError("Expected the JSON of one payload")
         return
     if payload is not _TYPE_OF[group]:
         raise ValueError(f"Expected `{_TYPE_OF[group].__name__}`, got `{payload.__name__}`")
@@ -224,6 +246,18 @@ def _check_alike(kind: type, group: str, payload: type, points: Sequence[Any]) -
     for name in _UINT64_FIELDS[payload]:
         if max(getattr(d, name) for d in data) > UINT64_MAX:
             raise ValueError(f"Expected `int` <= {UINT64_MAX}")
+    _check_peers([p.peer_id for p in points], [getattr(d, "peer_id", "") for d in data])
+    if payload is TunnelStats:
+        for moment in {d.last_handshake_time for d in data}:
+            _check_moment(moment)
+
+
+def _check_peers(own: Sequence[str], measured: Sequence[str]) -> None:
+    if {*map(type, own), *map(type, measured)} != {str}:
+        raise ValueError("Expected `str`")
+    if any(a and a != b for a, b in zip(own, measured, strict=True)):
+        raise ValueError("is not the payload's peer")
+    "".join(measured).encode()  # raises for lone surrogates, which UTF-8 has no form for
 
 
 def _check_one(index: int, point: object) -> None:
@@ -231,12 +265,11 @@ def _check_one(index: int, point: object) -> None:
     if type(point) is not MetricPoint:
         raise EncodeError(f"Expected `MetricPoint`, got `{type(point).__name__}`", index=index)
     try:
-        body = _ENCODER.encode([_in_utc(point)])
-        decode_batch(body)
+        decode_batch(_ENCODER.encode([_in_utc(point)]))
         _check([point])
     except DecodeError as err:
         raise EncodeError(err.reason, index=index, field=err.field) from None
-    except (msgspec.ValidationError, ValueError, AttributeError, TypeError, OverflowError) as err:
+    except _NO_POINTS as err:
         raise EncodeError(str(err), index=index) from None
 
 
@@ -251,6 +284,14 @@ _TWINS = {kind: _twin(kind) for kind in _TYPE_OF.values()}
 
 
 def _encode(points: tuple[MetricPoint, ...]) -> bytes:
+    try:
+        return _encode_in_utc(points)
+    except _NO_POINTS as err:
+        check_points(points)  # says which point and why
+        raise EncodeError(str(err)) from err
+
+
+def _encode_in_utc(points: tuple[MetricPoint, ...]) -> bytes:
     body = _ENCODER.encode(points)
     # msgspec writes NaN and infinities as null and times in whatever zone they have. A null
     # cannot hide from the scan, and zones are compared by identity: that is all of the fast path.
@@ -273,32 +314,37 @@ def _in_utc(point: MetricPoint) -> MetricPoint:
     data = point.data
     if isinstance(data, TunnelStats):
         data = _tunnel_in_utc(data)
-    moment = point.timestamp
-    if moment.tzinfo is not None:  # a naive time is left for the check to refuse
-        moment = moment.astimezone(UTC)
-    return msgspec.structs.replace(point, timestamp=moment, data=data)
+    return msgspec.structs.replace(point, timestamp=_moment_in_utc(point.timestamp), data=data)
 
 
 def _tunnel_in_utc(stats: TunnelStats) -> TunnelStats:
     moment = stats.last_handshake_time
-    if moment.tzinfo is UTC or moment.tzinfo is None:
+    if moment.tzinfo is UTC:
         return stats
-    return msgspec.structs.replace(stats, last_handshake_time=moment.astimezone(UTC))
+    return msgspec.structs.replace(stats, last_handshake_time=_moment_in_utc(moment))
 
 
-_PLACE = re.compile(r" - at `(?:key in )?\$\[(\d+|\.\.\.)\]\.?(.*)`$")
+def _moment_in_utc(moment: datetime) -> datetime:
+    """Raises `OverflowError` within hours of the years 1 and 9999."""
+    if moment.tzinfo is UTC or moment.tzinfo is None:  # naive: left for the check to refuse
+        return moment
+    return moment.astimezone(UTC)
+
+
+# The reason may quote the sender, who may imitate a place: the last one is msgspec's.
+_PLACE = re.compile(r"^(.*) - at `(?:key in )?\$\[(\d+|\.\.\.)\]\.?([^`]*)`$", re.DOTALL)
 _NAMED = re.compile(r"^Object (?:missing required|contains unknown) field `(.*)`$", re.DOTALL)
 
 
 def _located(err: msgspec.ValidationError) -> DecodeError:
     """The message of msgspec, taken apart into reason, index and field."""
     text = str(err)
-    place = _PLACE.search(text)
+    place = _PLACE.match(text)
     if place is None:
         return DecodeError(text.partition(" - at ")[0])
-    reason = text[: place.start()]
-    path = [place[2]] if place[2] else []
+    reason = place[1]
+    path = [place[3]] if place[3] else []
     if named := _NAMED.match(reason):
         path.append(named[1])
-    index = int(place[1]) if place[1].isdigit() else None
+    index = int(place[2]) if place[2].isdigit() else None
     return DecodeError(reason, index=index, field=".".join(path))
