@@ -80,7 +80,7 @@ def _settings(file: str, root: Node | None) -> dict[str, Given]:
         section, mapping = waiting.pop(0)
         for name, entry in mapping.entries.items():
             path = f"{section}{name}"
-            if path in _SECTIONS:
+            if path in _SECTIONS and "." not in name:
                 waiting += _subsection(file, path, entry)
             else:
                 settings[path] = _setting(file, section, name, entry)
@@ -102,7 +102,7 @@ def _setting(file: str, section: str, name: str, entry: Entry) -> Given:
     path = f"{section}{name}"
     if path == PEERS:
         return Given(read_peers(file, entry.value), place)
-    if path not in KEYS:
+    if path not in KEYS or "." in name:
         shown_path = section + (name if _NAME.fullmatch(name) else shown(name))
         raise SettingsError(place, shown_path, f"unknown key{_suggestion(section, name)}")
     try:
@@ -129,7 +129,9 @@ def _parsed(path: str, node: Node) -> object:
     if node.is_null:
         raise ValueError("has no value; remove the line to get the default")
     if node.quoted and kind.typed:
-        raise ValueError(f"expected {kind.name}, found the text {shown(node.text)}; remove quotes")
+        raise ValueError(
+            f"expected {kind.name}, found the text {shown(node.text)}; remove the quotes"
+        )
     return kind.parse(node.text)
 
 

@@ -97,9 +97,13 @@ def _read(path: Path) -> bytes:
         ) from None
     except OSError as err:
         raise IdentityError(f"cannot read {_name(path)}: {err.strerror}") from None
-    with os.fdopen(descriptor, "rb") as opened:
+    try:
         _refuse_unsafe(path, os.fstat(descriptor).st_mode)
-        return opened.read(_MAX_BYTES)
+        # The descriptor and not the path: what was checked is what is read.
+        with open(descriptor, "rb", closefd=False) as opened:
+            return opened.read(_MAX_BYTES)
+    finally:
+        os.close(descriptor)
 
 
 def _refuse_unsafe(path: Path, mode: int) -> None:

@@ -72,7 +72,7 @@ def duration(minimum: timedelta, maximum: timedelta) -> Kind:
             raise ValueError(f"must be at most {format_duration(maximum)}")
         return value
 
-    return Kind("duration", parse, format_duration)
+    return Kind("a duration", parse, format_duration)
 
 
 def size(minimum: int) -> Kind:
@@ -84,7 +84,7 @@ def size(minimum: int) -> Kind:
             raise ValueError(f"must be at least {format_size(minimum)}")
         return value
 
-    return Kind("size", parse, format_size)
+    return Kind("a size", parse, format_size)
 
 
 def whole(maximum: int) -> Kind:
@@ -97,7 +97,7 @@ def whole(maximum: int) -> Kind:
             raise ValueError(f"must be at most {maximum}")
         return int(text)
 
-    return Kind("whole number", parse, str, typed=True)
+    return Kind("a whole number", parse, str, typed=True)
 
 
 def choice(*names: str) -> Kind:
@@ -124,7 +124,7 @@ def path(*, optional: bool) -> Kind:
             )
         return _parse_text(text)
 
-    return Kind("path", parse, _yaml_text)
+    return Kind("an absolute path", parse, _yaml_text)
 
 
 def interface(*, optional: bool) -> Kind:
@@ -135,7 +135,7 @@ def interface(*, optional: bool) -> Kind:
             return text
         raise ValueError(f"expected the name of a network interface, found {shown(text)}")
 
-    return Kind("interface name", parse, _yaml_text)
+    return Kind("the name of a network interface", parse, _yaml_text)
 
 
 def _measured(text: str, parse: Callable[[str], _T], expected: str) -> _T:
@@ -196,6 +196,6 @@ def _yaml_text(value: str) -> str:
 
 
 BOOLEAN = Kind("true or false", _parse_boolean, _yaml_boolean, typed=True)
-SECRET = Kind("secret text", _parse_secret, _yaml_text)
+SECRET = Kind("text", _parse_secret, _yaml_text)
 TEXT = Kind("text", _parse_text, _yaml_text)
-WEB_ADDRESS = Kind("address", _parse_web_address, _yaml_text)
+WEB_ADDRESS = Kind("an address", _parse_web_address, _yaml_text)

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from plexd.agent.config import Settings
-    from plexd.api import Peer
 
 __all__ = ["show_settings"]
 
@@ -52,13 +51,9 @@ def _paths() -> Iterator[str]:
 def _peers(settings: Settings) -> Iterator[str]:
     yield f"peers:{'' if settings.peers else ' []'}{_origin(settings, PEERS)}"
     for peer in settings.peers:
-        yield f"  - {{{_fields(peer)}}}"
-
-
-def _fields(peer: Peer) -> str:
-    return ", ".join(
-        f"{name}: {TEXT.yaml(getattr(peer, name))}" for name in ("id", "public_key", "mesh_ip")
-    )
+        yield f"  - id: {TEXT.yaml(peer.id)}"
+        yield f"    public_key: {TEXT.yaml(peer.public_key)}"
+        yield f"    mesh_ip: {TEXT.yaml(peer.mesh_ip)}"
 
 
 def _origin(settings: Settings, path: str) -> str:

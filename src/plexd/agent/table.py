@@ -42,6 +42,7 @@ def collected_table(
     groups = [group for group in known if group in present] + sorted(present - set(known))
     blocks = [
         _block(
+            group,
             _title(group, elapsed),
             [point for point in points if point.group == group],
             [reason for failed, reason in failures if failed == group],
@@ -52,18 +53,21 @@ def collected_table(
 
 
 def _title(group: str, elapsed: Mapping[str, float]) -> str:
-    took = f" ({elapsed[group] * 1000:.0f} ms)" if group in elapsed else ""
-    return f"{printable(group)}{took}"
+    if group not in elapsed:
+        return printable(group)
+    seconds = elapsed[group]
+    took = f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
+    return f"{printable(group)} ({took})"
 
 
-def _block(title: str, points: list[MetricPoint], reasons: list[str]) -> str:
+def _block(group: str, title: str, points: list[MetricPoint], reasons: list[str]) -> str:
     lines = [title]
     lines += [f"  {line}" for line in _rows(points)]
     for reason in reasons:
         text = printable(f"not collected: {reason}")
         lines += textwrap.wrap(text, _WIDTH, initial_indent="  ", subsequent_indent="    ")
     if len(lines) == 1:
-        lines.append("  no peers")
+        lines.append("  no peers" if group in {GROUP_TUNNEL, GROUP_LATENCY} else "  nothing")
     return "\n".join(line.rstrip() for line in lines)
 
 
@@ -116,8 +120,14 @@ def _tunnel(point: MetricPoint, stats: TunnelStats) -> tuple[str, ...]:
         _handshake(point, stats),
         _size(stats.rx_bytes),
         _size(stats.tx_bytes),
-        "?" if stats.packet_loss_percent < 0 else f"{stats.packet_loss_percent:.0f} %",
+        _loss(stats.packet_loss_percent),
     )
+
+
+def _loss(percent: float) -> str:
+    if percent < 0:
+        return "?"
+    return f"{percent:.1f} %" if 0 < percent < 10 else f"{percent:.0f} %"
 
 
 def _handshake(point: MetricPoint, stats: TunnelStats) -> str:
@@ -150,11 +160,11 @@ def _share(used: int, total: int) -> str:
 
 def _size(count: int) -> str:
     value = float(count)
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB", "PiB"):
         if value < 1024:
-            return f"{value:.0f} B" if unit == "B" else f"{value:.1f} {unit}"
+            return f"{value:.1f} {unit}" if unit != "B" and value < 100 else f"{value:.0f} {unit}"
         value /= 1024
-    return f"{value:.1f} PiB"
+    return f"{value:.1f} EiB"
 
 
 def _aligned(pairs: dict[str, str]) -> Iterator[str]:

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+
+import pytest
+
+from plexd.agent.stopping import interrupt_on_sigterm, until_stopped
+
+pytestmark = pytest.mark.usefixtures("_process_state")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_cancels_the_work_and_a_second_one_is_ignored(number: signal.Signals) -> None:
+    seen: list[str] = []
+
+    async def work() -> None:
+        try:
+            os.kill(os.getpid(), number)
+            await asyncio.Event().wait()
+        finally:
+            os.kill(os.getpid(), number)
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            seen.append("cleaned up")
+
+    asyncio.run(until_stopped(work()))
+    os.kill(os.getpid(), number)  # while the process is ending
+    assert seen == ["cleaned up"]
+
+
+def test_work_that_ends_by_itself_is_done() -> None:
+    async def work() -> None:
+        await asyncio.sleep(0)
+
+    asyncio.run(until_stopped(work()))
+
+
+def test_a_cancellation_nobody_asked_for_is_a_failure() -> None:
+    async def work() -> None:
+        raise asyncio.CancelledError
+
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(until_stopped(work()))
+
+
+def test_a_failure_of_the_work_is_passed_on() -> None:
+    async def work() -> None:
+        raise RuntimeError("broken")
+
+    with pytest.raises(RuntimeError, match="broken"):
+        asyncio.run(until_stopped(work()))
+
+
+def test_sigterm_before_the_loop_runs_interrupts() -> None:
+    interrupt_on_sigterm()
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGTERM)
