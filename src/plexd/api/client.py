@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import quote, urlsplit
 
@@ -11,7 +12,7 @@ from msgspec import Struct
 from plexd import __version__
 from plexd.api.answers import parse_reason, parse_retry_after
 from plexd.api.errors import APIError, DecodeError
-from plexd.api.secret import Secret
+from plexd.api.secret import Secret, check_bearer
 from plexd.api.transport import Answer, HTTPTransport, Trust
 from plexd.api.types import Peer, Registration, SecretResponse
 from plexd.clock import SystemClock
@@ -37,6 +38,8 @@ _LONG = 16 * 1024 * 1024
 _GZIP_LEVEL = 1
 _GZIP_WINDOW = 31
 
+_NOT_IN_A_URL = re.compile(r"[^\x21-\x7e]")
+
 
 class _State(Struct, frozen=True):
     peers: list[Peer] = []
@@ -49,7 +52,8 @@ class ControlPlane:
     by whoever made it. Safe for concurrent calls within one event loop. Every call raises
     `APIError` for an answer that is no 2xx (redirects are not followed), `TransportError` or
     `TLSError` when there was none, and `DecodeError` for a 2xx whose body is needed and is not
-    what the contract says. Raises `ValueError` at once for a ``base_url`` that is no HTTP URL.
+    what the contract says. Raises `ValueError` at once for a ``base_url`` that is no HTTP URL
+    or holds more than scheme, host, port and path, and for a token no header can carry.
     """
 
     def __init__(
@@ -60,11 +64,9 @@ class ControlPlane:
         logger: logging.Logger | None = None,
         clock: Clock | None = None,
     ) -> None:
-        parts = urlsplit(config.base_url)
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise ValueError(f"base_url must be an http or https URL, got {config.base_url!r}")
-        self._base_url = config.base_url.rstrip("/")
+        self._base_url = _checked_base_url(config.base_url)
         self._token = Secret(config.auth_token)
+        check_bearer("auth_token", self._token)
         self._logger = logger
         self._clock = clock or SystemClock()
         self._transport = HTTPTransport(
@@ -110,15 +112,18 @@ class ControlPlane:
 
         Not repeated on a lost answer by itself: a one-time token may be used up by then.
         """
+        secret = Secret(token)
         fields = {
-            "token": str.__str__(token),
+            "token": secret.reveal(),
             "public_key": public_key,
             "hostname": hostname,
             "metadata": dict(metadata),
         }
         headers = {"Content-Type": "application/json"}
         body = msgspec.json.encode(fields)
-        answer = await self._request("POST", "/v1/register", headers, body, cap=_LONG)
+        answer = await self._request(
+            "POST", "/v1/register", headers, body, cap=_LONG, repeatable=False, hide=secret
+        )
         return _decode(answer, Registration)
 
     def reconnect_count(self) -> int:
@@ -133,17 +138,25 @@ class ControlPlane:
         body: bytes | None = None,
         *,
         cap: int,
+        repeatable: bool = True,
+        hide: Secret | None = None,
     ) -> Answer:
-        url = self._base_url + path
-        answer = await self._transport.request(method, url, headers=headers, body=body, cap=cap)
+        answer = await self._transport.request(
+            method,
+            self._base_url + path,
+            headers=headers,
+            body=body,
+            cap=cap,
+            repeatable=repeatable,
+        )
         if self._logger is not None:
             self._logger.debug("api answered", extra={"method": method, "status": answer.status})
         if not 200 <= answer.status < 300:
-            raise self._refusal(answer)
+            raise self._refusal(answer, hide or self._token)
         return answer
 
-    def _refusal(self, answer: Answer) -> APIError:
-        reason = parse_reason(answer.status, answer.body)
+    def _refusal(self, answer: Answer, hide: Secret) -> APIError:
+        reason = parse_reason(answer.status, answer.body, hide=hide)
         if 300 <= answer.status < 400:
             reason = "redirects are not followed: correct the base URL"
         wait = parse_retry_after(answer.headers.get("Retry-After"), self._clock.now())
@@ -168,6 +181,23 @@ class ControlPlane:
         trace: TracebackType | None,
     ) -> None:
         await self.aclose()
+
+
+def _checked_base_url(text: str) -> str:
+    """``text`` without the slashes at its end, ready to have a path put after it."""
+    try:
+        parts = urlsplit(text)
+        _ = parts.port  # raises for a port that is no number
+    except ValueError:
+        raise ValueError(f"base_url must be an http or https URL, got {text!r}") from None
+    if "@" in parts.netloc:
+        raise ValueError("base_url must not hold a user name or a password")
+    known = parts.scheme in {"http", "https"} and parts.hostname
+    if not known or _NOT_IN_A_URL.search(text):
+        raise ValueError(f"base_url must be an http or https URL, got {text!r}")
+    if "?" in text or "#" in text:
+        raise ValueError(f"base_url must end with its path, got {text!r}")
+    return text.rstrip("/")
 
 
 def _segment(text: str) -> str:

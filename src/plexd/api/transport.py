@@ -7,12 +7,14 @@ read to a cap. aiohttp is imported on first use, since loading it takes longer t
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from msgspec import Struct
 
+from plexd.api.answers import one_line
 from plexd.api.errors import TLSError, TransportError
 
 if TYPE_CHECKING:
@@ -40,8 +42,8 @@ class Trust(Struct, frozen=True):
         """A client context. Raises `TLSError` when ``ca_file`` cannot be used."""
         try:
             context = ssl.create_default_context(cafile=self.ca_file or None)
-        except OSError as err:  # ssl.SSLError is one
-            reason = getattr(err, "reason", None) or err.strerror or err
+        except (OSError, ValueError) as err:  # ssl.SSLError is an OSError; a NUL is a ValueError
+            reason = getattr(err, "reason", None) or getattr(err, "strerror", None) or err
             raise TLSError(f"cannot use the CA file {self.ca_file}: {reason}") from err
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         if self.skip_verify:
@@ -102,31 +104,59 @@ class HTTPTransport:
         headers: Mapping[str, str],
         body: bytes | None = None,
         cap: int,
+        repeatable: bool = True,
     ) -> Answer:
         """Send and read one answer, whatever its status; ``url`` is already percent-escaped.
 
         A kept connection that the other side had closed meanwhile is replaced once, unseen by
-        the caller. Raises `TLSError` or `TransportError` with the cause chained; at most
-        ``cap`` bytes of the answer are held.
+        the caller and within the same ``request_timeout``; not so for a request that is not
+        ``repeatable``, since the other side may have acted on it before closing. Raises
+        `TLSError` or `TransportError` with the cause chained; at most ``cap`` bytes of the
+        answer are held.
         """
         import aiohttp  # noqa: PLC0415  # loaded by who sends, see above
 
+        if self._closed:
+            raise RuntimeError("this client has been closed")
         place = f"{method} {_origin(url)}"
-        exchange = _Exchange()
         try:
-            try:
-                return await self._send(method, url, headers, body, cap, exchange)
-            except (aiohttp.ServerDisconnectedError, ConnectionError, aiohttp.ClientOSError):
-                if not exchange.reused:
-                    raise
-                return await self._send(method, url, headers, body, cap, _Exchange())
+            async with asyncio.timeout(self._request_timeout.total_seconds()):
+                return await self._send_at_most_twice(
+                    method, url, headers, body, cap, repeatable=repeatable
+                )
         except aiohttp.ClientSSLError as err:
             raise TLSError(f"{place}: {_tls_reason(err)}") from err
+        except aiohttp.ConnectionTimeoutError as err:
+            limit = _within(self._connect_timeout)
+            raise TransportError(f"{place}: no connection {limit}") from err
         except TimeoutError as err:
-            limit = f"{self._request_timeout.total_seconds():g}s"
-            raise TransportError(f"{place}: no complete answer within {limit}") from err
-        except (aiohttp.ClientError, OSError) as err:
+            limit = _within(self._request_timeout)
+            raise TransportError(f"{place}: no complete answer {limit}") from err
+        except aiohttp.ClientResponseError as err:
+            # Chained past aiohttp's error, whose repr shows the request's headers and the token.
+            raise TransportError(f"{place}: {_reason(err)}") from err.__cause__
+        except (aiohttp.ClientError, OSError, ValueError) as err:
             raise TransportError(f"{place}: {_reason(err)}") from err
+
+    async def _send_at_most_twice(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes | None,
+        cap: int,
+        *,
+        repeatable: bool,
+    ) -> Answer:
+        import aiohttp  # noqa: PLC0415  # loaded by who sends, see above
+
+        exchange = _Exchange()
+        try:
+            return await self._send(method, url, headers, body, cap, exchange)
+        except (aiohttp.ServerDisconnectedError, ConnectionError, aiohttp.ClientOSError):
+            if self._closed or not (repeatable and exchange.reused):
+                raise
+        return await self._send(method, url, headers, body, cap, _Exchange())
 
     async def _send(
         self,
@@ -152,8 +182,6 @@ class HTTPTransport:
             return Answer(response.status, response.headers, content, cut)
 
     def _open(self) -> aiohttp.ClientSession:
-        if self._closed:
-            raise RuntimeError("this client has been closed")
         if self._session is None:
             self._session = self._make_session()
         return self._session
@@ -161,7 +189,6 @@ class HTTPTransport:
     def _make_session(self) -> aiohttp.ClientSession:
         import aiohttp  # noqa: PLC0415  # loaded by who sends, see above
 
-        connect = self._connect_timeout.total_seconds()
         return aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
                 ssl=self._trust.context(),
@@ -169,8 +196,8 @@ class HTTPTransport:
                 keepalive_timeout=_KEEPALIVE_SECONDS,
             ),
             timeout=aiohttp.ClientTimeout(
-                total=self._request_timeout.total_seconds(), connect=connect
-            ),
+                total=None, connect=self._connect_timeout.total_seconds()
+            ),  # the total is kept in `request`, which may send twice
             headers={"User-Agent": self._user_agent, "Accept-Encoding": "identity"},
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
@@ -238,5 +265,13 @@ def _tls_reason(err: aiohttp.ClientSSLError) -> str:
 
 
 def _reason(err: BaseException) -> str:
+    """One printable line, without the URL that aiohttp's text for a garbled answer ends in."""
     inner = getattr(err, "os_error", None) or err
-    return getattr(inner, "strerror", None) or str(err) or type(err).__name__
+    if isinstance(inner, ConnectionResetError):
+        return "connection reset"
+    said = getattr(inner, "strerror", None) or getattr(inner, "message", None) or str(inner)
+    return one_line(str(said)) or type(inner).__name__
+
+
+def _within(limit: timedelta) -> str:
+    return f"within {limit.total_seconds():g}s"
