@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
-from plexd.agent import app, config
+from plexd.agent import app, arguments, commands, config, demo
 from plexd.agent.cli import main
+from plexd.agent.errors import OutputError, SettingsError
 from plexd.agent.identity import Identity, save_identity
 from plexd.api import LatencyResult, MetricPoint
 
@@ -299,3 +300,48 @@ def test_nothing_of_a_command_stays_behind_in_the_log(capfd: Captured) -> None:
     main(["config", "show"])
     logging.getLogger("plexd").error("hello")
     assert "hello" not in capfd.readouterr().out
+
+
+@pytest.fixture
+def demonstrates(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float | None, str]]:
+    calls: list[tuple[float | None, str]] = []
+
+    def run(*, for_seconds: float | None, listen: str) -> int:
+        calls.append((for_seconds, listen))
+        return 0
+
+    monkeypatch.setattr(demo, "run", run)
+    return calls
+
+
+def test_demo_gets_its_options(demonstrates: list[tuple[float | None, str]]) -> None:
+    assert main(["demo"]) == 0
+    assert main(["demo", "--for", "1m30s", "--listen", "[::1]:8080"]) == 0
+    assert demonstrates == [(None, "127.0.0.1:0"), (90.0, "[::1]:8080")]
+
+
+def test_a_reader_that_leaves_a_demo_is_no_error(
+    monkeypatch: pytest.MonkeyPatch, capfd: Captured
+) -> None:
+    def run(**_: object) -> int:
+        raise BrokenPipeError
+
+    monkeypatch.setattr(demo, "run", run)
+    assert main(["demo"]) == 0
+    assert capfd.readouterr() == ("", "")
+
+
+def test_help_that_cannot_be_printed_is_told(
+    monkeypatch: pytest.MonkeyPatch, capfd: Captured
+) -> None:
+    def fail(_: str) -> None:
+        raise OutputError("cannot write to standard output: No space left on device")
+
+    monkeypatch.setattr(arguments, "put", fail)
+    assert main(["--help"]) == 1
+    assert capfd.readouterr().err.startswith("plexd: cannot write to standard output")
+
+
+def test_the_path_of_the_data_directory_is_checked_once_more() -> None:
+    with pytest.raises(SettingsError, match="data_dir"):
+        commands._usable_data_dir(config.Settings(data_dir=None))
