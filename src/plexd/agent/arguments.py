@@ -28,12 +28,13 @@ examples:
 Every setting can also come from the environment: PLEXD_API_BASE_URL and so on.
 """
 _RUN = """\
-Measures and reports until SIGTERM or Ctrl-C; both end it cleanly, with status 0.
-Needs api.base_url and the node's identity in data_dir. Logs go to standard error.
+Measures and reports until SIGTERM or Ctrl-C; both end it cleanly, with status
+0. Needs api.base_url, and the node's identity in data_dir. Logs go to standard
+error.
 """
 _COLLECT = """\
 Measures once and prints the result. Nothing is sent, nothing is stored, and no
-configuration file is needed. Status 1 only if nothing at all could be measured.
+configuration file is needed. Status 1 only if nothing at all was measured.
 """
 _CHECK = """\
 Reads the configuration file and the environment as `plexd run` would, and says
@@ -44,8 +45,8 @@ Prints the settings in effect as YAML: the environment over the file over the
 defaults, with a comment where each was set. Secrets are redacted.
 """
 _DEMO = """\
-Starts a control plane with its page and an agent of this very machine, prints the
-address of the page, and throws everything away at the end.
+Starts a control plane with its page and an agent of this very machine, prints
+the address of the page, and throws everything away at the end.
 """
 
 
@@ -70,6 +71,14 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         complain(f"{message} (see {self.prog} --help)")
         raise SystemExit(WRONG_USAGE)
+
+    def _check_value(self, action: argparse.Action, value: str) -> None:
+        # argparse would list every command; the one that was meant is of more use.
+        if action.choices is not None and value not in action.choices:
+            from plexd.agent.text import nearest, shown  # noqa: PLC0415 - only when mistyped
+
+            hint = nearest(value, action.choices)
+            raise argparse.ArgumentError(None, f"there is no command {shown(value)}{hint}")
 
     def _print_message(self, message: str, file: SupportsWrite[str] | None = None) -> None:  # noqa: ARG002 - argparse's signature; only help and version come here
         put(message)

@@ -109,7 +109,7 @@ def _agent(stats: AgentStats) -> dict[str, str]:
         "uptime": format_duration(timedelta(seconds=int(stats.uptime_seconds))),
         "memory": f"{_size(stats.heap_alloc_bytes)} resident, {_size(stats.heap_sys_bytes)} mapped",
         "tasks": f"{stats.goroutine_count} (with threads)",
-        "gc": f"{stats.gc_num_gc} runs, {pauses:.1f} ms of pauses",
+        "gc runs": f"{stats.gc_num_gc} ({pauses:.1f} ms of pauses)",
         "reconnects": str(stats.reconnect_count),
     }
 
