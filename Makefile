@@ -1,0 +1,52 @@
+# Every target does its own set-up; a new machine needs Python 3.11 or newer, make and pip.
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check bench lock screenshots clean
+
+help: ## show the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+setup: .venv/.installed ## make .venv with everything from the lock
+
+.venv/.installed: requirements.lock pyproject.toml
+	$(PYTHON) tools/require_python.py
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	    --require-hashes --only-binary :all: --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	    --no-deps --no-build-isolation --editable .
+	touch $@
+
+demo: setup ## this machine's metrics in the browser, through a real agent and server
+	$(BIN)/plexd demo
+
+test: setup ## the tests
+	$(BIN)/python -m pytest
+
+check: setup ## the whole gate: style, types, layers, tests, coverage
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest --cov --cov-report=
+	$(BIN)/coverage report --include='src/plexd/*' --fail-under=95
+	$(BIN)/coverage report --include='src/plexd_server/*' --fail-under=90
+
+bench: setup ## the claims, measured side by side
+	$(BIN)/python -m benchmarks
+
+lock: setup ## resolve requirements.lock anew (needs uv from PyPI)
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade \
+	    --generate-hashes --no-emit-index-url --no-header \
+	    --extra server --group dev --output-file requirements.lock pyproject.toml
+
+screenshots: setup ## docs/images anew (needs Debian's chromium)
+	$(BIN)/python tools/screenshots.py
+
+clean: ## remove what the targets made
+	rm -rf .venv build dist .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find src tests benchmarks -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,131 @@
+"""Claim: collecting, encoding and compressing a point costs at most 1 us of CPU.
+
+The work is that of a node with 10,000 peers: 20,000 tunnel and latency points, in batches of the
+default size. The peer is the same work with the standard library, as one would write it first:
+dictionaries, `json` and `gzip`. (Go's encoding/json and compress/gzip take 3.0 us on a machine
+like the one these figures come from; see docs/reference/performance.md.)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+from typing import TYPE_CHECKING, Any
+
+from isal import isal_zlib
+
+from benchmarks import workload
+from benchmarks.measure import interleaved, table
+from plexd.api import MetricBatch
+from plexd.clock import SystemClock
+from plexd.metrics import LatencyCollector, TunnelCollector
+from plexd.metrics.collection import Collection
+from plexd.metrics.testing import ManualPeers, ScriptedTunnelReader
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from plexd.api import MetricPoint, TunnelStats
+
+PEERS = 10_000
+POINTS = 2 * PEERS
+BATCH = 100
+GO_MICROSECONDS = 3.0
+
+
+class InstantPinger:
+    """Answers from a table: the network's share of a sweep is another benchmark's."""
+
+    def __init__(self, rtts: dict[str, int]) -> None:
+        self._rtts = rtts
+
+    async def ping(self, peer_id: str) -> int:
+        """The table's entry."""
+        return self._rtts[peer_id]
+
+
+class Plexd:
+    """What the agent does, part by part."""
+
+    def __init__(self, peers: list[str], stats: list[TunnelStats], rtts: dict[str, int]) -> None:
+        self._tunnels = TunnelCollector(ScriptedTunnelReader(stats))
+        self._latency = LatencyCollector(InstantPinger(rtts), ManualPeers(*peers))
+        self.points: list[MetricPoint] = []
+        self.bodies: list[bytes] = []
+
+    async def _collect(self) -> None:
+        self.points = []
+        for collector in (self._tunnels, self._latency):
+            collection = Collection(collector, SystemClock())
+            await collection.run(60)
+            kept, _ = await collection.points()
+            self.points += kept
+
+    def collect(self) -> None:
+        """Through the collectors, checked as the manager checks them."""
+        asyncio.run(self._collect())
+
+    def encode(self) -> None:
+        """Into the bodies of reports."""
+        starts = range(0, len(self.points), BATCH)
+        self.bodies = [MetricBatch(self.points[i : i + BATCH]).to_json() for i in starts]
+
+    def compress(self) -> list[bytes]:
+        """As the client sends them."""
+        return [isal_zlib.compress(body, 1, wbits=31) for body in self.bodies]
+
+    def everything(self) -> None:
+        """One cycle."""
+        self.collect()
+        self.encode()
+        self.compress()
+
+
+class Plain:
+    """The same with the standard library."""
+
+    def __init__(self, peers: list[str], stats: list[TunnelStats], rtts: dict[str, int]) -> None:
+        self._peers, self._stats, self._rtts = peers, stats, rtts
+
+    def _points(self) -> Iterator[dict[str, Any]]:
+        stamp = workload.NOW.isoformat().replace("+00:00", "Z")
+        for s in self._stats:
+            data = {
+                "peer_id": s.peer_id,
+                "last_handshake_time": s.last_handshake_time.isoformat().replace("+00:00", "Z"),
+                "rx_bytes": s.rx_bytes,
+                "tx_bytes": s.tx_bytes,
+                "handshake_succeeded": s.handshake_succeeded,
+                "handshake_stale": s.handshake_stale,
+                "packet_loss_percent": s.packet_loss_percent,
+            }
+            yield {"timestamp": stamp, "group": "tunnel", "peer_id": s.peer_id, "data": data}
+        for peer in self._peers:
+            data = {"peer_id": peer, "rtt_nano": self._rtts[peer]}
+            yield {"timestamp": stamp, "group": "latency", "peer_id": peer, "data": data}
+
+    def everything(self) -> None:
+        """One cycle."""
+        points = list(self._points())
+        for start in range(0, len(points), BATCH):
+            gzip.compress(json.dumps(points[start : start + BATCH]).encode(), 6)
+
+
+def main() -> None:
+    """Print microseconds of CPU a point."""
+    peers = workload.peer_ids(PEERS)
+    stats, rtts = workload.tunnels(peers), workload.round_trips(peers)
+    plexd, plain = Plexd(peers, stats, rtts), Plain(peers, stats, rtts)
+    contenders = {
+        "collect": plexd.collect,
+        "encode": plexd.encode,
+        "compress": plexd.compress,
+        "all of it": plexd.everything,
+        "json + gzip": plain.everything,
+    }
+    medians = interleaved(contenders, rounds=15)
+    rows = [[name, f"{seconds / POINTS * 1e6:.2f}"] for name, seconds in medians.items()]
+    table(f"CPU of {POINTS:,} points, batches of {BATCH}", ["", "us a point"], rows)
+    ratio = medians["json + gzip"] / medians["all of it"]
+    print(f"  json + gzip costs {ratio:.1f} x as much (claim: at least 4.0 x)")

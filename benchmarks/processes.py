@@ -1,0 +1,95 @@
+"""The programs under measurement, started and ended as a person would."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.request
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+NODE = "bench"
+_PATIENCE_SECONDS = 60
+
+
+class Agent:
+    """A child process with its standard output at hand, ended with the context."""
+
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
+        self._process = subprocess.Popen(
+            command,
+            env={**os.environ, **environment},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.pid = self._process.pid
+
+    @classmethod
+    def reporting_to(cls, server: Server, *, interval: int) -> Self:
+        """``plexd run`` as the bench's node, warnings on standard error."""
+        return cls(
+            [sys.executable, "-m", "plexd", "run"],
+            {
+                "PLEXD_DATA_DIR": str(server.identity.parent),
+                "PLEXD_API_BASE_URL": server.address,
+                "PLEXD_METRICS_COLLECT_INTERVAL": f"{interval}s",
+                "PLEXD_METRICS_REPORT_INTERVAL": f"{2 * interval}s",
+                "PLEXD_LOG_LEVEL": "warning",
+            },
+        )
+
+    def read_line(self) -> str:
+        """The next line of its standard output."""
+        assert self._process.stdout is not None
+        return self._process.stdout.readline()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.terminate()
+        self._process.communicate(timeout=_PATIENCE_SECONDS)
+
+
+class Server:
+    """``plexd-server serve`` with one node, its data in ``directory``."""
+
+    def __init__(self, directory: Path) -> None:
+        self._data = directory / "server"
+        self.identity = directory / "node" / "identity.json"
+        self.identity.parent.mkdir(mode=0o700)
+        command = ["node", "create", NODE, "--output", str(self.identity)]
+        subprocess.run(self._command(command), check=True, stdout=subprocess.DEVNULL)
+        self._process = Agent(self._command(["serve", "--listen", "127.0.0.1:0"]), {})
+        self.address = self._process.read_line().removeprefix("listening on ").strip()
+
+    def _command(self, arguments: list[str]) -> list[str]:
+        return [sys.executable, "-m", "plexd_server", *arguments, "--data-dir", str(self._data)]
+
+    def wait_for_points(self, groups: set[str]) -> None:
+        """Return once points of all ``groups`` are stored."""
+        token = json.loads(self.identity.read_bytes())["auth_token"]
+        request = urllib.request.Request(  # noqa: S310  # our own server on loopback
+            f"{self.address}/v1/nodes/{NODE}/latest", headers={"Authorization": f"Bearer {token}"}
+        )
+        give_up = time.monotonic() + _PATIENCE_SECONDS
+        while time.monotonic() < give_up:
+            with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310  # the same
+                stored = {point["group"] for point in json.load(answer)["points"]}
+            if groups <= stored:
+                return
+            time.sleep(0.5)
+        raise TimeoutError(f"no points of {groups} within {_PATIENCE_SECONDS} s")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        self._process.__exit__(*args)

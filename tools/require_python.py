@@ -1,0 +1,15 @@
+"""Ends with a sentence, rather than a traceback from pip, where Python is too old.
+
+Runs on any Python 3, so it uses nothing that an old one lacks.
+"""
+
+import sys
+
+if sys.version_info < (3, 11):
+    found = ".".join(map(str, sys.version_info[:3]))
+    sys.exit("plexd needs Python 3.11 or newer, this is {}: make PYTHON=python3.12".format(found))
+try:
+    import ensurepip  # noqa: F401
+    import venv  # noqa: F401
+except ImportError:
+    sys.exit("plexd needs Python's venv module: on Debian, apt-get install python3-venv")
