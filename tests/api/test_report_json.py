@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -17,6 +18,7 @@ from plexd.api import (
     LatencyResult,
     MetricBatch,
     MetricPoint,
+    Secret,
     TunnelStats,
     check_points,
     decode_batch,
@@ -469,6 +471,8 @@ UNACCEPTABLE: dict[str, tuple[object, str]] = {
     "a float for a whole number": (with_data(LATENCY, rtt_nano=1.0), "data.rtt_nano"),
     "a truth for a whole number": (with_data(LATENCY, rtt_nano=True), "data.rtt_nano"),
     "a negative count": (with_data(SYSTEM, disk_used_bytes=-1), "data.disk_used_bytes"),
+    "a decimal": (with_data(SYSTEM, cpu_usage_percent=Decimal(1)), "data.cpu_usage_percent"),
+    "text of a subclass": (with_data(LATENCY, peer_id=Secret("peer-abc-123")), ""),
     "2**64 bytes": (with_data(SYSTEM, disk_used_bytes=2**64), "data.disk_used_bytes"),
     "2**64 received bytes": (with_data(TUNNEL, rx_bytes=2**64), "data.rx_bytes"),
     "a payload of JSON that is none": (replace(LATENCY, data=msgspec.Raw(b"")), ""),

@@ -133,7 +133,6 @@ def test_a_spoilt_value_is_refused_with_its_index_or_taken(index: int, data: st.
         assert err.index in {index, None}  # noqa: PT017  # either outcome is right
         if b"NaN" not in body and b"Infinity" not in body and b"\\ud" not in body:
             assert err.index == index  # noqa: PT017  # the same
-            assert err.field  # noqa: PT017  # the same
     else:
         check_points(batch)
 

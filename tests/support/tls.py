@@ -13,7 +13,9 @@ import trustme
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["Authority"]
+    from support.servers import Connection
+
+__all__ = ["Authority", "refuse_handshake"]
 
 _DAY = timedelta(days=1)
 
@@ -78,3 +80,22 @@ class Authority:
             context.maximum_version = ssl.TLSVersion.TLSv1_1
         context.set_ciphers("ALL:@SECLEVEL=0")
         return context
+
+
+async def refuse_handshake(connection: Connection, context: ssl.SSLContext) -> None:
+    """Answer a client whose handshake ``context`` refuses with the alert, as real servers do.
+
+    asyncio's own TLS server closes without sending it.
+    """
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = context.wrap_bio(incoming, outgoing, server_side=True)
+    while data := await connection.reader.read(65_536):
+        incoming.write(data)
+        try:
+            tls.do_handshake()
+        except ssl.SSLWantReadError:
+            continue
+        except ssl.SSLError:
+            await connection.send(outgoing.read())
+            return
+        raise AssertionError("the handshake was not refused")

@@ -151,6 +151,12 @@ _UINT64_FIELDS: dict[type, tuple[str, ...]] = {
     LatencyResult: (),
     AgentStats: ("heap_alloc_bytes", "heap_sys_bytes", "gc_pause_total_ns"),
 }
+_FLOAT_FIELDS: dict[type, tuple[str, ...]] = {
+    SystemStats: ("cpu_usage_percent", "load_avg_1", "load_avg_5", "load_avg_15"),
+    TunnelStats: ("packet_loss_percent",),
+    LatencyResult: (),
+    AgentStats: ("uptime_seconds",),
+}
 
 
 # What looking at a point's values raises when they are not what their types say.
@@ -242,11 +248,18 @@ def _check_alike(kind: type, group: str, payload: type, points: Sequence[Any]) -
     if payload is not _TYPE_OF[group]:
         raise ValueError(f"Expected `{_TYPE_OF[group].__name__}`, got `{payload.__name__}`")
     data = [p.data for p in points]
+    _check_data(payload, data)
+    _check_peers([p.peer_id for p in points], [getattr(d, "peer_id", "") for d in data])
+
+
+def _check_data(payload: type, data: Sequence[Any]) -> None:
     msgspec.convert(data, _TWINS[payload], from_attributes=True)
     for name in _UINT64_FIELDS[payload]:
         if max(getattr(d, name) for d in data) > UINT64_MAX:
             raise ValueError(f"Expected `int` <= {UINT64_MAX}")
-    _check_peers([p.peer_id for p in points], [getattr(d, "peer_id", "") for d in data])
+    for name in _FLOAT_FIELDS[payload]:
+        if not {type(getattr(d, name)) for d in data} <= {float, int}:  # convert takes decimals
+            raise ValueError("Expected `float`")
     if payload is TunnelStats:
         for moment in {d.last_handshake_time for d in data}:
             _check_moment(moment)

@@ -1,0 +1,211 @@
+"""Who is believed over TLS, and what is said when somebody is not."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+
+from plexd.api import Config, ControlPlane, TLSError, TransportError
+from support.points import EXAMPLE
+from support.servers import Connection, RawServer, ScriptedServer
+from support.tls import refuse_handshake
+
+if TYPE_CHECKING:
+    import asyncio
+    import ssl
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from support.tls import Authority
+
+pytestmark = pytest.mark.usefixtures("nothing_leaks")
+
+
+def client(url: str, *, ca_file: object = "", skip_verify: bool = False) -> ControlPlane:
+    return ControlPlane(
+        Config(
+            url,
+            auth_token="hunter2-canary",
+            ca_file=str(ca_file),
+            tls_insecure_skip_verify=skip_verify,
+            request_timeout=timedelta(seconds=10),
+        )
+    )
+
+
+async def test_a_server_of_the_given_authority_is_believed(authority: Authority) -> None:
+    async with (
+        ScriptedServer(tls=authority.server()) as server,
+        client(server.url, ca_file=authority.ca_file) as plane,
+    ):
+        await plane.report_metrics("node-1", EXAMPLE)
+        await plane.report_metrics("node-1", EXAMPLE)
+        assert len({request.client_port for request in server.requests}) == 1
+
+
+Contexts = dict[str, tuple["Callable[[Authority, Path], ssl.SSLContext]", str]]
+REFUSED: Contexts = {
+    "expired": (lambda a, _: a.expired(), "certificate has expired"),
+    "not yet valid": (lambda a, _: a.not_yet_valid(), "certificate is not yet valid"),
+    "wrong name": (lambda a, _: a.wrong_name(), "certificate is not valid for '127.0.0.1'"),
+    "self-signed": (lambda a, tmp: a.self_signed(tmp), "self-signed certificate"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+async def test_a_bad_certificate_is_refused_with_its_reason(
+    authority: Authority, tmp_path: Path, name: str
+) -> None:
+    make, reason = REFUSED[name]
+    async with (
+        ScriptedServer(tls=make(authority, tmp_path)) as server,
+        client(server.url, ca_file=authority.ca_file) as plane,
+    ):
+        with pytest.raises(TLSError) as caught:
+            await plane.report_metrics("node-1", EXAMPLE)
+        assert str(caught.value).startswith(f"POST {server.url}: certificate not accepted: ")
+        assert reason in str(caught.value)
+        assert caught.value.__cause__ is not None
+        assert server.requests == []
+
+
+async def test_an_unknown_authority_is_refused(authority: Authority) -> None:
+    async with ScriptedServer(tls=authority.server()) as server, client(server.url) as plane:
+        with pytest.raises(TLSError, match="certificate not accepted: unable to get local issuer"):
+            await plane.report_metrics("node-1", EXAMPLE)
+        assert server.requests == []
+
+
+@pytest.mark.parametrize("name", REFUSED)
+async def test_whoever_is_told_not_to_verify_believes_anybody(
+    authority: Authority, tmp_path: Path, name: str
+) -> None:
+    make, _ = REFUSED[name]
+    async with (
+        ScriptedServer(tls=make(authority, tmp_path)) as server,
+        client(server.url, skip_verify=True) as plane,
+    ):
+        await plane.report_metrics("node-1", EXAMPLE)
+
+
+async def test_an_own_authority_replaces_those_of_the_system(
+    authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = type(authority).make(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(other.ca_file))
+    async with ScriptedServer(tls=other.server()) as server:
+        async with client(server.url) as plane:
+            await plane.report_metrics("node-1", EXAMPLE)
+        async with client(server.url, ca_file=authority.ca_file) as plane:
+            with pytest.raises(TLSError):
+                await plane.report_metrics("node-1", EXAMPLE)
+
+
+BROKEN_PEM = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
+
+
+@pytest.mark.parametrize("content", ["", "garbage", BROKEN_PEM, None], ids=ascii)
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_a_ca_file_that_cannot_be_used_is_a_tls_error_that_names_it(
+    tmp_path: Path, content: str | None, scheme: str
+) -> None:
+    path = tmp_path / "ca.pem"
+    if content is not None:
+        path.write_text(content)
+    async with client(f"{scheme}://127.0.0.1:9", ca_file=path) as plane:
+        with pytest.raises(TLSError, match=f"^cannot use the CA file {path}: ") as caught:
+            await plane.report_metrics("node-1", EXAMPLE)
+    assert caught.value.__cause__ is not None
+
+
+async def test_a_ca_file_that_is_a_folder_or_no_path_is_a_tls_error(tmp_path: Path) -> None:
+    for path in (tmp_path, "a\0b"):
+        async with client("https://127.0.0.1:9", ca_file=path) as plane:
+            with pytest.raises(TLSError, match="cannot use the CA file"):
+                await plane.report_metrics("node-1", EXAMPLE)
+
+
+async def test_a_ca_file_put_right_is_used_without_a_restart(
+    authority: Authority, tmp_path: Path
+) -> None:
+    path = tmp_path / "ca.pem"
+    async with (
+        ScriptedServer(tls=authority.server()) as server,
+        client(server.url, ca_file=path) as plane,
+    ):
+        with pytest.raises(TLSError):
+            await plane.report_metrics("node-1", EXAMPLE)
+        path.write_bytes(authority.ca_file.read_bytes())
+        await plane.report_metrics("node-1", EXAMPLE)
+
+
+@pytest.mark.parametrize("skip_verify", [False, True])
+async def test_a_server_of_tls_1_1_is_refused(authority: Authority, *, skip_verify: bool) -> None:
+    async def talk(connection: Connection) -> None:
+        await refuse_handshake(connection, authority.tls_1_1())
+
+    async with RawServer(talk) as server:
+        url = server.url.replace("http:", "https:")
+        async with client(url, ca_file=authority.ca_file, skip_verify=skip_verify) as plane:
+            with pytest.raises(TLSError, match=r"TLS handshake failed: .*PROTOCOL"):
+                await plane.report_metrics("node-1", EXAMPLE)
+
+
+async def test_a_server_without_tls_is_a_tls_error() -> None:
+    async with ScriptedServer() as server:
+        url = server.url.replace("http:", "https:")
+        async with client(url) as plane:
+            with pytest.raises(TLSError, match="TLS handshake failed: WRONG_VERSION_NUMBER"):
+                await plane.report_metrics("node-1", EXAMPLE)
+        assert server.requests == []
+
+
+async def greeting(connection: Connection) -> None:
+    await connection.reader.read(1)
+    await connection.send(b"220 mail.example ESMTP\r\n")
+
+
+async def close(connection: Connection) -> None:
+    await connection.reader.read(1)
+
+
+async def reset(connection: Connection) -> None:
+    await connection.reader.read(1)
+    connection.reset()
+
+
+@pytest.mark.parametrize("talk", [close, reset])
+async def test_a_handshake_that_is_cut_is_a_transport_error_to_be_tried_again(
+    talk: Callable[[Connection], asyncio.Future[None]],
+) -> None:
+    async with RawServer(talk) as server:
+        url = server.url.replace("http:", "https:")
+        async with client(url) as plane:
+            with pytest.raises(TransportError, match="connection reset") as caught:
+                await plane.report_metrics("node-1", EXAMPLE)
+    assert not isinstance(caught.value, TLSError)
+
+
+async def test_garbage_instead_of_a_handshake_is_a_tls_error() -> None:
+    async with (
+        RawServer(greeting) as server,
+        client(server.url.replace("http:", "https:")) as plane,
+    ):
+        with pytest.raises(TLSError, match="TLS handshake failed"):
+            await plane.report_metrics("node-1", EXAMPLE)
+
+
+async def test_a_certificate_exchanged_under_the_client_costs_no_report(
+    authority: Authority,
+) -> None:
+    context = authority.server()
+    async with (
+        ScriptedServer(tls=context) as server,
+        client(server.url, ca_file=authority.ca_file) as plane,
+    ):
+        await plane.report_metrics("node-1", EXAMPLE)
+        authority.ca.issue_cert("127.0.0.1").configure_cert(context)
+        await plane.report_metrics("node-1", EXAMPLE)
+        assert len(server.requests) == 2
