@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from plexd.api import Secret
+from plexd.api.secret import check_bearer
 from plexd.metrics.errors import CredentialError
 from plexd.nodeapi import decrypt_secret
 
@@ -22,8 +23,8 @@ _FRESH_SECONDS = 300.0
 class Credential:
     """One secret of one node, in the clear (seed, "Credential Resolution").
 
-    Any number of concurrent `token` calls cause one fetch. A token past its five minutes serves
-    on, with a warning, for as long as no new one can be had.
+    Any number of concurrent `token` calls cause one fetch and share its outcome. A token past its
+    five minutes serves on, with a warning, for as long as no new one can be had.
     """
 
     def __init__(
@@ -45,15 +46,18 @@ class Credential:
         self._refreshing = asyncio.Lock()
         self._token: Secret | None = None
         self._fetched_at = 0.0
+        self._attempts = 0
+        self._failure: Exception | None = None
 
     async def token(self) -> Secret:
         """The bearer token. Raises `CredentialError` when there is none, not even an old one."""
         if (token := self._fresh()) is not None:
             return token
+        attempts = self._attempts
         async with self._refreshing:
-            if (token := self._fresh()) is not None:
-                return token
-            return await self._refresh()
+            if self._fresh() is None and self._attempts == attempts:
+                await self._refresh()
+            return self._outcome()
 
     def expire(self) -> None:
         """The endpoint refused the token: fetch it anew next time."""
@@ -63,23 +67,30 @@ class Credential:
         age = self._clock.monotonic() - self._fetched_at
         return self._token if self._token and age < _FRESH_SECONDS else None
 
-    async def _refresh(self) -> Secret:
+    async def _refresh(self) -> None:
         try:
-            sealed = await self._fetcher.fetch_secret(self._node_id, self._key)
-            token = Secret(decrypt_secret(self._nsk, sealed.ciphertext, sealed.nonce))
-            _check(token)
-        except Exception as err:
-            reason = str(err) or type(err).__name__
-            if self._token is None:
-                raise CredentialError(f"metrics: local: credential: {reason}") from err
-            self._warnings.warn("using cached credential", self._key, error=reason)
-            return self._token
-        self._token, self._fetched_at = token, self._clock.monotonic()
+            self._token = await self._fetch()
+        except Exception as err:  # noqa: BLE001  # whatever it is, the callers are told
+            self._failure = err
+        else:
+            self._failure = None
+            self._fetched_at = self._clock.monotonic()
+        self._attempts += 1
+
+    async def _fetch(self) -> Secret:
+        sealed = await self._fetcher.fetch_secret(self._node_id, self._key)
+        token = Secret(decrypt_secret(self._nsk, sealed.ciphertext, sealed.nonce))
+        if not token:
+            raise ValueError("the secret is empty")
+        check_bearer("the secret", token)
         return token
 
-
-def _check(token: Secret) -> None:
-    """A bearer token goes into a header; anything else there would be an injection."""
-    text = token.reveal()
-    if not text or not text.isascii() or not text.isprintable() or " " in text:
-        raise ValueError("the secret is not a bearer token: it must be printable ASCII")
+    def _outcome(self) -> Secret:
+        """What the latest attempt left: a token, or an old one and a warning, or nothing."""
+        if self._token is not None and self._failure is None:
+            return self._token
+        reason = str(self._failure) or type(self._failure).__name__
+        if self._token is None:
+            raise CredentialError(f"metrics: local: credential: {reason}") from self._failure
+        self._warnings.warn("using cached credential", self._key, error=reason)
+        return self._token

@@ -33,7 +33,7 @@ class LocalReporter:
     """POSTs batches as plain JSON to one HTTPS endpoint, with a bearer token of its own.
 
     Shares nothing with the control plane's client: own connections, TLS settings and credential.
-    One exchange takes at most ten seconds, connecting included. An async context manager, closed
+    One exchange takes at most ``timeout``, connecting included. An async context manager, closed
     by whoever made it; safe for concurrent reports of one event loop. ``config`` is taken as it
     is: that its URL is HTTPS, `Config.validate` has seen to.
     """
@@ -47,6 +47,7 @@ class LocalReporter:
         logger: logging.Logger | None = None,
         *,
         clock: Clock | None = None,
+        timeout: timedelta = _TIMEOUT,
     ) -> None:
         clock = clock or SystemClock()
         key = str.__str__(config.secret_key)
@@ -56,8 +57,8 @@ class LocalReporter:
         self._transport = HTTPTransport(
             user_agent=f"plexd/{__version__}",
             trust=Trust(skip_verify=config.tls_insecure_skip_verify),
-            connect_timeout=_TIMEOUT,
-            request_timeout=_TIMEOUT,
+            connect_timeout=timeout,
+            request_timeout=timeout,
         )
 
     async def report_metrics(self, node_id: str, batch: MetricBatch) -> None:  # noqa: ARG002  # the endpoint knows one node: the token's
@@ -78,7 +79,7 @@ class LocalReporter:
         if answer.status in _TOKEN_REFUSED:
             self._credential.expire()
         if not 200 <= answer.status < 300:
-            raise APIError(answer.status, parse_reason(answer.status, answer.body))
+            raise APIError(answer.status, parse_reason(answer.status, answer.body, hide=token))
 
     async def aclose(self) -> None:
         """Close the connection; idempotent."""
