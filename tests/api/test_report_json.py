@@ -6,6 +6,7 @@ import json
 import math
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from decimal import Decimal
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -472,6 +473,7 @@ UNACCEPTABLE: dict[str, tuple[object, str]] = {
     "a truth for a whole number": (with_data(LATENCY, rtt_nano=True), "data.rtt_nano"),
     "a negative count": (with_data(SYSTEM, disk_used_bytes=-1), "data.disk_used_bytes"),
     "a decimal": (with_data(SYSTEM, cpu_usage_percent=Decimal(1)), "data.cpu_usage_percent"),
+    "a number of a subclass": (with_data(LATENCY, rtt_nano=HTTPStatus.OK), ""),
     "text of a subclass": (with_data(LATENCY, peer_id=Secret("peer-abc-123")), ""),
     "2**64 bytes": (with_data(SYSTEM, disk_used_bytes=2**64), "data.disk_used_bytes"),
     "2**64 received bytes": (with_data(TUNNEL, rx_bytes=2**64), "data.rx_bytes"),

@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any, overload
+from operator import attrgetter
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints, overload
 
 import msgspec
 from msgspec import Meta, Struct
@@ -151,11 +152,13 @@ _UINT64_FIELDS: dict[type, tuple[str, ...]] = {
     LatencyResult: (),
     AgentStats: ("heap_alloc_bytes", "heap_sys_bytes", "gc_pause_total_ns"),
 }
-_FLOAT_FIELDS: dict[type, tuple[str, ...]] = {
-    SystemStats: ("cpu_usage_percent", "load_avg_1", "load_avg_5", "load_avg_15"),
-    TunnelStats: ("packet_loss_percent",),
-    LatencyResult: (),
-    AgentStats: ("uptime_seconds",),
+# The very types: conversion takes decimals and subclasses too, which the encoder does not.
+_TYPES_OF: dict[type, dict[str, set[type]]] = {
+    kind: {
+        name: {float, int} if hint is float else {hint}
+        for name, hint in get_type_hints(kind).items()
+    }
+    for kind in _TYPE_OF.values()
 }
 
 
@@ -257,16 +260,16 @@ def _check_data(payload: type, data: Sequence[Any]) -> None:
     for name in _UINT64_FIELDS[payload]:
         if max(getattr(d, name) for d in data) > UINT64_MAX:
             raise ValueError(f"Expected `int` <= {UINT64_MAX}")
-    for name in _FLOAT_FIELDS[payload]:
-        if not {type(getattr(d, name)) for d in data} <= {float, int}:  # convert takes decimals
-            raise ValueError("Expected `float`")
+    for name, types in _TYPES_OF[payload].items():
+        if not set(map(type, map(attrgetter(name), data))) <= types:
+            raise ValueError(f"{name} is of another type than it has on the wire")
     if payload is TunnelStats:
         for moment in {d.last_handshake_time for d in data}:
             _check_moment(moment)
 
 
 def _check_peers(own: Sequence[str], measured: Sequence[str]) -> None:
-    if {*map(type, own), *map(type, measured)} != {str}:
+    if set(map(type, own)) != {str}:
         raise ValueError("Expected `str`")
     if any(a and a != b for a, b in zip(own, measured, strict=True)):
         raise ValueError("is not the payload's peer")
