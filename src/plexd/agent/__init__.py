@@ -2,3 +2,5 @@
 
 Importing this package loads nothing; every command imports what it needs when it runs.
 """
+
+__all__: list[str] = []

@@ -1,0 +1,69 @@
+"""Every Python block of the documentation runs, against real servers on loopback."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import inspect
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pytest
+
+from plexd import api
+from plexd.metrics.testing import ManualClock, system_point
+from plexd.nodeapi import seal_secret
+from support.servers import Reply, ScriptedServer
+
+if TYPE_CHECKING:
+    from support.tls import Authority
+
+ROOT = Path(__file__).parent.parent
+NSK = "0123456789abcdef0123456789abcdef"
+BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
+BLOCKS = [
+    pytest.param(
+        path, text[: found.start()].count("\n") + 1, found[1], id=f"{path.name}:{found[1][:40]!r}"
+    )
+    for path in sorted(ROOT.glob("**/*.md"))
+    if ".venv" not in path.parts
+    for text in [path.read_text()]
+    for found in BLOCK.finditer(text)
+]
+
+
+@pytest.mark.parametrize(("path", "line", "block"), BLOCKS)
+async def test_the_example_runs(path: Path, line: int, block: str, authority: Authority) -> None:
+    ciphertext, nonce = seal_secret(NSK.encode(), "local-token")
+    secret = api.SecretResponse(key="k", ciphertext=ciphertext, nonce=nonce, version=1)
+    plane = ScriptedServer(Reply(body=msgspec.json.encode(secret)))
+    local = ScriptedServer(tls=authority.server())
+    async with plane, local:
+        text = block.replace("https://plane.example", plane.url)
+        # The test's certificate is signed by nobody this machine trusts.
+        text = text.replace("https://metrics.local:9090", local.url).replace(
+            "secret_key=", "tls_insecure_skip_verify=True, secret_key="
+        )
+        await _run(text, f"{path.relative_to(ROOT)}:{line}")
+    if "plane.example" in block:
+        assert any(request.method == "POST" for request in plane.requests)
+    if "metrics.local" in block:
+        assert local.requests[0].headers["Authorization"] == "Bearer local-token"
+
+
+async def _run(text: str, place: str) -> None:
+    names: dict[str, Any] = {
+        "node_secret_key": NSK,
+        "point": system_point(ManualClock().now()),
+    }
+    code = compile(text, place, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    async with asyncio.timeout(20):
+        result = eval(code, names)  # noqa: S307, RUF100  # our own documentation
+        if inspect.isawaitable(result):
+            await result
+
+
+def test_there_are_examples() -> None:
+    assert len(BLOCKS) >= 6
