@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import signal
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -15,13 +14,13 @@ from litestar import Litestar
 from plexd.clock import Clock, SystemClock
 from plexd_server.auth import Gate, OperatorKey, new_operator_token
 from plexd_server.dashboard import dashboard_routes
+from plexd_server.data_dir import open_registry
 from plexd_server.errors import StartError
 from plexd_server.guard import Guard
 from plexd_server.http import Address, bind, serving
 from plexd_server.ingest import ingest_routes
 from plexd_server.problems import problem_handlers
 from plexd_server.query import query_routes
-from plexd_server.registry import Registry
 from plexd_server.store import DuckDBStore, Store
 
 if TYPE_CHECKING:
@@ -30,7 +29,9 @@ if TYPE_CHECKING:
 
     from litestar.types import ASGIApp
 
-__all__ = ["ServeOptions", "build_app", "open_registry", "serve"]
+    from plexd_server.registry import Registry
+
+__all__ = ["ServeOptions", "build_app", "serve"]
 
 _LOG = logging.getLogger(__name__)
 _WILDCARDS = ("0.0.0.0", "::", "")  # noqa: S104 -- compared with, never bound to from here
@@ -65,12 +66,6 @@ async def serve(options: ServeOptions) -> None:
     _LOG.info("stopped")
 
 
-def open_registry(data_dir: Path, *, clock: Clock | None = None) -> Registry:
-    """The registry in the data directory, which is made if need be."""
-    _prepare(data_dir)
-    return Registry(data_dir, clock=clock or SystemClock())
-
-
 def build_app(
     store: Store, registry: Registry, operator: OperatorKey, *, port: int, clock: Clock
 ) -> Litestar:
@@ -92,7 +87,7 @@ def build_app(
 async def _composed(options: ServeOptions, address: Address, token: str) -> AsyncIterator[ASGIApp]:
     """The application over an open registry and store, both closed afterwards."""
     clock = SystemClock()
-    registry = await asyncio.to_thread(open_registry, options.data_dir, clock=clock)
+    registry = await asyncio.to_thread(open_registry, options.data_dir, clock)
     try:
         store = await asyncio.to_thread(DuckDBStore, options.data_dir, memory=options.store_memory)
         try:
@@ -144,19 +139,3 @@ def _operator_token(path: Path | None) -> str:
             "digits, '-' or '_'; make one with: openssl rand -hex 32"
         )
     return token
-
-
-def _prepare(data_dir: Path) -> None:
-    """Make the data directory, readable by its owner only, unless it is there."""
-    try:
-        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as err:
-        raise StartError(
-            f"cannot make the data directory {data_dir}: {err.strerror}; choose another with "
-            "--data-dir"
-        ) from err
-    if not os.access(data_dir, os.W_OK | os.X_OK):
-        raise StartError(
-            f"the data directory {data_dir} is not writable; check its owner, or choose another "
-            "with --data-dir"
-        )

@@ -27,6 +27,7 @@ MAX_COMPRESSED_BYTES: Final = 1024 * 1024
 MAX_DECOMPRESSED_BYTES: Final = 8 * 1024 * 1024
 _READ_SECONDS = 20.0
 _LINGER_BYTES = 16 * MAX_COMPRESSED_BYTES
+_STEP_BYTES = 64 * 1024
 _GZIP = 31  # zlib's number for "a gzip header, and check the CRC"
 
 
@@ -103,13 +104,17 @@ class _GzipSink(_PlainSink):
         self._compressed += len(chunk)
         if self._compressed > self._compressed_limit:
             raise Problem(413, f"the compressed body is larger than {self._compressed_limit} bytes")
-        room = self._limit - self._size + 1
-        try:
-            super().take(self._stream.decompress(chunk, room))
-        except IsalError:  # type: ignore[misc]  # the stub declares an instance, not a class
-            raise Problem(400, "the body is not valid gzip") from None
+        while chunk:
+            super().take(self._step(chunk))
+            chunk = self._stream.unconsumed_tail
         if self._stream.unused_data:
             raise Problem(400, "the body goes on after its gzip data")
+
+    def _step(self, chunk: bytes) -> bytes:
+        try:
+            return self._stream.decompress(chunk, _STEP_BYTES)
+        except IsalError:  # type: ignore[misc]  # the stub declares an instance, not a class
+            raise Problem(400, "the body is not valid gzip") from None
 
     def finish(self) -> bytes:
         if not self._stream.eof:

@@ -86,7 +86,8 @@ class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         from plexd import __version__  # noqa: PLC0415 -- only what a command needs
 
-        parser.exit(message=f"plexd-server {__version__}\n")
+        _say(f"plexd-server {__version__}")
+        parser.exit()
 
 
 def _serve(arguments: argparse.Namespace) -> int:
@@ -119,11 +120,12 @@ def _serve(arguments: argparse.Namespace) -> int:
 
 
 def _node(arguments: argparse.Namespace) -> int:
-    from plexd_server.app import open_registry  # noqa: PLC0415 -- only what a command needs
+    from plexd.clock import SystemClock  # noqa: PLC0415 -- only what a command needs
+    from plexd_server.data_dir import open_registry  # noqa: PLC0415 -- the same
     from plexd_server.errors import ServerError  # noqa: PLC0415 -- the same
 
     try:
-        registry = open_registry(arguments.data_dir)
+        registry = open_registry(arguments.data_dir, SystemClock())
         if arguments.node_command == "create":
             _create(registry, arguments)
         else:

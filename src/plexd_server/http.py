@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import os
 import socket
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, NamedTuple
@@ -91,8 +90,8 @@ class _BoundServer(Server):
         )
 
     def _init_shared_socket(self) -> None:
-        # A descriptor of its own: granian closes what it is given.
-        descriptor = os.dup(self._listening.fileno())
+        # Granian closes it when it stops, and only then are new connections refused.
+        descriptor = self._listening.detach()
         holder = SocketHolder(descriptor, _IS_UNIX, _BACKLOG)  # type: ignore[call-arg]  # stub lacks it
         self._shd = holder  # type: ignore[assignment]  # annotated as None only
 

@@ -56,7 +56,6 @@ class DuckDBStore:
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="store-reader")
         self._writer = GroupWriter(self._commit, max_points=max_pending_points)
         self._closing: asyncio.Task[None] | None = None
-        self._closed = False
 
     async def write(self, delivery: Delivery) -> Receipt:
         """Commit the points together with whatever else is waiting, then return."""
@@ -96,7 +95,6 @@ class DuckDBStore:
     def _close(self) -> None:
         self._writer.close()
         self._readers.shutdown()
-        self._closed = True
         self._appenders.clear()
         self._writing.close()
         self._connection.close()
@@ -173,23 +171,33 @@ def _utc(moment: datetime) -> datetime:
 
 
 def _open(path: Path, memory: str) -> duckdb.DuckDBPyConnection:
-    """A database of our schema that can neither reach out nor be talked into it."""
+    """A database of our schema. Raises `StartError`."""
     try:
-        connection = duckdb.connect(
-            path,
-            config={
-                "threads": str(_THREADS),
-                "memory_limit": memory,
-                "temp_directory": str(path.with_suffix(".tmp")),
-                "autoinstall_known_extensions": "false",
-                "autoload_known_extensions": "false",
-            },
-        )
-        connection.execute("SET enable_external_access = false")
-        connection.execute("SET lock_configuration = true")
-        _migrate(connection, path)
+        connection = _connect(path, memory)
+        try:
+            _migrate(connection, path)
+        except BaseException:
+            connection.close()
+            raise
     except duckdb.Error as err:
         raise _start_error(path, err) from err
+    return connection
+
+
+def _connect(path: Path, memory: str) -> duckdb.DuckDBPyConnection:
+    """A database that neither reaches beyond its own files nor can be told to."""
+    connection = duckdb.connect(
+        path,
+        config={
+            "threads": str(_THREADS),
+            "memory_limit": memory,
+            "temp_directory": str(path.with_suffix(".tmp")),
+            "autoinstall_known_extensions": "false",
+            "autoload_known_extensions": "false",
+        },
+    )
+    connection.execute("SET enable_external_access = false")
+    connection.execute("SET lock_configuration = true")
     return connection
 
 
@@ -216,8 +224,8 @@ def _start_error(path: Path, err: duckdb.Error) -> StartError:
             f"cannot open {path}: {_first_line(err).rpartition(': ')[2]}; check the directory's "
             "owner and free space, or choose another with --data-dir"
         )
-    if "memory_limit" in text or "memory limit" in text.lower():
-        return StartError(f"--store-memory is not usable: {_first_line(err)}")
+    if isinstance(err, duckdb.ParserException):
+        return StartError(f"--store-memory is not a size such as 256MB: {_first_line(err)}")
     return StartError(
         f"{path} is damaged ({_first_line(err)}); put a backup in its place, or move it away to "
         "start with an empty store"

@@ -1,6 +1,7 @@
 // Line charts over time, drawn by Plotly in the page's own colours.
 
 const GAP_FACTOR = 2.5;
+const WINDOW = 3;
 const NO_READINGS = {
   text: "No readings in this time",
   showarrow: false,
@@ -11,6 +12,12 @@ const NO_READINGS = {
 };
 const DARK = matchMedia("(prefers-color-scheme: dark)");
 
+/** The median distance of the readings around number `i`: nodes may change how often they read. */
+function usualAround(distances, i) {
+  const near = distances.slice(Math.max(0, i - WINDOW), i + WINDOW + 1).sort((a, b) => a - b);
+  return near[Math.floor(near.length / 2)];
+}
+
 /**
  * Times and values with a null wherever readings are missing, so that a gap is drawn as one. A
  * gap is a pause well beyond the usual distance of readings.
@@ -18,12 +25,12 @@ const DARK = matchMedia("(prefers-color-scheme: dark)");
 export function withGaps(times, values, stepSeconds) {
   const moments = times.map((time) => Date.parse(time));
   const distances = moments.slice(1).map((moment, i) => moment - moments[i]);
-  const usual = [...distances].sort((a, b) => a - b)[Math.floor(distances.length / 2)] ?? 0;
-  const limit = GAP_FACTOR * Math.max(usual, stepSeconds * 1000);
+  const isGap = (i) =>
+    distances[i] > GAP_FACTOR * Math.max(usualAround(distances, i), stepSeconds * 1000);
   const x = [];
   const y = [];
   moments.forEach((moment, i) => {
-    if (i > 0 && moment - moments[i - 1] > limit) {
+    if (i > 0 && isGap(i - 1)) {
       x.push(new Date(moments[i - 1] + 1));
       y.push(null);
     }

@@ -1,0 +1,56 @@
+"""One server for the tests that only talk to one; those about starting and stopping make theirs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import aiohttp
+import pytest
+
+from server.running import Client, Running, create_node, running
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+
+@dataclass
+class Shared:
+    """A running server; what n2 and n3 report is a single test's business each."""
+
+    server: Running
+    n1: str
+    n2: str
+    n3: str
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
+    data_dir = tmp_path_factory.mktemp("plane") / "data"
+    tokens = [create_node(data_dir, name)["auth_token"] for name in ("n1", "n2", "n3")]
+    with running(data_dir) as server:
+        yield Shared(server, *tokens)
+
+
+@pytest.fixture
+async def session() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession() as made:
+        yield made
+
+
+@pytest.fixture
+def n1(shared: Shared, session: aiohttp.ClientSession) -> Client:
+    """Speaks as the node n1."""
+    return Client(session, shared.server.url, shared.n1)
+
+
+@pytest.fixture
+def operator(shared: Shared, session: aiohttp.ClientSession) -> Client:
+    """Speaks as the operator."""
+    return Client(session, shared.server.url, shared.server.operator_token)
+
+
+@pytest.fixture
+def nobody(shared: Shared, session: aiohttp.ClientSession) -> Client:
+    """Speaks without a token."""
+    return Client(session, shared.server.url)

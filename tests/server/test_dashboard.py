@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import re
+import sys
+from html.parser import HTMLParser
+from http.cookies import SimpleCookie
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+import plexd_server.dashboard
+from plexd_server.dashboard.assets import PLOTLY_NAME
+from plexd_server.dashboard.pages import node_page
+from plexd_server.guard import host_name
+
+if TYPE_CHECKING:
+    from server.conftest import Shared
+    from server.running import Answer, Client
+
+STATIC = Path(plexd_server.dashboard.__file__).parent / "static"
+SCRIPTS = sorted(path.name for path in STATIC.iterdir())
+
+
+def cookie_of(answer: Answer) -> str:
+    name, morsel = next(iter(SimpleCookie(answer.headers["Set-Cookie"]).items()))
+    return f"{name}={morsel.value}"
+
+
+async def log_in(client: Client, shared: Shared, **headers: str) -> Answer:
+    return await client.get(shared.server.login.removeprefix(shared.server.url), **headers)
+
+
+async def test_the_printed_link_logs_in_and_leads_to_the_nodes(
+    nobody: Client, shared: Shared
+) -> None:
+    answer = await log_in(nobody, shared)
+
+    assert (answer.status, answer.headers["Location"]) == (303, "/")
+    attributes = answer.headers["Set-Cookie"].lower()
+    assert "httponly" in attributes
+    assert "samesite=strict" in attributes
+    assert "path=/" in attributes
+    assert shared.server.operator_token not in answer.headers["Set-Cookie"]
+
+
+async def test_a_link_followed_from_another_site_moves_on_by_itself(
+    nobody: Client, shared: Shared
+) -> None:
+    answer = await log_in(nobody, shared, Sec_Fetch_Site="cross-site")
+
+    assert answer.status == 200
+    assert b'<meta http-equiv="refresh" content="0;url=/">' in answer.body
+    assert "Set-Cookie" in answer.headers
+
+
+@pytest.mark.parametrize("path", ["/", "/nodes/n1", "/nodes/none"])
+async def test_the_cookie_opens_the_pages(nobody: Client, shared: Shared, path: str) -> None:
+    cookie = cookie_of(await log_in(nobody, shared))
+
+    answer = await nobody.get(path, Cookie=cookie)
+
+    assert (answer.status, answer.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
+
+
+async def test_the_cookie_opens_the_reads_and_nothing_that_writes(
+    nobody: Client, shared: Shared
+) -> None:
+    cookie = cookie_of(await log_in(nobody, shared))
+
+    assert (await nobody.get("/v1/nodes", Cookie=cookie)).status == 200
+    assert (await nobody.post("/v1/nodes/n1/metrics", b"[]", Cookie=cookie)).status == 401
+
+
+@pytest.mark.parametrize("path", ["/", "/nodes/n1", "/login", "/login?token=wrong"])
+async def test_without_the_cookie_there_is_only_the_way_to_log_in(
+    nobody: Client, path: str
+) -> None:
+    answer = await nobody.get(path, Cookie="plexd-operator-1=x")
+
+    assert answer.status == 401
+    assert b"Open the <strong>dashboard</strong> link" in answer.body
+    assert "Set-Cookie" not in answer.headers
+
+
+@pytest.mark.parametrize("path", ["/", "/healthz", "/none", "/static/app.css", "/v1/nodes"])
+async def test_every_answer_carries_the_security_headers(nobody: Client, path: str) -> None:
+    headers = (await nobody.get(path)).headers
+
+    policy = headers["Content-Security-Policy"]
+    assert "default-src 'none'" in policy
+    assert re.search(r"script-src 'self'(;|$)", policy)
+    assert "frame-ancestors 'none'" in policy
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["Referrer-Policy"] == "no-referrer"
+
+
+@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "", "localhost@evil"])
+async def test_a_foreign_host_is_not_served(nobody: Client, host: str) -> None:
+    answer = await nobody.get("/healthz", Host=host)
+
+    assert answer.status == 421
+    assert "Content-Security-Policy" in answer.headers
+
+
+@pytest.mark.parametrize(
+    ("authority", "name"),
+    [
+        ("LocalHost:8080", "localhost"),
+        ("localhost", "localhost"),
+        ("[::1]:8080", "[::1]"),
+        ("[::1]", "[::1]"),
+        ("localhost:80:90", "localhost:80"),
+        ("localhost:x", "localhost:x"),
+    ],
+)
+def test_a_host_header_is_taken_apart(authority: str, name: str) -> None:
+    assert host_name(authority) == name
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+async def test_static_files_are_served_as_they_are(nobody: Client, name: str) -> None:
+    answer = await nobody.get(f"/static/{name}", Accept_Encoding="identity")
+
+    assert answer.status == 200
+    assert answer.body == (STATIC / name).read_bytes()
+    again = await nobody.get(f"/static/{name}", If_None_Match=answer.headers["ETag"])
+    assert (again.status, again.body) == (304, b"")
+
+
+async def test_plotly_is_served_from_its_package_for_long_and_not_imported(nobody: Client) -> None:
+    answer = await nobody.get(f"/static/{PLOTLY_NAME}")
+
+    assert answer.status == 200
+    assert b"plotly.js" in answer.body[:200]
+    assert "immutable" in answer.headers["Cache-Control"]
+    assert answer.headers["Content-Encoding"] == "gzip"
+    assert "plotly" not in sys.modules
+
+
+@pytest.mark.parametrize("name", ["none.js", "..%2f..%2fcli.py", "assets.py", "app.css%00"])
+async def test_nothing_else_is_served(nobody: Client, name: str) -> None:
+    assert (await nobody.get(f"/static/{name}")).status == 404
+
+
+class _Sources(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self.inline = False
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        named = dict(attrs)
+        self.found += [value for key in ("src", "href") if (value := named.get(key))]
+        self.inline |= (
+            tag == "style" or "style" in named or (tag == "script" and "src" not in named)
+        )
+
+
+def test_a_page_has_nothing_inline_and_needs_nobody_else() -> None:
+    page = _Sources()
+    page.feed(node_page("n1"))
+
+    assert not page.inline
+    assert all(source.startswith(("/", "#")) for source in page.found)
+    for name in SCRIPTS:
+        assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)", (STATIC / name).read_text())
+
+
+def test_a_node_id_cannot_become_markup() -> None:
+    assert "<b>" not in node_page("<b>")

@@ -1,0 +1,247 @@
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from plexd.api import MetricBatch
+from plexd_server.body import MAX_COMPRESSED_BYTES, MAX_DECOMPRESSED_BYTES
+from plexd_server.ingest import MAX_POINTS
+from server.running import Answer, Client, gzipped
+from support.points import AGENT, EXAMPLE, EXAMPLE_JSON, SYSTEM
+
+if TYPE_CHECKING:
+    from server.conftest import Shared
+
+METRICS = "/v1/nodes/n1/metrics"
+BODY = EXAMPLE.to_json()
+BOMB = gzip.compress(bytes(200 * MAX_DECOMPRESSED_BYTES // 8), 9)
+
+
+def assert_problem(answer: Answer, status: int) -> dict[str, Any]:
+    assert answer.status == status, answer.body
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    problem: dict[str, Any] = answer.json
+    assert problem["status"] == status
+    assert {"type", "title", "detail"} <= problem.keys()
+    return problem
+
+
+@pytest.mark.parametrize("path", ["body as it is", "gzip"])
+async def test_a_report_is_accepted_and_counted(n1: Client, path: str) -> None:
+    if path == "gzip":
+        answer = await n1.post(METRICS, gzipped(BODY), Content_Encoding="gzip")
+    else:
+        answer = await n1.post(METRICS, BODY, Content_Encoding="identity")
+
+    assert (answer.status, answer.json) == (200, {"accepted": 3, "duplicate": False})
+
+
+async def test_the_specifications_own_example_is_accepted(n1: Client) -> None:
+    answer = await n1.post(METRICS, EXAMPLE_JSON.encode())
+
+    assert answer.json["accepted"] == 3
+
+
+async def test_an_empty_report_is_accepted_and_changes_nothing(n1: Client) -> None:
+    answer = await n1.post(METRICS, b"[]")
+
+    assert (answer.status, answer.json["accepted"]) == (200, 0)
+
+
+async def test_a_content_type_may_carry_a_charset(n1: Client) -> None:
+    answer = await n1.post(METRICS, b"[]", content_type="Application/JSON; charset=utf-8")
+
+    assert answer.status == 200
+
+
+async def test_headers_of_the_delivery_contract_are_tolerated(n1: Client) -> None:
+    answer = await n1.post(METRICS, b"[]", Plexd_Batch="nonsense", Plexd_Dropped="x")
+
+    assert answer.status == 200
+
+
+@pytest.mark.parametrize(
+    "authorization",
+    [
+        "",
+        "Bearer",
+        "Bearer ",
+        "Bearer wrong",
+        "Basic bjE6eA==",
+        "Bearer " + "x" * 4000,
+        "Bearer a b",
+    ],
+    ids=["missing", "scheme only", "empty", "unknown", "basic", "huge", "two words"],
+)
+async def test_a_report_without_a_known_token_is_401(nobody: Client, authorization: str) -> None:
+    headers = {"Authorization": authorization} if authorization else {}
+
+    problem = await nobody.post(METRICS, BODY, **headers)
+
+    assert_problem(problem, 401)
+    assert problem.headers["WWW-Authenticate"].startswith("Bearer")
+
+
+async def test_the_token_is_asked_for_before_anything_of_the_body(nobody: Client) -> None:
+    answer = await nobody.post(METRICS, b"rubbish", content_type="text/plain")
+
+    assert_problem(answer, 401)
+
+
+async def test_foreign_and_unknown_and_impossible_node_ids_are_403_alike(n1: Client) -> None:
+    ids = ("n2", "no-such-node", "%20", "..%2e", "x" * 5000, "%00", "n1%0d%0a")
+
+    answers = [await n1.post(f"/v1/nodes/{node_id}/metrics", BODY) for node_id in ids]
+
+    assert {(answer.status, answer.body) for answer in answers} == {(403, answers[0].body)}
+
+
+async def test_the_operators_token_is_no_nodes_token(operator: Client) -> None:
+    assert_problem(await operator.post(METRICS, BODY), 403)
+
+
+@pytest.mark.parametrize("content_type", ["text/plain", "application/x-ndjson", "nonsense"])
+async def test_any_other_content_type_is_415(n1: Client, content_type: str) -> None:
+    assert_problem(await n1.post(METRICS, BODY, content_type=content_type), 415)
+
+
+@pytest.mark.parametrize("encoding", ["br", "deflate", "gzip, gzip", "zstd"])
+async def test_any_other_encoding_is_415(n1: Client, encoding: str) -> None:
+    assert_problem(await n1.post(METRICS, BODY, Content_Encoding=encoding), 415)
+
+
+def _flipped(data: bytes, at: int) -> bytes:
+    changed = bytearray(data)
+    changed[at] ^= 0x01
+    return bytes(changed)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        BODY,
+        gzipped(BODY)[:-1],
+        gzipped(BODY)[:30],
+        gzipped(BODY) + b"more",
+        gzipped(BODY) * 2,
+        _flipped(gzipped(BODY), -6),
+        zlib.compress(BODY),
+    ],
+    ids=["empty", "plain", "cut by one", "cut", "trailing", "two members", "wrong CRC", "zlib"],
+)
+async def test_damaged_gzip_is_400(n1: Client, body: bytes) -> None:
+    assert_problem(await n1.post(METRICS, body, Content_Encoding="gzip"), 400)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"[", b"\xef\xbb\xbf[]", BODY.replace(b"abc", b"\xff"), b"[] []", b"[NaN]", b"nul"],
+    ids=["empty", "cut", "byte order mark", "not UTF-8", "two documents", "NaN", "no literal"],
+)
+async def test_a_body_that_is_not_json_is_400(n1: Client, body: bytes) -> None:
+    assert_problem(await n1.post(METRICS, body), 400)
+
+
+def _changed(**fields: Any) -> bytes:
+    points = json.loads(BODY)
+    points[1]["data"] |= fields
+    return json.dumps(points).encode()
+
+
+async def test_a_point_that_breaks_the_contract_is_422_and_named(n1: Client) -> None:
+    problem = assert_problem(await n1.post(METRICS, _changed(rx_bytes=-1)), 422)
+
+    assert (problem["index"], problem["field"]) == (1, "data.rx_bytes")
+    assert "rx_bytes" in problem["detail"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"{}",
+        b"1",
+        b"null",
+        b"[1]",
+        b"[" * 100_000,
+        _changed(rx_bytes=2**64),
+        _changed(node_id="n2"),
+        _changed(peer_id="another"),
+    ],
+    ids=["object", "number", "null", "no point", "deep", "2^64", "unknown field", "other peer"],
+)
+async def test_json_of_another_shape_is_422_or_400(n1: Client, body: bytes) -> None:
+    answer = await n1.post(METRICS, body)
+
+    assert answer.status in {400, 422}
+    assert_problem(answer, answer.status)
+
+
+async def test_a_gzip_bomb_is_413(n1: Client) -> None:
+    assert len(BOMB) < MAX_COMPRESSED_BYTES
+    assert_problem(await n1.post(METRICS, BOMB, Content_Encoding="gzip"), 413)
+
+
+async def test_bombs_cost_bounded_memory(n1: Client, shared: Shared) -> None:
+    status = Path(f"/proc/{shared.server.process.pid}/status")
+
+    def peak_kib() -> int:
+        return int(status.read_text().partition("VmHWM:")[2].split()[0])
+
+    await n1.post(METRICS, BOMB, Content_Encoding="gzip")
+    before = peak_kib()
+    for _ in range(8):
+        await n1.post(METRICS, BOMB, Content_Encoding="gzip")
+
+    assert peak_kib() - before < 16 * 1024
+
+
+@pytest.mark.parametrize("encoding", ["identity", "gzip"])
+async def test_a_body_over_the_cap_is_413_even_to_a_client_still_sending(
+    n1: Client, encoding: str
+) -> None:
+    body = b" " * (MAX_DECOMPRESSED_BYTES + 1)
+    if encoding == "gzip":
+        body = gzip.compress(bytes(MAX_COMPRESSED_BYTES * 3), 0)
+
+    assert_problem(await n1.post(METRICS, body, Content_Encoding=encoding), 413)
+
+
+@pytest.mark.parametrize(("points", "status"), [(MAX_POINTS, 200), (MAX_POINTS + 1, 413)])
+async def test_a_report_holds_at_most_ten_thousand_points(
+    n1: Client, points: int, status: int
+) -> None:
+    body = gzipped(MetricBatch([AGENT] * points).to_json())
+
+    assert (await n1.post(METRICS, body, Content_Encoding="gzip")).status == status
+
+
+async def test_a_refused_report_stores_nothing(shared: Shared, operator: Client) -> None:
+    n2 = operator.with_token(shared.n2)
+    good_then_bad = json.dumps([*json.loads(BODY), {"group": "system"}]).encode()
+
+    await n2.post("/v1/nodes/n2/metrics", good_then_bad)
+    await n2.post("/v1/nodes/n2/metrics", gzipped(BODY)[:-1], Content_Encoding="gzip")
+
+    assert (await operator.get("/v1/nodes/n2/latest")).json["points"] == []
+
+
+async def test_a_number_as_large_as_the_wire_allows_comes_back_unchanged(
+    shared: Shared, operator: Client
+) -> None:
+    n3 = operator.with_token(shared.n3)
+    points = json.loads(MetricBatch([SYSTEM]).to_json())
+    points[0]["timestamp"] = "2026-02-12T11:00:00.123456Z"
+    points[0]["data"]["disk_total_bytes"] = 2**64 - 1
+
+    await n3.post("/v1/nodes/n3/metrics", json.dumps(points).encode())
+
+    stored = (await operator.get("/v1/nodes/n3/latest")).json["points"]
+    system = next(point for point in stored if point["group"] == "system")
+    assert system["data"] == points[0]["data"]
+    assert system["timestamp"] == points[0]["timestamp"]

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import sqlite3
+import stat
+from typing import TYPE_CHECKING
+
+import pytest
+
+from plexd.clock import SystemClock
+from plexd_server.errors import RegistryError, StartError
+from plexd_server.registry import Registry, hash_token, is_node_id
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Iterator[Registry]:
+    made = Registry(tmp_path, clock=SystemClock())
+    yield made
+    made.close()
+
+
+def test_a_node_is_known_by_its_token_from_then_on(registry: Registry, tmp_path: Path) -> None:
+    made = registry.create_node("n1", mesh_ip="10.0.0.1")
+
+    second = Registry(tmp_path, clock=SystemClock())
+    assert second.node_of_token(hash_token(made.auth_token)) == "n1"
+    assert [(node.node_id, node.mesh_ip) for node in second.nodes()] == [("n1", "10.0.0.1")]
+    second.close()
+
+
+def test_every_node_gets_secrets_of_its_own(registry: Registry) -> None:
+    one, two = registry.create_node("n1"), registry.create_node("n2")
+
+    assert one.auth_token != two.auth_token
+    assert one.node_secret_key != two.node_secret_key
+    assert len(one.node_secret_key.encode("ascii")) == 32
+    assert one.node_secret_key.isalnum()
+
+
+def test_neither_token_nor_secret_key_is_kept(registry: Registry, tmp_path: Path) -> None:
+    made = registry.create_node("n1")
+    registry.close()
+
+    kept = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    assert made.auth_token.encode() not in kept
+    assert made.node_secret_key.encode() not in kept
+    assert hash_token(made.auth_token) in kept
+
+
+def test_the_file_is_for_its_owner_only(registry: Registry, tmp_path: Path) -> None:
+    mode = (tmp_path / "registry.db").stat().st_mode
+
+    assert stat.S_IMODE(mode) == 0o600
+    assert not registry.has_node("n1")
+
+
+def test_a_node_id_can_be_taken_once(registry: Registry) -> None:
+    registry.create_node("n1")
+
+    with pytest.raises(RegistryError, match="'n1' exists already"):
+        registry.create_node("n1")
+
+
+@pytest.mark.parametrize(
+    ("node_id", "allowed"),
+    [
+        ("a", True),
+        ("Web-1.example_2", True),
+        ("a" * 63, True),
+        ("a" * 64, False),
+        ("", False),
+        (".", False),
+        ("..", False),
+        ("-a", False),
+        ("a/b", False),
+        ("a b", False),
+        ("a\n", False),
+        ("a\x00", False),
+        ("ä", False),
+        ("а", False),  # noqa: RUF001 -- the Cyrillic one is the point
+        ("'; DROP TABLE nodes; --", False),
+    ],
+)
+def test_node_ids_follow_the_allow_list(registry: Registry, node_id: str, allowed: bool) -> None:
+    assert is_node_id(node_id) is allowed
+    if not allowed:
+        with pytest.raises(RegistryError, match="cannot name a node"):
+            registry.create_node(node_id)
+
+
+def test_a_damaged_registry_is_named(tmp_path: Path) -> None:
+    (tmp_path / "registry.db").write_bytes(b"no database" * 500)
+
+    with pytest.raises(StartError, match=r"registry\.db is damaged .*backup"):
+        Registry(tmp_path, clock=SystemClock())
+
+
+def test_a_registry_of_a_newer_version_is_refused(registry: Registry, tmp_path: Path) -> None:
+    registry.close()
+    connection = sqlite3.connect(tmp_path / "registry.db")
+    connection.execute("PRAGMA user_version = 99")
+    connection.close()
+
+    with pytest.raises(StartError, match="newer plexd-server"):
+        Registry(tmp_path, clock=SystemClock())

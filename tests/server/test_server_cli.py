@@ -1,0 +1,180 @@
+from __future__ import annotations
+
+import json
+import os
+import stat
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+import plexd
+from plexd.api import Registration
+from plexd.clock import SystemClock
+from plexd_server.app import _operator_token
+from plexd_server.cli import _address
+from plexd_server.data_dir import open_registry
+from plexd_server.errors import StartError
+from plexd_server.http import Address, bind
+from server.running import command, create_node, running
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def refused(*arguments: object, status: int = 1) -> str:
+    """The one line a command that cannot do its work says."""
+    done = command(*arguments, check=False)
+    assert done.returncode == status, done
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("\n") == 1
+    return done.stderr
+
+
+def test_the_version_is_told_without_loading_the_server() -> None:
+    code = (
+        "import sys; from plexd_server.cli import main\n"
+        "try: main(['--version'])\n"
+        "except SystemExit: pass\n"
+        "print(sorted({'duckdb', 'litestar', 'granian', 'sqlalchemy'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout == f"plexd-server {plexd.__version__}\n[]\n"
+
+
+def test_a_node_is_created_as_an_agents_identity(tmp_path: Path) -> None:
+    identity = json.loads(command("node", "create", "n1", "--data-dir", tmp_path).stdout)
+
+    assert tuple(identity) == Registration.__struct_fields__
+    assert (identity["node_id"], identity["peers"]) == ("n1", [])
+
+
+def test_an_identity_can_be_written_to_a_file_of_its_owner(tmp_path: Path) -> None:
+    file = tmp_path / "identity.json"
+
+    done = command("node", "create", "n1", "--mesh-ip", "10.0.0.1", "--data-dir", tmp_path / "d",
+                   "--output", file)  # fmt: skip
+
+    assert done.stdout == ""
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert json.loads(file.read_text())["mesh_ip"] == "10.0.0.1"
+
+
+def test_an_existing_file_is_not_overwritten_and_no_node_made(tmp_path: Path) -> None:
+    file = tmp_path / "identity.json"
+    file.write_text("precious")
+
+    said = refused("node", "create", "n1", "--data-dir", tmp_path / "d", "--output", file)
+
+    assert "File exists" in said
+    assert file.read_text() == "precious"
+    assert command("node", "list", "--data-dir", tmp_path / "d").stdout == ""
+
+
+def test_a_refused_node_leaves_no_file(tmp_path: Path) -> None:
+    create_node(tmp_path, "n1")
+    file = tmp_path / "identity.json"
+
+    said = refused("node", "create", "n1", "--data-dir", tmp_path, "--output", file)
+
+    assert said == "plexd-server: node 'n1' exists already; choose another id\n"
+    assert not file.exists()
+
+
+def test_nodes_are_listed(tmp_path: Path) -> None:
+    create_node(tmp_path, "n2")
+    create_node(tmp_path, "n1")
+
+    lines = command("node", "list", "--data-dir", tmp_path).stdout.splitlines()
+
+    assert [line.split("\t")[:2] for line in lines] == [["n1", "-"], ["n2", "-"]]
+
+
+def test_a_taken_port_is_told_with_the_way_out(tmp_path: Path) -> None:
+    with running(tmp_path / "a") as first:
+        address = first.url.removeprefix("http://")
+        said = refused("serve", "--listen", address, "--data-dir", tmp_path / "b")
+
+    assert said == (
+        f"plexd-server: cannot listen on {address}: address already in use; "
+        "choose another with --listen\n"
+    )
+
+
+def test_a_data_directory_in_use_is_told_with_who_uses_it(tmp_path: Path) -> None:
+    with running(tmp_path / "a") as first:
+        said = refused("serve", "--listen", "127.0.0.1:0", "--data-dir", tmp_path / "a")
+
+        assert f"in use by another process (pid {first.process.pid})" in said
+
+
+@pytest.mark.parametrize("listen", ["8080", "host:port", "127.0.0.1:99999", "", "127.0.0.1:"])
+def test_a_malformed_address_is_no_address(listen: str) -> None:
+    with pytest.raises(ValueError, match="is not HOST:PORT"):
+        _address(listen)
+
+
+@pytest.mark.parametrize(
+    ("listen", "host", "shown"),
+    [
+        ("127.0.0.1:80", "127.0.0.1", "127.0.0.1:80"),
+        ("[::1]:80", "::1", "[::1]:80"),
+        (":80", "0.0.0.0", "0.0.0.0:80"),
+        ("plane.example:80", "plane.example", "plane.example:80"),
+    ],
+)
+def test_an_address_is_read_and_shown(listen: str, host: str, shown: str) -> None:
+    assert _address(listen).host == host
+    assert str(_address(listen)) == shown
+
+
+def test_a_wrong_question_is_status_two(tmp_path: Path) -> None:
+    said = refused("serve", "--listen", "8080", "--data-dir", tmp_path, status=2)
+
+    assert "is not HOST:PORT" in said
+
+
+def test_an_address_of_another_machine_is_told() -> None:
+    with pytest.raises(StartError, match="this machine has no such address"):
+        bind(Address("192.0.2.1", 0))
+
+
+def test_a_data_directory_that_cannot_be_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+
+    with pytest.raises(StartError, match=r"cannot make the data directory .* --data-dir"):
+        open_registry(tmp_path / "file" / "data", SystemClock())
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes anywhere")
+def test_a_data_directory_that_is_not_writable_is_told(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+
+    assert "is not writable" in refused("node", "list", "--data-dir", tmp_path)
+
+
+def test_a_damaged_file_is_told_with_the_way_out(tmp_path: Path) -> None:
+    (tmp_path / "points.duckdb").write_bytes(b"rubbish" * 1000)
+
+    said = refused("serve", "--listen", "127.0.0.1:0", "--data-dir", tmp_path)
+
+    assert "points.duckdb is damaged" in said
+    assert "put a backup in its place" in said
+
+
+@pytest.mark.parametrize("content", ["tooshort", "with a space and more", "ünïcödé" * 4])
+def test_a_weak_operator_token_is_refused_without_showing_it(tmp_path: Path, content: str) -> None:
+    file = tmp_path / "token"
+    file.write_text(content)
+
+    with pytest.raises(StartError, match="operator token") as refusal:
+        _operator_token(file)
+
+    assert content not in str(refusal.value)
+
+
+def test_an_operator_token_file_that_is_missing_is_told(tmp_path: Path) -> None:
+    with pytest.raises(StartError, match="No such file"):
+        _operator_token(tmp_path / "none")

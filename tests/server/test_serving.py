@@ -1,0 +1,174 @@
+"""Starting, stopping and dying, with real processes and real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import socket
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from server.running import Client, create_node, running
+from support.points import EXAMPLE
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import aiohttp
+
+METRICS = "/v1/nodes/n1/metrics"
+
+
+def raw(url: str) -> socket.socket:
+    host, _, port = url.removeprefix("http://").rpartition(":")
+    return socket.create_connection((host, int(port)), timeout=10)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_with_status_zero_and_nothing_more_on_stdout(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    with running(tmp_path / "d") as server:
+        assert server.login == f"{server.url}/login?token={server.operator_token}"
+        server.process.send_signal(number)
+        rest, _ = server.process.communicate(timeout=20)
+
+    assert (server.process.returncode, rest) == (0, "")
+
+
+def test_a_signal_during_the_start_ends_it_with_status_zero(tmp_path: Path) -> None:
+    line = [sys.executable, "-X", "importtime", "-m", "plexd_server", "serve"]
+    line += ["--listen", "127.0.0.1:0", "--data-dir", str(tmp_path)]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stderr is not None
+        while b"litestar" not in (seen := process.stderr.readline()):
+            assert seen, "it ended before it loaded the server"
+        process.terminate()
+        process.communicate(timeout=20)
+
+    assert process.returncode == 0
+
+
+async def test_acknowledged_points_survive_a_kill(
+    tmp_path: Path, session: aiohttp.ClientSession
+) -> None:
+    token = create_node(tmp_path / "d")["auth_token"]
+    with running(tmp_path / "d") as server:
+        answer = await Client(session, server.url, token).post(METRICS, EXAMPLE.to_json())
+        server.process.kill()
+        assert answer.json["accepted"] == 3
+        server.process.wait(10)
+
+    with running(tmp_path / "d") as server:
+        latest = await Client(session, server.url, token).get("/v1/nodes/n1/latest")
+
+    assert len(latest.json["points"]) == 3
+
+
+async def test_a_request_in_flight_is_finished_when_it_stops(
+    tmp_path: Path, session: aiohttp.ClientSession
+) -> None:
+    token = create_node(tmp_path / "d")["auth_token"]
+    body = EXAMPLE.to_json()
+    head = (
+        f"POST {METRICS} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+        "Expect: 100-continue\r\n\r\n"
+    )
+    with running(tmp_path / "d") as server, raw(server.url) as connection:
+        connection.sendall(head.encode())
+        assert b"100 Continue" in connection.recv(1000)  # the server is reading the body
+        server.process.terminate()
+        await _refuses_new_connections(server.url)
+        connection.sendall(body)
+        answer = connection.recv(10_000)
+        assert server.process.wait(20) == 0
+
+    assert answer.startswith(b"HTTP/1.1 200")
+    with running(tmp_path / "d") as server:
+        latest = await Client(session, server.url, token).get("/v1/nodes/n1/latest")
+    assert len(latest.json["points"]) == 3
+
+
+async def _refuses_new_connections(url: str) -> None:
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                raw(url).close()
+            except ConnectionRefusedError:
+                return
+            await asyncio.sleep(0.01)
+
+
+def test_idle_connections_do_not_hold_up_the_end(tmp_path: Path) -> None:
+    with running(tmp_path / "d") as server, raw(server.url) as idle, raw(server.url) as used:
+        used.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert used.recv(1000).startswith(b"HTTP/1.1 200")
+        assert server.stop() == 0
+        assert idle.recv(1) == b""
+
+
+async def test_a_node_made_while_it_runs_may_report_at_once(
+    tmp_path: Path, session: aiohttp.ClientSession
+) -> None:
+    with running(tmp_path / "d") as server:
+        token = (await asyncio.to_thread(create_node, tmp_path / "d"))["auth_token"]
+        answer = await Client(session, server.url, token).post(METRICS, EXAMPLE.to_json())
+
+    assert answer.status == 200
+
+
+async def test_an_operator_token_of_ones_own_outlives_a_restart(
+    tmp_path: Path, session: aiohttp.ClientSession
+) -> None:
+    file = tmp_path / "token"
+    file.write_text("0123456789abcdef0123456789abcdef\n")
+    for _ in range(2):
+        with running(tmp_path / "d", "--operator-token-file", file) as server:
+            operator = Client(session, server.url, server.operator_token)
+            assert (await operator.get("/v1/nodes")).json["nodes"] == []
+            assert server.operator_token == file.read_text().strip()
+
+
+async def test_an_allowed_host_is_answered(tmp_path: Path, session: aiohttp.ClientSession) -> None:
+    with running(tmp_path / "d", "--allowed-host", "plane.example") as server:
+        client = Client(session, server.url)
+        assert (await client.get("/healthz", Host="Plane.Example:443")).status == 200
+        assert (await client.get("/healthz", Host="plane.example.evil")).status == 421
+
+
+def test_logs_are_one_json_object_a_line_and_hold_no_token(tmp_path: Path) -> None:
+    with running(tmp_path / "d", "--log-format", "json") as server:
+        server.stop()
+
+    text = (tmp_path / "d.log").read_text()
+    events = [json.loads(line)["msg"] for line in text.splitlines()]
+    assert events == ["started", "stopping", "stopped"]
+    assert server.operator_token not in text
+    assert all(
+        server.operator_token.encode() not in f.read_bytes() for f in (tmp_path / "d").iterdir()
+    )
+
+
+def test_garbled_http_is_refused_and_the_server_lives_on(tmp_path: Path) -> None:
+    corpus = [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"y" * 600_000 + b"\r\n\r\n",
+    ]
+    with running(tmp_path / "d") as server:
+        for request in corpus:
+            with raw(server.url) as connection:
+                connection.sendall(request)
+                connection.shutdown(socket.SHUT_WR)
+                status = connection.recv(1000).partition(b" ")[2][:3]
+                assert status in {b"400", b"405", b"421", b"431", b""}, request[:80]
+        with raw(server.url) as connection:
+            connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert connection.recv(1000).startswith(b"HTTP/1.1 200")

@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from plexd_server.errors import StoreBusy, StoreClosed, StoreError
+from plexd_server.store import Delivery
+from plexd_server.store.writer import GroupWriter
+from support.points import NOW, SYSTEM
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+
+class ScriptedDisk:
+    """Commits when it is let; fails for nodes called ``bad``."""
+
+    def __init__(self) -> None:
+        self.groups: list[list[str]] = []
+        self.open = threading.Event()
+        self.entered = threading.Semaphore(0)
+
+    def commit(self, deliveries: Sequence[Delivery]) -> None:
+        self.entered.release()
+        assert self.open.wait(10)
+        names = [delivery.node_id for delivery in deliveries]
+        if "bad" in names:
+            raise StoreError("cannot store a bad one")
+        if "odd" in names:
+            raise ZeroDivisionError("unforeseen")
+        self.groups.append(names)
+
+
+@pytest.fixture
+def disk() -> Iterator[ScriptedDisk]:
+    made = ScriptedDisk()
+    yield made
+    made.open.set()
+
+
+def named(node_id: str, points: int = 1) -> Delivery:
+    return Delivery(node_id, [SYSTEM] * points, NOW)
+
+
+async def start(
+    writer: GroupWriter, disk: ScriptedDisk, *node_ids: str
+) -> list[asyncio.Task[None]]:
+    """The first delivery is in its commit, the others wait behind it."""
+    tasks = [asyncio.create_task(writer.write(named(node_ids[0])))]
+    await asyncio.to_thread(disk.entered.acquire)
+    tasks += [asyncio.create_task(writer.write(named(node_id))) for node_id in node_ids[1:]]
+    await asyncio.sleep(0)
+    return tasks
+
+
+async def test_what_arrives_during_a_commit_shares_the_next_one(disk: ScriptedDisk) -> None:
+    writer = GroupWriter(disk.commit, max_points=100)
+    tasks = await start(writer, disk, "a", "b", "c", "d")
+    disk.open.set()
+
+    await asyncio.gather(*tasks)
+
+    assert disk.groups == [["a"], ["b", "c", "d"]]
+    await asyncio.to_thread(writer.close)
+
+
+async def test_a_bad_delivery_fails_alone(disk: ScriptedDisk) -> None:
+    writer = GroupWriter(disk.commit, max_points=100)
+    tasks = await start(writer, disk, "a", "b", "bad", "odd", "c")
+    disk.open.set()
+
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+
+    assert [type(result) for result in results] == [
+        type(None), type(None), StoreError, StoreError, type(None)
+    ]  # fmt: skip
+    assert disk.groups == [["a"], ["b"], ["c"]]
+    await asyncio.to_thread(writer.close)
+
+
+async def test_a_full_queue_is_told_at_once_and_not_before_one_delivery_waits(
+    disk: ScriptedDisk,
+) -> None:
+    writer = GroupWriter(disk.commit, max_points=2)
+    large = asyncio.create_task(writer.write(named("large", 50)))
+    await asyncio.to_thread(disk.entered.acquire)
+    waiting = asyncio.create_task(writer.write(named("waiting", 2)))
+    await asyncio.sleep(0)
+
+    with pytest.raises(StoreBusy):
+        await writer.write(named("refused"))
+
+    disk.open.set()
+    await asyncio.gather(large, waiting)
+    await asyncio.to_thread(writer.close)
+
+
+async def test_giving_up_waiting_does_not_undo_a_write_or_hurt_others(disk: ScriptedDisk) -> None:
+    writer = GroupWriter(disk.commit, max_points=100)
+    first, second, third = await start(writer, disk, "a", "b", "c")
+    second.cancel()
+    disk.open.set()
+
+    await asyncio.gather(first, third)
+
+    assert disk.groups == [["a"], ["b", "c"]]
+    await asyncio.to_thread(writer.close)
+
+
+async def test_closing_writes_what_waits_and_refuses_what_comes_after(disk: ScriptedDisk) -> None:
+    writer = GroupWriter(disk.commit, max_points=100)
+    tasks = await start(writer, disk, "a", "b")
+    closing = asyncio.create_task(asyncio.to_thread(writer.close))
+    disk.open.set()
+    await closing
+
+    await asyncio.gather(*tasks)
+
+    with pytest.raises(StoreClosed):
+        await writer.write(named("late"))
