@@ -48,6 +48,7 @@ class MultiReporter:
         self._warnings = Warnings(logger, clock=self._clock)
         self._lingering: set[asyncio.Task[None]] = set()
         self._seen: tuple[str, int] | None = None
+        self._closed = False
 
     async def report_metrics(self, node_id: str, batch: MetricBatch) -> None:
         """Raise what the platform raised; what the local endpoint raised is a warning."""
@@ -63,6 +64,8 @@ class MultiReporter:
                 await self._wait_for(local)
 
     def _start_local(self, node_id: str, batch: MetricBatch) -> asyncio.Task[None] | None:
+        if self._closed:
+            return None
         if batch.name is not None:
             identity = (batch.name.epoch, batch.name.seq)
             if self._seen == identity:
@@ -93,7 +96,8 @@ class MultiReporter:
         self._warnings.warn("local metrics report failed", "", error=reason)
 
     async def aclose(self) -> None:
-        """Cancel what still goes on in the background; idempotent."""
+        """Cancel what goes on in the background and start no more of it; idempotent."""
+        self._closed = True
         lingering = tuple(self._lingering)
         for task in lingering:
             task.cancel()
