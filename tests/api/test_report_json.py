@@ -473,6 +473,11 @@ UNACCEPTABLE: dict[str, tuple[object, str]] = {
     "a truth for a whole number": (with_data(LATENCY, rtt_nano=True), "data.rtt_nano"),
     "a negative count": (with_data(SYSTEM, disk_used_bytes=-1), "data.disk_used_bytes"),
     "a decimal": (with_data(SYSTEM, cpu_usage_percent=Decimal(1)), "data.cpu_usage_percent"),
+    "a time for text": (with_data(LATENCY, peer_id=NOW), "peer_id"),
+    "a time for text in the payload alone": (
+        replace(LATENCY, peer_id="", data=LatencyResult(NOW, 1)),  # type: ignore[arg-type]  # on purpose
+        "",
+    ),
     "a number of a subclass": (with_data(LATENCY, rtt_nano=HTTPStatus.OK), ""),
     "text of a subclass": (with_data(LATENCY, peer_id=Secret("peer-abc-123")), ""),
     "2**64 bytes": (with_data(SYSTEM, disk_used_bytes=2**64), "data.disk_used_bytes"),
