@@ -476,9 +476,9 @@ UNACCEPTABLE: dict[str, tuple[object, str]] = {
     "a time for text": (with_data(LATENCY, peer_id=NOW), "peer_id"),
     "a time for text in the payload alone": (
         replace(LATENCY, peer_id="", data=LatencyResult(NOW, 1)),  # type: ignore[arg-type]  # on purpose
-        "",
+        "data.peer_id",
     ),
-    "a number of a subclass": (with_data(LATENCY, rtt_nano=HTTPStatus.OK), ""),
+    "a number of a subclass": (with_data(LATENCY, rtt_nano=HTTPStatus.OK), "data.rtt_nano"),
     "text of a subclass": (with_data(LATENCY, peer_id=Secret("peer-abc-123")), ""),
     "2**64 bytes": (with_data(SYSTEM, disk_used_bytes=2**64), "data.disk_used_bytes"),
     "2**64 received bytes": (with_data(TUNNEL, rx_bytes=2**64), "data.rx_bytes"),

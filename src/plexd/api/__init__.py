@@ -3,7 +3,8 @@
 Importing it loads no HTTP stack; `ControlPlane` loads one when it first sends.
 """
 
-from plexd.api.batch import BatchName, MetricBatch, check_points, decode_batch
+from plexd.api.batch import BatchName, MetricBatch, decode_batch
+from plexd.api.checks import check_points
 from plexd.api.client import ControlPlane
 from plexd.api.config import Config, LocalEndpointConfig
 from plexd.api.errors import APIError, DecodeError, EncodeError, TLSError, TransportError

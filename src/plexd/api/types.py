@@ -27,6 +27,7 @@ __all__ = [
     "Registration",
     "SecretResponse",
     "SystemStats",
+    "Time",
     "TunnelStats",
 ]
 
@@ -46,7 +47,7 @@ _Finite = Annotated[float, Meta(ge=0, le=1.7976931348623157e308)]
 _Percent = Annotated[float, Meta(ge=0, le=100)]
 _PercentOrUnknown = Annotated[float, Meta(ge=-1, le=100)]
 _PeerID = Annotated[str, Meta(min_length=1, max_length=256)]
-_Time = Annotated[datetime, Meta(tz=True)]
+Time = Annotated[datetime, Meta(tz=True)]
 
 
 class SystemStats(Struct, frozen=True, gc=False, forbid_unknown_fields=True):
@@ -72,7 +73,7 @@ class TunnelStats(Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     """
 
     peer_id: _PeerID
-    last_handshake_time: _Time
+    last_handshake_time: Time
     rx_bytes: _Uint64
     tx_bytes: _Uint64
     handshake_succeeded: bool
