@@ -17,6 +17,7 @@ from plexd_server.store import Delivery, Receipt
 
 if TYPE_CHECKING:
     from litestar.handlers import HTTPRouteHandler
+    from litestar.params import FromPath
 
     from plexd.clock import Clock
     from plexd_server.auth import Gate
@@ -34,7 +35,7 @@ def ingest_routes(gate: Gate, store: Store, clock: Clock) -> list[HTTPRouteHandl
     """The routes that take points in."""
 
     @post("/v1/nodes/{node_id:str}/metrics", status_code=200, request_max_body_size=None)
-    async def receive_metrics(node_id: str, request: Request[Any, Any, Any]) -> Receipt:
+    async def receive_metrics(node_id: FromPath[str], request: Request[Any, Any, Any]) -> Receipt:
         await gate.require_node(request, node_id)
         batch = parse_report(await read_body(request, clock=clock))
         return await store.write(Delivery(node_id, batch, clock.now()))

@@ -14,6 +14,7 @@ from plexd_server.store import StoredPoint  # noqa: TC001 -- msgspec reads the a
 
 if TYPE_CHECKING:
     from litestar.handlers import HTTPRouteHandler
+    from litestar.params import FromPath
 
     from plexd.clock import Clock
     from plexd_server.auth import Gate
@@ -82,12 +83,12 @@ def query_routes(
         return NodesAnswer(clock.now(), await _entries(store, registry))
 
     @get("/v1/nodes/{node_id:str}/latest", response_headers=_NO_STORE)
-    async def latest(node_id: str, request: Request[Any, Any, Any]) -> LatestAnswer:
+    async def latest(node_id: FromPath[str], request: Request[Any, Any, Any]) -> LatestAnswer:
         await gate.require_reader(request, node_id)
         return LatestAnswer(node_id, clock.now(), await store.latest(node_id))
 
     @get("/v1/nodes/{node_id:str}/series", response_headers=_NO_STORE)
-    async def series(node_id: str, request: Request[Any, Any, Any]) -> SeriesAnswer:
+    async def series(node_id: FromPath[str], request: Request[Any, Any, Any]) -> SeriesAnswer:
         await gate.require_reader(request, node_id)
         question = parse_series_query(node_id, request.query_params.dict(), now=clock.now())
         return _series_answer(question, await store.series(question))

@@ -102,7 +102,7 @@ def gzipped(body: bytes) -> bytes:
 
 def command(*arguments: object, check: bool = True) -> subprocess.CompletedProcess[str]:
     """Run ``plexd-server`` to its end."""
-    line = [sys.executable, "-m", "plexd_server", *map(str, arguments)]
+    line = [sys.executable, "-W", "error", "-m", "plexd_server", *map(str, arguments)]
     return subprocess.run(line, capture_output=True, text=True, check=check, timeout=30)
 
 
@@ -120,7 +120,7 @@ def create_node(data_dir: Path, node_id: str = "n1") -> dict[str, Any]:
 @contextmanager
 def running(data_dir: Path, *arguments: object, listen: str = "127.0.0.1:0") -> Iterator[Running]:
     """A server over ``data_dir``, killed at the end if it still runs."""
-    line = [sys.executable, "-m", "plexd_server", "serve", "--listen", listen]
+    line = [sys.executable, "-W", "error", "-m", "plexd_server", "serve", "--listen", listen]
     line += ["--data-dir", str(data_dir), *map(str, arguments)]
     with (
         (data_dir.parent / f"{data_dir.name}.log").open("a") as log,

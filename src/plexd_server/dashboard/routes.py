@@ -14,6 +14,7 @@ from plexd_server.registry import is_node_id
 
 if TYPE_CHECKING:
     from litestar.handlers import HTTPRouteHandler
+    from litestar.params import FromPath
 
     from plexd_server.auth import Gate
 
@@ -32,7 +33,7 @@ def dashboard_routes(gate: Gate) -> list[HTTPRouteHandler]:
         return _page(fleet_page()) if gate.is_operator(request) else _ask_to_log_in()
 
     @get("/nodes/{node_id:str}")
-    async def node(node_id: str, request: Request[Any, Any, Any]) -> Response[str]:
+    async def node(node_id: FromPath[str], request: Request[Any, Any, Any]) -> Response[str]:
         if not gate.is_operator(request):
             return _ask_to_log_in()
         if not is_node_id(node_id):
@@ -45,7 +46,7 @@ def dashboard_routes(gate: Gate) -> list[HTTPRouteHandler]:
         return _ask_to_log_in() if cookie is None else _let_in(request, gate.cookie_name, cookie)
 
     @get("/static/{name:str}")
-    async def static(name: str, request: Request[Any, Any, Any]) -> Response[bytes]:
+    async def static(name: FromPath[str], request: Request[Any, Any, Any]) -> Response[bytes]:
         return await assets.answer(name, request.headers)
 
     return [fleet, node, login, static]
