@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import socket
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from granian._granian import SocketHolder
 from granian.constants import HTTPModes, Interfaces
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Address", "bind", "serving"]
 
+_LOG = logging.getLogger(__name__)
 _BACKLOG = 1024
 _HEADER_TIMEOUT_MS = 10_000
 _IN_FLIGHT = 1024
@@ -70,7 +72,10 @@ async def serving(
         finally:
             server.stop()  # type: ignore[no-untyped-call]  # granian leaves it untyped
             await asyncio.wait({task}, timeout=grace_seconds)
-            task.cancel()
+            if not task.done():
+                _LOG.warning("requests cut off", extra={"after_seconds": grace_seconds})
+                asyncio.get_running_loop().set_exception_handler(_ignore_late_end)
+                task.cancel()
 
 
 class _BoundServer(Server):
@@ -94,6 +99,12 @@ class _BoundServer(Server):
         descriptor = self._listening.detach()
         holder = SocketHolder(descriptor, _IS_UNIX, _BACKLOG)  # type: ignore[call-arg]  # stub lacks it
         self._shd = holder  # type: ignore[assignment]  # annotated as None only
+
+
+def _ignore_late_end(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Granian reports the end of a worker to a future that was cancelled with the worker's task."""
+    if not isinstance(context.get("exception"), asyncio.InvalidStateError):
+        loop.default_exception_handler(context)
 
 
 def _reason(err: OSError) -> str:
