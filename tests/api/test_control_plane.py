@@ -31,7 +31,7 @@ from support.servers import Reply, ScriptedServer
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
-pytestmark = pytest.mark.usefixtures("nothing_leaks")
+pytestmark = pytest.mark.usefixtures("nothing_leaks", "few_authorities")
 
 TOKEN = "hunter2-canary"
 

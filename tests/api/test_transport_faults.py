@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from plexd.api import APIError, Config, ControlPlane, TransportError
+from plexd.api.transport import HTTPTransport, Trust
 from support.points import EXAMPLE
 from support.servers import Connection, RawServer, Reply, ScriptedServer, http_answer
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from aiohttp import web
 
-pytestmark = pytest.mark.usefixtures("nothing_leaks")
+pytestmark = pytest.mark.usefixtures("nothing_leaks", "few_authorities")
 
 TOKEN = "hunter2-canary"
 SOON = timedelta(milliseconds=150)
@@ -383,3 +384,18 @@ async def test_a_server_that_answers_before_it_has_read_the_body_is_heard() -> N
     async with RawServer(talk) as server, client(server.url) as plane:
         with pytest.raises(APIError, match="HTTP 413: at most 1 MB"):
             await plane.report_metrics("node-1", EXAMPLE)
+
+
+async def test_the_transport_alone_is_a_context_manager_that_takes_any_status() -> None:
+    async with (
+        ScriptedServer(Reply(418, b"teapot", {"X-Kind": "stout"})) as server,
+        HTTPTransport(
+            user_agent="test", trust=Trust(), connect_timeout=LATE, request_timeout=LATE
+        ) as transport,
+    ):
+        answer = await transport.request("PUT", server.url + "/pot", headers={}, cap=3)
+        assert transport.connections == 1
+    assert (answer.status, answer.headers["X-Kind"]) == (418, "stout")
+    assert (answer.body, answer.cut) == (b"tea", True)
+    with pytest.raises(RuntimeError, match="closed"):
+        await transport.request("PUT", server.url, headers={}, cap=3)

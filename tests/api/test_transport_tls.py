@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from support.tls import Authority
 
-pytestmark = pytest.mark.usefixtures("nothing_leaks")
+pytestmark = pytest.mark.usefixtures("nothing_leaks", "few_authorities")
 
 
 def client(url: str, *, ca_file: object = "", skip_verify: bool = False) -> ControlPlane:
@@ -71,7 +71,10 @@ async def test_a_bad_certificate_is_refused_with_its_reason(
         assert server.requests == []
 
 
-async def test_an_unknown_authority_is_refused(authority: Authority) -> None:
+async def test_an_unknown_authority_is_refused(
+    authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(type(authority).make(tmp_path).ca_file))
     async with ScriptedServer(tls=authority.server()) as server, client(server.url) as plane:
         with pytest.raises(TLSError, match="certificate not accepted: unable to get local issuer"):
             await plane.report_metrics("node-1", EXAMPLE)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from support.tls import Authority
 
-pytestmark = pytest.mark.usefixtures("nothing_leaks")
+pytestmark = pytest.mark.usefixtures("nothing_leaks", "few_authorities")
 
 NSK = b"0123456789abcdef0123456789abcdef"
 NODE = "node-1"
@@ -119,10 +119,7 @@ async def _local(stack: AsyncExitStack, authority: Authority) -> tuple[LocalRepo
 
 
 @pytest.fixture(params=["ControlPlane", "LocalReporter", "MultiReporter", "RecordingReporter"])
-async def pair(
-    request: pytest.FixtureRequest, authority: Authority, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[Pair]:
-    monkeypatch.setenv("SSL_CERT_FILE", str(authority.ca_file))
+async def pair(request: pytest.FixtureRequest, authority: Authority) -> AsyncIterator[Pair]:
     async with AsyncExitStack() as stack:
         made: Pair
         if request.param == "ControlPlane":

@@ -19,7 +19,7 @@ from support.servers import ScriptedServer
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-pytestmark = pytest.mark.usefixtures("nothing_leaks")
+pytestmark = pytest.mark.usefixtures("nothing_leaks", "few_authorities")
 
 NSK = b"0123456789abcdef0123456789abcdef"
 NODE = "node-1"

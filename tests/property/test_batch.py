@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
-from hypothesis import example, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from plexd.api import (
@@ -191,7 +191,10 @@ def test_the_check_refuses_exactly_what_would_not_arrive(
 ) -> None:
     struct: Any = point.data if in_payload else point
     field = data.draw(st.sampled_from(struct.__struct_fields__))
-    struct = msgspec.structs.replace(struct, **{field: data.draw(anything)})
+    value = data.draw(anything)
+    # Beyond 2**53 a whole number in a float's place arrives rounded, as JSON has it.
+    assume(type(getattr(struct, field)) is not float or type(value) is not int or value < 2**53)
+    struct = msgspec.structs.replace(struct, **{field: value})
     wrong = msgspec.structs.replace(point, data=struct) if in_payload else struct
     sent = [*others, wrong]
     if arrives(sent):

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from support.tls import Authority
 
-pytestmark = pytest.mark.usefixtures("nothing_leaks")
+pytestmark = pytest.mark.usefixtures("nothing_leaks", "few_authorities")
 
 NSK = b"0123456789abcdef0123456789abcdef"
 KEY = "local-metrics-token"
@@ -39,13 +39,6 @@ TOKEN = "hunter2-canary"
 NODE = "node-1"
 LOGGER = logging.getLogger("test.local")
 TTL = 300
-
-
-@pytest.fixture
-def trusted(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> Authority:
-    """The test's authority as one of the system's."""
-    monkeypatch.setenv("SSL_CERT_FILE", str(authority.ca_file))
-    return authority
 
 
 @pytest.fixture
@@ -59,8 +52,8 @@ def fetcher() -> ScriptedFetcher:
 
 
 @pytest.fixture
-async def server(trusted: Authority) -> AsyncIterator[ScriptedServer]:
-    async with ScriptedServer(tls=trusted.server()) as started:
+async def server(authority: Authority) -> AsyncIterator[ScriptedServer]:
+    async with ScriptedServer(tls=authority.server()) as started:
         yield started
 
 
@@ -130,9 +123,9 @@ async def test_any_other_status_is_an_error_with_the_code(
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 async def test_a_redirect_is_not_followed_and_the_token_goes_nowhere(
-    trusted: Authority, server: ScriptedServer, reporter: LocalReporter, status: int
+    authority: Authority, server: ScriptedServer, reporter: LocalReporter, status: int
 ) -> None:
-    async with ScriptedServer(tls=trusted.server()) as elsewhere, ScriptedServer() as plain:
+    async with ScriptedServer(tls=authority.server()) as elsewhere, ScriptedServer() as plain:
         for target in (elsewhere.url, plain.url):
             server.script = [Reply(status, headers={"Location": target})]
             with pytest.raises(APIError, match=f"HTTP {status}"):
@@ -413,11 +406,11 @@ REFUSED: dict[str, tuple[Callable[[Authority, Path], ssl.SSLContext], str]] = {
 
 @pytest.mark.parametrize("name", REFUSED)
 async def test_a_bad_certificate_is_refused_and_gets_no_token(
-    trusted: Authority, fetcher: ScriptedFetcher, tmp_path: Path, name: str
+    authority: Authority, fetcher: ScriptedFetcher, tmp_path: Path, name: str
 ) -> None:
     make, reason = REFUSED[name]
     async with (
-        ScriptedServer(tls=make(trusted, tmp_path)) as server,
+        ScriptedServer(tls=make(authority, tmp_path)) as server,
         local(server.url, fetcher) as reporter,
     ):
         with pytest.raises(TLSError, match="certificate not accepted") as caught:
@@ -428,11 +421,11 @@ async def test_a_bad_certificate_is_refused_and_gets_no_token(
 
 @pytest.mark.parametrize("name", REFUSED)
 async def test_with_verification_switched_off_any_certificate_does(
-    trusted: Authority, fetcher: ScriptedFetcher, tmp_path: Path, name: str
+    authority: Authority, fetcher: ScriptedFetcher, tmp_path: Path, name: str
 ) -> None:
     make, _ = REFUSED[name]
     async with (
-        ScriptedServer(tls=make(trusted, tmp_path)) as server,
+        ScriptedServer(tls=make(authority, tmp_path)) as server,
         local(server.url, fetcher, skip_verify=True) as reporter,
     ):
         await reporter.report_metrics(NODE, EXAMPLE)
@@ -440,10 +433,10 @@ async def test_with_verification_switched_off_any_certificate_does(
 
 
 async def test_switching_verification_off_for_one_reporter_leaves_others_strict(
-    authority: Authority, fetcher: ScriptedFetcher
+    fetcher: ScriptedFetcher, tmp_path: Path, authority: Authority
 ) -> None:
     async with (
-        ScriptedServer(tls=authority.server()) as server,
+        ScriptedServer(tls=authority.self_signed(tmp_path)) as server,
         local(server.url, fetcher, skip_verify=True) as lax,
         local(server.url, fetcher) as strict,
     ):
@@ -455,10 +448,10 @@ async def test_switching_verification_off_for_one_reporter_leaves_others_strict(
 
 @pytest.mark.parametrize("skip_verify", [False, True])
 async def test_tls_1_1_is_refused(
-    trusted: Authority, fetcher: ScriptedFetcher, *, skip_verify: bool
+    authority: Authority, fetcher: ScriptedFetcher, *, skip_verify: bool
 ) -> None:
     async def talk(connection: Connection) -> None:
-        await refuse_handshake(connection, trusted.tls_1_1())
+        await refuse_handshake(connection, authority.tls_1_1())
 
     async with RawServer(talk) as server:
         url = server.url.replace("http:", "https:")
@@ -500,10 +493,10 @@ async def trickle(connection: Connection) -> None:
 
 @pytest.mark.parametrize("talk", [hang, hang_in_the_body, trickle])
 async def test_an_endpoint_that_hangs_is_left_after_the_timeout(
-    trusted: Authority, fetcher: ScriptedFetcher, talk: Callable[[Connection], Awaitable[None]]
+    authority: Authority, fetcher: ScriptedFetcher, talk: Callable[[Connection], Awaitable[None]]
 ) -> None:
     async with (
-        RawServer(talk, tls=trusted.server()) as server,
+        RawServer(talk, tls=authority.server()) as server,
         local(server.url, fetcher, timeout=SOON) as reporter,
         asyncio.timeout(5),
     ):
@@ -529,7 +522,7 @@ def test_the_timeout_is_ten_seconds_unless_told_otherwise(fetcher: ScriptedFetch
 
 
 async def test_no_failure_shows_the_token(
-    trusted: Authority,
+    authority: Authority,
     server: ScriptedServer,
     reporter: LocalReporter,
     fetcher: ScriptedFetcher,
@@ -545,7 +538,7 @@ async def test_no_failure_shows_the_token(
         await connection.send(b"garbage\r\n\r\n")
 
     async with (
-        RawServer(garbage, tls=trusted.server()) as raw,
+        RawServer(garbage, tls=authority.server()) as raw,
         local(raw.url + "/ingest?key=canary", fetcher) as other,
     ):
         with pytest.raises(TransportError) as garbled:

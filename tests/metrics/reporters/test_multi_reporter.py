@@ -345,6 +345,19 @@ async def test_cancelling_the_caller_cancels_both(
     assert platform.batches == local.batches == []
 
 
+async def test_cancelling_a_batch_sent_again_cancels_the_platform_alone(
+    multi: MultiReporter, platform: RecordingReporter, local: RecordingReporter, clock: ManualClock
+) -> None:
+    await multi.report_metrics(NODE, named(EXAMPLE, 1))
+    platform.gate.clear()
+    report = start(multi, named(EXAMPLE, 1))
+    await clock.advance(0)
+    report.cancel()
+    await clock.advance(0)
+    assert report.cancelled()
+    assert len(local.batches) == 1
+
+
 async def test_cancelling_the_caller_while_it_waits_for_the_local_leaves_that_one_going(
     multi: MultiReporter, platform: RecordingReporter, local: RecordingReporter, clock: ManualClock
 ) -> None:
