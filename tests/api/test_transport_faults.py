@@ -11,7 +11,7 @@ import pytest
 
 from plexd.api import APIError, Config, ControlPlane, TransportError
 from plexd.api.transport import HTTPTransport, Trust
-from support.points import EXAMPLE
+from support.points import EXAMPLE, latency_batch
 from support.servers import Connection, RawServer, Reply, ScriptedServer, http_answer
 
 if TYPE_CHECKING:
@@ -296,6 +296,18 @@ async def test_an_answer_cut_at_any_byte_is_no_acknowledgement() -> None:
             async with client(server.url) as plane:
                 with pytest.raises(TransportError):
                     await plane.report_metrics("node-1", EXAMPLE)
+
+
+@pytest.mark.parametrize("taken", [0, 1, 100, 300, 1000, 10_000])
+async def test_a_request_cut_at_any_byte_is_a_transport_error(taken: int) -> None:
+    async def talk(connection: Connection) -> None:
+        await connection.reader.readexactly(taken)
+        connection.reset()
+
+    async with RawServer(talk) as server, client(server.url) as plane:
+        with pytest.raises(TransportError):
+            await plane.report_metrics("node-1", latency_batch(5000))
+        assert server.connections == 1
 
 
 GARBAGE = {
