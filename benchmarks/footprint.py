@@ -17,6 +17,7 @@ from benchmarks.processes import Agent, Server
 
 CYCLES = 6
 INTERVAL = 5
+MB = 2**20
 
 
 def _status(pid: int) -> dict[str, int]:
@@ -39,18 +40,21 @@ def _idle_interpreter() -> int:
 
 
 def main() -> None:
-    """Print sizes in MB (10^6 bytes) and CPU in milliseconds."""
-    with tempfile.TemporaryDirectory() as name, Server(Path(name)) as server:
-        with Agent.reporting_to(server, interval=INTERVAL) as agent:
-            server.wait_for_points(groups={"system", "agent"})
-            before = _cpu_seconds(agent.pid)
-            time.sleep(CYCLES * INTERVAL)
-            cpu = _cpu_seconds(agent.pid) - before
-            sizes = _status(agent.pid)
+    """Print sizes in MB of 2^20 bytes and CPU in milliseconds."""
+    with (
+        tempfile.TemporaryDirectory() as name,
+        Server(Path(name)) as server,
+        Agent.reporting_to(server, interval=INTERVAL) as agent,
+    ):
+        server.wait_for_points(groups={"system", "agent"})
+        before = _cpu_seconds(agent.pid)
+        time.sleep(CYCLES * INTERVAL)
+        cpu = _cpu_seconds(agent.pid) - before
+        sizes = _status(agent.pid)
     rows = [
-        ["resident", f"{sizes['VmRSS'] / 1e6:.1f} MB", "at most 40 MB"],
-        ["  of it anonymous", f"{sizes['RssAnon'] / 1e6:.1f} MB", ""],
-        ["a bare interpreter", f"{_idle_interpreter() / 1e6:.1f} MB", ""],
+        ["resident", f"{sizes['VmRSS'] / MB:.1f} MB", "at most 40 MB"],
+        ["  of it anonymous", f"{sizes['RssAnon'] / MB:.1f} MB", ""],
+        ["a bare interpreter", f"{_idle_interpreter() / MB:.1f} MB", ""],
         ["CPU a cycle, reports included", f"{cpu / CYCLES * 1000:.1f} ms", ""],
     ]
     table("An agent at rest (system and agent collectors)", ["", "measured", "claim"], rows)

@@ -5,9 +5,9 @@ Runs on any Python 3, so it uses nothing that an old one lacks.
 
 import sys
 
-if sys.version_info < (3, 11):
+if sys.version_info < (3, 11):  # noqa: UP036  # this is where it is found out
     found = ".".join(map(str, sys.version_info[:3]))
-    sys.exit("plexd needs Python 3.11 or newer, this is {}: make PYTHON=python3.12".format(found))
+    sys.exit("plexd needs Python 3.11 or newer, this is {}: make PYTHON=python3.12".format(found))  # noqa: UP032  # old Pythons read this
 try:
     import ensurepip  # noqa: F401
     import venv  # noqa: F401

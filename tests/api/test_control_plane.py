@@ -471,7 +471,7 @@ async def test_closing_fails_the_requests_under_way(
     server.script = [asyncio.Event()]
     server.asked.clear()
     report = asyncio.create_task(plane.report_metrics("node-1", EXAMPLE))
-    await server.asked.wait()
+    await server.next_request()
     await plane.aclose()
     with pytest.raises(TransportError):
         await report
@@ -482,7 +482,7 @@ async def test_cancelling_a_request_leaves_the_client_usable(
 ) -> None:
     server.script = [asyncio.Event(), Reply()]
     report = asyncio.create_task(plane.report_metrics("node-1", EXAMPLE))
-    await server.asked.wait()
+    await server.next_request()
     report.cancel()
     with pytest.raises(asyncio.CancelledError):
         await report

@@ -74,7 +74,7 @@ async def test_a_bad_certificate_is_refused_with_its_reason(
 async def test_an_unknown_authority_is_refused(
     authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("SSL_CERT_FILE", str(type(authority).make(tmp_path).ca_file))
+    type(authority).make(tmp_path).become_the_systems(monkeypatch)
     async with ScriptedServer(tls=authority.server()) as server, client(server.url) as plane:
         with pytest.raises(TLSError, match="certificate not accepted: unable to get local issuer"):
             await plane.report_metrics("node-1", EXAMPLE)
@@ -97,7 +97,7 @@ async def test_an_own_authority_replaces_those_of_the_system(
     authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = type(authority).make(tmp_path)
-    monkeypatch.setenv("SSL_CERT_FILE", str(other.ca_file))
+    other.become_the_systems(monkeypatch)
     async with ScriptedServer(tls=other.server()) as server:
         async with client(server.url) as plane:
             await plane.report_metrics("node-1", EXAMPLE)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, overload
 import msgspec
 from msgspec import Meta, Struct
 
-from plexd.api.checks import NOT_POINTS, are_in_utc, check_points, in_utc
+from plexd.api.checks import NOT_POINTS, are_plain, check_points, in_utc
 from plexd.api.decoding import decode_points
 from plexd.api.errors import EncodeError
 from plexd.api.types import MetricPoint
@@ -69,7 +69,11 @@ class MetricBatch(Sequence[MetricPoint]):
         return self._dropped
 
     def to_json(self) -> bytes:
-        """The body of a report. Raises `EncodeError` for points JSON has no form for."""
+        """The body of a report. Raises `EncodeError` for what JSON has no form for.
+
+        That is NaN, infinities, times without a zone and foreign objects; `check_points` looks
+        at the rest.
+        """
         if self._json is None:
             self._json = _encode(self._points)
         return self._json
@@ -108,17 +112,14 @@ def decode_batch(body: bytes) -> MetricBatch:
 
 def _encode(points: tuple[MetricPoint, ...]) -> bytes:
     try:
-        return _encode_in_utc(points)
+        return _encode_plainly(points)
     except NOT_POINTS as err:
         check_points(points)  # says which point and why
         raise EncodeError(str(err)) from err
 
 
-def _encode_in_utc(points: tuple[MetricPoint, ...]) -> bytes:
-    body = _ENCODER.encode(points)
-    # msgspec writes NaN and infinities as null and times in whatever zone they have. A null
-    # cannot hide from the scan, and zones are compared in bulk: that is all of the fast path.
-    if b"null" in body or not are_in_utc(points):
+def _encode_plainly(points: tuple[MetricPoint, ...]) -> bytes:
+    if not are_plain(points):
         check_points(points)
-        body = _ENCODER.encode([in_utc(point) for point in points])
-    return body
+        points = tuple(map(in_utc, points))
+    return _ENCODER.encode(points)

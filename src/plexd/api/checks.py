@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     Column = Sequence[Any]
     ColumnCheck = Callable[[Column], bool]
 
-__all__ = ["NOT_POINTS", "are_in_utc", "check_points", "in_utc"]
+__all__ = ["NOT_POINTS", "are_plain", "check_points", "in_utc"]
 
 # What looking at values raises when they are not what their types say.
 NOT_POINTS = (ValueError, AttributeError, TypeError, OverflowError)
@@ -55,7 +55,6 @@ _peer_id = attrgetter("peer_id")
 _timestamp = attrgetter("timestamp")
 _zone = attrgetter("tzinfo")
 _timestamp_zone = attrgetter("timestamp.tzinfo")
-_handshake_zone = attrgetter("last_handshake_time.tzinfo")
 
 
 def check_points(points: Sequence[object]) -> None:
@@ -117,12 +116,13 @@ def _group_fits(group: str, points: Sequence[MetricPoint]) -> bool:
         return False
     columns = list(zip(*map(msgspec.structs.astuple, payloads), strict=True))
     checks = _CHECKS[_PAYLOADS[group]]
+    measured = columns[0] if group in {GROUP_TUNNEL, GROUP_LATENCY} else ("",) * len(points)
     return all(fits(column) for fits, column in zip(checks, columns, strict=True)) and (
-        _peers_fit(list(map(_peer_id, points)), [getattr(d, "peer_id", "") for d in payloads])
+        _peers_fit(tuple(map(_peer_id, points)), measured)
     )
 
 
-def _peers_fit(own: list[str], measured: list[str]) -> bool:
+def _peers_fit(own: Column, measured: Column) -> bool:
     """A point that names a peer names its payload's."""
     return own == measured or all(
         type(a) is str and a in {"", b} for a, b in zip(own, measured, strict=True)
@@ -201,18 +201,47 @@ def _checks_of(kind: type[msgspec.Struct]) -> list[ColumnCheck]:
 _CHECKS = {kind: _checks_of(kind) for kind in _PAYLOADS.values()}
 
 
-def are_in_utc(points: Sequence[MetricPoint]) -> bool:
-    """Whether every time in ``points`` is in UTC as such, not merely in a zone like it."""
+def are_plain(points: Sequence[MetricPoint]) -> bool:
+    """Whether msgspec writes ``points`` as the contract wants them.
+
+    It would write NaN and infinities as null, and times in whatever zone they have.
+    """
     if set(map(_timestamp_zone, points)) - {UTC}:
         return False
-    tunnels = [point.data for point in points if type(point.data) is TunnelStats]
-    return set(map(_handshake_zone, tunnels)) <= {UTC}
+    payloads = list(map(_data, points))
+    kinds = set(map(type, payloads))
+    return all(
+        _is_plain(kind, payloads if len(kinds) == 1 else [p for p in payloads if type(p) is kind])
+        for kind in kinds
+    )
+
+
+def _is_plain(kind: type, payloads: Sequence[Any]) -> bool:
+    if kind not in _FLOATS:  # Raw, or no payload at all
+        return False
+    return all(set(map(zone, payloads)) == {UTC} for zone in _ZONES[kind]) and all(
+        all(map(math.isfinite, map(number, payloads))) for number in _FLOATS[kind]
+    )
+
+
+def _fields_of(kind: type[msgspec.Struct], wanted: type) -> list[str]:
+    described = inspect.type_info(kind)
+    assert isinstance(described, inspect.StructType)
+    return [field.name for field in described.fields if isinstance(field.type, wanted)]
+
+
+_FLOATS = {
+    kind: [attrgetter(name) for name in _fields_of(kind, inspect.FloatType)]
+    for kind in _PAYLOADS.values()
+}
+_ZONES = {
+    kind: [attrgetter(f"{name}.tzinfo") for name in _fields_of(kind, inspect.DateTimeType)]
+    for kind in _PAYLOADS.values()
+}
 
 
 def in_utc(point: MetricPoint) -> MetricPoint:
     """``point`` with its times in UTC; naive ones stay for the check to refuse."""
-    if are_in_utc([point]):
-        return point
     data = point.data
     if isinstance(data, TunnelStats):
         data = tunnel_in_utc(data)

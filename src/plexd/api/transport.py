@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 from msgspec import Struct
@@ -40,16 +40,23 @@ class Trust(Struct, frozen=True):
 
     def context(self) -> ssl.SSLContext:
         """A client context. Raises `TLSError` when ``ca_file`` cannot be used."""
+        if self.skip_verify:
+            return _trusting_anybody()
         try:
             context = ssl.create_default_context(cafile=self.ca_file or None)
         except (OSError, ValueError) as err:  # ssl.SSLError is an OSError; a NUL is a ValueError
             reason = getattr(err, "reason", None) or getattr(err, "strerror", None) or err
             raise TLSError(f"cannot use the CA file {self.ca_file}: {reason}") from err
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        if self.skip_verify:
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
         return context
+
+
+def _trusting_anybody() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
 
 
 class Answer(Struct, frozen=True):
@@ -87,6 +94,7 @@ class HTTPTransport:
         self._trust = trust
         self._connect_timeout = connect_timeout
         self._request_timeout = request_timeout
+        self._context: ssl.SSLContext | None = None
         self._session: aiohttp.ClientSession | None = None
         self._closed = False
         self._connections = 0
@@ -176,10 +184,19 @@ class HTTPTransport:
             headers=headers,
             data=body,
             allow_redirects=False,
+            ssl=self._tls(url),
             trace_request_ctx=exchange,
         ) as response:
             content, cut = await _read(response, cap)
             return Answer(response.status, response.headers, content, cut)
+
+    def _tls(self, url: str) -> ssl.SSLContext | Literal[True]:
+        """The context for ``url``, made when first needed: the authorities take memory."""
+        if not url.startswith("https:") and not self._trust.ca_file:
+            return True
+        if self._context is None:
+            self._context = self._trust.context()
+        return self._context
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
@@ -191,7 +208,6 @@ class HTTPTransport:
 
         return aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
-                ssl=self._trust.context(),
                 limit=_CONNECTIONS,
                 keepalive_timeout=_KEEPALIVE_SECONDS,
             ),
