@@ -28,7 +28,7 @@ def few_authorities(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> No
 
     Loading the real ones takes each client 40 ms.
     """
-    monkeypatch.setenv("SSL_CERT_FILE", str(authority.ca_file))
+    authority.become_the_systems(monkeypatch)
 
 
 @pytest.fixture

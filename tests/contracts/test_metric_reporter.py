@@ -64,7 +64,7 @@ class Server:
         self.server.script = [Reply()]
 
     async def asked(self) -> None:
-        await self.server.asked.wait()
+        await self.server.next_request()
 
     def received(self) -> list[MetricBatch]:
         """What it answered with 2xx: the tests refuse first and accept afterwards."""

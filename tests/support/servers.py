@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 __all__ = ["Connection", "RawServer", "Received", "Reply", "ScriptedServer", "http_answer"]
 
 
+# For what comes at once unless the test has failed already.
+_PATIENCE_SECONDS = 10
+
+
 @dataclass(frozen=True, slots=True)
 class Received:
     """One request as it came over the wire: nothing unescaped, nothing decompressed."""
@@ -88,6 +92,11 @@ class ScriptedServer:
         if isinstance(entry, Reply):
             return web.Response(status=entry.status, body=entry.body, headers=entry.headers)
         return await entry(request)
+
+    async def next_request(self) -> None:
+        """Return once a request has come in since ``asked`` was cleared."""
+        async with asyncio.timeout(_PATIENCE_SECONDS):
+            await self.asked.wait()
 
     async def start(self) -> None:
         server = web.Server(self._answer, auto_decompress=False, handler_cancellation=True)

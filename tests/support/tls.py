@@ -13,6 +13,8 @@ import trustme
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import pytest
+
     from support.servers import Connection
 
 __all__ = ["Authority", "refuse_handshake"]
@@ -33,6 +35,15 @@ class Authority:
         path = folder / "ca.pem"
         ca.cert_pem.write_to_path(path)
         return cls(ca, path)
+
+    def become_the_systems(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Make it the only one of the system: for contexts made from now on and for aiohttp's.
+
+        aiohttp makes its own when it is imported, before any test.
+        """
+        monkeypatch.setenv("SSL_CERT_FILE", str(self.ca_file))
+        context = ssl.create_default_context(cafile=self.ca_file)
+        monkeypatch.setattr("aiohttp.connector._SSL_CONTEXT_VERIFIED", context)
 
     def server(
         self,

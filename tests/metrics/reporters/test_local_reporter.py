@@ -575,7 +575,7 @@ async def test_a_cancelled_report_leaves_the_reporter_usable(
 ) -> None:
     server.script = [asyncio.Event(), Reply()]
     report = asyncio.create_task(reporter.report_metrics(NODE, EXAMPLE))
-    await server.asked.wait()
+    await server.next_request()
     report.cancel()
     with pytest.raises(asyncio.CancelledError):
         await report
