@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from litestar import Request, post
 
-from plexd.api import DecodeError, MetricBatch, decode_batch
+from plexd.api import DecodeError, MalformedError, MetricBatch, decode_batch
 from plexd_server.body import read_body
 from plexd_server.problems import Problem
 from plexd_server.store import Delivery, Receipt
@@ -26,9 +26,6 @@ if TYPE_CHECKING:
 __all__ = ["MAX_POINTS", "ingest_routes"]
 
 MAX_POINTS: Final = 10_000
-
-# How `decode_batch` says that a body is not JSON at all, as opposed to JSON of another shape.
-_NOT_JSON = ("not JSON", "nested too deeply")
 
 
 def ingest_routes(gate: Gate, store: Store, clock: Clock) -> list[HTTPRouteHandler]:
@@ -48,7 +45,7 @@ def parse_report(body: bytes) -> MetricBatch:
     try:
         batch = decode_batch(body)
     except DecodeError as err:
-        status = 400 if err.reason.startswith(_NOT_JSON) else 422
+        status = 400 if isinstance(err, MalformedError) else 422
         raise Problem(status, str(err), index=err.index, field=err.field) from None
     if len(batch) > MAX_POINTS:
         raise Problem(413, f"a report holds at most {MAX_POINTS} points, this one {len(batch)}")

@@ -134,5 +134,13 @@ def running(data_dir: Path, *arguments: object, listen: str = "127.0.0.1:0") -> 
             url = listening.removeprefix("listening on ").strip()
             yield Running(process, url, dashboard.removeprefix("dashboard ").strip())
         finally:
-            if process.poll() is None:
-                process.kill()
+            _end(process)
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """By the ordinary way if it takes it, else by force."""
+    process.terminate()
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()

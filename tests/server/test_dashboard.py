@@ -72,6 +72,20 @@ async def test_the_cookie_opens_the_reads_and_nothing_that_writes(
     assert (await nobody.post("/v1/nodes/n1/metrics", b"[]", Cookie=cookie)).status == 401
 
 
+@pytest.mark.parametrize(
+    ("node", "target"),
+    [("n1", "/nodes/n1"), ("//evil.example", "/"), ("..%2f", "/"), ("a%0d%0ab", "/"), ("", "/")],
+)
+async def test_a_login_link_leads_to_the_node_it_names_and_nowhere_else(
+    nobody: Client, shared: Shared, node: str, target: str
+) -> None:
+    path = shared.server.login.removeprefix(shared.server.url)
+
+    answer = await nobody.get(f"{path}&node={node}")
+
+    assert (answer.status, answer.headers["Location"]) == (303, target)
+
+
 @pytest.mark.parametrize("path", ["/", "/nodes/n1", "/login", "/login?token=wrong"])
 async def test_without_the_cookie_there_is_only_the_way_to_log_in(
     nobody: Client, path: str

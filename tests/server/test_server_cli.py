@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
 import stat
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from plexd_server.data_dir import open_registry
 from plexd_server.errors import StartError
 from plexd_server.http import Address, bind
 from server.running import command, create_node, running
+from support.privileges import bound_by_file_modes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -148,11 +148,17 @@ def test_a_data_directory_that_cannot_be_is_told(tmp_path: Path) -> None:
         open_registry(tmp_path / "file" / "data", SystemClock())
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root writes anywhere")
 def test_a_data_directory_that_is_not_writable_is_told(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
+    line = [sys.executable, "-m", "plexd_server", "node", "list", "--data-dir", str(tmp_path)]
 
-    assert "is not writable" in refused("node", "list", "--data-dir", tmp_path)
+    done = subprocess.run(
+        line, capture_output=True, text=True, check=False, preexec_fn=bound_by_file_modes
+    )
+
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "is not writable" in done.stderr
 
 
 def test_a_damaged_file_is_told_with_the_way_out(tmp_path: Path) -> None:

@@ -37,13 +37,8 @@ class Authority:
         return cls(ca, path)
 
     def become_the_systems(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Make it the only one of the system: for contexts made from now on and for aiohttp's.
-
-        aiohttp makes its own when it is imported, before any test.
-        """
+        """Make it the only one of the system, for contexts made from now on."""
         monkeypatch.setenv("SSL_CERT_FILE", str(self.ca_file))
-        context = ssl.create_default_context(cafile=self.ca_file)
-        monkeypatch.setattr("aiohttp.connector._SSL_CONTEXT_VERIFIED", context)
 
     def server(
         self,

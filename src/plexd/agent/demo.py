@@ -138,7 +138,7 @@ def _node_id() -> str:
 def _banner(server: DemoServer, identity: Identity, seconds: float | None) -> str:
     end = "Ctrl-C ends it." if seconds is None else f"It ends by itself after {seconds:g} s."
     return _BANNER.format(
-        dashboard=server.dashboard,
+        dashboard=f"{server.dashboard}&node={identity.node_id}",
         node_id=identity.node_id,
         seconds=_METRICS.report_interval.total_seconds(),
         end=end,

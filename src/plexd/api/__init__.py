@@ -7,7 +7,14 @@ from plexd.api.batch import BatchName, MetricBatch, decode_batch
 from plexd.api.checks import check_points
 from plexd.api.client import ControlPlane
 from plexd.api.config import Config, LocalEndpointConfig
-from plexd.api.errors import APIError, DecodeError, EncodeError, TLSError, TransportError
+from plexd.api.errors import (
+    APIError,
+    DecodeError,
+    EncodeError,
+    MalformedError,
+    TLSError,
+    TransportError,
+)
 from plexd.api.secret import Secret
 from plexd.api.types import (
     GROUP_AGENT,
@@ -38,6 +45,7 @@ __all__ = [
     "EncodeError",
     "LatencyResult",
     "LocalEndpointConfig",
+    "MalformedError",
     "MetricBatch",
     "MetricPoint",
     "Peer",

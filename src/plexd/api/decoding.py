@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Struct
 
-from plexd.api.errors import DecodeError
+from plexd.api.errors import DecodeError, MalformedError
 from plexd.api.types import (
     GROUP_AGENT,
     GROUP_LATENCY,
@@ -76,9 +76,9 @@ def decode_points(body: bytes) -> list[MetricPoint]:
         raise _located(err) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as err:
         reason = str(err).removeprefix("JSON is malformed: ")
-        raise DecodeError(f"not JSON: {reason}") from None
+        raise MalformedError(f"not JSON: {reason}") from None
     except RecursionError:
-        raise DecodeError("nested too deeply") from None
+        raise MalformedError("nested too deeply") from None
     return [_accept(index, point) for index, point in enumerate(read)]
 
 

@@ -6,7 +6,8 @@ Exception
 │   └── TLSError        no trust in whoever answered: a configuration error, hold and probe
 └── ValueError
     └── DecodeError     bytes that are not what the contract says
-        EncodeError     points that the contract has no form for
+        ├── MalformedError  … and are no JSON at all
+        └── EncodeError     … nor would be: points that it has no form for
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from datetime import timedelta
 
-__all__ = ["APIError", "DecodeError", "EncodeError", "TLSError", "TransportError"]
+__all__ = ["APIError", "DecodeError", "EncodeError", "MalformedError", "TLSError", "TransportError"]
 
 
 class APIError(Exception):
@@ -62,6 +63,10 @@ class DecodeError(ValueError):
     def __str__(self) -> str:
         place = "" if self.index is None else f"point {self.index}: "
         return f"{place}{self.field + ': ' if self.field else ''}{self.reason}"
+
+
+class MalformedError(DecodeError):
+    """A body that is no JSON, or is nested beyond what anybody could mean."""
 
 
 class EncodeError(DecodeError):

@@ -65,12 +65,13 @@ in.</p></div>""",
     )
 
 
-def redirect_page() -> str:
-    """Moves on to the start page by itself."""
+def redirect_page(target: str) -> str:
+    """Moves on to ``target``, a path of ours, by itself."""
+    path = escape(target)
     return _page(
         "Logged in",
-        '<div class="empty"><h1>Logged in</h1><p><a href="/">Go to the nodes</a></p></div>',
-        head='<meta http-equiv="refresh" content="0;url=/">\n',
+        f'<div class="empty"><h1>Logged in</h1><p><a href="{path}">Go on</a></p></div>',
+        head=f'<meta http-equiv="refresh" content="0;url={path}">\n',
     )
 
 

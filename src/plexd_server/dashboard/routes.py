@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 __all__ = ["dashboard_routes"]
 
 _NO_STORE: Final = {"Cache-Control": "no-store"}
-_ON: Final = {**_NO_STORE, "Location": "/"}
 
 
 def dashboard_routes(gate: Gate) -> list[HTTPRouteHandler]:
@@ -61,14 +60,21 @@ def _ask_to_log_in() -> Response[str]:
 
 
 def _let_in(request: Request[Any, Any, Any], name: str, value: str) -> Response[str]:
-    """Set the cookie and go to the start page.
+    """Set the cookie and go to the start page, or to that of the node the link names.
 
     A browser that followed a link from elsewhere would not send a strict cookie along an HTTP
     redirect, as the journey began on another site; a page of ours that moves on by itself begins
     a new one.
     """
-    response = _page(redirect_page())
+    target = _target(request.query_params.get("node", ""))
+    response = _page(redirect_page(target))
     if request.headers.get("sec-fetch-site") != "cross-site":
-        response = Response("", status_code=303, media_type=MediaType.HTML, headers=_ON)
+        headers = {**_NO_STORE, "Location": target}
+        response = Response("", status_code=303, media_type=MediaType.HTML, headers=headers)
     response.set_cookie(Cookie(key=name, value=value, httponly=True, samesite="strict", path="/"))
     return response
+
+
+def _target(node_id: str) -> str:
+    """Where a login leads: never anywhere but to a page of ours."""
+    return f"/nodes/{node_id}" if is_node_id(node_id) else "/"

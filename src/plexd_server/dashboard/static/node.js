@@ -50,7 +50,7 @@ const FIELDS = CHARTS.flatMap((chart) => chart.lines.map((line) => line.field));
 
 const root = document.getElementById("node");
 const path = `/v1/nodes/${encodeURIComponent(root.dataset.node)}`;
-let range = "15m";
+let range = "5m";
 let seriesAnswer = null;
 let parts = null;
 
