@@ -41,7 +41,7 @@ bench: setup ## the claims, measured side by side
 lock: setup ## resolve requirements.lock anew (needs uv from PyPI)
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade \
-	    --generate-hashes --no-emit-index-url --no-header \
+	    --generate-hashes --no-header \
 	    --extra server --group dev --output-file requirements.lock pyproject.toml
 
 screenshots: setup ## docs/images anew (needs Debian's chromium)

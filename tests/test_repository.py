@@ -77,7 +77,7 @@ def test_the_lock_pins_everything_with_hashes_and_names_no_registry() -> None:
     pinned = re.findall(r"^[a-z0-9._-]+==\S+", lock, re.MULTILINE)
     assert len(pinned) > 30
     assert lock.count("--hash=sha256:") > len(pinned)
-    assert not re.search(r"https?://|--index-url|--find-links", lock)
+    assert not re.search(r"https?://|--(extra-)?index|--find-links", lock)
 
 
 def test_the_changelog_and_the_package_agree_on_the_version() -> None:

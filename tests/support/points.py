@@ -12,9 +12,9 @@ from plexd.api import (
     LatencyResult,
     MetricBatch,
     MetricPoint,
-    SystemStats,
     TunnelStats,
 )
+from plexd.metrics.testing import system_point
 
 __all__ = [
     "AGENT",
@@ -33,22 +33,7 @@ __all__ = [
 NOW = datetime(2026, 2, 12, 10, 30, tzinfo=UTC)
 EPOCH = "0123456789abcdef0123456789abcdef"
 
-SYSTEM = MetricPoint(
-    timestamp=NOW,
-    group="system",
-    data=SystemStats(
-        cpu_usage_percent=42.5,
-        memory_used_bytes=2147483648,
-        memory_total_bytes=8589934592,
-        disk_used_bytes=53687091200,
-        disk_total_bytes=107374182400,
-        network_rx_bytes=1048576,
-        network_tx_bytes=524288,
-        load_avg_1=1.5,
-        load_avg_5=1.2,
-        load_avg_15=0.9,
-    ),
-)
+SYSTEM = system_point(NOW)
 TUNNEL = MetricPoint(
     timestamp=NOW,
     group="tunnel",

@@ -16,12 +16,11 @@ from plexd.api.secret import Secret, check_bearer
 from plexd.api.transport import Answer, HTTPTransport, Trust
 from plexd.api.types import Peer, Registration, SecretResponse
 from plexd.clock import SystemClock
+from plexd.closing import AsyncClosing
 
 if TYPE_CHECKING:
     import logging
     from collections.abc import Mapping
-    from types import TracebackType
-    from typing import Self
 
     from plexd.api.batch import MetricBatch
     from plexd.api.config import Config
@@ -45,7 +44,7 @@ class _State(Struct, frozen=True):
     peers: list[Peer] = []
 
 
-class ControlPlane:
+class ControlPlane(AsyncClosing):
     """A client of one control plane: `MetricReporter`, `SecretFetcher` and `ReconnectCounter`.
 
     Opens its connection with the first request and keeps it; an async context manager, closed
@@ -170,17 +169,6 @@ class ControlPlane:
     async def aclose(self) -> None:
         """Close the connection; idempotent."""
         await self._transport.aclose()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        err: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self.aclose()
 
 
 def _checked_base_url(text: str) -> str:

@@ -16,12 +16,11 @@ from msgspec import Struct
 
 from plexd.api.answers import one_line
 from plexd.api.errors import TLSError, TransportError
+from plexd.closing import AsyncClosing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import timedelta
-    from types import TracebackType
-    from typing import Self
 
     import aiohttp
 
@@ -75,7 +74,7 @@ class _Exchange:
         self.reused = False
 
 
-class HTTPTransport:
+class HTTPTransport(AsyncClosing):
     """A lazily opened keep-alive client; safe for concurrent requests of one event loop.
 
     ``connect_timeout`` bounds getting a connection (lookup, TCP, TLS), ``request_timeout`` the
@@ -241,17 +240,6 @@ class HTTPTransport:
         session, self._session = self._session, None
         if session is not None:
             await session.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        err: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self.aclose()
 
 
 async def _read(response: aiohttp.ClientResponse, cap: int) -> tuple[bytes, bool]:

@@ -7,12 +7,11 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from plexd.api import BatchName, MetricBatch
+from plexd.closing import AsyncClosing
 from plexd.spool.port import SpoolStatistics
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from types import TracebackType
-    from typing import Self
 
     from plexd.api import MetricPoint
     from plexd.spool.port import Spool
@@ -23,7 +22,7 @@ __all__ = ["MemorySpool"]
 _BYTES_PER_POINT = 400
 
 
-class MemorySpool:
+class MemorySpool(AsyncClosing):
     """Keeps at most about ``max_bytes`` of points; beyond that the oldest are evicted.
 
     Nothing survives the process. 16 MiB hold some 40,000 points: over an hour at 100 peers.
@@ -98,17 +97,6 @@ class MemorySpool:
 
     async def aclose(self) -> None:
         """Nothing is held outside the process."""
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        err: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self.aclose()
 
 
 if TYPE_CHECKING:

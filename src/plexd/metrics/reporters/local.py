@@ -10,13 +10,12 @@ from plexd.api import APIError
 from plexd.api.answers import parse_reason
 from plexd.api.transport import HTTPTransport, Trust
 from plexd.clock import SystemClock
+from plexd.closing import AsyncClosing
 from plexd.metrics.reporters.credential import Credential
 from plexd.metrics.warnings import Warnings
 
 if TYPE_CHECKING:
     import logging
-    from types import TracebackType
-    from typing import Self
 
     from plexd.api import LocalEndpointConfig, MetricBatch
     from plexd.clock import Clock
@@ -29,7 +28,7 @@ _CAP = 64 * 1024
 _TOKEN_REFUSED = {401, 403}
 
 
-class LocalReporter:
+class LocalReporter(AsyncClosing):
     """POSTs batches as plain JSON to one HTTPS endpoint, with a bearer token of its own.
 
     Shares nothing with the control plane's client: own connections, TLS settings and credential.
@@ -84,17 +83,6 @@ class LocalReporter:
     async def aclose(self) -> None:
         """Close the connection; idempotent."""
         await self._transport.aclose()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        err: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self.aclose()
 
 
 if TYPE_CHECKING:

@@ -6,12 +6,11 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from plexd.clock import SystemClock
+from plexd.closing import AsyncClosing
 from plexd.metrics.warnings import Warnings
 
 if TYPE_CHECKING:
     import logging
-    from types import TracebackType
-    from typing import Self
 
     from plexd.api import MetricBatch
     from plexd.clock import Clock
@@ -25,7 +24,7 @@ _PATIENCE_SECONDS = 1.0
 _MOST_LINGERING = 4
 
 
-class MultiReporter:
+class MultiReporter(AsyncClosing):
     """Sends to both at once; the platform decides, the local endpoint never does.
 
     A local report slower than the platform's by over a second goes on in the background, at most
@@ -102,17 +101,6 @@ class MultiReporter:
         for task in lingering:
             task.cancel()
         await asyncio.gather(*lingering, return_exceptions=True)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        err: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self.aclose()
 
 
 if TYPE_CHECKING:

@@ -1,0 +1,30 @@
+"""What holds something open: an async context manager whose end is ``aclose()``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Self
+
+__all__ = ["AsyncClosing"]
+
+
+class AsyncClosing:
+    """Gives a class with an idempotent ``aclose`` its ``async with``; the body's errors pass."""
+
+    async def aclose(self) -> None:
+        """Let go of everything held; a second call does nothing."""
+        raise NotImplementedError
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        err: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.aclose()
