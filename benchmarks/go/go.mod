@@ -1,0 +1,3 @@
+module plexd/benchmarks
+
+go 1.19
