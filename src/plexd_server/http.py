@@ -29,7 +29,9 @@ __all__ = ["Address", "bind", "serving"]
 
 _LOG = logging.getLogger(__name__)
 _BACKLOG = 1024
-_HEADER_TIMEOUT_MS = 10_000
+# Also how long a kept connection may be idle, since hyper counts from the last answer on: longer
+# than the usual report interval, or every report would need a new connection.
+_HEADER_TIMEOUT_MS = 90_000
 _IN_FLIGHT = 1024
 _IS_UNIX = False  # TCP, not a Unix socket
 
