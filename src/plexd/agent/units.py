@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import timedelta
 
-__all__ = ["format_duration", "format_size", "parse_duration", "parse_size"]
+__all__ = ["format_duration", "format_size", "parse_duration", "parse_size", "round_size"]
 
 # Eight digits keep every sum within what a timedelta holds.
 _NUMBER = r"\d{1,8}(?:\.\d{1,6})?"
@@ -71,3 +71,13 @@ def format_size(value: int) -> str:
         if value and value % _BYTES[unit] == 0:
             return f"{value // _BYTES[unit]}{unit}"
     return str(value)
+
+
+def round_size(value: int) -> str:
+    """About ``value`` bytes, in the unit that makes it short: ``23.5 GiB``."""
+    count = float(value)
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB", "PiB"):
+        if count < 1024:
+            return f"{count:.1f} {unit}" if unit != "B" and count < 100 else f"{count:.0f} {unit}"
+        count /= 1024
+    return f"{count:.1f} EiB"
