@@ -1,0 +1,63 @@
+"""What a ping can end in, other than a round trip.
+
+Exception
+├── PingError              no round trip this time; the text says why
+│   ├── NoAnswerError      the probe went out, and nothing came back within the timeout
+│   ├── UndeliveredError   the kernel or a router on the way refused the probe
+│   ├── UnknownPeerError   nobody knows an address of this peer
+│   ├── SocketError        this process may open neither kind of ICMP socket: tell the operator
+│   └── ClosedError        the pinger was closed
+└── PacketError            bytes that are no packet of the kind they were read as
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ClosedError",
+    "NoAnswerError",
+    "PacketError",
+    "PingError",
+    "SocketError",
+    "UndeliveredError",
+    "UnknownPeerError",
+]
+
+
+class PingError(Exception):
+    """No round trip this time.
+
+    The text is ``<address or peer>: <reason>``, for example ``10.0.0.7: no answer within 2 s``.
+    The operating system's error, if there was one, is chained.
+    """
+
+    def __init__(self, target: str, reason: str) -> None:
+        super().__init__(target, reason)
+        self.target = target
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.target}: {self.reason}"
+
+
+class NoAnswerError(PingError):
+    """Nothing that counts as an answer came within the timeout."""
+
+
+class UndeliveredError(PingError):
+    """The kernel would not send the probe, or a router reported that it could not go on."""
+
+
+class UnknownPeerError(PingError):
+    """The peer has no address, or what it has is none."""
+
+
+class SocketError(PingError):
+    """Neither a datagram nor a raw ICMP socket can be opened here; the text says how to."""
+
+
+class ClosedError(PingError):
+    """The pinger was closed before the answer came, or before the probe went out."""
+
+
+class PacketError(ValueError):
+    """Bytes that are not what they should be; nothing else is raised by the parsers."""

@@ -1,0 +1,107 @@
+"""Probes under way and just ended, found again by what an answer carries."""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Iterator
+
+    from plexd.icmp.errors import PingError
+    from plexd.icmp.peers import Target
+
+__all__ = ["Probe", "Probes"]
+
+_SEQUENCES = 1 << 16
+_REMEMBERED = 256
+
+
+class Probe:
+    """One echo request and what becomes of it.
+
+    ``future`` holds the round trip or the `PingError` once it has ended, and is done earlier if
+    whoever waits for it was cancelled.
+    """
+
+    __slots__ = (
+        "answered",
+        "deadline",
+        "future",
+        "offset_nano",
+        "payload",
+        "sent_nano",
+        "sequence",
+        "target",
+    )
+
+    def __init__(self, target: Target, future: asyncio.Future[int]) -> None:
+        self.target = target
+        self.future = future
+        self.sequence = -1
+        self.payload = b""
+        self.sent_nano = 0
+        self.offset_nano = 0
+        self.deadline = 0.0
+        self.answered = False
+
+    def fail(self, failure: PingError) -> None:
+        """Tell whoever waits for it, if anybody still does."""
+        if not self.future.done():
+            self.future.set_exception(failure)
+
+
+class Probes:
+    """The probes of one socket, by sequence number.
+
+    Those that have ended are remembered for a while, in two generations, so that late answers
+    and duplicates can be told from forged ones: at least the latest 256 of them, or as many as
+    are under way at once.
+    """
+
+    def __init__(self) -> None:
+        self.pending: dict[int, Probe] = {}
+        self._ended: dict[int, Probe] = {}
+        self._ended_before: dict[int, Probe] = {}
+        self._remembered = _REMEMBERED
+        self._next = secrets.randbelow(_SEQUENCES)
+
+    def admit(self, probe: Probe) -> bool:
+        """Give ``probe`` a sequence number of its own; False if all are in use."""
+        if len(self.pending) == _SEQUENCES:
+            return False
+        sequence = self._next
+        while sequence in self.pending:
+            sequence = (sequence + 1) % _SEQUENCES
+        self._next = (sequence + 1) % _SEQUENCES
+        probe.sequence = sequence
+        self.pending[sequence] = probe
+        return True
+
+    def withdraw(self, probe: Probe) -> None:
+        """Forget a pending probe that was never sent."""
+        del self.pending[probe.sequence]
+
+    def end(self, probe: Probe) -> None:
+        """Move a pending probe to those that have ended."""
+        if len(self._ended) >= self._remembered:
+            self._remembered = max(_REMEMBERED, len(self.pending))
+            self._ended_before, self._ended = self._ended, {}
+        del self.pending[probe.sequence]
+        self._ended[probe.sequence] = probe
+
+    def ended(self, sequence: int) -> Probe | None:
+        """The latest remembered probe of that number, if it has ended."""
+        return self._ended.get(sequence) or self._ended_before.get(sequence)
+
+    def due(self, now: float) -> Iterator[Probe]:
+        """The pending probes whose deadline has come, oldest first."""
+        for probe in list(self.pending.values()):
+            if probe.deadline > now:
+                return
+            yield probe
+
+    def first_deadline(self) -> float | None:
+        """When the oldest pending probe is due."""
+        return next((probe.deadline for probe in self.pending.values()), None)

@@ -1,0 +1,76 @@
+"""Many peers at once, all of them this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+from typing import TYPE_CHECKING
+
+import pytest
+
+from icmp.namespaces import ROOT, Namespace
+from plexd.icmp import ICMPPinger
+from plexd.metrics import LatencyCollector
+from plexd.metrics.testing import ManualPeers
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = [*ROOT, pytest.mark.usefixtures("nothing_leaks")]
+
+FIRST = ipaddress.ip_address("127.1.0.1")
+PEERS = [str(FIRST + number) for number in range(10_000)]
+
+
+def itself(peer_id: str) -> str:
+    return peer_id
+
+
+@pytest.fixture
+def quiet() -> Iterator[None]:
+    """Loopback with nobody else on it."""
+    with Namespace() as place, place.inside():
+        yield
+
+
+@pytest.mark.usefixtures("quiet")
+async def test_ten_thousand_peers_pinged_together_all_answer() -> None:
+    async with ICMPPinger(itself) as pinger:
+        rtts = await asyncio.gather(*[pinger.ping(peer) for peer in PEERS])
+        assert min(rtts) > 0
+        seen = pinger.statistics()
+        assert (seen.sent, seen.answered, seen.lost) == (10_000, 10_000, 0)
+        assert (seen.receive_drops, seen.duplicates, seen.foreign) == (0, 0, 0)
+        assert seen.largest_read_delay_nano > 0
+
+
+@pytest.mark.usefixtures("quiet")
+async def test_ten_thousand_peers_are_collected_cycle_after_cycle() -> None:
+    async with ICMPPinger(itself) as pinger:
+        collector = LatencyCollector(pinger, ManualPeers(*PEERS))
+        for _ in range(2):
+            points = [point async for point in collector.collect()]
+            assert [point.peer_id for point in points] == PEERS
+        assert pinger.statistics().answered == 20_000
+        assert {pinger.loss(peer) for peer in PEERS} == {0.0}
+
+
+async def test_a_loop_that_is_busy_does_not_lengthen_round_trips() -> None:
+    async with ICMPPinger(itself) as pinger:
+        ping = asyncio.create_task(pinger.ping("127.0.0.1"))
+        await asyncio.sleep(0)  # the probe is out
+        _keep_busy()
+        assert await ping < 20_000_000
+        assert pinger.statistics().largest_read_delay_nano > 50_000_000
+
+
+def _keep_busy() -> None:
+    loop = asyncio.get_running_loop()
+    end = loop.time() + 0.1
+    while loop.time() < end:
+        pass
+
+
+async def test_both_families_are_under_way_together() -> None:
+    async with ICMPPinger(itself) as pinger:
+        assert min(await asyncio.gather(pinger.ping("127.0.0.1"), pinger.ping("::1"))) > 0
