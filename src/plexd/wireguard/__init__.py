@@ -1,0 +1,18 @@
+"""This machine's tunnels, as the kernel or a userspace daemon has them, and who is behind them."""
+
+from plexd.wireguard.device import Absent, Device, DevicePeer
+from plexd.wireguard.errors import DumpError, PeerError, RefusedError, WireGuardError
+from plexd.wireguard.peers import PeerIndex
+from plexd.wireguard.reader import WireGuardStatsReader
+
+__all__ = [
+    "Absent",
+    "Device",
+    "DevicePeer",
+    "DumpError",
+    "PeerError",
+    "PeerIndex",
+    "RefusedError",
+    "WireGuardError",
+    "WireGuardStatsReader",
+]

@@ -1,0 +1,71 @@
+"""What a source says about one interface. Secret keys have no place in these values."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime, timedelta
+from typing import Final, Protocol
+
+from msgspec import Struct
+
+__all__ = ["Absent", "Device", "DevicePeer", "DeviceSource", "unusable_name"]
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_LATEST: Final = datetime.max.replace(tzinfo=UTC)
+_LATEST_NANO: Final = (_LATEST - _EPOCH) // timedelta(microseconds=1) * 1000
+_NAME_BYTES: Final = 15  # IFNAMSIZ less the closing NUL
+
+
+class DevicePeer(Struct, frozen=True, gc=False):
+    """One peer of an interface; ``public_key`` is base64 as ``wg`` prints it.
+
+    ``endpoint`` is ``address:port`` as ``wg`` prints it, None until one is known.
+    ``last_handshake_nano`` counts from 1970 on the wall clock; 0 or less: never.
+    """
+
+    public_key: str
+    endpoint: str | None
+    last_handshake_nano: int
+    rx_bytes: int
+    tx_bytes: int
+
+    @property
+    def last_handshake(self) -> datetime | None:
+        """The latest handshake cut to microseconds, None if there was none.
+
+        What lies beyond the year 9999 is the end of it.
+        """
+        if self.last_handshake_nano <= 0:
+            return None
+        return _EPOCH + timedelta(0, 0, min(self.last_handshake_nano, _LATEST_NANO) // 1000)
+
+
+class Device(Struct, frozen=True):
+    """One interface and all its peers at one moment, in the source's order."""
+
+    interface: str
+    peers: tuple[DevicePeer, ...] = ()
+
+
+class Absent(Struct, frozen=True):
+    """There is nothing to read; ``reason`` tells an operator what is missing."""
+
+    reason: str
+
+
+class DeviceSource(Protocol):
+    """Where an interface can be read."""
+
+    async def read_device(self) -> Device | Absent:
+        """One reading, or why there is none to be had. Raises `WireGuardError` on failure."""
+        ...
+
+
+def unusable_name(interface: str) -> Absent | None:
+    """Why no interface of Linux can have this name (``dev_valid_name``); None if one can."""
+    raw = os.fsencode(interface)
+    if raw in {b"", b".", b".."} or len(raw) > _NAME_BYTES:
+        return Absent(f"no interface can be called {interface!r}: 1 to {_NAME_BYTES} bytes")
+    if any(byte in b"/:\0" or bytes([byte]).isspace() for byte in raw):
+        return Absent(f"no interface can be called {interface!r}: no '/', ':' or spaces")
+    return None

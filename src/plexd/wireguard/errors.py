@@ -1,0 +1,34 @@
+"""What reading tunnels can end in.
+
+Exception
+└── WireGuardError      no reading this time: log it and try again at the next cycle
+    ├── DumpError       the kernel's answer is damaged or changed under way: ask again at once
+    ├── RefusedError    the kernel answered with an error number
+    └── PeerError       a list of peers, or a question about one, that cannot be: correct it
+"""
+
+from __future__ import annotations
+
+import os
+
+__all__ = ["DumpError", "PeerError", "RefusedError", "WireGuardError"]
+
+
+class WireGuardError(Exception):
+    """The tunnels could not be read; the text says which source failed, and why."""
+
+
+class DumpError(WireGuardError):
+    """One dump cannot be trusted. `plexd.wireguard.kernel` asks again a bounded number of times."""
+
+
+class RefusedError(WireGuardError):
+    """The kernel refused a netlink request; ``errno`` is positive, as in `errno`."""
+
+    def __init__(self, errno: int) -> None:
+        super().__init__(f"netlink: {os.strerror(errno)}")
+        self.errno = errno
+
+
+class PeerError(WireGuardError):
+    """A peer nobody knows, a key that is none, or two peers that cannot be told apart."""

@@ -1,0 +1,144 @@
+"""The kernel's WireGuard over generic netlink.
+
+Each reading has a socket of its own and asks for the family's number anew: nothing of an earlier
+dump can mix with this one, a module that was loaded or an interface that came back is simply
+there, and nothing is left to close. The two cost less than the dump of a single peer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from errno import EAFNOSUPPORT, EINVAL, ENODEV, ENOENT, EOPNOTSUPP, EPERM, EPROTONOSUPPORT, ERANGE
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from plexd.clock import SystemClock
+from plexd.wireguard.conversation import Conversation, netlink_socket
+from plexd.wireguard.device import Absent, unusable_name
+from plexd.wireguard.dump import DumpParser, encode_dump_request, parse_dump
+from plexd.wireguard.errors import DumpError, RefusedError, WireGuardError
+from plexd.wireguard.netlink import encode_family_request, parse_family
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Awaitable, Callable
+
+    from plexd.clock import Clock
+    from plexd.wireguard.device import Device, DeviceSource
+
+__all__ = ["DEADLINE_SECONDS", "DUMPS", "KernelReader", "open", "parse_dump"]
+
+DEADLINE_SECONDS: Final = 2.0
+# An interface that changes during every one of so many dumps is being set up: the next reading
+# will find it settled.
+DUMPS: Final = 8
+
+_T = TypeVar("_T")
+
+_NO_FAMILY: Final = "the kernel has no WireGuard (modprobe wireguard)"
+_REASONS: Final = {
+    EPERM: (
+        "no right to read tunnels: run as root, or give the service CAP_NET_ADMIN "
+        "(systemd: AmbientCapabilities= and CapabilityBoundingSet=)"
+    ),
+    ENODEV: "no such interface",
+    EOPNOTSUPP: "the interface is not one of the kernel's WireGuard",
+    ENOENT: _NO_FAMILY,
+    EAFNOSUPPORT: "the kernel has no netlink",
+    EPROTONOSUPPORT: "the kernel has no generic netlink",
+    EINVAL: "no such interface",
+    ERANGE: "no such interface",
+}
+
+
+async def open(  # noqa: A001  # the module is the noun: kernel.open()
+    interface: str,
+    *,
+    clock: Clock | None = None,
+    connect: Callable[[], socket.socket] = netlink_socket,
+    deadline_seconds: float = DEADLINE_SECONDS,
+) -> KernelReader | Absent:
+    """A reader of ``interface``, or why this kernel cannot have one.
+
+    Whether the interface exists is only known when it is read. ``connect`` makes the socket of
+    one conversation. Raises `WireGuardError` when there is no answer, or one that makes no sense.
+    """
+    if (unusable := unusable_name(interface)) is not None:
+        return unusable
+    reader = KernelReader(interface, 0, clock or SystemClock(), connect, deadline_seconds)
+    family = await reader.find_family()
+    if isinstance(family, Absent):
+        return family
+    reader.family = family
+    return reader
+
+
+class KernelReader:
+    """Reads one interface of the kernel's. Made by `open`; holds nothing that has to be closed."""
+
+    def __init__(
+        self,
+        interface: str,
+        family: int,
+        clock: Clock,
+        connect: Callable[[], socket.socket],
+        deadline_seconds: float,
+    ) -> None:
+        self.family = family
+        self._interface = os.fsencode(interface)
+        self._clock = clock
+        self._connect = connect
+        self._deadline_seconds = deadline_seconds
+
+    async def read_device(self) -> Device | Absent:
+        """One consistent reading, or why there is nothing to read.
+
+        A dump that was interrupted, overrun (``ENOBUFS``), cut short or damaged is thrown away
+        whole and asked for again, `DUMPS` times within `DEADLINE_SECONDS`. Raises
+        `WireGuardError` when none of them was whole, and for errors nobody expects. Other tasks
+        have their turn after every datagram. May be cancelled.
+        """
+        return await self._ask(self._dump)
+
+    async def find_family(self) -> int | Absent:
+        """The number of the family ``wireguard``, or why there is none. Raises as `read_device`."""
+        return await self._ask(self._ask_family)
+
+    async def _ask(self, question: Callable[[Conversation], Awaitable[_T]]) -> _T | Absent:
+        try:
+            async with self._clock.timeout(self._deadline_seconds):
+                return await self._ask_again(question)
+        except TimeoutError as err:
+            seconds = self._deadline_seconds
+            raise WireGuardError(f"netlink: no answer within {seconds:g} s") from err
+
+    async def _ask_again(self, question: Callable[[Conversation], Awaitable[_T]]) -> _T | Absent:
+        failure = DumpError("not asked")
+        for _ in range(DUMPS):
+            try:
+                with Conversation(self._connect) as conversation:
+                    return await question(conversation)
+            except RefusedError as err:
+                if err.errno not in _REASONS:
+                    raise
+                return Absent(_REASONS[err.errno])
+            except DumpError as err:
+                failure = err
+        raise WireGuardError(f"netlink: asked {DUMPS} times in vain: {failure}") from failure
+
+    @staticmethod
+    async def _ask_family(conversation: Conversation) -> int:
+        conversation.send(encode_family_request("wireguard"))
+        return parse_family(await conversation.receive())
+
+    async def _dump(self, conversation: Conversation) -> Device:
+        conversation.send(encode_dump_request(self.family, self._interface))
+        parser = DumpParser()
+        while not parser.done:
+            parser.feed(await conversation.receive())
+            await asyncio.sleep(0)
+        return parser.device()
+
+
+if TYPE_CHECKING:
+    _: type[DeviceSource] = KernelReader

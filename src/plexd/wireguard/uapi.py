@@ -1,0 +1,137 @@
+"""A userspace daemon's answer to ``get=1`` into a `Device`. Pure text, no socket.
+
+As https://www.wireguard.com/xplatform/ has it: lines ``key=value``, those of the interface first,
+then for each peer its ``public_key`` and what belongs to it; ``errno=<n>`` and an empty line end
+the answer. Keys are hexadecimal. Unknown lines are for newer clients and stepped over; so are
+``private_key`` and ``preshared_key``, which are never taken out of the text.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from binascii import Error as NotHexadecimal
+from binascii import b2a_base64, unhexlify
+from typing import Final, TypeAlias
+
+from plexd.wireguard.device import Device, DevicePeer
+from plexd.wireguard.errors import WireGuardError
+
+__all__ = ["GET", "is_whole", "parse_answer"]
+
+_Row: TypeAlias = tuple[bytes, bytes, bytes, bytes, bytes, bytes]
+
+GET: Final = b"get=1\n\n"
+
+_UINT64_MAX: Final = 2**64 - 1
+_NANO: Final = 10**9
+_KEY_BYTES: Final = 32
+
+_END: Final = re.compile(rb"(?:\A|\n)errno=(-?\d{1,9})\n\n\Z")
+_LINES: Final = re.compile(rb"(?:(?!errno=)[a-z0-9_]++=.*+\n)*+errno=.++\n\n")
+_COUNT: Final = re.compile(rb"\d{1,20}")
+
+# What wireguard-go says of the interface.
+_HEAD: Final = re.compile(
+    rb"(?:private_key=.{64}\n)?+(?:listen_port=\d++\n)?+(?:fwmark=\d++\n)?+(?=public_key=|errno=.++\n\n\Z)"
+)
+_FIELD: Final = re.compile(
+    rb"^(public_key|endpoint|last_handshake_time_n?sec|[rt]x_bytes)=(.*)$", re.MULTILINE
+)
+_REQUIRED: Final = (
+    b"last_handshake_time_sec",
+    b"last_handshake_time_nsec",
+    b"tx_bytes",
+    b"rx_bytes",
+)
+
+# A peer in the order in which wireguard-go writes it, taken in one step, which halves the time.
+# The last line asserts that nothing lies between it and the next: what is in any other order, or
+# has lines that are not known here, goes line by line. Nothing in it can be matched in two ways,
+# so no answer makes it slow.
+_USUAL_PEER: Final = re.compile(
+    rb"^public_key=(.{64})\n"
+    rb"(?:preshared_key=.{64}\n)?+"
+    rb"(?:protocol_version=1\n)?+"
+    rb"(?:endpoint=(.++)\n)?+"
+    rb"last_handshake_time_sec=(\d{1,20}+)\n"
+    rb"last_handshake_time_nsec=(\d{1,20}+)\n"
+    rb"tx_bytes=(\d{1,20}+)\n"
+    rb"rx_bytes=(\d{1,20}+)\n"
+    rb"(?:persistent_keepalive_interval=.++\n)?+"
+    rb"(?:allowed_ip=.++\n)*+"
+    rb"(?=public_key=|errno=.++\n\n\Z)",
+    re.MULTILINE,
+)
+
+
+def is_whole(text: bytes | bytearray) -> bool:
+    """True once the empty line that ends an answer was received."""
+    return text.endswith(b"\n\n")
+
+
+def parse_answer(interface: str, text: bytes | bytearray) -> Device:
+    """The device a whole answer describes. Raises `WireGuardError` if it is none."""
+    _check_end(text)
+    rows = _USUAL_PEER.findall(text)
+    # Keys of the interface come before, so that no peer is on the first line.
+    if len(rows) != text.count(b"\npublic_key=") or not _HEAD.match(text):
+        rows = _any_rows(text)
+    peers = {row[0]: _peer(*row) for row in rows}
+    if len(peers) != len(rows):
+        raise WireGuardError("the answer has a peer twice")
+    return Device(interface, tuple(peers.values()))
+
+
+def _check_end(text: bytes | bytearray) -> None:
+    # Only the last bytes: the expression would try every line of a long answer.
+    end = _END.search(text, max(len(text) - 24, 0))
+    if end is None:
+        raise WireGuardError("the answer does not end with an errno and an empty line")
+    if errno := abs(int(end[1])):
+        raise WireGuardError(f"the daemon refused: {os.strerror(errno)}")
+
+
+def _any_rows(text: bytes | bytearray) -> list[_Row]:
+    """Each peer's fields, wherever in the peer they stand."""
+    if not _LINES.fullmatch(text):
+        raise WireGuardError("the answer has a line that is no key=value")
+    peers: list[dict[bytes, bytes]] = []
+    for name, value in _FIELD.findall(text):
+        if name == b"public_key":
+            peers.append({})
+        if not peers or name in peers[-1]:
+            raise WireGuardError(f"{name.decode()} belongs to no peer or comes twice")
+        peers[-1][name] = value
+    return [_row(fields) for fields in peers]
+
+
+def _row(fields: dict[bytes, bytes]) -> _Row:
+    for name in _REQUIRED:
+        if name not in fields:
+            raise WireGuardError(f"a peer has no {name.decode()}")
+        if not _COUNT.fullmatch(fields[name]):
+            raise WireGuardError(f"{name.decode()} is no count: {fields[name][:40]!r}")
+    seconds, nano, sent, received = [fields[name] for name in _REQUIRED]
+    key, endpoint = fields[b"public_key"], fields.get(b"endpoint", b"")
+    return key, endpoint, seconds, nano, sent, received
+
+
+def _peer(
+    key: bytes, endpoint: bytes, seconds: bytes, nano: bytes, sent: bytes, received: bytes
+) -> DevicePeer:
+    rx_bytes, tx_bytes = int(received), int(sent)
+    if rx_bytes > _UINT64_MAX or tx_bytes > _UINT64_MAX:
+        raise WireGuardError(f"a counter is beyond 64 bits: {max(rx_bytes, tx_bytes)}")
+    where = endpoint.decode(errors="backslashreplace") if endpoint else None
+    return DevicePeer(_text(key), where, int(seconds) * _NANO + int(nano), rx_bytes, tx_bytes)
+
+
+def _text(key: bytes) -> str:
+    try:
+        raw = unhexlify(key)
+    except NotHexadecimal as err:
+        raise WireGuardError("a public key is not hexadecimal") from err
+    if len(raw) != _KEY_BYTES:
+        raise WireGuardError(f"a public key has {len(raw)} bytes")
+    return b2a_base64(raw, newline=False).decode()
