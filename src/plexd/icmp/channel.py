@@ -43,7 +43,7 @@ _REPORT_SPACE = 256
 _MSG_ERRQUEUE = 0x2000
 _BATCH = 64
 _MOST_BATCHES = 256  # more than the queue can hold
-_TRIES = 3
+_MORE_TRIES = 2
 _FINAL = frozenset({errno.EPERM, errno.EAGAIN, errno.ENOBUFS})  # about this send, no other
 _PROMPT_NANO = 50_000
 _SAMPLE_SECONDS = 0.005
@@ -169,18 +169,27 @@ class Channel:
         return True
 
     def _transmit(self, probe: Probe, packet: bytes) -> None:
-        """A report about an earlier probe makes the next send fail once: read it and try again."""
         send, address = self._echo.sock.sendto, probe.target.socket_address
-        for left in reversed(range(_TRIES)):
+        probe.sent_nano = time.monotonic_ns()
+        try:
+            send(packet, address)
+        except OSError as err:
+            self._transmit_again(probe, packet, err)
+
+    def _transmit_again(self, probe: Probe, packet: bytes, err: OSError) -> None:
+        """A report about an earlier probe makes the next send fail once: read it and try again."""
+        for _ in range(_MORE_TRIES):
+            self.read_reports()
+            if err.errno in _FINAL:
+                break
             probe.sent_nano = time.monotonic_ns()
             try:
-                send(packet, address)
-            except OSError as err:
-                self.read_reports()
-                if err.errno in _FINAL or not left:
-                    raise
+                self._echo.sock.sendto(packet, probe.target.socket_address)
+            except OSError as again:
+                err = again
             else:
                 return
+        raise err
 
     def _token(self) -> bytes:
         if not self._tokens:

@@ -71,7 +71,7 @@ class ICMPPinger:
         if self._closed:
             raise ClosedError(peer_id, "the pinger is closed")
         target = self._peers.find(peer_id)
-        channel = self._channel(target.family)
+        channel = self._channels.get(target.family) or self._open(target.family)
         probe = Probe(target, asyncio.get_running_loop().create_future())
         self._pacer.submit(probe)
         try:
@@ -131,16 +131,14 @@ class ICMPPinger:
     ) -> None:
         await self.aclose()
 
-    def _channel(self, family: socket.AddressFamily) -> Channel:
-        channel = self._channels.get(family)
-        if channel is None:
-            echo = open_socket(family)
-            channel = Channel(echo, self._counters, self._clock, self._timeout_seconds)
-            asyncio.get_running_loop().add_reader(channel.fileno(), channel.wake)
-            self._channels[family] = channel
-            kind = "raw" if echo.is_raw else "datagram"
-            extra = {"component": COMPONENT, "family": family.name, "kind": kind}
-            self._logger.debug("icmp socket opened", extra=extra)
+    def _open(self, family: socket.AddressFamily) -> Channel:
+        echo = open_socket(family)
+        channel = Channel(echo, self._counters, self._clock, self._timeout_seconds)
+        asyncio.get_running_loop().add_reader(channel.fileno(), channel.wake)
+        self._channels[family] = channel
+        kind = "raw" if echo.is_raw else "datagram"
+        extra = {"component": COMPONENT, "family": family.name, "kind": kind}
+        self._logger.debug("icmp socket opened", extra=extra)
         return channel
 
     def _close(self, channel: Channel) -> None:
@@ -150,7 +148,7 @@ class ICMPPinger:
 
     def _send(self, probe: Probe) -> None:
         self._channels[probe.target.family].send(probe)
-        if self._expiry is None or self._expiry.done():
+        if not probe.answered and (self._expiry is None or self._expiry.done()):
             self._expiry = asyncio.create_task(self._expire(), name="icmp expiry")
 
     async def _expire(self) -> None:
