@@ -23,8 +23,8 @@ setup: .venv/.installed ## make .venv with everything from the lock
 demo: setup ## this machine's metrics in the browser, through a real agent and server
 	$(BIN)/plexd demo
 
-test: setup ## the tests
-	$(BIN)/python -m pytest
+test: setup ## the tests; ARGS="-k latency" chooses
+	$(BIN)/python -m pytest $(ARGS)
 
 check: setup ## the whole gate: style, types, layers, tests, coverage
 	$(BIN)/ruff check

@@ -62,7 +62,7 @@ def test_collect_prints_a_table(collects: Callable[..., None], capfd: Captured) 
     collects([POINT], ("tunnel", "metrics: tunnel: no such interface"))
     assert main(["collect"]) == 0
     out, err = capfd.readouterr()
-    assert "  peer-abc    15.00 ms\n" in out
+    assert "  peer-abc  15.00 ms\n" in out
     assert "not collected: no such interface" in out
     assert err == ""
 

@@ -162,7 +162,21 @@ async def test_every_point_is_accounted_for(spool: Spool) -> None:
     assert head.name is not None
     await spool.acknowledge(head.name)
     s = spool.statistics()
-    assert s.appended == s.buffered + s.sealed + s.acknowledged + s.evicted
+    assert s.appended == s.buffered + s.sealed + s.acknowledged + s.refused + s.evicted
+
+
+async def test_what_was_refused_is_counted_and_told_with_the_next_batch(spool: Spool) -> None:
+    await spool.append(points(20))
+    await spool.seal(10)
+    head = await spool.head()
+    assert head is not None
+    assert head.name is not None
+    await spool.acknowledge(head.name, refused=4)
+    s = spool.statistics()
+    assert (s.acknowledged, s.refused, s.sealed) == (6, 4, 10)
+    following = await spool.head()
+    assert following is not None
+    assert following.dropped == 4
 
 
 async def test_closing_twice_is_closing_once(spool: Spool) -> None:

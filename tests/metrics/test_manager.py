@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from plexd.api import LatencyResult, MetricPoint
+from plexd.api import APIError, LatencyResult, MetricPoint
 from plexd.metrics import Config, LatencyCollector, Manager, MemorySpool
 from plexd.metrics.delivery import spread
 from plexd.metrics.testing import (
@@ -24,7 +24,9 @@ from plexd.metrics.testing import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
+
+    from plexd.api import BatchName, MetricBatch
 
 NODE = "node-1"
 COLLECT, REPORT = 15.0, 60.0
@@ -263,6 +265,106 @@ def latencies_at(reporter: RecordingReporter, count: int) -> list[MetricPoint]:
     return latencies(clock, count)
 
 
+class TestRefusals:
+    @pytest.mark.parametrize("status", [400, 415, 422])
+    async def test_a_batch_nobody_will_ever_take_does_not_hold_up_the_rest(
+        self, status: int, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        clock = ManualClock()
+        reporter = RecordingReporter(APIError(status, "point 3: data.rtt_nano"))
+        collector = ScriptedCollector(latencies(clock, 10), latencies(clock, 5, first=10), [])
+        spool = MemorySpool()
+        settings = config(batch_size=10)
+        manager = Manager(settings, [collector], reporter, NODE, clock=clock, spool=spool)
+        async with running(manager):
+            await clock.advance(REPORT * 2)
+        assert reporter.points == latencies(ManualClock(), 5, first=10)
+        assert (spool.statistics().refused, spool.statistics().acknowledged) == (10, 5)
+        assert reporter.batches[0].dropped == 10
+        assert caplog.records[0].getMessage() == "metrics report failed"
+        assert caplog.records[0].refused == 10  # type: ignore[attr-defined]  # extra
+
+    async def test_a_batch_that_is_too_large_goes_in_halves_under_its_name(self) -> None:
+        clock = ManualClock()
+
+        class Narrow(RecordingReporter):
+            async def report_metrics(self, node_id: str, batch: MetricBatch) -> None:
+                if len(batch) > 2 or any(point.peer_id == "peer-6" for point in batch):
+                    raise APIError(413, "too large")
+                await super().report_metrics(node_id, batch)
+
+        reporter = Narrow()
+        spool = MemorySpool()
+        collector = ScriptedCollector(latencies(clock, 9), [])
+        manager = Manager(config(), [collector], reporter, NODE, clock=clock, spool=spool)
+        async with running(manager):
+            await clock.advance(REPORT * 2)
+        sent = [point.peer_id for point in reporter.points]
+        assert sent == [f"peer-{i}" for i in range(9) if i != 6]
+        names = [batch.name for batch in reporter.batches if batch.name is not None]
+        assert {(name.epoch, name.seq, name.of) for name in names} == {(names[0].epoch, 1, 9)}
+        assert [name.offset for name in names] == [0, 2, 4, 7]
+        assert (spool.statistics().refused, spool.statistics().acknowledged) == (1, 8)
+
+    @pytest.mark.parametrize("status", [401, 403, 404, 409, 429, 500, 503])
+    async def test_any_other_answer_holds_the_batch(self, status: int) -> None:
+        clock = ManualClock()
+        reporter = RecordingReporter(APIError(status, "not now"))
+        collector = ScriptedCollector(latencies(clock, 3), [])
+        async with running(Manager(config(), [collector], reporter, NODE, clock=clock)):
+            await clock.advance(REPORT * 2)
+        assert len(reporter.points) == 3
+
+
+class FaultySpool(MemorySpool):
+    """Fails at the calls it is told to, once each."""
+
+    def __init__(self, *calls: str) -> None:
+        super().__init__()
+        self.calls = list(calls)
+
+    def _fail(self, call: str) -> None:
+        if call in self.calls:
+            self.calls.remove(call)
+            raise OSError(28, "No space left on device")
+
+    async def append(self, points: Sequence[MetricPoint]) -> None:
+        self._fail("append")
+        await super().append(points)
+
+    async def seal(self, limit: int) -> None:
+        self._fail("seal")
+        await super().seal(limit)
+
+    async def acknowledge(self, name: BatchName, *, refused: int = 0) -> None:
+        self._fail("acknowledge")
+        await super().acknowledge(name, refused=refused)
+
+
+@pytest.mark.parametrize("call", ["append", "seal", "acknowledge"])
+async def test_a_spool_that_fails_once_costs_no_more_than_that(call: str) -> None:
+    clock = ManualClock()
+    reporter = RecordingReporter()
+    spool = FaultySpool(call)
+    collector = ScriptedCollector(*(latencies(clock, 1, first=i) for i in range(3)), [])
+    manager = Manager(config(), [collector], reporter, NODE, clock=clock, spool=spool)
+    async with running(manager) as task:
+        await clock.advance(REPORT * 3)
+        assert not task.done()
+    expected = {f"peer-{i}" for i in range(1 if call == "append" else 0, 3)}
+    assert {point.peer_id for point in reporter.points} == expected
+
+
+async def test_two_collectors_of_one_class_each_have_their_say(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    clock = ManualClock()
+    collectors = [ScriptedCollector([OSError("first")]), ScriptedCollector([OSError("second")])]
+    async with running(Manager(config(), collectors, RecordingReporter(), NODE, clock=clock)):
+        await clock.advance(1)
+    assert {r.error for r in caplog.records} == {"first", "second"}  # type: ignore[attr-defined]  # extra
+
+
 class TestUntrustedPoints:
     async def test_what_no_receiver_could_read_is_left_out_and_counted(
         self, caplog: pytest.LogCaptureFixture
@@ -449,6 +551,28 @@ class TestShutdown:
             assert task.cancelled()
         assert spool.statistics().sealed == 100
 
+    async def test_a_reporter_that_ignores_its_cancellation_does_not_hold_up_the_end(
+        self,
+    ) -> None:
+        clock = ManualClock()
+        release = asyncio.Event()
+
+        class Stubborn(RecordingReporter):
+            async def report_metrics(self, *_: object) -> None:
+                while not release.is_set():
+                    try:
+                        await release.wait()
+                    except asyncio.CancelledError:
+                        continue
+
+        collector = ScriptedCollector(latencies(clock, 100))
+        async with running(Manager(config(), [collector], Stubborn(), NODE, clock=clock)) as task:
+            await clock.advance(1)
+            task.cancel()
+            await clock.advance(6.5)
+            assert task.cancelled()
+            release.set()
+
     async def test_a_second_cancellation_cuts_the_flush_short(self) -> None:
         clock = ManualClock()
         reporter = RecordingReporter()
@@ -496,7 +620,11 @@ async def test_every_point_is_accounted_for() -> None:
         assert s.collectors[0].points == s.spool.appended
         assert s.spool.acknowledged == s.delivery.points == len(reporter.points)
         assert s.spool.appended == (
-            s.spool.buffered + s.spool.sealed + s.spool.acknowledged + s.spool.evicted
+            s.spool.buffered
+            + s.spool.sealed
+            + s.spool.acknowledged
+            + s.spool.refused
+            + s.spool.evicted
         )
 
 

@@ -25,8 +25,9 @@ _NARROWEST_PEER = 12
 def peer_table(
     points: Iterable[MetricPoint], addresses: Mapping[str, str], width: int
 ) -> list[str]:
-    """A line for each peer in ``points`` under a heading, at most ``width`` columns wide if
-    twelve of them are enough for a peer's name; columns that nobody has anything for are left out.
+    """A line for each peer in ``points`` under a heading, names cut so that ``width`` is enough.
+
+    Columns that nobody has anything for are left out.
     """
     tunnels: dict[str, tuple[str, ...]] = {}
     round_trips: dict[str, str] = {}

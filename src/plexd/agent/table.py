@@ -85,7 +85,7 @@ def _block(title: str, rows: list[str], failures: list[tuple[str, str]], *, noth
 
 
 def _rows(points: list[MetricPoint], addresses: Mapping[str, str]) -> list[str]:
-    rows = []
+    rows: list[str] = []
     for point in points:
         if isinstance(point.data, SystemStats):
             rows += _aligned(_system(point.data))
@@ -112,7 +112,8 @@ def _agent(stats: AgentStats) -> dict[str, str]:
     pauses = stats.gc_pause_total_ns / 1e6
     return {
         "uptime": format_duration(timedelta(seconds=int(stats.uptime_seconds))),
-        "memory": f"{round_size(stats.heap_alloc_bytes)} resident, {round_size(stats.heap_sys_bytes)} mapped",
+        "memory": f"{round_size(stats.heap_alloc_bytes)} resident, "
+        f"{round_size(stats.heap_sys_bytes)} mapped",
         "tasks": f"{stats.goroutine_count} (with threads)",
         "gc runs": f"{stats.gc_num_gc} ({pauses:.1f} ms of pauses)",
         "reconnects": str(stats.reconnect_count),

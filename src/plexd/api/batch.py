@@ -78,6 +78,14 @@ class MetricBatch(Sequence[MetricPoint]):
             self._json = _encode(self._points)
         return self._json
 
+    def piece(self, start: int, stop: int) -> MetricBatch:
+        """The points from ``start`` up to ``stop`` as a part of the same sealed batch."""
+        name = self._name
+        if name is not None:
+            name = msgspec.structs.replace(name, offset=name.offset + start)
+        dropped = self._dropped if start == 0 else 0
+        return MetricBatch(self._points[start:stop], name=name, dropped=dropped)
+
     @overload
     def __getitem__(self, index: int) -> MetricPoint: ...
     @overload

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from typing import Self
+    from typing import NoReturn, Self
 
 __all__ = ["Secret", "check_bearer"]
 
@@ -13,30 +13,46 @@ _REDACTED = "[redacted]"
 
 
 class Secret(str):
-    """A `str` that shows ``[redacted]`` wherever it is printed, formatted or dumped.
+    """Text that is ``[redacted]`` to whoever prints, joins, encodes or dumps it.
 
-    It compares, hashes and measures as the text it holds; `reveal` is the one way to the text.
-    An empty secret shows as empty, so that a dump tells "not set" from "set".
+    As a `str` it *is* the redaction, so that no serialiser gives it away; it compares and hashes
+    as the text it holds, and `reveal` is the one way to that. An empty secret is an empty string,
+    so that a dump tells "not set" from "set".
     """
 
-    __slots__ = ()
+    __slots__ = ("_text",)
+
+    _text: str
 
     def __new__(cls, text: str = "") -> Self:
-        """``text`` kept secret; a secret made of a secret is the same text, not its redaction."""
-        return super().__new__(cls, str.__str__(text))
+        """``text`` kept secret; a secret made of a secret holds the same text."""
+        text = text.reveal() if isinstance(text, Secret) else text
+        made = super().__new__(cls, _REDACTED if text else "")
+        made._text = text
+        return made
 
     def reveal(self) -> str:
         """The text itself, as a plain `str`."""
-        return str.__str__(self)
+        return self._text
 
-    def __str__(self) -> str:
-        return _REDACTED if self else ""
+    def __eq__(self, other: object) -> bool:
+        text = other.reveal() if isinstance(other, Secret) else other
+        return self._text == text
 
-    def __repr__(self) -> str:
-        return repr(str(self))
+    def __ne__(self, other: object) -> bool:
+        return not self == other
 
-    def __format__(self, spec: str) -> str:
-        return format(str(self), spec)
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a secret is not to be pickled")
 
 
 def check_bearer(name: str, token: Secret) -> None:

@@ -28,7 +28,7 @@ class CollectorStatistics(Struct, frozen=True):
         collections: collections that ended, well or not.
         failures: collections that raised, were cut, or had points refused.
         points: points kept.
-        rejected: points refused, because no receiver could read them.
+        rejected: points refused, because no receiver could read them or the spool failed.
         missed: ticks that passed while the collector was still at work.
     """
 
@@ -79,14 +79,18 @@ class CollectorLoop:
 
     async def _keep(self, collection: Collection) -> None:
         points, rejected = await collection.points()
-        if points:
-            await self._sink(points)
+        error = collection.error
+        try:
+            if points:
+                await self._sink(points)
+            self._points += len(points)
+        except Exception as err:  # noqa: BLE001  # nothing a spool does may end the collecting
+            error, rejected = err, rejected + len(points)
         self._collections += 1
-        self._points += len(points)
         self._rejected += rejected
-        if collection.error is not None:
+        if error is not None:
             self._failures += 1
-            self._tell(collection.error)
+            self._tell(error)
 
     async def _wait_out(self, collection: Collection) -> None:
         """Let ticks go by while a collector that ignored its cancellation is still running."""
@@ -97,8 +101,10 @@ class CollectorLoop:
             self._tell(TimeoutError("still running after it was cut"))
 
     def _tell(self, err: BaseException) -> None:
+        # Two collectors may be of one class, yet each has troubles of its own.
+        about = f"{self._name} {id(self._collector)}"
         reason = str(err) or type(err).__name__
-        self._warnings.warn("collector failed", self._name, collector=self._name, error=reason)
+        self._warnings.warn("collector failed", about, collector=self._name, error=reason)
 
     def statistics(self) -> CollectorStatistics:
         """What this loop did so far."""

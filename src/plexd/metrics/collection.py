@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from plexd.api import EncodeError, check_points
 from plexd.metrics.errors import CollectError
+from plexd.metrics.tasks import cut
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -25,8 +26,6 @@ __all__ = ["MOST_POINTS", "Collection"]
 
 # Ten times the largest mesh this is built for; a collector beyond it is out of control.
 MOST_POINTS = 100_000
-# How long a cancelled collector may take to end before it is left to itself.
-_PATIENCE_SECONDS = 1.0
 # Points checked between two turns of the event loop: about a millisecond.
 _CHUNK = 1000
 
@@ -59,10 +58,10 @@ class Collection:
             async with self._clock.timeout(deadline_seconds):
                 await asyncio.wait([self._task])
         except TimeoutError:
-            await self._cut(self._task)
+            await cut(self._task, self._clock)
             self.error = CollectError(f"cut after {deadline_seconds:g}s")
         except asyncio.CancelledError:
-            await self._cut(self._task)
+            await cut(self._task, self._clock)
             raise
         else:
             self.error = _outcome(self._task)
@@ -74,14 +73,6 @@ class Collection:
                 self._yielded.append(point)
                 if len(self._yielded) > MOST_POINTS:
                     raise CollectError(f"more than {MOST_POINTS} points in one collection")
-
-    async def _cut(self, task: asyncio.Task[None]) -> None:
-        task.cancel()
-        try:
-            async with self._clock.timeout(_PATIENCE_SECONDS):
-                await asyncio.wait([task])
-        except TimeoutError:
-            task.add_done_callback(_outcome)  # so that its end, whenever, is not "never retrieved"
 
     async def points(self) -> tuple[list[MetricPoint], int]:
         """The points fit to be sent, and how many were not; the first reason is in ``error``."""

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from plexd.api import APIError
+from plexd.metrics.tasks import cut
 from plexd.metrics.ticks import Ticks
 
 if TYPE_CHECKING:
@@ -21,13 +23,17 @@ if TYPE_CHECKING:
 __all__ = ["Delivery", "DeliveryStatistics"]
 
 
+_TOO_LARGE = 413
+_REFUSED = {400, 413, 415, 422}
+
+
 class DeliveryStatistics(Struct, frozen=True):
     """A snapshot of the deliveries since the start.
 
     Attributes:
         batches: batches accepted.
         points: points in them.
-        failures: reports that were not accepted.
+        failures: reports that were not accepted, now or for good.
     """
 
     batches: int
@@ -39,7 +45,9 @@ class Delivery:
     """Empties the spool at every report tick, and early once a batch is full.
 
     One batch is under way at a time. A batch that was not accepted stays at the head and is
-    tried again at the next tick; until then a full batch is no reason to send.
+    tried again at the next tick; until then a full batch is no reason to send. What the control
+    plane will never take (400, 415, 422) is given up, told and counted, so that the rest can go
+    on; what is too large for it (413) goes in halves, down to single points.
     """
 
     def __init__(
@@ -84,9 +92,16 @@ class Delivery:
             ticks.advance()
 
     async def _empty(self) -> bool:
-        """Send until nothing waits; False as soon as a batch was not accepted."""
+        """Send until nothing waits; False as soon as a batch has to wait."""
         self._is_full.clear()
-        await self._spool.seal(self._batch_size)
+        try:
+            await self._spool.seal(self._batch_size)
+            return await self._send_sealed()
+        except Exception as err:  # noqa: BLE001  # nothing a spool does may end the delivery
+            self._tell(_reason(err))
+            return False
+
+    async def _send_sealed(self) -> bool:
         while (batch := await self._spool.head()) is not None:
             # A task of its own, so that a shutdown can let it finish instead of cutting it: a
             # report that is cut may have been accepted, and would be sent twice.
@@ -97,19 +112,37 @@ class Delivery:
         return True
 
     async def _report(self, batch: MetricBatch) -> bool:
+        """Whether ``batch`` is settled: accepted, or refused for good."""
         try:
-            await self._reporter.report_metrics(self._node_id, batch)
+            refused = await self._send(batch)
             if batch.name is not None:
-                await self._spool.acknowledge(batch.name)
-        except Exception as err:  # noqa: BLE001  # any exception means: not accepted
-            self._tell(str(err) or type(err).__name__)
+                await self._spool.acknowledge(batch.name, refused=refused)
+        except Exception as err:  # noqa: BLE001  # any other exception means: not yet
+            self._tell(_reason(err))
             return False
         except asyncio.CancelledError:
             self._tell("cut")
             raise
-        self._batches += 1
-        self._points += len(batch)
+        self._batches += refused < len(batch)
+        self._points += len(batch) - refused
         return True
+
+    async def _send(self, batch: MetricBatch) -> int:
+        """Send ``batch``, in halves if it is too large; how many points were refused for good."""
+        try:
+            await self._reporter.report_metrics(self._node_id, batch)
+        except APIError as err:
+            if err.status_code == _TOO_LARGE and len(batch) > 1:
+                middle = len(batch) // 2
+                halves = (batch.piece(0, middle), batch.piece(middle, len(batch)))
+                return sum([await self._send(half) for half in halves])
+            if err.status_code not in _REFUSED:
+                raise
+            self._failures += 1
+            extra = {"error": str(err), "refused": len(batch)}
+            self._warnings.warn("metrics report failed", "refused", **extra)
+            return len(batch)
+        return 0
 
     def _tell(self, reason: str) -> None:
         self._failures += 1
@@ -129,8 +162,7 @@ class Delivery:
 
     async def _stop(self) -> None:
         if self._under_way is not None and not self._under_way.done():
-            self._under_way.cancel()
-            await asyncio.wait([self._under_way])
+            await cut(self._under_way, self._clock)
 
     def statistics(self) -> DeliveryStatistics:
         """What was delivered so far."""
@@ -147,3 +179,7 @@ def spread(node_id: str) -> float:
 
 def _succeeded(task: asyncio.Task[bool]) -> bool:
     return not task.cancelled() and task.exception() is None and task.result()
+
+
+def _reason(err: BaseException) -> str:
+    return str(err) or type(err).__name__

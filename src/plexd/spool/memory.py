@@ -34,7 +34,8 @@ class MemorySpool(AsyncClosing):
         self._seq = 0
         self._buffer: list[MetricPoint] = []
         self._batches: deque[MetricBatch] = deque()
-        self._appended = self._acknowledged = self._evicted = self._sealed = 0
+        self._appended = self._acknowledged = self._evicted = self._refused = 0
+        self._sealed = 0
         self._reported = 0
         self._head: MetricBatch | None = None
 
@@ -66,29 +67,32 @@ class MemorySpool(AsyncClosing):
         self._sealed += len(points)
 
     async def head(self) -> MetricBatch | None:
-        """The oldest batch; what was evicted before it first stood here is its ``dropped``."""
+        """The oldest batch; what was lost before it first stood here is its ``dropped``."""
         if self._head is None and self._batches:
             oldest = self._batches[0]
-            dropped = self._evicted - self._reported
+            dropped = self._evicted + self._refused - self._reported
             self._head = MetricBatch(oldest, name=oldest.name, dropped=dropped)
         return self._head
 
-    async def acknowledge(self, name: BatchName) -> None:
-        """Forget the head, and the loss that was reported with it."""
+    async def acknowledge(self, name: BatchName, *, refused: int = 0) -> None:
+        """Forget the head and, if any of it was accepted, the loss that was told with it."""
         head = self._head
         if head is None or head.name != name:
             return
         self._head = None
         self._batches.popleft()
-        self._reported += head.dropped
+        if refused < len(head):
+            self._reported += head.dropped
         self._sealed -= len(head)
-        self._acknowledged += len(head)
+        self._refused += refused
+        self._acknowledged += len(head) - refused
 
     def statistics(self) -> SpoolStatistics:
         """Counts since this spool was made."""
         return SpoolStatistics(
             appended=self._appended,
             acknowledged=self._acknowledged,
+            refused=self._refused,
             evicted=self._evicted,
             buffered=len(self._buffer),
             sealed=self._sealed,

@@ -4,7 +4,7 @@ Life of a point: appended with its collection, sealed into a batch, delivered wi
 forgotten when that batch is acknowledged. Whatever else happens to it is counted in
 `SpoolStatistics`, so that at any time
 
-    appended = buffered + sealed + acknowledged + evicted
+    appended = buffered + sealed + acknowledged + refused + evicted
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ class SpoolStatistics(Struct, frozen=True):
     Attributes:
         appended: points taken in.
         acknowledged: points delivered and forgotten.
+        refused: points given up because the control plane will never take them.
         evicted: points dropped, oldest first, because a bound was reached.
         buffered: points not yet part of a batch.
         sealed: points in batches that wait for delivery.
@@ -35,6 +36,7 @@ class SpoolStatistics(Struct, frozen=True):
 
     appended: int
     acknowledged: int
+    refused: int
     evicted: int
     buffered: int
     sealed: int
@@ -60,8 +62,11 @@ class Spool(Protocol):
         """The oldest sealed batch; the same points, name and bytes until it is settled."""
         ...
 
-    async def acknowledge(self, name: BatchName) -> None:
-        """The head called ``name`` was accepted: forget it. Any other name is ignored."""
+    async def acknowledge(self, name: BatchName, *, refused: int = 0) -> None:
+        """The head called ``name`` is settled: forget it. Any other name is ignored.
+
+        ``refused`` of its points were not accepted and never will be.
+        """
         ...
 
     def statistics(self) -> SpoolStatistics:

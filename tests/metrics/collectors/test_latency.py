@@ -54,6 +54,15 @@ async def test_a_failed_ping_is_a_value_and_a_warning(caplog: pytest.LogCaptureF
     assert record.error == "no answer within 2s"  # type: ignore[attr-defined]  # set through extra
 
 
+@pytest.mark.parametrize("answer", [None, -5, 1.5, True, "fast"])
+async def test_an_answer_that_is_no_round_trip_is_a_failed_ping(answer: object) -> None:
+    class Odd:
+        async def ping(self, peer_id: str) -> int:
+            return answer if peer_id == "a" else 7  # type: ignore[return-value]  # on purpose
+
+    assert rtts(await gather(LatencyCollector(Odd(), ManualPeers("a", "b")))) == {"a": -1, "b": 7}
+
+
 async def test_a_pinger_that_cancels_itself_has_failed() -> None:
     pinger = ScriptedPinger({"a": asyncio.CancelledError()})
     assert rtts(await gather(LatencyCollector(pinger, ManualPeers("a", "b")))) == {

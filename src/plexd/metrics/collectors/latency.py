@@ -70,7 +70,7 @@ class LatencyCollector:
 
     def _peer_ids(self) -> Sequence[str]:
         try:
-            return self._lister.peer_ids()
+            return tuple(self._lister.peer_ids())
         except Exception as err:
             raise CollectError(f"metrics: latency: {err}") from err
 

@@ -81,7 +81,7 @@ class Sweep:
         peers, rtts, ping = self.peers, self.rtts, self._pinger.ping
         for position in self._queue:
             try:
-                rtts[position] = await ping(peers[position])
+                rtts[position] = _checked(await ping(peers[position]))
             except asyncio.CancelledError as err:
                 if _is_cancelled():
                     raise
@@ -104,3 +104,9 @@ def _is_cancelled() -> bool:
     """Whether the running task was asked to stop, rather than a ping cancelling itself."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
+
+
+def _checked(rtt: object) -> int:
+    if type(rtt) is not int or rtt < 0:
+        raise TypeError(f"the pinger answered {rtt!r}, which is no round trip")
+    return rtt

@@ -35,7 +35,7 @@ class TunnelCollector:
     async def collect(self) -> AsyncIterator[MetricPoint]:
         """The reader's tunnels in its order. Raises `CollectError` when they cannot be read."""
         try:
-            tunnels = await self._reader.read_tunnel_stats()
+            tunnels = tuple(await self._reader.read_tunnel_stats())
         except Exception as err:
             raise CollectError(f"metrics: tunnel: {err}") from err
         if self._logger is not None:

@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from plexd import __version__
-from plexd.api import APIError
+from plexd.api import APIError, Secret
 from plexd.api.answers import parse_reason
 from plexd.api.transport import HTTPTransport, Trust
 from plexd.clock import SystemClock
@@ -49,7 +49,7 @@ class LocalReporter(AsyncClosing):
         timeout: timedelta = _TIMEOUT,
     ) -> None:
         clock = clock or SystemClock()
-        key = str.__str__(config.secret_key)
+        key = Secret(config.secret_key).reveal()
         warnings = Warnings(logger, clock=clock)
         self._url = config.url
         self._credential = Credential(fetcher, nsk, node_id, key, warnings=warnings, clock=clock)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from plexd.clock import SystemClock
 from plexd.closing import AsyncClosing
+from plexd.metrics.tasks import cut
 from plexd.metrics.warnings import Warnings
 
 if TYPE_CHECKING:
@@ -98,9 +99,7 @@ class MultiReporter(AsyncClosing):
         """Cancel what goes on in the background and start no more of it; idempotent."""
         self._closed = True
         lingering = tuple(self._lingering)
-        for task in lingering:
-            task.cancel()
-        await asyncio.gather(*lingering, return_exceptions=True)
+        await asyncio.gather(*(cut(task, self._clock) for task in lingering))
 
 
 if TYPE_CHECKING:
