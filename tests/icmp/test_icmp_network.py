@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -11,6 +13,7 @@ import pytest
 from icmp.namespaces import ROOT, Namespace, as_nobody, cable
 from icmp.responder import Responder, until
 from plexd.icmp import ICMPPinger, NoAnswerError, PingError, SocketError, UndeliveredError
+from plexd.icmp.packet import REPLY_V4, REQUEST_V4, checksum, encode_echo
 from plexd.metrics.testing import ManualClock
 
 if TYPE_CHECKING:
@@ -153,6 +156,31 @@ async def test_only_the_answer_to_the_probe_counts(silent: Pair) -> None:
         await until(lambda: pinger.statistics().duplicates == 1)
         assert pinger.statistics().answered == 1
         assert pinger.statistics().late == 0
+
+
+async def test_only_a_report_about_the_probe_ends_it(silent: Pair) -> None:
+    with silent.far.inside():
+        responder = Responder()
+    async with responder, ICMPPinger(itself, timeout=timedelta(days=1)) as pinger:
+        ping = asyncio.create_task(pinger.ping(FAR))
+        asked = await responder.request()
+        quote = encode_echo(REQUEST_V4, asked.identifier, asked.sequence, asked.payload)
+        forged = encode_echo(REQUEST_V4, asked.identifier, asked.sequence, bytes(16))
+        for wrong in (forged, encode_echo(REPLY_V4, 1, 2, asked.payload)):
+            responder.send(_unreachable(wrong), asked)
+        await until(lambda: pinger.statistics().foreign == 2)
+        assert not ping.done()
+        responder.send(_unreachable(quote[:8]), asked)
+        with pytest.raises(UndeliveredError, match="No route to host"):
+            await ping
+
+
+def _unreachable(quote: bytes) -> bytes:
+    """Host unreachable (RFC 792): it quotes the IPv4 header and what follows."""
+    addresses = socket.inet_aton("10.77.0.1") + socket.inet_aton(FAR)
+    quoted = struct.pack("!BBHHHBBH", 0x45, 0, 44, 0, 0, 64, 1, 0) + addresses + quote
+    body = bytes(4) + quoted
+    return struct.pack("!BBH", 3, 1, checksum(b"\3\1\0\0" + body)) + body
 
 
 async def test_an_answer_from_another_address_does_not_count(silent: Pair) -> None:

@@ -10,7 +10,8 @@ import time
 from socket import SOL_SOCKET
 from typing import TYPE_CHECKING, TypeAlias
 
-from plexd.icmp.errors import ClosedError, NoAnswerError, PacketError, UndeliveredError
+from plexd.icmp.errors import ClosedError, PacketError, UndeliveredError
+from plexd.icmp.ledger import Ledger
 from plexd.icmp.packet import (
     COOKIE_BYTES,
     PAYLOAD_BYTES,
@@ -19,14 +20,12 @@ from plexd.icmp.packet import (
     parse_ipv4_header,
     parse_quote,
 )
-from plexd.icmp.probe import Probes
 from plexd.icmp.reports import parse_report
-from plexd.icmp.roundtrip import round_trip, sample_clocks
+from plexd.icmp.roundtrip import sample_clocks
 from plexd.icmp.sockets import REPORTS, SO_TIMESTAMPNS
 
 if TYPE_CHECKING:
     from plexd.clock import Clock
-    from plexd.icmp.errors import PingError
     from plexd.icmp.probe import Probe
     from plexd.icmp.sockets import EchoSocket
     from plexd.icmp.statistics import Counters
@@ -57,12 +56,12 @@ class Channel:
     def __init__(
         self, echo: EchoSocket, counters: Counters, clock: Clock, timeout_seconds: float
     ) -> None:
-        self.probes = Probes()
+        self._ledger = Ledger(counters, timeout_seconds)
+        self.probes = self._ledger.probes
+        self.forget = self._ledger.forget
         self._echo = echo
-        self._counters = counters
         self._clock = clock
         self._timeout_seconds = timeout_seconds
-        self._timeout_nano = timeout_seconds * 1e9
         self._prompt = False
         self._offset_nano = 0
         self._sample_again = -math.inf
@@ -84,8 +83,8 @@ class Channel:
     def close(self) -> None:
         """Close the socket and fail what is pending with `ClosedError`."""
         self._echo.sock.close()
-        for probe in list(self.probes.pending.values()):
-            self.forget(probe)
+        for probe in list(self._ledger.probes.pending.values()):
+            self._ledger.forget(probe)
             probe.fail(ClosedError(probe.target.host, "the pinger is closed"))
 
     def send(self, probe: Probe) -> None:
@@ -97,7 +96,7 @@ class Channel:
         """
         if not self._admit(probe):
             return
-        self._counters.sent += 1
+        self._ledger.counters.sent += 1
         if self._prompt:
             self._prompt = bool(self.read(1)) and probe.answered
 
@@ -130,7 +129,7 @@ class Channel:
             try:
                 self._report(quote, ancillary, origin[0])
             except PacketError:
-                self._counters.foreign += 1
+                self._ledger.counters.foreign += 1
         return _BATCH
 
     def expire(self) -> None:
@@ -138,18 +137,12 @@ class Channel:
         for _ in range(_MOST_BATCHES):
             if not self.read():
                 break
-        for probe in self.probes.due(self._clock.monotonic()):
-            self._lose(probe, self._no_answer(probe))
-
-    def forget(self, probe: Probe) -> None:
-        """End a probe nobody waits for any more; it is neither answered nor lost."""
-        if self.probes.pending.get(probe.sequence) is probe:
-            self.probes.end(probe)
-            self._counters.cancelled += 1
+        for probe in self._ledger.probes.due(self._clock.monotonic()):
+            self._ledger.expired(probe)
 
     def _admit(self, probe: Probe) -> bool:
-        if not self.probes.admit(probe):
-            self._refuse(probe, "more probes are under way than have a number")
+        if not self._ledger.probes.admit(probe):
+            self._ledger.refuse(probe, "more probes are under way than have a number")
             return False
         echo = self._echo
         probe.payload = payload = echo.cookie + self._token()
@@ -163,8 +156,8 @@ class Channel:
         try:
             self._transmit(probe, packet)
         except OSError as err:
-            self.probes.withdraw(probe)
-            self._refuse(probe, err.strerror or str(err), err)
+            self._ledger.probes.withdraw(probe)
+            self._ledger.refuse(probe, err.strerror or str(err), err)
             return False
         return True
 
@@ -203,75 +196,29 @@ class Channel:
             offset = parse_ipv4_header(data) if echo.has_header else 0
             identifier, sequence, payload = parse_echo(data, echo.reply, offset)
         except PacketError:
-            self._counters.foreign += 1
+            self._ledger.counters.foreign += 1
             return
-        probe = self.probes.pending.get(sequence)
-        if probe is None or not _fits(probe, payload, host) or identifier != echo.identifier:
-            self._count_stray(sequence, payload, host)
+        if identifier != echo.identifier:
+            self._ledger.counters.foreign += 1
             return
-        self._measure(probe, _stamp(ancillary), read)
-
-    def _measure(self, probe: Probe, stamp: int, read: int) -> None:
-        counters, offset = self._counters, self._offset_nano
-        rtt, stepped = round_trip(probe.sent_nano, read, stamp, probe.offset_nano, offset)
-        if stepped:
-            counters.clock_steps += 1
-        if rtt > self._timeout_nano:
-            counters.late += 1
-            self._lose(probe, self._no_answer(probe))
-            return
-        delay = read - probe.sent_nano - rtt
-        counters.largest_read_delay_nano = max(counters.largest_read_delay_nano, delay)
-        self.probes.end(probe)
-        self._prompt = rtt < _PROMPT_NANO
-        counters.answered += 1
-        probe.answered = True
-        probe.target.window.add(lost=False)
-        if not probe.future.done():
-            probe.future.set_result(rtt)
-
-    def _count_stray(self, sequence: int, payload: bytes, host: str) -> None:
-        probe = self.probes.ended(sequence)
-        if probe is None or not _fits(probe, payload, host):
-            self._counters.foreign += 1
-        elif probe.answered:
-            self._counters.duplicates += 1
-        else:
-            self._counters.late += 1
+        probe = self._ledger.find(sequence, payload, host)
+        if probe is not None:
+            rtt = self._ledger.answered(probe, _stamp(ancillary), read, self._offset_nano)
+            self._prompt = rtt < _PROMPT_NANO
 
     def _report(self, quote: bytes, ancillary: Ancillary, host: str) -> None:
         _, reason = parse_report(_reported(ancillary))
         identifier, sequence, payload = parse_quote(quote, self._echo.request)
-        probe = self.probes.pending.get(sequence)
+        probe = self._ledger.probes.pending.get(sequence)
         if (
             probe is None
             or identifier != self._echo.identifier
             or probe.target.host != host
             or not probe.payload.startswith(payload)
         ):
-            self._counters.foreign += 1
+            self._ledger.counters.foreign += 1
             return
-        self._lose(probe, UndeliveredError(host, reason))
-
-    def _lose(self, probe: Probe, failure: PingError) -> None:
-        self.probes.end(probe)
-        self._counters.lost += 1
-        probe.target.window.add(lost=True)
-        probe.fail(failure)
-
-    def _refuse(self, probe: Probe, reason: str, cause: OSError | None = None) -> None:
-        self._counters.send_errors += 1
-        probe.target.window.add(lost=True)
-        failure = UndeliveredError(probe.target.host, reason)
-        failure.__cause__ = cause
-        probe.fail(failure)
-
-    def _no_answer(self, probe: Probe) -> NoAnswerError:
-        return NoAnswerError(probe.target.host, f"no answer within {self._timeout_seconds:g} s")
-
-
-def _fits(probe: Probe, payload: bytes, host: str) -> bool:
-    return probe.payload == payload and probe.target.host == host
+        self._ledger.lose(probe, UndeliveredError(host, reason))
 
 
 def _reported(ancillary: Ancillary) -> bytes:
