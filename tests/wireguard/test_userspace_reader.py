@@ -75,6 +75,12 @@ def test_lines_in_any_order_read_the_same() -> None:
     assert parse_answer("wg0", OTHER_ORDER) == Device("wg0", expected)
 
 
+def test_a_key_in_capitals_is_the_same_key() -> None:
+    twice = uapi([peer(10), peer(11)]).replace(b"0b\npreshared", b"0A\npreshared")
+    with pytest.raises(WireGuardError, match="a peer twice"):
+        parse_answer("wg0", twice)
+
+
 def test_an_interface_without_peers_is_a_device() -> None:
     assert parse_answer("wg0", uapi([])) == Device("wg0")
     assert parse_answer("wg0", b"errno=0\n\n") == Device("wg0")
@@ -105,7 +111,7 @@ def test_secret_keys_are_nowhere_in_what_is_read() -> None:
         (b"listen_port=51820", b"rx_bytes=1", "belongs to no peer"),
         (b"03\npreshared", b"01\npreshared", "a peer twice"),
         (b"03\npreshared", b"0x\npreshared", "not hexadecimal"),
-        (b"0003\npreshared", b"\npreshared", "has 30 bytes"),
+        (b"0003\npreshared", b"\npreshared", "has 60 digits"),
     ],
 )
 async def test_an_answer_that_makes_no_sense_is_an_error(
@@ -122,7 +128,7 @@ async def test_an_answer_that_makes_no_sense_is_an_error(
 @pytest.mark.parametrize("said", [b"", ANSWER[:100], ANSWER[:-1]])
 async def test_a_daemon_that_dies_in_mid_answer_is_an_error(tmp_path: Path, said: bytes) -> None:
     async with daemon(tmp_path, answering(said)):
-        with pytest.raises(WireGuardError, match="closed the connection before"):
+        with pytest.raises(WireGuardError, match="closed the connection before the answer's end"):
             await (await opened(tmp_path)).read_device()
 
 

@@ -44,7 +44,7 @@ _REASONS: Final = {
     ENODEV: "no such interface",
     EOPNOTSUPP: "the interface is not one of the kernel's WireGuard",
     ENOENT: _NO_FAMILY,
-    EAFNOSUPPORT: "the kernel has no netlink",
+    EAFNOSUPPORT: "no netlink (systemd: RestrictAddressFamilies= has to name AF_NETLINK)",
     EPROTONOSUPPORT: "the kernel has no generic netlink",
     EINVAL: "no such interface",
     ERANGE: "no such interface",

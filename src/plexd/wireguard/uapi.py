@@ -25,7 +25,7 @@ GET: Final = b"get=1\n\n"
 
 _UINT64_MAX: Final = 2**64 - 1
 _NANO: Final = 10**9
-_KEY_BYTES: Final = 32
+_KEY_DIGITS: Final = 64
 
 _END: Final = re.compile(rb"(?:\A|\n)errno=(-?\d{1,9})\n\n\Z")
 _LINES: Final = re.compile(rb"(?:(?!errno=)[a-z0-9_]++=.*+\n)*+errno=.++\n\n")
@@ -77,10 +77,7 @@ def parse_answer(interface: str, text: bytes | bytearray) -> Device:
     # Keys of the interface come before, so that no peer is on the first line.
     if len(rows) != text.count(b"\npublic_key=") or not _HEAD.match(text):
         rows = _any_rows(text)
-    peers = {row[0]: _peer(*row) for row in rows}
-    if len(peers) != len(rows):
-        raise WireGuardError("the answer has a peer twice")
-    return Device(interface, tuple(peers.values()))
+    return Device(interface, _peers(rows))
 
 
 def _check_end(text: bytes | bytearray) -> None:
@@ -112,26 +109,37 @@ def _row(fields: dict[bytes, bytes]) -> _Row:
             raise WireGuardError(f"a peer has no {name.decode()}")
         if not _COUNT.fullmatch(fields[name]):
             raise WireGuardError(f"{name.decode()} is no count: {fields[name][:40]!r}")
+    if len(fields[b"public_key"]) != _KEY_DIGITS:
+        raise WireGuardError(f"a public key has {len(fields[b'public_key'])} digits")
     seconds, nano, sent, received = [fields[name] for name in _REQUIRED]
-    key, endpoint = fields[b"public_key"], fields.get(b"endpoint", b"")
-    return key, endpoint, seconds, nano, sent, received
+    return fields[b"public_key"], fields.get(b"endpoint", b""), seconds, nano, sent, received
 
 
-def _peer(
-    key: bytes, endpoint: bytes, seconds: bytes, nano: bytes, sent: bytes, received: bytes
-) -> DevicePeer:
-    rx_bytes, tx_bytes = int(received), int(sent)
-    if rx_bytes > _UINT64_MAX or tx_bytes > _UINT64_MAX:
-        raise WireGuardError(f"a counter is beyond 64 bits: {max(rx_bytes, tx_bytes)}")
-    where = endpoint.decode(errors="backslashreplace") if endpoint else None
-    return DevicePeer(_text(key), where, int(seconds) * _NANO + int(nano), rx_bytes, tx_bytes)
+def _peers(rows: list[_Row]) -> tuple[DevicePeer, ...]:
+    """All rows at once, column by column: a third less work than peer by peer."""
+    if not rows:
+        return ()
+    keys, endpoints, *counts = zip(*rows, strict=True)
+    texts = _texts(keys)
+    if len(set(texts)) != len(texts):
+        raise WireGuardError("the answer has a peer twice")
+    seconds, nano, sent, received = [list(map(int, column)) for column in counts]
+    if (most := max(*sent, *received)) > _UINT64_MAX:
+        raise WireGuardError(f"a counter is beyond 64 bits: {most}")
+    where = [one.decode(errors="backslashreplace") if one else None for one in endpoints]
+    handshakes = [whole * _NANO + rest for whole, rest in zip(seconds, nano, strict=True)]
+    return tuple(map(DevicePeer, texts, where, handshakes, received, sent))
 
 
-def _text(key: bytes) -> str:
+def _texts(keys: tuple[bytes, ...]) -> list[str]:
+    """Hexadecimal keys in base64, all in one go.
+
+    A byte is put behind each, since 33 bytes are a whole number of base64's groups of three. It
+    makes the last character an ``A``, where a key by itself is filled up with ``=``.
+    """
     try:
-        raw = unhexlify(key)
+        raw = unhexlify(b"00".join([*keys, b""]))
     except NotHexadecimal as err:
         raise WireGuardError("a public key is not hexadecimal") from err
-    if len(raw) != _KEY_BYTES:
-        raise WireGuardError(f"a public key has {len(raw)} bytes")
-    return b2a_base64(raw, newline=False).decode()
+    text = b2a_base64(raw, newline=False).decode()
+    return [text[at : at + 43] + "=" for at in range(0, len(text), 44)]

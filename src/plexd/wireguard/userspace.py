@@ -109,15 +109,17 @@ class UserspaceReader:
     async def _receive(self, connection: socket.socket, text: bytearray) -> None:
         loop = asyncio.get_running_loop()
         chunk = bytearray(_CHUNK_BYTES)
-        while not is_whole(text):
-            size = await loop.sock_recv_into(connection, chunk)
-            if size == 0:
-                raise self._error("the daemon closed the connection before its answer was whole")
-            if len(text) + size > self._max_bytes:
-                raise self._error(f"the answer has more than {self._max_bytes} bytes")
-            text += memoryview(chunk)[:size]
-            await asyncio.sleep(0)
-        chunk[:] = bytes(_CHUNK_BYTES)
+        try:
+            while not is_whole(text):
+                size = await loop.sock_recv_into(connection, chunk)
+                if size == 0:
+                    raise self._error("the daemon closed the connection before the answer's end")
+                if len(text) + size > self._max_bytes:
+                    raise self._error(f"the answer has more than {self._max_bytes} bytes")
+                text += memoryview(chunk)[:size]
+                await asyncio.sleep(0)
+        finally:
+            chunk[:] = bytes(_CHUNK_BYTES)
 
     def _error(self, reason: str) -> WireGuardError:
         return WireGuardError(f"{self._path}: {reason}")
