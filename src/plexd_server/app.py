@@ -19,6 +19,7 @@ from plexd_server.errors import StartError
 from plexd_server.guard import Guard
 from plexd_server.http import Address, bind, serving
 from plexd_server.ingest import ingest_routes
+from plexd_server.limits import InFlight
 from plexd_server.problems import problem_handlers
 from plexd_server.query import query_routes
 from plexd_server.store import DuckDBStore, Store
@@ -92,7 +93,7 @@ async def _composed(options: ServeOptions, address: Address, token: str) -> Asyn
         store = await asyncio.to_thread(DuckDBStore, options.data_dir, memory=options.store_memory)
         try:
             app = build_app(store, registry, OperatorKey.of(token), port=address.port, clock=clock)
-            yield Guard(app, _allowed(options))
+            yield Guard(InFlight(app, clock), _allowed(options))
         finally:
             await store.aclose()
     finally:

@@ -6,11 +6,11 @@ its own name at 127.0.0.1 (DNS rebinding).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from litestar.enums import ScopeType
 
-from plexd_server.problems import Problem, encode_problem
+from plexd_server.problems import Problem, send_problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -38,6 +38,9 @@ _HEADERS: Final = (
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
 )
+_FOREIGN_HOST: Final = Problem(
+    421, "this host is not served here; the operator can allow it (--allowed-host)"
+)
 
 
 class Guard:
@@ -61,7 +64,7 @@ class Guard:
         if self._is_for_us(scope):
             await self._app(scope, receive, send_guarded)
         else:
-            await _refuse(send_guarded)
+            await send_problem(_FOREIGN_HOST, send_guarded)
 
     def _is_for_us(self, scope: Scope) -> bool:
         hosts = [value for name, value in scope["headers"] if name == b"host"]
@@ -74,15 +77,3 @@ def host_name(authority: str) -> str:
     if not colon or (not port.isdigit() and port):
         name = authority
     return name.lower()
-
-
-async def _refuse(send: Any) -> None:
-    body = encode_problem(
-        Problem(421, "this host is not served here; the operator can allow it (--allowed-host)")
-    )
-    headers = [
-        (b"content-type", b"application/problem+json"),
-        (b"content-length", str(len(body)).encode()),
-    ]
-    await send({"type": "http.response.start", "status": 421, "headers": headers})
-    await send({"type": "http.response.body", "body": body, "more_body": False})

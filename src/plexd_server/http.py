@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import resource
 import socket
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -18,6 +19,8 @@ from granian.constants import HTTPModes, Interfaces
 from granian.http import HTTP1Settings
 from granian.server.embed import Server
 
+from plexd.clock import Clock, SystemClock
+from plexd_server.connections import Answering, cut_silent
 from plexd_server.errors import StartError
 
 if TYPE_CHECKING:
@@ -28,11 +31,14 @@ if TYPE_CHECKING:
 __all__ = ["Address", "bind", "serving"]
 
 _LOG = logging.getLogger(__name__)
-_BACKLOG = 1024
+_BACKLOG = 4096  # the kernel's own default limit
 # Also how long a kept connection may be idle, since hyper counts from the last answer on: longer
-# than the usual report interval, or every report would need a new connection.
+# than the usual report interval, or every report would need a new connection. A connection that
+# never sent a request is cut much earlier (connections.py).
 _HEADER_TIMEOUT_MS = 90_000
-_IN_FLIGHT = 1024
+_CONNECTIONS = 16_384
+_OTHER_DESCRIPTORS = 256  # files, threads and whatever else is no connection
+_CLOCK = SystemClock()
 _IS_UNIX = False  # TCP, not a Unix socket
 
 
@@ -59,19 +65,23 @@ def bind(address: Address) -> socket.socket:
 
 @asynccontextmanager
 async def serving(
-    app: ASGIApp, listening: socket.socket, *, grace_seconds: float
+    app: ASGIApp, listening: socket.socket, *, grace_seconds: float, clock: Clock = _CLOCK
 ) -> AsyncIterator[None]:
     """Serve ``app`` while the body runs; on leaving, let requests in flight finish within bounds.
 
     New connections are refused from the moment of leaving. What has not finished after
     ``grace_seconds`` is cut off.
     """
-    server = _BoundServer(app, listening)
+    answering = Answering(app)
+    port = listening.getsockname()[1]
+    server = _BoundServer(answering, listening)
     async with asyncio.TaskGroup() as tasks:
         task = tasks.create_task(server.serve())
+        watch = tasks.create_task(cut_silent(port, answering.peers, clock))
         try:
             yield
         finally:
+            watch.cancel()
             server.stop()  # type: ignore[no-untyped-call]  # granian leaves it untyped
             await asyncio.wait({task}, timeout=grace_seconds)
             if not task.done():
@@ -91,7 +101,7 @@ class _BoundServer(Server):
             http=HTTPModes.http1,
             http1_settings=HTTP1Settings(header_read_timeout=_HEADER_TIMEOUT_MS),
             backlog=_BACKLOG,
-            backpressure=_IN_FLIGHT,
+            backpressure=_room_for_connections(),
             websockets=False,
             log_enabled=False,
         )
@@ -101,6 +111,18 @@ class _BoundServer(Server):
         descriptor = self._listening.detach()
         holder = SocketHolder(descriptor, _IS_UNIX, _BACKLOG)  # type: ignore[call-arg]  # stub lacks it
         self._shd = holder  # type: ignore[assignment]  # annotated as None only
+
+
+def _room_for_connections() -> int:
+    """How many connections granian may hold; raises the process's soft limit to the hard one.
+
+    Granian counts connections, idle ones too, so this is no bound on requests (`limits.InFlight`).
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if hard == resource.RLIM_INFINITY:
+        return _CONNECTIONS
+    return max(1, min(_CONNECTIONS, hard - _OTHER_DESCRIPTORS))
 
 
 def _ignore_late_end(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

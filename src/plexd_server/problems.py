@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from litestar import Request
-    from litestar.types import ExceptionHandlersMap
+    from litestar.types import ExceptionHandlersMap, Send
 
-__all__ = ["Problem", "encode_problem", "problem_handlers"]
+__all__ = ["Problem", "encode_problem", "problem_handlers", "send_problem"]
 
 _LOG = logging.getLogger(__name__)
 _MEDIA_TYPE = "application/problem+json"
@@ -62,6 +62,19 @@ def encode_problem(problem: Problem) -> bytes:
     if problem.field:
         members["field"] = problem.field
     return msgspec.json.encode(members)
+
+
+async def send_problem(problem: Problem, send: Send) -> None:
+    """Answer an ASGI request with a problem, where no route is reached."""
+    body = encode_problem(problem)
+    fields = {
+        "content-type": _MEDIA_TYPE,
+        "content-length": str(len(body)),
+        **problem.headers,
+    }
+    headers = [(name.lower().encode(), value.encode()) for name, value in fields.items()]
+    await send({"type": "http.response.start", "status": problem.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
 def problem_handlers() -> ExceptionHandlersMap:

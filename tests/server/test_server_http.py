@@ -1,13 +1,18 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
+from plexd.clock import SystemClock
 from plexd_server.http import Address, bind, serving
+from plexd_server.limits import InFlight
 
 if TYPE_CHECKING:
     import pytest
 
+WHOLE = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 HALF = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nhalf"
 
 
@@ -32,3 +37,87 @@ async def test_a_sender_that_never_ends_is_cut_off_after_the_grace(
         writer.close()
 
     assert [record.message for record in caplog.records] == ["requests cut off"]
+
+
+class Hurried(SystemClock):
+    """Seconds pass a hundred times as fast."""
+
+    def monotonic(self) -> float:
+        return 100 * super().monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        await super().sleep(seconds / 100)
+
+
+async def answer_when_the_body_is_there(scope: Any, receive: Any, send: Any) -> None:
+    del scope
+    while (await receive()).get("more_body"):
+        pass
+    await send({"type": "http.response.start", "status": 204, "headers": []})
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def test_a_connection_without_a_whole_first_request_is_cut_and_all_others_kept() -> None:
+    listening = bind(Address("127.0.0.1", 0))
+    port = listening.getsockname()[1]
+    async with (
+        asyncio.timeout(20),
+        serving(answer_when_the_body_is_there, listening, grace_seconds=0.2, clock=Hurried()),
+    ):
+        kept, slow, half, silent = [
+            await asyncio.open_connection("127.0.0.1", port) for _ in range(4)
+        ]
+        kept[1].write(WHOLE)
+        assert (await kept[0].readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 204")
+        slow[1].write(HALF)
+        half[1].write(HALF[:20])
+
+        assert await silent[0].read() == b""
+        assert await half[0].read() == b""
+        kept[1].write(WHOLE)
+        assert (await kept[0].readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 204")
+        slow[1].write(b"whole")
+        assert (await slow[0].readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 204")
+        for _, writer in (kept, slow, half, silent):
+            writer.close()
+
+
+async def test_idle_connections_alone_do_not_deny_service() -> None:
+    listening = bind(Address("127.0.0.1", 0))
+    address = listening.getsockname()
+    async with (
+        asyncio.timeout(30),
+        serving(answer_when_the_body_is_there, listening, grace_seconds=0.2),
+    ):
+        with ExitStack() as idle:
+            for _ in range(2000):
+                idle.enter_context(socket.create_connection(address))
+            reader, writer = await asyncio.open_connection(*address)
+            writer.write(WHOLE)
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 204")
+            writer.close()
+
+
+async def test_requests_over_the_bound_are_told_to_come_back() -> None:
+    entered, leave = asyncio.Event(), asyncio.Event()
+    statuses = list[int]()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        del scope, receive
+        entered.set()
+        await leave.wait()
+        await send({"type": "http.response.start", "status": 200})
+
+    async def note(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            statuses.append(message["status"])
+
+    bounded: Any = InFlight(app, SystemClock(), requests=1)
+    first = asyncio.create_task(bounded({}, None, note))
+    await entered.wait()
+    await bounded({}, None, note)
+    leave.set()
+    await first
+    await bounded({}, None, note)
+
+    assert statuses == [503, 200, 200]
