@@ -17,6 +17,7 @@ import plexd_server
 ROOT = Path(__file__).parent.parent
 PACKAGES = [
     "plexd.api",
+    "plexd.icmp",
     "plexd.metrics",
     "plexd.metrics.collectors",
     "plexd.metrics.reporters",
@@ -24,6 +25,7 @@ PACKAGES = [
     "plexd.nodeapi",
     "plexd.procfs",
     "plexd.spool",
+    "plexd.wireguard",
 ]
 MODULES = sorted(
     found.name

@@ -14,7 +14,7 @@ import msgspec
 
 from plexd import api, metrics
 from plexd.agent import app
-from plexd.agent.config import Settings, SystemSettings
+from plexd.agent.config import Settings, SystemSettings, WireGuardSettings
 from plexd.agent.identity import Identity
 from plexd.nodeapi import seal_secret
 from support.servers import Reply, ScriptedServer
@@ -35,9 +35,13 @@ FAST = metrics.Config(
 )
 
 
+# A node without a mesh: this machine's tunnels are other tests' business.
+ALONE = Settings(data_dir=None, wireguard=WireGuardSettings(interface=""))
+
+
 def settings_for(url: str, **changes: Any) -> Settings:
     config = api.Config(base_url=url, request_timeout=timedelta(seconds=5))
-    return Settings(data_dir=None, api=config, metrics=replace(FAST, **changes))
+    return replace(ALONE, api=config, metrics=replace(FAST, **changes))
 
 
 @asynccontextmanager
@@ -152,16 +156,39 @@ async def test_stopping_flushes_what_was_collected(caplog: pytest.LogCaptureFixt
 
 
 async def test_one_cycle_tells_points_failures_and_times() -> None:
-    report = await app.collect_once(Settings(data_dir=None))
+    report = await app.collect_once(ALONE)
     assert {point.group for point in report.points} == {"system", "agent"}
     assert report.failures == []
     assert report.elapsed["system"] >= 0.1
 
 
 async def test_a_source_that_fails_is_named_and_the_others_still_count() -> None:
-    settings = Settings(data_dir=None, system=SystemSettings(mount_point="/no/such/place"))
+    settings = replace(ALONE, system=SystemSettings(mount_point="/no/such/place"))
     report = await app.collect_once(settings)
     assert [point.group for point in report.points] == ["agent"]
     ((group, reason),) = report.failures
     assert group == "system"
     assert "/no/such/place" in reason
+
+
+async def test_peers_that_are_configured_are_pinged_and_their_tunnels_looked_for() -> None:
+    peers = (api.Peer("self", "A" * 43 + "=", "127.0.0.1"),)
+    settings = Settings(data_dir=None, peers=peers, wireguard=WireGuardSettings(interface="none0"))
+    report = await app.collect_once(settings)
+    assert report.addresses == {"self": "127.0.0.1"}
+    (latency,) = [point for point in report.points if point.group == "latency"]
+    assert isinstance(latency.data, api.LatencyResult)
+    assert latency.data.peer_id == "self"
+    assert [group for group, _ in report.failures] == ["tunnel"]
+    assert not await app.has_tunnels(settings)
+
+
+async def test_the_control_plane_is_asked_for_the_peers_of_a_mesh() -> None:
+    answer = Reply(body=b'{"peers":[]}')
+    async with ScriptedServer(answer) as plane:
+        settings = replace(settings_for(plane.url), wireguard=WireGuardSettings(interface="none0"))
+        async with running(settings):
+            await requests(plane, 2)
+    assert "GET /v1/nodes/node-1/state" in {
+        f"{asked.method} {asked.target}" for asked in plane.requests
+    }

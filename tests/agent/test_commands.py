@@ -39,7 +39,7 @@ POINT = MetricPoint(
 def collects(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     def script(points: list[MetricPoint], *failures: tuple[str, str]) -> None:
         async def collect_once(_: config.Settings) -> app.CollectReport:
-            return app.CollectReport(points, list(failures), {"latency": 0.02})
+            return app.CollectReport(points, list(failures), {"latency": 0.02}, {})
 
         monkeypatch.setattr(app, "collect_once", collect_once)
 
@@ -247,7 +247,7 @@ def test_run_in_a_data_directory_it_cannot_write_to_says_so(
 def test_run_needs_a_data_directory(monkeypatch: pytest.MonkeyPatch, capfd: Captured) -> None:
     monkeypatch.setenv("PLEXD_DATA_DIR", "")
     assert main(["run"]) == 2
-    complaint = "data_dir: is empty, but the node's identity is read from there"
+    complaint = "data_dir: is empty, so say where the node's identity is: plexd run --identity FILE"
     assert capfd.readouterr().err == f"plexd: PLEXD_DATA_DIR: {complaint}\n"
 
 

@@ -96,7 +96,7 @@ def test_running_needs_a_control_plane(config_file: Write) -> None:
 def test_running_needs_a_place_for_the_identity() -> None:
     with pytest.raises(SettingsError) as caught:
         check_for_run(load_settings(None, {**PLANE, "PLEXD_DATA_DIR": ""}))
-    complaint = "data_dir: is empty, but the node's identity is read from there"
+    complaint = "data_dir: is empty, so say where the node's identity is: plexd run --identity FILE"
     assert str(caught.value) == f"PLEXD_DATA_DIR: {complaint}"
 
 

@@ -3,10 +3,12 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 
-from plexd.agent.stopping import interrupt_on_sigterm, until_stopped
+from plexd.agent.stopping import until_stopped
 
 pytestmark = pytest.mark.usefixtures("_process_state")
 
@@ -53,7 +55,15 @@ def test_a_failure_of_the_work_is_passed_on() -> None:
         asyncio.run(until_stopped(work()))
 
 
-def test_sigterm_before_the_loop_runs_interrupts() -> None:
-    interrupt_on_sigterm()
-    with pytest.raises(KeyboardInterrupt):
-        os.kill(os.getpid(), signal.SIGTERM)
+def test_sigterm_while_a_run_is_still_being_loaded_is_a_clean_end() -> None:
+    script = (
+        "import os, signal, sys\n"
+        "class Stop:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'plexd.agent.commands': os.kill(os.getpid(), signal.SIGTERM)\n"
+        "sys.meta_path.insert(0, Stop())\n"
+        "from plexd.agent.cli import main\n"
+        "sys.exit(main(['run']))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")

@@ -52,7 +52,7 @@ def test_a_secret_never_shows(way: str) -> None:
 def test_a_secret_never_shows_in_what_is_made_of_it() -> None:
     endpoint = LocalEndpointConfig("https://x", SECRET)
     made = [
-        ",".join([SECRET]),
+        ",".join([str(1), SECRET]),
         "token " + SECRET,
         json.dumps([SECRET]),
         json.dumps(dataclasses.asdict(endpoint)),

@@ -1,8 +1,9 @@
 """The composition root: the one place that knows all parts and puts them together.
 
-    LinuxSystemReader ─► SystemCollector ─┐
-                      AgentStatsCollector ┴► Manager ─► [MultiReporter ─►] ControlPlane
-                                                                      └──► LocalReporter
+       LinuxSystemReader ─► SystemCollector ─┐
+    WireGuardStatsReader ─► TunnelCollector ─┤
+    PeerIndex, ICMPPinger ► LatencyCollector ┼► Manager ─► [MultiReporter ─►] ControlPlane
+                         AgentStatsCollector ┘                           └──► LocalReporter
 
 What is built here is also closed here, in reverse order.
 """
@@ -21,20 +22,24 @@ from urllib.parse import urlsplit
 from msgspec import Struct
 
 from plexd import metrics
+from plexd.agent.peerwatch import PeerWatch
 from plexd.api import ControlPlane
 from plexd.clock import SystemClock
+from plexd.icmp import ICMPPinger
 from plexd.metrics.collection import Collection
 from plexd.procfs import LinuxSystemReader
+from plexd.wireguard import PeerIndex, WireGuardError, WireGuardStatsReader
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine, Iterable
     from datetime import datetime
 
     from plexd.agent.config import Settings
     from plexd.agent.identity import Identity
-    from plexd.api import MetricPoint
+    from plexd.api import MetricPoint, Peer
     from plexd.clock import Clock
 
-__all__ = ["CollectReport", "collect_once", "run"]
+__all__ = ["CollectReport", "collect_once", "has_tunnels", "run"]
 
 _logger = logging.getLogger("plexd")
 
@@ -42,12 +47,24 @@ _logger = logging.getLogger("plexd")
 class CollectReport(Struct, frozen=True):
     """One cycle of every collector, nothing sent.
 
-    ``failures`` are ``(group, reason)``, ``elapsed`` the seconds each group took.
+    ``failures`` are ``(group, reason)``, ``elapsed`` the seconds each group took, ``addresses``
+    those of the peers that are known.
     """
 
     points: list[MetricPoint]
     failures: list[tuple[str, str]]
     elapsed: dict[str, float]
+    addresses: dict[str, str]
+
+
+class _Peers:
+    """The mesh's other nodes and the way to each: what tunnels and latencies are read with."""
+
+    def __init__(self, settings: Settings, known: Iterable[Peer]) -> None:
+        self.index = PeerIndex(settings.peers or known)
+        self.pinger = ICMPPinger(
+            lambda peer_id: str(self.index.address(peer_id)), timeout=settings.ping.timeout
+        )
 
 
 async def run(settings: Settings, identity: Identity) -> None:
@@ -59,7 +76,9 @@ async def run(settings: Settings, identity: Identity) -> None:
     async with AsyncExitStack() as stack:
         plane = await stack.enter_async_context(_control_plane(settings, identity))
         reporter = await _reporter(settings, identity, plane, stack)
-        collectors = _collectors(settings, start_time, plane)
+        peers = _Peers(settings, identity.peers)
+        await stack.enter_async_context(peers.pinger)
+        collectors = _collectors(settings, start_time, peers, plane)
         manager = metrics.Manager(
             settings.metrics,
             list(collectors.values()),
@@ -69,8 +88,16 @@ async def run(settings: Settings, identity: Identity) -> None:
         )
         _logger.info("agent started", extra=_about(settings, identity))
         if settings.metrics.enabled:
-            stack.push_async_callback(_ended, asyncio.create_task(_greet(settings)))
+            _in_background(stack, _greet(settings))
+            if settings.wireguard.interface and not settings.peers:
+                watch = PeerWatch(peers.index, plane, identity.node_id, _logger)
+                _in_background(stack, watch.run())
         await manager.run()
+
+
+def _in_background(stack: AsyncExitStack, work: Coroutine[object, object, None]) -> None:
+    """Let ``work`` go on until ``stack`` is left."""
+    stack.push_async_callback(_ended, asyncio.create_task(work))
 
 
 def _about(settings: Settings, identity: Identity) -> dict[str, object]:
@@ -108,15 +135,42 @@ async def _reporter(
 
 
 def _collectors(
-    settings: Settings, start_time: datetime, reconnects: metrics.ReconnectCounter | None = None
+    settings: Settings,
+    start_time: datetime,
+    peers: _Peers,
+    reconnects: metrics.ReconnectCounter | None = None,
 ) -> dict[str, metrics.Collector]:
-    """Every collector this machine has a source for, by its metric group."""
+    """Every collector that is configured, by its metric group."""
     logger = logging.getLogger("plexd.metrics")
     reader = LinuxSystemReader(settings.system.mount_point, settings.system.net_iface)
-    return {
+    collectors: dict[str, metrics.Collector] = {
         metrics.GROUP_SYSTEM: metrics.SystemCollector(reader, logger),
         metrics.GROUP_AGENT: metrics.AgentStatsCollector(start_time, reconnects, logger),
     }
+    if settings.wireguard.interface:
+        tunnels = _tunnel_reader(settings, peers)
+        latency = metrics.LatencyCollector(peers.pinger, peers.index, logger)
+        collectors[metrics.GROUP_LATENCY] = latency
+        collectors[metrics.GROUP_TUNNEL] = metrics.TunnelCollector(tunnels, logger)
+    return collectors
+
+
+def _tunnel_reader(settings: Settings, peers: _Peers) -> WireGuardStatsReader:
+    return WireGuardStatsReader(
+        settings.wireguard.interface,
+        peers.index,
+        loss=peers.pinger.loss,
+        stale_after=settings.wireguard.stale_after,
+    )
+
+
+async def has_tunnels(settings: Settings) -> bool:
+    """Whether the configured WireGuard interface is there and can be read."""
+    try:
+        await _tunnel_reader(settings, _Peers(settings, ())).read_tunnel_stats()
+    except WireGuardError:
+        return False
+    return True
 
 
 async def _greet(settings: Settings) -> None:
@@ -154,14 +208,24 @@ async def _ended(task: asyncio.Task[None]) -> None:
 
 
 async def collect_once(settings: Settings) -> CollectReport:
-    """One cycle of every collector, side by side, each cut at the collect interval."""
+    """One cycle of every collector, each cut at the collect interval.
+
+    Side by side, but for the tunnels, which come last: their loss is that of the pings.
+    """
     clock = SystemClock()
-    collectors = _collectors(settings, clock.now())
+    peers = _Peers(settings, ())
     deadline = settings.metrics.collect_interval.total_seconds()
-    outcomes = await asyncio.gather(
-        *(_collect(collector, clock, deadline) for collector in collectors.values())
-    )
-    report = CollectReport([], [], {})
+    async with peers.pinger:
+        collectors = _collectors(settings, clock.now(), peers)
+        tunnels = collectors.pop(metrics.GROUP_TUNNEL, None)
+        outcomes = await asyncio.gather(
+            *(_collect(collector, clock, deadline) for collector in collectors.values())
+        )
+        if tunnels is not None:
+            collectors[metrics.GROUP_TUNNEL] = tunnels
+            outcomes.append(await _collect(tunnels, clock, deadline))
+    addresses = {peer_id: str(peers.index.address(peer_id)) for peer_id in peers.index.peer_ids()}
+    report = CollectReport([], [], {}, addresses)
     for group, (points, error, seconds) in zip(collectors, outcomes, strict=True):
         report.points.extend(points)
         report.elapsed[group] = seconds

@@ -94,7 +94,7 @@ def _grammar() -> _Parser:
     parser.add_argument("--version", action="version", version=f"plexd {__version__}")
     parser.add_argument("--config", metavar="FILE", help="default: /etc/plexd/config.yaml")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    _add(commands, "run", "measure and report until stopped", _RUN)
+    _add_run(commands)
     _add_collect(commands)
     _add_config(commands)
     _add_demo(commands)
@@ -117,6 +117,13 @@ def _add(
         help="default: /etc/plexd/config.yaml",
     )
     return parser
+
+
+def _add_run(commands: _Commands[_Parser]) -> None:
+    parser = _add(commands, "run", "measure and report until stopped", _RUN)
+    parser.add_argument(
+        "--identity", metavar="FILE", help="default: identity.json in the data directory"
+    )
 
 
 def _add_collect(commands: _Commands[_Parser]) -> None:

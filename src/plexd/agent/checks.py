@@ -57,16 +57,19 @@ def check_together(settings: Settings) -> None:
         _refuse(settings, ("ping.timeout", "metrics.collect_interval"), reason)
 
 
-def check_for_run(settings: Settings) -> None:
-    """Raise `SettingsError` for what only a running agent needs."""
+def check_for_run(settings: Settings, *, has_identity: bool = False) -> None:
+    """Raise `SettingsError` for what only a running agent needs.
+
+    ``has_identity`` says that the identity does not come from the data directory.
+    """
     if not settings.api.base_url:
         reason = (
             "is not set; write the control plane's address into the configuration file or set "
             "PLEXD_API_BASE_URL"
         )
         _refuse(settings, ("api.base_url",), reason)
-    if settings.data_dir is None:
-        reason = "is empty, but the node's identity is read from there"
+    if settings.data_dir is None and not has_identity:
+        reason = "is empty, so say where the node's identity is: plexd run --identity FILE"
         _refuse(settings, ("data_dir",), reason)
 
 

@@ -7,6 +7,7 @@ is one line on standard error that begins with ``plexd:``.
 from __future__ import annotations
 
 import os
+import signal
 from typing import TYPE_CHECKING
 
 from plexd.agent.arguments import WRONG_USAGE, parse_arguments
@@ -47,6 +48,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _perform(options: argparse.Namespace) -> int:
     if options.command is None:  # the help was printed instead
         return WRONG_USAGE
+    if options.command != "run":
+        return _dispatch(options)
+    # Before everything that takes time: a service manager may change its mind at once, and being
+    # stopped is how a run ends.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        return _dispatch(options)
+    except KeyboardInterrupt:
+        return _OK
+
+
+def _dispatch(options: argparse.Namespace) -> int:
     from plexd.agent.commands import COMMANDS  # noqa: PLC0415 - `--version` needs none of it
 
     return COMMANDS[options.command](options)

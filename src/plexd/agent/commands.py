@@ -20,27 +20,31 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from plexd.agent.config import Settings
+    from plexd.agent.identity import Identity
 
 __all__ = ["COMMANDS"]
 
 
 def _run(options: argparse.Namespace) -> int:
-    from plexd.agent.identity import load_identity  # noqa: PLC0415 - needed by this command only
-    from plexd.agent.stopping import interrupt_on_sigterm, until_stopped  # noqa: PLC0415 - same
+    from plexd.agent.stopping import until_stopped  # noqa: PLC0415 - needed by this command only
 
-    interrupt_on_sigterm()
-    try:
-        settings = _settings(options)
-        check_for_run(settings)
-        setup_logging(settings.log.level, settings.log.format)
-        _log_warnings(settings)
-        identity = load_identity(_usable_data_dir(settings))
-        from plexd.agent import app  # noqa: PLC0415 - loads every part, after all that may fail
+    settings = _settings(options)
+    check_for_run(settings, has_identity=options.identity is not None)
+    setup_logging(settings.log.level, settings.log.format)
+    _log_warnings(settings)
+    identity = _identity(options, settings)
+    from plexd.agent import app  # noqa: PLC0415 - loads every part, after all that may fail
 
-        asyncio.run(until_stopped(app.run(settings, identity)))
-    except KeyboardInterrupt:
-        return 0
+    asyncio.run(until_stopped(app.run(settings, identity)))
     return 0
+
+
+def _identity(options: argparse.Namespace, settings: Settings) -> Identity:
+    from plexd.agent.identity import load_identity, read_identity  # noqa: PLC0415 - see above
+
+    if options.identity is not None:
+        return read_identity(Path(options.identity))
+    return load_identity(_usable_data_dir(settings))
 
 
 def _collect(options: argparse.Namespace) -> int:
@@ -59,7 +63,7 @@ def _collect(options: argparse.Namespace) -> int:
         for group, reason in failures:
             complain(f"{group}: {reason}")
     else:
-        put(collected_table(report.points, failures, report.elapsed))
+        put(collected_table(report.points, failures, report.elapsed, report.addresses))
     if not report.points:
         complain("nothing could be collected")
     return 0 if report.points else 1

@@ -11,6 +11,7 @@ import asyncio
 import re
 import socket
 from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,7 +22,7 @@ from msgspec import Struct
 
 from plexd import api, metrics
 from plexd.agent import app
-from plexd.agent.config import Settings
+from plexd.agent.config import Settings, WireGuardSettings
 from plexd.agent.demo_server import DemoServer, require_server
 from plexd.agent.errors import StartError
 from plexd.agent.identity import Identity, load_identity
@@ -83,7 +84,7 @@ class _Demo:
         await server.create_node(_node_id(), directory / "identity.json")
         identity = load_identity(directory)
         async with server.serving(listen):
-            settings = Settings(api=api.Config(base_url=server.address), metrics=_METRICS)
+            settings = await _settings(server.address)
             put(_banner(server, identity, self._for_seconds))
             await _report(settings, identity, server, self._for_seconds)
             if self._for_seconds is not None:
@@ -96,6 +97,14 @@ class _Demo:
         put(f"stored and read back: {_listed(stored)}\n")
         if self.missing:
             complain(f"collected, but never stored: {_listed(self.missing)}")
+
+
+async def _settings(address: str) -> Settings:
+    """Everything by default, without the tunnels where there are none to measure."""
+    settings = Settings(api=api.Config(base_url=address), metrics=_METRICS)
+    if await app.has_tunnels(settings):
+        return settings
+    return replace(settings, wireguard=WireGuardSettings(interface=""))
 
 
 async def _report(

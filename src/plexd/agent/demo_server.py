@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
+import functools
+import signal
 import socket
 import sys
 from contextlib import asynccontextmanager, suppress
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DemoServer", "require_server"]
 
+_PR_SET_PDEATHSIG = 1
 _START_SECONDS = 60.0
 _STOP_SECONDS = 15.0
 _USUAL = "127.0.0.1:8080"
@@ -58,6 +62,7 @@ class DemoServer:
             await _end(process)
 
     async def _start(self, *arguments: str) -> Process:
+        _libc()  # loaded here, since a child may not load anything between fork and exec
         # A session of its own: a Ctrl-C meant for the demo must not end the server before the
         # agent has flushed to it.
         return await asyncio.create_subprocess_exec(
@@ -66,6 +71,7 @@ class DemoServer:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             start_new_session=True,
+            preexec_fn=_end_with_parent,
         )
 
     async def _read_addresses(self, process: Process) -> None:
@@ -82,6 +88,16 @@ class DemoServer:
         """Return when the server has ended."""
         assert self._process is not None
         await self._process.wait()
+
+
+def _end_with_parent() -> None:
+    """In the child: ask for SIGTERM when the demo dies, even of SIGKILL (prctl(2))."""
+    _libc().prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+@functools.cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None)
 
 
 async def _announced(process: Process, prefix: str) -> str:

@@ -23,7 +23,7 @@ from plexd.api import Peer, Secret
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["FILE_NAME", "Identity", "load_identity", "save_identity"]
+__all__ = ["FILE_NAME", "Identity", "load_identity", "read_identity", "save_identity"]
 
 FILE_NAME = "identity.json"
 _MAX_BYTES = 64 * 2**20
@@ -56,7 +56,11 @@ class Identity(msgspec.Struct, frozen=True):
 
 def load_identity(data_dir: Path) -> Identity:
     """The identity kept in ``data_dir``. Raises `IdentityError` saying what to do."""
-    path = data_dir / FILE_NAME
+    return read_identity(data_dir / FILE_NAME)
+
+
+def read_identity(path: Path) -> Identity:
+    """The identity in the file ``path``. Raises `IdentityError` saying what to do."""
     try:
         identity = msgspec.json.decode(_read(path), type=Identity)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as err:

@@ -9,14 +9,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-__all__ = ["interrupt_on_sigterm", "until_stopped"]
+__all__ = ["until_stopped"]
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
-
-
-def interrupt_on_sigterm() -> None:
-    """Until an event loop runs, let SIGTERM do what Ctrl-C does: raise `KeyboardInterrupt`."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 async def until_stopped(work: Coroutine[object, object, None]) -> None:
