@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench lock screenshots clean
+.PHONY: help setup demo test check test-kernel bench lock screenshots clean
 
 help: ## show the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -34,6 +34,10 @@ check: setup ## the whole gate: style, types, layers, tests, coverage
 	$(BIN)/python -m pytest --cov --cov-report=
 	$(BIN)/coverage report --include='src/plexd/*' --fail-under=95
 	$(BIN)/coverage report --include='src/plexd_server/*' --fail-under=90
+
+test-kernel: setup ## the kernel's tunnels in a real kernel, booted in software (Debian)
+	PYTHONPATH=tests $(BIN)/python -m kernel.debian
+	PLEXD_TEST_KERNEL=required $(BIN)/python -m pytest -m kernel tests/kernel
 
 bench: setup ## the claims, measured side by side
 	$(BIN)/python -m benchmarks

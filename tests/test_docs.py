@@ -13,7 +13,6 @@ import msgspec
 import pytest
 
 from plexd import api
-from plexd.metrics.testing import ManualClock, system_point
 from plexd.nodeapi import seal_secret
 from support.servers import Reply, ScriptedServer
 
@@ -54,10 +53,7 @@ async def test_the_example_runs(path: Path, line: int, block: str, authority: Au
 
 
 async def _run(text: str, place: str) -> None:
-    names: dict[str, Any] = {
-        "node_secret_key": NSK,
-        "point": system_point(ManualClock().now()),
-    }
+    names: dict[str, Any] = {}
     code = compile(text, place, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
     async with asyncio.timeout(20):
         result = eval(code, names)  # noqa: S307, RUF100  # our own documentation
