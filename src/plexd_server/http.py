@@ -36,6 +36,7 @@ _BACKLOG = 4096  # the kernel's own default limit
 # than the usual report interval, or every report would need a new connection. A connection that
 # never sent a request is cut much earlier (connections.py).
 _HEADER_TIMEOUT_MS = 90_000
+_SEND_BUFFER_BYTES = 256 * 1024
 _CONNECTIONS = 16_384
 _OTHER_DESCRIPTORS = 256  # files, threads and whatever else is no connection
 _CLOCK = SystemClock()
@@ -59,6 +60,8 @@ def bind(address: Address) -> socket.socket:
         listening = socket.create_server(address, family=family, backlog=_BACKLOG)
     except OSError as err:
         raise StartError(f"cannot listen on {address}: {_reason(err)}") from err
+    # Connections inherit it. The kernel would take megabytes of an answer that nobody reads.
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
     listening.setblocking(False)  # noqa: FBT003 -- the socket module's own name for it
     return listening
 

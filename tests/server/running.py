@@ -6,10 +6,12 @@ import gzip
 import io
 import json
 import os
+import socket
 import subprocess
 import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -19,12 +21,20 @@ from plexd_server.registry import Registry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     import aiohttp
     from multidict import CIMultiDictProxy
 
-__all__ = ["Answer", "Client", "Running", "command", "create_node", "gzipped", "running"]
+__all__ = [
+    "Answer",
+    "Client",
+    "Running",
+    "command",
+    "connected",
+    "create_node",
+    "gzipped",
+    "running",
+]
 
 
 @dataclass(frozen=True)
@@ -51,6 +61,11 @@ class Running:
     @property
     def operator_token(self) -> str:
         return self.login.partition("token=")[2]
+
+    def peak_kib(self) -> int:
+        """The most memory it ever had."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(status.partition("VmHWM:")[2].split()[0])
 
     def stop(self) -> int:
         """End it the way a service manager does; the exit status."""
@@ -94,6 +109,12 @@ class Client:
             allow_redirects=False,
         ) as response:
             return Answer(response.status, response.headers, await response.read())
+
+
+def connected(url: str) -> socket.socket:
+    """A plain connection to a server."""
+    host, _, port = url.removeprefix("http://").rpartition(":")
+    return socket.create_connection((host, int(port)), timeout=10)
 
 
 def gzipped(body: bytes) -> bytes:

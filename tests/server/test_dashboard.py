@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import asyncio
 import re
 import sys
+from contextlib import ExitStack
 from html.parser import HTMLParser
 from http.cookies import SimpleCookie
 from pathlib import Path
@@ -13,10 +15,13 @@ import plexd_server.dashboard
 from plexd_server.dashboard.assets import PLOTLY_NAME
 from plexd_server.dashboard.pages import node_page
 from plexd_server.guard import host_name
+from server.running import Client, connected, running
 
 if TYPE_CHECKING:
+    import aiohttp
+
     from server.conftest import Shared
-    from server.running import Answer, Client
+    from server.running import Answer
 
 STATIC = Path(plexd_server.dashboard.__file__).parent / "static"
 SCRIPTS = sorted(path.name for path in STATIC.iterdir())
@@ -150,6 +155,27 @@ async def test_plotly_is_served_from_its_package_for_long_and_not_imported(nobod
     assert "immutable" in answer.headers["Cache-Control"]
     assert answer.headers["Content-Encoding"] == "gzip"
     assert "plotly" not in sys.modules
+
+
+async def test_answers_nobody_reads_cost_little_memory_and_free_their_place(
+    tmp_path: Path, session: aiohttp.ClientSession
+) -> None:
+    request = f"GET /static/{PLOTLY_NAME} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+    with running(tmp_path / "d") as server:
+        client = Client(session, server.url)
+        await client.get(f"/static/{PLOTLY_NAME}")
+        before = server.peak_kib()
+        with ExitStack() as unread:
+            for _ in range(150):
+                connection = unread.enter_context(connected(server.url))
+                connection.sendall(request)
+            while (await client.get(f"/static/{PLOTLY_NAME}")).status != 503:
+                pass
+            assert (await client.get("/healthz")).status == 200
+            assert server.peak_kib() - before < 128 * 1024
+        async with asyncio.timeout(10):
+            while (await client.get(f"/static/{PLOTLY_NAME}")).status != 200:
+                pass
 
 
 @pytest.mark.parametrize("name", ["none.js", "..%2f..%2fcli.py", "assets.py", "app.css%00"])

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from dataclasses import dataclass
 from functools import cached_property
 from importlib import metadata, resources, util
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from isal import isal_zlib
-from litestar import Response
 
 from plexd_server.errors import StartError
+from plexd_server.limits import RETRY_SOON
 from plexd_server.problems import Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from litestar.types import ASGIApp, Receive, Scope, Send
 
 __all__ = ["PLOTLY_NAME", "Assets"]
 
@@ -28,6 +31,8 @@ _MEDIA_TYPES: Final = {
 }
 _YEAR: Final = "public, max-age=31536000, immutable"
 _REVALIDATE: Final = "no-cache"
+_SENDING = 64
+_PIECE_BYTES = 16 * 1024
 _GZIP = 31  # zlib's number for a gzip header
 _LEVEL = 2
 
@@ -40,8 +45,39 @@ class _Asset(NamedTuple):
     plain_size: int
 
 
+@dataclass(slots=True)
+class _Slots:
+    free: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Sending:
+    """An ASGI app that sends pieces, each when the one before is on its way."""
+
+    status: int
+    fields: Mapping[str, str]
+    pieces: Iterable[bytes]
+    slots: _Slots
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        del scope, receive
+        headers = [(name.encode(), value.encode()) for name, value in self.fields.items()]
+        self.slots.free -= 1
+        try:
+            await send({"type": "http.response.start", "status": self.status, "headers": headers})
+            for piece in self.pieces:
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        finally:
+            self.slots.free += 1
+
+
 class Assets:
     """Reads and compresses a file when it is first asked for, and keeps it compressed.
+
+    Answers go out piece by piece from that one copy, unpacked on the way for whoever cannot, as
+    fast as they are read; ``_SENDING`` at once, 503 beyond. One that nobody reads thus holds a
+    piece, not a copy.
 
     Raises `StartError` on construction if the installed Plotly lacks its bundle.
     """
@@ -49,20 +85,24 @@ class Assets:
     def __init__(self) -> None:
         self._plotly = _plotly_bundle()
         self._kept: dict[str, _Asset] = {}
+        self._slots = _Slots(_SENDING)
 
-    async def answer(self, name: str, headers: Mapping[str, str]) -> Response[bytes]:
+    async def answer(self, name: str, headers: Mapping[str, str]) -> ASGIApp:
         """The file of this name; 304 for a browser that has it, 404 for anything else."""
         asset = self._kept.get(name)
         if asset is None:
             asset = self._kept[name] = await asyncio.to_thread(self._load, name)
-        fields = {"Cache-Control": asset.caching, "ETag": asset.etag, "Vary": "Accept-Encoding"}
+        fields = {"cache-control": asset.caching, "etag": asset.etag, "vary": "Accept-Encoding"}
         if headers.get("if-none-match") == asset.etag:
-            return Response(b"", status_code=304, headers=fields)
+            return _Sending(304, fields, (), self._slots)
+        if self._slots.free <= 0:
+            raise Problem(503, "too many files are being sent", headers=RETRY_SOON)
+        fields["content-type"] = f"{asset.media_type}; charset=utf-8"
         if "gzip" in headers.get("accept-encoding", ""):
-            fields["Content-Encoding"] = "gzip"
-            return Response(asset.packed, media_type=asset.media_type, headers=fields)
-        plain = await asyncio.to_thread(isal_zlib.decompress, asset.packed, _GZIP)
-        return Response(plain, media_type=asset.media_type, headers=fields)
+            fields |= {"content-encoding": "gzip", "content-length": str(len(asset.packed))}
+            return _Sending(200, fields, _packed_pieces(asset.packed), self._slots)
+        fields["content-length"] = str(asset.plain_size)
+        return _Sending(200, fields, _plain_pieces(asset.packed), self._slots)
 
     def _load(self, name: str) -> _Asset:
         media_type = _MEDIA_TYPES.get(Path(name).suffix)
@@ -79,6 +119,21 @@ class Assets:
     @cached_property
     def _names(self) -> frozenset[str]:
         return frozenset(entry.name for entry in _folder().iterdir()) | {PLOTLY_NAME}
+
+
+def _packed_pieces(packed: bytes) -> Iterator[bytes]:
+    for start in range(0, len(packed), _PIECE_BYTES):
+        yield packed[start : start + _PIECE_BYTES]
+
+
+def _plain_pieces(packed: bytes) -> Iterator[bytes]:
+    """Unpacked; the asset is ours, so it is whole."""
+    stream = isal_zlib.decompressobj(_GZIP)
+    for piece in _packed_pieces(packed):
+        rest = piece
+        while rest:
+            yield stream.decompress(rest, _PIECE_BYTES)
+            rest = stream.unconsumed_tail
 
 
 def _folder() -> resources.abc.Traversable:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from litestar import MediaType, Request, Response, get
 from litestar.datastructures import Cookie
+from litestar.types import ASGIApp  # noqa: TC002 -- Litestar reads the annotations
 
 from plexd_server.dashboard.assets import Assets
 from plexd_server.dashboard.pages import fleet_page, login_page, node_page, redirect_page
@@ -45,7 +46,7 @@ def dashboard_routes(gate: Gate) -> list[HTTPRouteHandler]:
         return _ask_to_log_in() if cookie is None else _let_in(request, gate.cookie_name, cookie)
 
     @get("/static/{name:str}")
-    async def static(name: FromPath[str], request: Request[Any, Any, Any]) -> Response[bytes]:
+    async def static(name: FromPath[str], request: Request[Any, Any, Any]) -> ASGIApp:
         return await assets.answer(name, request.headers)
 
     return [fleet, node, login, static]
