@@ -27,7 +27,10 @@ class RegistryError(ServerError):
 
 
 class StoreError(ServerError):
-    """The store could not do what was asked; nothing of it was written."""
+    """The store could not do what was asked; nothing of it was written.
+
+    The text is shown to clients: it names no path and no cause, which is chained and logged.
+    """
 
 
 class StoreBusy(StoreError):  # noqa: N818 -- a state, not a fault

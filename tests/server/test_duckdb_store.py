@@ -54,13 +54,15 @@ def test_a_memory_limit_that_is_none_is_named(tmp_path: Path) -> None:
 async def test_a_store_that_fails_says_so_to_writers_and_readers(tmp_path: Path) -> None:
     store = DuckDBStore(tmp_path)
     store._connection.execute("DROP TABLE points_system")
-    store._connection.execute("DROP TABLE meta")
 
     with pytest.raises(StoreError, match="could not be stored"):
         await store.write(Delivery("n1", EXAMPLE, NOW))
     with pytest.raises(StoreError, match="cannot be read"):
+        await store.latest("n1")
+    with pytest.raises(StoreError, match="last points could not be stored"):
         await store.check()
     await store.write(Delivery("n1", EXAMPLE[1:], NOW))
+    await store.check()
 
     await store.aclose()
 

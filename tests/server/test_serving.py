@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import resource
 import signal
 import socket
 import subprocess
@@ -13,8 +14,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from server.running import Client, create_node, running
-from support.points import EXAMPLE
+from plexd.api import MetricBatch
+from server.running import Client, connected, create_node, running
+from support.points import AGENT, EXAMPLE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,11 +24,6 @@ if TYPE_CHECKING:
     import aiohttp
 
 METRICS = "/v1/nodes/n1/metrics"
-
-
-def raw(url: str) -> socket.socket:
-    host, _, port = url.removeprefix("http://").rpartition(":")
-    return socket.create_connection((host, int(port)), timeout=10)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -80,7 +77,7 @@ async def test_a_request_in_flight_is_finished_when_it_stops(
         f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
         "Expect: 100-continue\r\n\r\n"
     )
-    with running(tmp_path / "d") as server, raw(server.url) as connection:
+    with running(tmp_path / "d") as server, connected(server.url) as connection:
         connection.sendall(head.encode())
         assert b"100 Continue" in connection.recv(1000)  # the server is reading the body
         server.process.terminate()
@@ -99,14 +96,18 @@ async def _refuses_new_connections(url: str) -> None:
     async with asyncio.timeout(10):
         while True:
             try:
-                raw(url).close()
+                connected(url).close()
             except ConnectionRefusedError:
                 return
             await asyncio.sleep(0.01)
 
 
 def test_idle_connections_do_not_hold_up_the_end(tmp_path: Path) -> None:
-    with running(tmp_path / "d") as server, raw(server.url) as idle, raw(server.url) as used:
+    with (
+        running(tmp_path / "d") as server,
+        connected(server.url) as idle,
+        connected(server.url) as used,
+    ):
         used.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert used.recv(1000).startswith(b"HTTP/1.1 200")
         assert server.stop() == 0
@@ -155,6 +156,32 @@ def test_logs_are_one_json_object_a_line_and_hold_no_token(tmp_path: Path) -> No
     )
 
 
+async def test_a_full_disk_is_told_to_the_operator_and_not_to_nodes(
+    tmp_path: Path, session: aiohttp.ClientSession
+) -> None:
+    token = create_node(tmp_path / "d")["auth_token"]
+    many = MetricBatch([AGENT] * 5000).to_json()
+    with running(tmp_path / "d") as server:
+        node, pid = Client(session, server.url, token), server.process.pid
+        unlimited = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (64 * 1024, unlimited[1]))
+        refusals = [await node.post(METRICS, many) for _ in range(3)]
+        health = await node.get("/healthz")
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, unlimited)
+        again = await node.post(METRICS, many)
+        async with asyncio.timeout(10):
+            while (await node.get("/healthz")).status != 200:
+                pass
+
+    assert {(answer.status, answer.headers["Retry-After"]) for answer in refusals} == {(503, "2")}
+    assert str(tmp_path).encode() not in refusals[0].body + health.body
+    assert (health.status, again.status) == (503, 200)
+    log = (tmp_path / "d.log").read_text()
+    assert log.count('msg="the store fails"') == 1
+    assert "points.duckdb.wal" in log
+    assert 'msg="the store works again"' in log
+
+
 def test_garbled_http_is_refused_and_the_server_lives_on(tmp_path: Path) -> None:
     corpus = [
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
@@ -165,7 +192,7 @@ def test_garbled_http_is_refused_and_the_server_lives_on(tmp_path: Path) -> None
     ]
     with running(tmp_path / "d") as server:
         for request in corpus:
-            with raw(server.url) as connection:
+            with connected(server.url) as connection:
                 answer = b""
                 # A server that has heard enough may close while we are still talking.
                 with suppress(OSError):
@@ -175,6 +202,6 @@ def test_garbled_http_is_refused_and_the_server_lives_on(tmp_path: Path) -> None
                     answer = connection.recv(1000)
                 status = answer.partition(b" ")[2][:3]
                 assert status in {b"400", b"405", b"421", b"431", b""}, request[:80]
-        with raw(server.url) as connection:
+        with connected(server.url) as connection:
             connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert connection.recv(1000).startswith(b"HTTP/1.1 200")

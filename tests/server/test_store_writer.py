@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from plexd.clock import SystemClock
 from plexd_server.errors import StoreBusy, StoreClosed, StoreError
 from plexd_server.store import Delivery
+from plexd_server.store.faults import FaultLog
 from plexd_server.store.writer import GroupWriter
 from support.points import NOW, SYSTEM
 
@@ -41,6 +43,10 @@ def disk() -> Iterator[ScriptedDisk]:
     made.open.set()
 
 
+def writing(disk: ScriptedDisk, max_points: int) -> GroupWriter:
+    return GroupWriter(disk.commit, max_points=max_points, faults=FaultLog("t", SystemClock()))
+
+
 def named(node_id: str, points: int = 1) -> Delivery:
     return Delivery(node_id, [SYSTEM] * points, NOW)
 
@@ -57,7 +63,7 @@ async def start(
 
 
 async def test_what_arrives_during_a_commit_shares_the_next_one(disk: ScriptedDisk) -> None:
-    writer = GroupWriter(disk.commit, max_points=100)
+    writer = writing(disk, 100)
     tasks = await start(writer, disk, "a", "b", "c", "d")
     disk.open.set()
 
@@ -68,7 +74,7 @@ async def test_what_arrives_during_a_commit_shares_the_next_one(disk: ScriptedDi
 
 
 async def test_a_bad_delivery_fails_alone(disk: ScriptedDisk) -> None:
-    writer = GroupWriter(disk.commit, max_points=100)
+    writer = writing(disk, 100)
     tasks = await start(writer, disk, "a", "b", "bad", "odd", "c")
     disk.open.set()
 
@@ -84,7 +90,7 @@ async def test_a_bad_delivery_fails_alone(disk: ScriptedDisk) -> None:
 async def test_a_full_queue_is_told_at_once_and_not_before_one_delivery_waits(
     disk: ScriptedDisk,
 ) -> None:
-    writer = GroupWriter(disk.commit, max_points=2)
+    writer = writing(disk, 2)
     large = asyncio.create_task(writer.write(named("large", 50)))
     await asyncio.to_thread(disk.entered.acquire)
     waiting = asyncio.create_task(writer.write(named("waiting", 2)))
@@ -99,7 +105,7 @@ async def test_a_full_queue_is_told_at_once_and_not_before_one_delivery_waits(
 
 
 async def test_giving_up_waiting_does_not_undo_a_write_or_hurt_others(disk: ScriptedDisk) -> None:
-    writer = GroupWriter(disk.commit, max_points=100)
+    writer = writing(disk, 100)
     first, second, third = await start(writer, disk, "a", "b", "c")
     second.cancel()
     disk.open.set()
@@ -111,7 +117,7 @@ async def test_giving_up_waiting_does_not_undo_a_write_or_hurt_others(disk: Scri
 
 
 async def test_closing_writes_what_waits_and_refuses_what_comes_after(disk: ScriptedDisk) -> None:
-    writer = GroupWriter(disk.commit, max_points=100)
+    writer = writing(disk, 100)
     tasks = await start(writer, disk, "a", "b")
     closing = asyncio.create_task(asyncio.to_thread(writer.close))
     disk.open.set()
@@ -121,3 +127,31 @@ async def test_closing_writes_what_waits_and_refuses_what_comes_after(disk: Scri
 
     with pytest.raises(StoreClosed):
         await writer.write(named("late"))
+
+
+class Watch(SystemClock):
+    """Shows the seconds it was set to."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+
+def test_a_failure_is_logged_at_once_then_once_a_minute_then_when_it_is_over(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    watch = Watch()
+    faults = FaultLog("writing", watch)
+    for seconds in (0, 1, 59, 60, 61):
+        watch.seconds = seconds
+        faults.failed(OSError("No space left on device"))
+    assert faults.failing
+    faults.worked()
+    faults.worked()
+
+    assert not faults.failing
+    told = [(vars(record)["failures"], record.message) for record in caplog.records]
+    assert told == [(1, "the store fails"), (4, "the store fails"), (5, "the store works again")]
+    assert "No space left" in vars(caplog.records[0])["error"]

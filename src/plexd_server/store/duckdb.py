@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 
 from plexd.api import GROUP_SYSTEM
+from plexd.clock import SystemClock
 from plexd_server.errors import StartError, StoreClosed, StoreError
 from plexd_server.store import schema
+from plexd_server.store.faults import FaultLog
 from plexd_server.store.port import NodeSummary, Receipt, Series, Store, StoredPoint
 from plexd_server.store.writer import GroupWriter
 
@@ -54,7 +56,12 @@ class DuckDBStore:
         self._writing = self._connection.cursor()
         self._appenders: dict[str, duckdb.Appender] = {}
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="store-reader")
-        self._writer = GroupWriter(self._commit, max_points=max_pending_points)
+        clock = SystemClock()
+        self._read_faults = FaultLog("reading", clock)
+        self._write_faults = FaultLog("writing", clock)
+        self._writer = GroupWriter(
+            self._commit, max_points=max_pending_points, faults=self._write_faults
+        )
         self._closing: asyncio.Task[None] | None = None
 
     async def write(self, delivery: Delivery) -> Receipt:
@@ -83,7 +90,9 @@ class DuckDBStore:
         return [_summary(*row) for row in rows]
 
     async def check(self) -> None:
-        """Return if a query gets through."""
+        """Return if a query gets through and the last commit did not fail."""
+        if self._write_faults.failing:
+            raise StoreError("the last points could not be stored; the server's log says why")
         await self._read(lambda c: c.execute("SELECT value FROM meta").fetchone())
 
     async def aclose(self) -> None:
@@ -110,7 +119,7 @@ class DuckDBStore:
             self._writing.commit()
         except duckdb.Error as err:
             self._forget()
-            raise StoreError(f"the points could not be stored: {_first_line(err)}") from err
+            raise StoreError("the points could not be stored; the server's log says why") from err
 
     def _append(self, group: str, rows: list[tuple[Any, ...]]) -> None:
         appender = self._appenders.get(group)
@@ -138,9 +147,12 @@ class DuckDBStore:
     def _ask(self, question: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
         try:
             with self._connection.cursor() as cursor:
-                return question(cursor)
+                answer = question(cursor)
         except duckdb.Error as err:
-            raise StoreError(f"the store cannot be read: {_first_line(err)}") from err
+            self._read_faults.failed(err)
+            raise StoreError("the store cannot be read; the server's log says why") from err
+        self._read_faults.worked()
+        return answer
 
 
 def _latest(cursor: duckdb.DuckDBPyConnection, node_id: str) -> Iterable[StoredPoint]:

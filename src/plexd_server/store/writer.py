@@ -16,6 +16,7 @@ from plexd_server.errors import StoreBusy, StoreClosed, StoreError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from plexd_server.store.faults import FaultLog
     from plexd_server.store.port import Delivery
 
 __all__ = ["GroupWriter"]
@@ -34,11 +35,15 @@ class GroupWriter:
     ``commit`` makes a group durable or raises `StoreError` having written none of it; a group
     that fails is tried again one by one, so that one bad delivery fails alone. At most
     ``max_points`` points wait (a single larger delivery is let in when nothing else does).
+    ``faults`` is told of every attempt.
     """
 
-    def __init__(self, commit: Callable[[Sequence[Delivery]], None], *, max_points: int) -> None:
+    def __init__(
+        self, commit: Callable[[Sequence[Delivery]], None], *, max_points: int, faults: FaultLog
+    ) -> None:
         self._commit = commit
         self._max_points = max_points
+        self._faults = faults
         self._waiting: deque[_Waiting] = deque()
         self._points = 0
         self._closed = False
@@ -92,9 +97,12 @@ class GroupWriter:
         try:
             self._commit([waiting.delivery for waiting in group])
         except StoreError as err:
+            self._faults.failed(err.__cause__ or err)
             return err
         except Exception as err:  # noqa: BLE001 -- the thread must outlive whatever a commit does
-            return StoreError(f"the store failed: {err}")
+            self._faults.failed(err)
+            return StoreError("the store failed; the server's log says why")
+        self._faults.worked()
         return None
 
 
