@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from litestar import Request
 
     from plexd.clock import Clock
+    from plexd_server.limits import Room
 
 __all__ = ["MAX_COMPRESSED_BYTES", "MAX_DECOMPRESSED_BYTES", "read_body"]
 
@@ -31,17 +32,19 @@ _STEP_BYTES = 64 * 1024
 _GZIP = 31  # zlib's number for "a gzip header, and check the CRC"
 
 
-async def read_body(request: Request[Any, Any, Any], *, clock: Clock) -> bytes:
+async def read_body(request: Request[Any, Any, Any], room: Room, *, clock: Clock) -> bytes:
     """The body, decompressed. Raises `Problem`: 400 broken, 408 too slow, 413 too large, 415.
 
-    What a too large body still holds is read and thrown away up to a bound: a client that is
-    mid-way in sending would otherwise see a reset connection in place of the answer.
+    It fills ``room`` as it grows, which may raise 503. What a refused body still holds is read and
+    thrown away up to a bound: a client that is mid-way in sending would otherwise see a reset
+    connection in place of the answer. Nothing is kept of one whose refusal is known beforehand.
     """
     check_type(request)
-    sink = _sink(request)
+    sink = _sink(request, room)
+    problem = room.refusal or sink.refuse_announced(request.headers.get("content-length", ""))
     try:
         async with clock.timeout(_READ_SECONDS):
-            return await _read(request.stream(), sink)
+            return await _read(request.stream(), sink, problem)
     except TimeoutError:
         raise Problem(408, f"the body took longer than {_READ_SECONDS:.0f} s") from None
     except HTTPException:
@@ -55,9 +58,8 @@ def check_type(request: Request[Any, Any, Any]) -> None:
         raise Problem(415, "the Content-Type must be application/json")
 
 
-async def _read(chunks: AsyncIterator[bytes], sink: _PlainSink) -> bytes:
+async def _read(chunks: AsyncIterator[bytes], sink: _PlainSink, problem: Problem | None) -> bytes:
     taken = 0
-    problem: Problem | None = None
     async for chunk in chunks:
         taken += len(chunk)
         if taken > _LINGER_BYTES:
@@ -75,17 +77,26 @@ async def _read(chunks: AsyncIterator[bytes], sink: _PlainSink) -> bytes:
 class _PlainSink:
     """Gathers a body that is not compressed."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, room: Room) -> None:
         self._limit = limit
+        self._room = room
         self._size = 0
         self._parts: list[bytes] = []
+
+    def refuse_announced(self, length: str) -> Problem | None:
+        """The refusal of a body whose ``Content-Length`` is too much already."""
+        return self._too_large() if _announces_more(length, self._limit) else None
 
     def take(self, chunk: bytes) -> None:
         self._size += len(chunk)
         if self._size > self._limit:
             self._parts.clear()
-            raise Problem(413, f"the body is larger than {self._limit} bytes")
+            raise self._too_large()
+        self._room.take(len(chunk))
         self._parts.append(chunk)
+
+    def _too_large(self) -> Problem:
+        return Problem(413, f"the body is larger than {self._limit} bytes")
 
     def finish(self) -> bytes:
         return b"".join(self._parts)
@@ -94,16 +105,20 @@ class _PlainSink:
 class _GzipSink(_PlainSink):
     """Gathers what one gzip member decompresses to; anything after it is refused."""
 
-    def __init__(self, compressed_limit: int, limit: int) -> None:
-        super().__init__(limit)
+    def __init__(self, compressed_limit: int, limit: int, room: Room) -> None:
+        super().__init__(limit, room)
         self._compressed_limit = compressed_limit
         self._compressed = 0
         self._stream = isal_zlib.decompressobj(_GZIP)
 
+    def refuse_announced(self, length: str) -> Problem | None:
+        too_large = _announces_more(length, self._compressed_limit)
+        return self._too_large_compressed() if too_large else None
+
     def take(self, chunk: bytes) -> None:
         self._compressed += len(chunk)
         if self._compressed > self._compressed_limit:
-            raise Problem(413, f"the compressed body is larger than {self._compressed_limit} bytes")
+            raise self._too_large_compressed()
         while chunk:
             super().take(self._step(chunk))
             chunk = self._stream.unconsumed_tail
@@ -116,19 +131,27 @@ class _GzipSink(_PlainSink):
         except IsalError:  # type: ignore[misc]  # the stub declares an instance, not a class
             raise Problem(400, "the body is not valid gzip") from None
 
+    def _too_large_compressed(self) -> Problem:
+        return Problem(413, f"the compressed body is larger than {self._compressed_limit} bytes")
+
     def finish(self) -> bytes:
         if not self._stream.eof:
             raise Problem(400, "the gzip data ended early")
         return super().finish()
 
 
-def _sink(request: Request[Any, Any, Any]) -> _PlainSink:
-    """The sink for the body's encoding, unless the announced length is too much already."""
+def _announces_more(length: str, limit: int) -> bool:
+    """Whether a ``Content-Length`` is a number over the limit."""
+    return length.isascii() and length.isdigit() and int(length[:20]) > limit
+
+
+def _sink(request: Request[Any, Any, Any], room: Room) -> _PlainSink:
+    """The sink for the body's encoding. Raises `Problem` 415 for one that is not taken."""
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
     if encoding == "gzip":
-        return _GzipSink(MAX_COMPRESSED_BYTES, MAX_DECOMPRESSED_BYTES)
+        return _GzipSink(MAX_COMPRESSED_BYTES, MAX_DECOMPRESSED_BYTES, room)
     if encoding == "identity":
-        return _PlainSink(MAX_DECOMPRESSED_BYTES)
+        return _PlainSink(MAX_DECOMPRESSED_BYTES, room)
     raise Problem(415, "the Content-Encoding must be gzip or identity", headers=_ACCEPT)
 
 

@@ -1,21 +1,26 @@
 """``POST /v1/nodes/{node_id}/metrics``: a report comes in, is checked, and is durable or refused.
 
 Refusals store nothing. The order is: who (401, 403), what form (415), the bytes (400, 408, 413),
-the contract (422 with the point and field), the size of the batch (413), the store (503).
+the contract (422 with the point and field), the size of the batch (413), the times (422), the
+store (503). A node with too many reports under way is told so (429) in place of reading the bytes.
 """
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from litestar import Request, post
 
 from plexd.api import DecodeError, MalformedError, MetricBatch, decode_batch
 from plexd_server.body import read_body
+from plexd_server.limits import Intake
 from plexd_server.problems import Problem
 from plexd_server.store import Delivery, Receipt
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from litestar.handlers import HTTPRouteHandler
     from litestar.params import FromPath
 
@@ -26,16 +31,22 @@ if TYPE_CHECKING:
 __all__ = ["MAX_POINTS", "ingest_routes"]
 
 MAX_POINTS: Final = 10_000
+_MAX_AHEAD: Final = timedelta(hours=24)
+_SHOWN = 200
 
 
 def ingest_routes(gate: Gate, store: Store, clock: Clock) -> list[HTTPRouteHandler]:
     """The routes that take points in."""
+    intake = Intake()
 
     @post("/v1/nodes/{node_id:str}/metrics", status_code=200, request_max_body_size=None)
     async def receive_metrics(node_id: FromPath[str], request: Request[Any, Any, Any]) -> Receipt:
         await gate.require_node(request, node_id)
-        batch = parse_report(await read_body(request, clock=clock))
-        return await store.write(Delivery(node_id, batch, clock.now()))
+        with intake.admit(node_id) as room:
+            batch = parse_report(await read_body(request, room, clock=clock))
+            received_at = clock.now()
+            refuse_future(batch, received_at)
+            return await store.write(Delivery(node_id, batch, received_at))
 
     return [receive_metrics]
 
@@ -46,7 +57,25 @@ def parse_report(body: bytes) -> MetricBatch:
         batch = decode_batch(body)
     except DecodeError as err:
         status = 400 if isinstance(err, MalformedError) else 422
-        raise Problem(status, str(err), index=err.index, field=err.field) from None
+        detail = _shortened(str(err))
+        raise Problem(status, detail, index=err.index, field=_shortened(err.field)) from None
     if len(batch) > MAX_POINTS:
         raise Problem(413, f"a report holds at most {MAX_POINTS} points, this one {len(batch)}")
     return batch
+
+
+def refuse_future(batch: MetricBatch, now: datetime) -> None:
+    """Refuse points from far ahead, which would stay the newest for as long. Raises `Problem` 422.
+
+    Any past is fine: a spool is delivered weeks later.
+    """
+    latest = now + _MAX_AHEAD
+    for index, point in enumerate(batch):
+        if point.timestamp > latest:
+            detail = f"point {index}: timestamp: more than 24 h ahead of the server's clock"
+            raise Problem(422, detail, index=index, field="timestamp")
+
+
+def _shortened(text: str) -> str:
+    """Names in a report are the sender's, of any length."""
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"

@@ -3,15 +3,20 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 
 from plexd.api import MetricBatch
 from plexd_server.body import MAX_COMPRESSED_BYTES, MAX_DECOMPRESSED_BYTES
 from plexd_server.ingest import MAX_POINTS
-from server.running import Answer, Client, gzipped
-from support.points import AGENT, EXAMPLE, EXAMPLE_JSON, SYSTEM
+from plexd_server.limits import Intake
+from plexd_server.problems import Problem
+from server.running import Answer, Client, connected, gzipped
+from support.points import AGENT, EXAMPLE, EXAMPLE_JSON, LATENCY, SYSTEM
 
 if TYPE_CHECKING:
     from server.conftest import Shared
@@ -158,6 +163,73 @@ async def test_a_point_that_breaks_the_contract_is_422_and_named(n1: Client) -> 
 
     assert (problem["index"], problem["field"]) == (1, "data.rx_bytes")
     assert "rx_bytes" in problem["detail"]
+
+
+@pytest.mark.parametrize(
+    ("ahead", "status"), [(timedelta(hours=23), 200), (timedelta(hours=25), 422)]
+)
+async def test_a_point_may_be_a_day_ahead_and_no_more(
+    shared: Shared, operator: Client, ahead: timedelta, status: int
+) -> None:
+    n3 = operator.with_token(shared.n3)
+    late = msgspec.structs.replace(LATENCY, timestamp=datetime.now(UTC) + ahead)
+    batch = MetricBatch([SYSTEM, late])
+
+    answer = await n3.post("/v1/nodes/n3/metrics", batch.to_json())
+
+    assert answer.status == status
+    if status == 422:
+        assert (answer.json["index"], answer.json["field"]) == (1, "timestamp")
+
+
+async def test_points_of_weeks_ago_are_taken(n1: Client) -> None:
+    old = msgspec.structs.replace(LATENCY, timestamp=datetime(2020, 1, 1, tzinfo=UTC))
+
+    assert (await n1.post(METRICS, MetricBatch([old]).to_json())).status == 200
+
+
+async def test_a_problem_repeats_little_of_a_long_name(n1: Client) -> None:
+    answer = await n1.post(METRICS, _changed(**{"x" * 100_000: 1}))
+
+    assert len(assert_problem(answer, 422)["detail"]) < 300
+    assert len(answer.body) < 1000
+
+
+async def test_a_node_with_too_many_reports_under_way_is_429_and_others_are_not(
+    shared: Shared, n1: Client, operator: Client
+) -> None:
+    head = (
+        f"POST /v1/nodes/n2/metrics HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n"
+        f"Authorization: Bearer {shared.n2}\r\nContent-Type: application/json\r\n"
+        "Expect: 100-continue\r\n\r\n"
+    )
+    n2 = operator.with_token(shared.n2)
+    with ExitStack() as stack:
+        for _ in range(4):
+            connection = stack.enter_context(connected(shared.server.url))
+            connection.sendall(head.encode())
+            assert b"100 Continue" in connection.recv(1000)  # the server is reading the body
+        refusal = await n2.post("/v1/nodes/n2/metrics", b"[]")
+        other = await n1.post(METRICS, b"[]")
+        connection.sendall(b"[]")
+        assert connection.recv(1000).startswith(b"HTTP/1.1 200")
+        again = await n2.post("/v1/nodes/n2/metrics", b"[]")
+
+    assert_problem(refusal, 429)
+    assert int(refusal.headers["Retry-After"]) >= 1
+    assert (other.status, again.status) == (200, 200)
+
+
+def test_bodies_share_one_budget_of_bytes() -> None:
+    intake = Intake(total_bytes=10)
+    with intake.admit("n1") as first:
+        first.take(6)
+        with intake.admit("n2") as second, pytest.raises(Problem) as refusal:
+            second.take(5)
+        assert refusal.value.status == 503
+        assert "Retry-After" in refusal.value.headers
+    with intake.admit("n2") as second:
+        second.take(10)
 
 
 @pytest.mark.parametrize(
