@@ -141,10 +141,22 @@ def test_config_check_of_a_wrong_file_is_one_line_and_status_2(
     assert capfd.readouterr() == ("", f"plexd: {path}:2: {complaint}\n")
 
 
-def test_config_check_needs_a_file(capfd: Captured) -> None:
+def test_config_check_works_without_a_file_as_run_does(
+    monkeypatch: pytest.MonkeyPatch, capfd: Captured
+) -> None:
+    monkeypatch.setenv("PLEXD_API_BASE_URL", "https://plane.example")
+    assert main(["config", "check"]) == 0
+    answer = f"no {config.DEFAULT_PATH}: environment and defaults are ok\n"
+    assert capfd.readouterr() == (answer, "")
+
+
+def test_config_check_without_a_file_still_refuses_a_wrong_variable(
+    monkeypatch: pytest.MonkeyPatch, capfd: Captured
+) -> None:
+    monkeypatch.setenv("PLEXD_METRICS_BATCH_SIZE", "many")
     assert main(["config", "check"]) == 2
-    complaint = "no such file; name another one with --config"
-    assert capfd.readouterr().err == f"plexd: {config.DEFAULT_PATH}: {complaint}\n"
+    complaint = 'PLEXD_METRICS_BATCH_SIZE: expected a whole number, found "many"'
+    assert capfd.readouterr() == ("", f"plexd: {complaint}\n")
 
 
 def test_config_show_works_without_a_file(capfd: Captured) -> None:
@@ -167,7 +179,7 @@ def test_a_default_file_that_cannot_be_read_is_not_passed_over(capfd: Captured) 
     assert capfd.readouterr().err == f"plexd: {config.DEFAULT_PATH}: {complaint}\n"
 
 
-@pytest.mark.parametrize("argv", [["collect"], ["config", "show"], ["run"]])
+@pytest.mark.parametrize("argv", [["collect"], ["config", "check"], ["config", "show"], ["run"]])
 def test_a_file_that_was_named_must_be_there(
     argv: list[str], tmp_path: Path, capfd: Captured
 ) -> None:

@@ -70,9 +70,12 @@ def _collect(options: argparse.Namespace) -> int:
 
 
 def _config_check(options: argparse.Namespace) -> int:
-    path = _chosen_path(options) or config.DEFAULT_PATH
+    path = _chosen_path(options)
     settings = config.load_settings(path, os.environ)
-    put(f"{printable(str(path))}: ok\n")
+    if path is None:
+        put(f"no {config.DEFAULT_PATH}: environment and defaults are ok\n")
+    else:
+        put(f"{printable(str(path))}: ok\n")
     for warning in warnings_about(settings, os.environ):
         complain(f"warning: {warning}")
     return 0
