@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -37,8 +38,8 @@ def plexd(*argv: str, **environ: str) -> subprocess.CompletedProcess[str]:
 
 def shell(script: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        ["bash", "-c", script],
-        env=ENVIRON | {"PLEXD": sys.executable + " -m plexd"},
+        ["bash", "-c", f'plexd() {{ {shlex.join(PLEXD)} "$@"; }}; {script}'],
+        env=ENVIRON,
         capture_output=True,
         text=True,
         timeout=50,
@@ -86,10 +87,10 @@ def test_collect_measures_this_machine() -> None:
 
 
 def test_a_reader_that_leaves_is_no_error() -> None:
-    done = shell('set -o pipefail; $PLEXD config show | head -1; echo "${PIPESTATUS[0]}"')
+    done = shell('set -o pipefail; plexd config show | head -1; echo "${PIPESTATUS[0]}"')
     assert done.stdout.splitlines()[1:] == ["0"]
     assert done.stderr == ""
-    done = shell('$PLEXD --help | true; echo "${PIPESTATUS[0]}"')
+    done = shell('plexd --help | true; echo "${PIPESTATUS[0]}"')
     assert (done.stdout, done.stderr) == ("0\n", "")
 
 
@@ -99,15 +100,15 @@ def test_an_output_that_cannot_be_written_is_one_line_and_status_1() -> None:
         (">&-", "Bad file descriptor"),
     ]:
         for command in ("config show", "--version"):
-            done = shell(f"$PLEXD {command} {where}")
+            done = shell(f"plexd {command} {where}")
             assert done.returncode == 1
             assert done.stderr == f"plexd: cannot write to standard output: {reason}\n"
 
 
 def test_a_closed_standard_error_changes_no_status() -> None:
-    assert shell("$PLEXD --config /none config show 2>&-").returncode == 2
-    assert shell("$PLEXD bogus 2>/dev/full").returncode == 2
-    assert shell("$PLEXD --version 2>&- <&-").stdout == f"plexd {__version__}\n"
+    assert shell("plexd --config /none config show 2>&-").returncode == 2
+    assert shell("plexd bogus 2>/dev/full").returncode == 2
+    assert shell("plexd --version 2>&- <&-").stdout == f"plexd {__version__}\n"
 
 
 @pytest.fixture
@@ -156,7 +157,8 @@ def test_an_agent_whose_log_cannot_be_written_goes_on(
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as plane:
         plane.settimeout(50)
-        command = " ".join([*node(PLEXD_API_BASE_URL=f"http://127.0.0.1:{_port(plane)}"), "run"])
+        url = f"http://127.0.0.1:{_port(plane)}"
+        command = shlex.join([*node(PLEXD_API_BASE_URL=url), "run"])
         with subprocess.Popen(["bash", "-c", f"exec {command} 2>{where}"], env=ENVIRON) as agent:
             connection, _ = plane.accept()  # it lives: it knocks at its control plane
             connection.close()
