@@ -106,7 +106,9 @@ class MountPoint:
         # The deadline's TimeoutError is an OSError, and so is the ETIMEDOUT of a soft NFS mount:
         # only whether the call has come back tells them apart.
         if call.answer.done():
-            return ProcfsError(self._path, f"statvfs: {getattr(err, 'strerror', None) or err}")
+            # Python 3.13 names the call in some of its own errors, 3.11 and 3.12 do not.
+            reason = getattr(err, "strerror", None) or str(err).removeprefix("statvfs: ")
+            return ProcfsError(self._path, f"statvfs: {reason}")
         call.overdue = True
         return self._hanging(call)
 
