@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import stat
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -23,6 +24,7 @@ from plexd_server.limits import InFlight
 from plexd_server.problems import problem_handlers
 from plexd_server.query import query_routes
 from plexd_server.store import DuckDBStore, Store
+from plexd_server.terminal import put
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -37,6 +39,7 @@ __all__ = ["ServeOptions", "build_app", "serve"]
 _LOG = logging.getLogger(__name__)
 _WILDCARDS = ("0.0.0.0", "::", "")  # noqa: S104 -- compared with, never bound to from here
 _MIN_OPERATOR_TOKEN = 16
+_OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +63,9 @@ async def serve(options: ServeOptions) -> None:
         async with _composed(options, address, token) as app:
             if stop.is_set():
                 return
+            # Connections wait in the kernel until granian takes them.
+            _announce(address, None if options.operator_token_file else token)
             async with serving(app, listening, grace_seconds=options.grace_seconds):
-                _announce(address, token)
                 await stop.wait()
                 _LOG.info("stopping")
     _LOG.info("stopped")
@@ -118,11 +122,11 @@ def _stop_event() -> asyncio.Event:
     return stop
 
 
-def _announce(address: Address, token: str) -> None:
-    """The two lines that people and programs wait for."""
+def _announce(address: Address, token: str | None) -> None:
+    """The two lines that people and programs wait for. A token from a file is not repeated."""
     shown = Address("127.0.0.1", address.port) if address.host in _WILDCARDS else address
-    print(f"listening on http://{address}")  # noqa: T201 -- the program's output
-    print(f"dashboard http://{shown}/login?token={token}", flush=True)  # noqa: T201 -- the same
+    link = f"http://{shown}/login" + (f"?token={token}" if token else "")
+    put(f"listening on http://{address}\ndashboard {link}\n")
     _LOG.info("started", extra={"listen": str(address)})
 
 
@@ -130,10 +134,13 @@ def _operator_token(path: Path | None) -> str:
     if path is None:
         return new_operator_token()
     try:
+        mode = stat.S_IMODE(path.stat().st_mode)
         token = path.read_text("ascii").strip()
     except (OSError, UnicodeDecodeError) as err:
         reason = getattr(err, "strerror", None) or "it holds more than ASCII"
         raise StartError(f"cannot read the operator token from {path}: {reason}") from err
+    if mode & _OTHERS:
+        raise StartError(f"others can read the operator token in {path}; run: chmod 600 {path}")
     if len(token) < _MIN_OPERATOR_TOKEN or not token.replace("-", "").replace("_", "").isalnum():
         raise StartError(
             f"the operator token in {path} must be at least {_MIN_OPERATOR_TOKEN} letters, "

@@ -41,7 +41,7 @@ async def read_body(request: Request[Any, Any, Any], room: Room, *, clock: Clock
     """
     check_type(request)
     sink = _sink(request, room)
-    problem = room.refusal or sink.refuse_announced(request.headers.get("content-length", ""))
+    problem = room.refusal or _refuse_announced(sink, request.headers.get("content-length", ""))
     try:
         async with clock.timeout(_READ_SECONDS):
             return await _read(request.stream(), sink, problem)
@@ -83,16 +83,18 @@ class _PlainSink:
         self._size = 0
         self._parts: list[bytes] = []
 
-    def refuse_announced(self, length: str) -> Problem | None:
-        """The refusal of a body whose ``Content-Length`` is too much already."""
-        return self._too_large() if _announces_more(length, self._limit) else None
+    def announce(self, size: int) -> None:
+        """Make room for a body of this ``Content-Length``. Raises `Problem` if it is too much."""
+        if size > self._limit:
+            raise self._too_large()
+        self._room.reserve(size)
 
     def take(self, chunk: bytes) -> None:
         self._size += len(chunk)
         if self._size > self._limit:
             self._parts.clear()
             raise self._too_large()
-        self._room.take(len(chunk))
+        self._room.fill(len(chunk))
         self._parts.append(chunk)
 
     def _too_large(self) -> Problem:
@@ -111,9 +113,10 @@ class _GzipSink(_PlainSink):
         self._compressed = 0
         self._stream = isal_zlib.decompressobj(_GZIP)
 
-    def refuse_announced(self, length: str) -> Problem | None:
-        too_large = _announces_more(length, self._compressed_limit)
-        return self._too_large_compressed() if too_large else None
+    def announce(self, size: int) -> None:
+        if size > self._compressed_limit:
+            raise self._too_large_compressed()
+        self._room.reserve(size)
 
     def take(self, chunk: bytes) -> None:
         self._compressed += len(chunk)
@@ -140,9 +143,13 @@ class _GzipSink(_PlainSink):
         return super().finish()
 
 
-def _announces_more(length: str, limit: int) -> bool:
-    """Whether a ``Content-Length`` is a number over the limit."""
-    return length.isascii() and length.isdigit() and int(length[:20]) > limit
+def _refuse_announced(sink: _PlainSink, length: str) -> Problem | None:
+    """The refusal of a body whose ``Content-Length``, if there is one, is too much already."""
+    try:
+        sink.announce(int(length[:20]) if length.isascii() and length.isdigit() else 0)
+    except Problem as refusal:
+        return refusal
+    return None
 
 
 def _sink(request: Request[Any, Any, Any], room: Room) -> _PlainSink:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from plexd_server.terminal import guard_descriptors, put
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from plexd.api import Registration
     from plexd_server.http import Address
@@ -23,6 +26,7 @@ _MAX_PORT = 65_535
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; the exit status is 0, 1 if it could not be done, 2 if it was asked wrongly."""
+    guard_descriptors()
     arguments = _parser().parse_args(argv)
     if arguments.command == "serve":
         return _serve(arguments)
@@ -86,7 +90,7 @@ class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         from plexd import __version__  # noqa: PLC0415 -- only what a command needs
 
-        _say(f"plexd-server {__version__}")
+        put(f"plexd-server {__version__}\n")
         parser.exit()
 
 
@@ -125,11 +129,15 @@ def _node(arguments: argparse.Namespace) -> int:
     from plexd_server.errors import ServerError  # noqa: PLC0415 -- the same
 
     try:
+        if arguments.node_command == "create":
+            arguments.mesh_ip = _mesh_ip(arguments.mesh_ip)
         registry = open_registry(arguments.data_dir, SystemClock())
         if arguments.node_command == "create":
             _create(registry, arguments)
         else:
             _list(registry)
+    except ValueError as err:
+        return _fail(str(err), status=2)
     except ServerError as err:
         return _fail(str(err))
     except OSError as err:
@@ -141,29 +149,52 @@ def _create(registry: Registry, arguments: argparse.Namespace) -> None:
     """Register a node. The file comes first: a node whose secrets went nowhere is of no use."""
     if arguments.output is None:
         node = registry.create_node(arguments.node_id, mesh_ip=arguments.mesh_ip)
-        _say(_identity(node))
+        with _undone_on_failure(registry, node):
+            put(_identity(node))
         return
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
     with open(os.open(arguments.output, flags, 0o600), "w") as out:  # noqa: PTH123 -- 0600 from birth
         try:
             node = registry.create_node(arguments.node_id, mesh_ip=arguments.mesh_ip)
+            with _undone_on_failure(registry, node):
+                print(_identity(node), end="", file=out, flush=True)
+                os.fsync(out.fileno())
         except BaseException:
             arguments.output.unlink()
             raise
-        print(_identity(node), file=out)
+
+
+@contextmanager
+def _undone_on_failure(registry: Registry, node: Registration) -> Iterator[None]:
+    """Forget the node if its identity could not be handed out."""
+    try:
+        yield
+    except BaseException:
+        registry.remove_node(node.node_id)
+        raise
 
 
 def _list(registry: Registry) -> None:
     for node in registry.nodes():
         created = node.created_at.isoformat(timespec="seconds").replace("+00:00", "Z")
-        _say(f"{node.node_id}\t{node.mesh_ip or '-'}\t{created}")
+        put(f"{node.node_id}\t{node.mesh_ip or '-'}\t{created}\n")
 
 
 def _identity(registration: Registration) -> str:
     """The agent's identity file: the members of a registration."""
     import msgspec  # noqa: PLC0415 -- only what a command needs
 
-    return msgspec.json.encode(registration).decode()
+    return f"{msgspec.json.encode(registration).decode()}\n"
+
+
+def _mesh_ip(text: str) -> str:
+    """An address in its usual form; empty for none."""
+    import ipaddress  # noqa: PLC0415 -- only what a command needs
+
+    try:
+        return str(ipaddress.ip_address(text)) if text else ""
+    except ValueError:
+        raise ValueError(f"--mesh-ip {text!r} is no IP address, such as 10.42.0.7") from None
 
 
 def _address(text: str) -> Address:
@@ -176,10 +207,7 @@ def _address(text: str) -> Address:
     return Address(host.removeprefix("[").removesuffix("]") or "0.0.0.0", int(port))  # noqa: S104 -- asked for
 
 
-def _say(line: str) -> None:
-    print(line)  # noqa: T201 -- the program's output
-
-
 def _fail(reason: str, *, status: int = 1) -> int:
-    print(f"plexd-server: {reason}", file=sys.stderr)  # noqa: T201 -- the program's output
+    with suppress(OSError):
+        print(f"plexd-server: {reason}", file=sys.stderr, flush=True)  # noqa: T201 -- the program's output
     return status

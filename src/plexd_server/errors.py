@@ -3,6 +3,7 @@
 Exception
 └── ServerError
     ├── StartError         the operator: it cannot start, and the message says what to do
+    ├── OutputError        the operator: what was asked for cannot be printed
     ├── RegistryError      the operator: a node that exists already, or an id that is not allowed
     └── StoreError         nobody yet: the answer is 503, and the sender tries again
         ├── StoreBusy      more is waiting to be written than the store takes on
@@ -11,7 +12,15 @@ Exception
 
 from __future__ import annotations
 
-__all__ = ["RegistryError", "ServerError", "StartError", "StoreBusy", "StoreClosed", "StoreError"]
+__all__ = [
+    "OutputError",
+    "RegistryError",
+    "ServerError",
+    "StartError",
+    "StoreBusy",
+    "StoreClosed",
+    "StoreError",
+]
 
 
 class ServerError(Exception):
@@ -20,6 +29,10 @@ class ServerError(Exception):
 
 class StartError(ServerError):
     """The server cannot start. The text names the cause and the way out."""
+
+
+class OutputError(ServerError):
+    """Standard output cannot be written."""
 
 
 class RegistryError(ServerError):

@@ -90,13 +90,20 @@ class Room:
 
     def __init__(self, intake: Intake, refusal: Problem | None) -> None:
         self._intake = intake
+        self._filled = 0
         self.refusal = refusal
         self.taken = 0
 
-    def take(self, size: int) -> None:
+    def reserve(self, size: int) -> None:
+        """Make sure of so much, or bodies that grow side by side would all be refused half-way."""
+        if size > self.taken:
+            self._intake.take(size - self.taken)
+            self.taken = size
+
+    def fill(self, size: int) -> None:
         """Fill so much more. Raises `Problem`: 503 when the bytes of all are used up."""
-        self._intake.take(size)
-        self.taken += size
+        self._filled += size
+        self.reserve(self._filled)
 
 
 _TOO_MANY: Final = Problem(429, "too many reports of this node at once", headers=RETRY_SOON)

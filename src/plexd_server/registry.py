@@ -93,6 +93,11 @@ class Registry:
             node_id=node_id, mesh_ip=mesh_ip, node_secret_key=key, auth_token=token, peers=[]
         )
 
+    def remove_node(self, node_id: str) -> None:
+        """Forget a node, if there is one. Its points stay."""
+        with self._engine.begin() as connection:
+            connection.execute(_NODES.delete().where(_NODES.c.node_id == node_id))
+
     def node_of_token(self, token_hash: bytes) -> str | None:
         """The node whose token has this hash."""
         query = sa.select(_NODES.c.node_id).where(_NODES.c.token_hash == token_hash)

@@ -223,13 +223,14 @@ async def test_a_node_with_too_many_reports_under_way_is_429_and_others_are_not(
 def test_bodies_share_one_budget_of_bytes() -> None:
     intake = Intake(total_bytes=10)
     with intake.admit("n1") as first:
-        first.take(6)
+        first.reserve(6)
+        first.fill(6)  # in what was reserved
         with intake.admit("n2") as second, pytest.raises(Problem) as refusal:
-            second.take(5)
+            second.fill(5)
         assert refusal.value.status == 503
         assert "Retry-After" in refusal.value.headers
     with intake.admit("n2") as second:
-        second.take(10)
+        second.fill(10)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import json
 import stat
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -12,15 +12,12 @@ import plexd
 from plexd.api import Registration
 from plexd.clock import SystemClock
 from plexd_server.app import _operator_token
-from plexd_server.cli import _address
+from plexd_server.cli import _address, main
 from plexd_server.data_dir import open_registry
 from plexd_server.errors import StartError
 from plexd_server.http import Address, bind
 from server.running import command, create_node, running
 from support.privileges import bound_by_file_modes
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def refused(*arguments: object, status: int = 1) -> str:
@@ -174,6 +171,7 @@ def test_a_damaged_file_is_told_with_the_way_out(tmp_path: Path) -> None:
 def test_a_weak_operator_token_is_refused_without_showing_it(tmp_path: Path, content: str) -> None:
     file = tmp_path / "token"
     file.write_text(content)
+    file.chmod(0o600)
 
     with pytest.raises(StartError, match="operator token") as refusal:
         _operator_token(file)
@@ -184,3 +182,54 @@ def test_a_weak_operator_token_is_refused_without_showing_it(tmp_path: Path, con
 def test_an_operator_token_file_that_is_missing_is_told(tmp_path: Path) -> None:
     with pytest.raises(StartError, match="No such file"):
         _operator_token(tmp_path / "none")
+
+
+def test_an_operator_token_file_that_others_may_read_is_refused_with_the_way_out(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "token"
+    file.write_text("x" * 32)
+    file.chmod(0o640)
+
+    with pytest.raises(StartError, match=f"run: chmod 600 {file}"):
+        _operator_token(file)
+
+
+def test_a_node_whose_identity_cannot_be_printed_is_not_registered(tmp_path: Path) -> None:
+    done = into_full("node", "create", "n1", "--data-dir", tmp_path)
+
+    assert done.returncode == 1
+    assert done.stderr == (
+        "plexd-server: cannot write to standard output: No space left on device\n"
+    )
+    assert command("node", "list", "--data-dir", tmp_path).stdout == ""
+
+
+def test_a_server_that_cannot_say_where_it_listens_ends_with_a_sentence(tmp_path: Path) -> None:
+    done = into_full("serve", "--listen", "127.0.0.1:0", "--data-dir", tmp_path)
+
+    assert done.returncode == 1
+    assert done.stderr == (
+        "plexd-server: cannot write to standard output: No space left on device\n"
+    )
+
+
+def into_full(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run a command whose standard output is a full disk."""
+    line = [sys.executable, "-W", "error", "-m", "plexd_server", *map(str, arguments)]
+    with Path("/dev/full").open("w") as full:
+        return subprocess.run(
+            line, stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=30
+        )
+
+
+@pytest.mark.parametrize("text", ["garbage", "10.0.0.1/24", "300.1.1.1", "::1::"])
+def test_a_mesh_address_that_is_none_is_status_two_and_makes_no_node(
+    tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["node", "create", "n1", "--mesh-ip", text, "--data-dir", str(tmp_path)]) == 2
+
+    assert capsys.readouterr().err == (
+        f"plexd-server: --mesh-ip {text!r} is no IP address, such as 10.42.0.7\n"
+    )
+    assert not list(tmp_path.iterdir())

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     import aiohttp
 
+CLOSED = "import os; os.closerange(0, 3); from plexd_server.cli import main; os._exit(main())"
 METRICS = "/v1/nodes/n1/metrics"
 
 
@@ -124,16 +125,17 @@ async def test_a_node_made_while_it_runs_may_report_at_once(
     assert answer.status == 200
 
 
-async def test_an_operator_token_of_ones_own_outlives_a_restart(
+async def test_an_operator_token_of_ones_own_opens_and_is_not_shown(
     tmp_path: Path, session: aiohttp.ClientSession
 ) -> None:
     file = tmp_path / "token"
-    file.write_text("0123456789abcdef0123456789abcdef\n")
-    for _ in range(2):
-        with running(tmp_path / "d", "--operator-token-file", file) as server:
-            operator = Client(session, server.url, server.operator_token)
-            assert (await operator.get("/v1/nodes")).json["nodes"] == []
-            assert server.operator_token == file.read_text().strip()
+    token = "0123456789abcdef0123456789abcdef"
+    file.write_text(f"{token}\n")
+    file.chmod(0o600)
+    with running(tmp_path / "d", "--operator-token-file", file) as server:
+        operator = Client(session, server.url, token)
+        assert (await operator.get("/v1/nodes")).json["nodes"] == []
+        assert server.login == f"{server.url}/login"  # a token from a file is not repeated
 
 
 async def test_an_allowed_host_is_answered(tmp_path: Path, session: aiohttp.ClientSession) -> None:
@@ -180,6 +182,16 @@ async def test_a_full_disk_is_told_to_the_operator_and_not_to_nodes(
     assert log.count('msg="the store fails"') == 1
     assert "points.duckdb.wal" in log
     assert 'msg="the store works again"' in log
+
+
+def test_standard_descriptors_that_are_closed_are_not_taken_for_others(tmp_path: Path) -> None:
+    line = [sys.executable, "-c", CLOSED, "serve", "--listen", "127.0.0.1:0"]
+    line += ["--data-dir", str(tmp_path)]
+
+    done = subprocess.run(line, check=False, timeout=20)
+
+    assert done.returncode == 1  # it cannot say where it listens
+    assert not any(b"plexd-server:" in file.read_bytes() for file in tmp_path.iterdir())
 
 
 def test_garbled_http_is_refused_and_the_server_lives_on(tmp_path: Path) -> None:
