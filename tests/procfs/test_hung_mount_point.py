@@ -147,7 +147,7 @@ async def test_a_missing_mount_point_is_named() -> None:
 
 
 async def test_a_mount_point_no_path_can_have_is_named() -> None:
-    with pytest.raises(ProcfsError, match="^/a\0b: statvfs: embedded null"):
+    with pytest.raises(ProcfsError, match=r"^/a\x00b: statvfs: embedded null"):
         await LinuxSystemReader("/a\0b").read_stats()
 
 
