@@ -137,7 +137,7 @@ def test_config_check_of_a_wrong_file_is_one_line_and_status_2(
 ) -> None:
     path = config_file("metrics:\n  batch_size: 0\n")
     assert main(["config", "check", "--config", str(path)]) == 2
-    complaint = "metrics.batch_size: metrics: config: BatchSize must be > 0"
+    complaint = "metrics.batch_size: must be > 0"
     assert capfd.readouterr() == ("", f"plexd: {path}:2: {complaint}\n")
 
 

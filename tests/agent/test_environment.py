@@ -59,7 +59,7 @@ def test_a_wrong_file_stays_wrong_where_the_environment_covers_it(
         (
             "PLEXD_METRICS_COLLECT_INTERVAL",
             "1s",
-            "metrics.collect_interval: metrics: config: CollectInterval must be at least 5s",
+            "metrics.collect_interval: must be at least 5s",
         ),
     ],
 )

@@ -206,28 +206,28 @@ def test_a_bad_file_is_one_sentence_with_line_and_key(
 
 
 PIPELINE_COMPLAINTS = [
-    ("collect_interval: 4s", 2, "collect_interval", "CollectInterval must be at least 5s"),
-    ("report_interval: 9s", 2, "report_interval", "ReportInterval must be at least 10s"),
-    ("collect_interval: 2m", 2, "report_interval", "ReportInterval must be >= CollectInterval"),
-    ("batch_size: 0", 2, "batch_size", "BatchSize must be > 0"),
-    ("batch_size: -1", 2, "batch_size", "BatchSize must be > 0"),
+    ("collect_interval: 4s", 2, "collect_interval", "must be at least 5s"),
+    ("report_interval: 9s", 2, "report_interval", "must be at least 10s"),
+    ("collect_interval: 2m", 2, "report_interval", "must be >= metrics.collect_interval"),
+    ("batch_size: 0", 2, "batch_size", "must be > 0"),
+    ("batch_size: -1", 2, "batch_size", "must be > 0"),
     (
         "local_endpoint:\n    url: 'https://%zz'\n    secret_key: k",
         3,
         "local_endpoint.url",
-        'local_endpoint: invalid URL "https://%zz"',
+        'invalid URL "https://%zz"',
     ),
     (
         "local_endpoint:\n    url: http://a\n    secret_key: k",
         3,
         "local_endpoint.url",
-        'local_endpoint: URL must be HTTPS, got "http"',
+        'must be HTTPS, got "http"',
     ),
     (
         "local_endpoint:\n    url: https://a",
         3,
         "local_endpoint.secret_key",
-        "local_endpoint: SecretKey is required when URL is set",
+        "is required when metrics.local_endpoint.url is set",
     ),
 ]
 
@@ -239,7 +239,14 @@ def test_the_pipelines_complaints_get_the_file_and_the_line_of_their_key(
     path = config_file(f"metrics:\n  {text}\n")
     with pytest.raises(SettingsError) as caught:
         load_settings(path, {})
-    assert str(caught.value) == f"{path}:{line}: metrics.{key}: metrics: config: {complaint}"
+    assert str(caught.value) == f"{path}:{line}: metrics.{key}: {complaint}"
+
+
+def test_an_address_that_quotes_a_field_is_quoted_as_it_stands(config_file: Write) -> None:
+    path = config_file("metrics: {local_endpoint: {url: 'https://a/URL %zz BatchSize'}}")
+    with pytest.raises(SettingsError) as caught:
+        load_settings(path, {})
+    assert caught.value.reason == 'invalid URL "https://a/URL %zz BatchSize"'
 
 
 def test_a_disabled_pipeline_is_not_validated(config_file: Write) -> None:

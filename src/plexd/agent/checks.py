@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from ipaddress import ip_address
 from shlex import quote
@@ -27,17 +28,15 @@ __all__ = ["check_for_run", "check_together", "warnings_about"]
 # A refused URL is quoted whole, and may be a megabyte.
 _LONGEST = 500
 
-# What the pipeline's validation complains of -> the key at fault, then the key it clashes with.
-_COMPLAINTS: dict[str, tuple[str, ...]] = {
-    "CollectInterval must": ("metrics.collect_interval",),
-    "ReportInterval must": ("metrics.report_interval", "metrics.collect_interval"),
-    "BatchSize must": ("metrics.batch_size",),
-    "local_endpoint: SecretKey": (
-        "metrics.local_endpoint.secret_key",
-        "metrics.local_endpoint.url",
-    ),
-    "local_endpoint: ": ("metrics.local_endpoint.url",),
+# The pipeline's validation speaks of its own fields; whoever wrote the file knows them as keys.
+_FIELDS = {
+    "CollectInterval": "metrics.collect_interval",
+    "ReportInterval": "metrics.report_interval",
+    "BatchSize": "metrics.batch_size",
+    "URL": "metrics.local_endpoint.url",
+    "SecretKey": "metrics.local_endpoint.secret_key",
 }
+_FIELD = re.compile(rf"\b(?:{'|'.join(_FIELDS)})\b")
 
 
 def check_together(settings: Settings) -> None:
@@ -50,7 +49,8 @@ def check_together(settings: Settings) -> None:
     try:
         settings.metrics.validate()
     except ConfigError as err:
-        _refuse(settings, _keys_at_fault(str(err)), printable(str(err)))
+        keys, reason = _in_keys(str(err))
+        _refuse(settings, keys, printable(reason))
     if settings.ping.timeout >= settings.metrics.collect_interval:
         interval = format_duration(settings.metrics.collect_interval)
         reason = f"must be shorter than metrics.collect_interval ({interval})"
@@ -73,8 +73,18 @@ def check_for_run(settings: Settings, *, has_identity: bool = False) -> None:
         _refuse(settings, ("data_dir",), reason)
 
 
-def _keys_at_fault(complaint: str) -> tuple[str, ...]:
-    return next((keys for text, keys in _COMPLAINTS.items() if text in complaint), ("metrics",))
+def _in_keys(complaint: str) -> tuple[tuple[str, ...], str]:
+    """The keys ``complaint`` is about, the one at fault first, and what is wrong with that one.
+
+    ``"metrics: config: BatchSize must be > 0"`` becomes ``metrics.batch_size``, ``"must be > 0"``.
+    """
+    words = complaint.removeprefix("metrics: config: ")
+    within = words.removeprefix("local_endpoint: ")
+    field, _, rest = within.partition(" ")
+    if field in _FIELDS:
+        keys = tuple(_FIELDS[name] for name in _FIELD.findall(within))
+        return keys, _FIELD.sub(lambda name: _FIELDS[name[0]], rest)
+    return (("metrics",) if within == words else (_FIELDS["URL"],)), within
 
 
 def _refuse(settings: Settings, keys: tuple[str, ...], reason: str) -> NoReturn:
