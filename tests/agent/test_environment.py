@@ -50,7 +50,7 @@ def test_a_wrong_file_stays_wrong_where_the_environment_covers_it(
     ("name", "value", "complaint"),
     [
         ("PLEXD_METRICS_BATCH_SIZE", "x", 'expected a whole number, found "x"'),
-        ("PLEXD_METRICS_ENABLED", "1", 'expected true or false, found "1"'),
+        ("PLEXD_METRICS_ENABLED", "1", 'expected true or false, found "1"; write true'),
         (
             "PLEXD_METRICS_COLLECT_INTERVAL",
             "15",

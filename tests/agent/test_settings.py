@@ -84,8 +84,19 @@ BAD_FILES = [
         "metrics: {batch_size: }",
         "1: metrics.batch_size: has no value; remove the line to get the default",
     ),
-    ("metrics: {enabled: yes}", '1: metrics.enabled: expected true or false, found "yes"'),
-    ("metrics: {enabled: True}", '1: metrics.enabled: expected true or false, found "True"'),
+    (
+        "metrics: {enabled: yes}",
+        '1: metrics.enabled: expected true or false, found "yes"; write true',
+    ),
+    (
+        "metrics: {enabled: True}",
+        '1: metrics.enabled: expected true or false, found "True"; write true',
+    ),
+    (
+        "metrics: {enabled: off}",
+        '1: metrics.enabled: expected true or false, found "off"; write false',
+    ),
+    ("metrics: {enabled: maybe}", '1: metrics.enabled: expected true or false, found "maybe"'),
     ("metrics: 5", '1: metrics: expected a section of keys, found "5"'),
     ("metrics: []", "1: metrics: expected a section of keys, found a list"),
     ("ping: {timeout: {a: 1}}", "1: ping.timeout: expected a duration, found a section"),
@@ -114,6 +125,10 @@ BAD_FILES = [
             '1: log.level: expected one of debug, info, warning, error, found "warn"; '
             "did you mean warning?"
         ),
+    ),
+    (
+        "log: {level: DEBUG}",
+        '1: log.level: expected one of debug, info, warning, error, found "DEBUG"; write debug',
     ),
     (
         "data_dir: ~/plexd",

@@ -25,16 +25,40 @@ def test_a_duration_is_read_with_its_units(text: str, seconds: float) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "s", "1s1m", "1s1s", "-1s", " 1s", "1 s", "1S", "\uff11s", "1e3s"]
+    "text", ["", " ", "s", "1s1m", "1s1s", "-1s", "1 month", "\uff11s", "1e3s", "1.5w", "1s" * 40]
 )
 def test_anything_else_is_no_duration(text: str) -> None:
     with pytest.raises(ValueError, match=r"^$"):
         parse_duration(text)
 
 
-def test_a_number_without_a_unit_is_told_how_to_be_written() -> None:
-    with pytest.raises(ValueError, match=r"^write 15s$"):
-        parse_duration("15")
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("15", "15s"),
+        ("15 s", "15s"),
+        (" 15s", "15s"),
+        ("15S", "15s"),
+        ("15sec", "15s"),
+        ("2 minutes", "2m"),
+        ("1h 30 min", "1h30m"),
+        ("500 msec", "500ms"),
+        ("1w", "7d"),
+        ("2 Weeks", "14d"),
+    ],
+)
+def test_what_is_nearly_a_duration_is_told_how_to_be_written(text: str, hint: str) -> None:
+    with pytest.raises(ValueError, match=f"^write {hint}$"):
+        parse_duration(text)
+
+
+@given(st.text("0123456789. dhmswec-", max_size=70))
+def test_a_hint_is_always_a_duration(text: str) -> None:
+    try:
+        parse_duration(text)
+    except ValueError as err:
+        if str(err):
+            parse_duration(str(err).removeprefix("write "))
 
 
 @given(st.timedeltas(min_value=timedelta(0), max_value=timedelta(days=36500)))

@@ -39,6 +39,9 @@ _T = TypeVar("_T")
 
 _PLAIN = re.compile(r"[A-Za-z/](?:[A-Za-z0-9_./:+-]*[A-Za-z0-9_/])?", re.ASCII)
 _WORDS = frozenset({"true", "false", "yes", "no", "on", "off", "null", "y", "n"})
+_BOOLEANS = dict.fromkeys(("true", "yes", "y", "on", "1"), "true") | dict.fromkeys(
+    ("false", "no", "n", "off", "0"), "false"
+)
 _INTERFACE = re.compile(r"[^\s/:]{1,15}")
 _USERINFO = re.compile(r"[^/?#]*//[^/?#]*@")
 
@@ -105,7 +108,8 @@ def choice(*names: str) -> Kind:
 
     def parse(text: str) -> str:
         if text not in names:
-            hint = nearest(text, names)
+            lower = text.lower()
+            hint = f"; write {lower}" if lower in names else nearest(lower, names)
             raise ValueError(f"expected one of {', '.join(names)}, found {shown(text)}{hint}")
         return text
 
@@ -155,7 +159,9 @@ def _parse_text(text: str) -> str:
 def _parse_boolean(text: str) -> bool:
     # YAML 1.1 has eleven words for each; a reader should not have to know them.
     if text not in {"true", "false"}:
-        raise ValueError(f"expected true or false, found {shown(text)}")
+        meant = _BOOLEANS.get(text.lower())
+        hint = f"; write {meant}" if meant else ""
+        raise ValueError(f"expected true or false, found {shown(text)}{hint}")
     return text == "true"
 
 

@@ -14,6 +14,20 @@ _DURATION = re.compile(
     rf"(?:(?P<seconds>{_NUMBER})s)?(?:(?P<milliseconds>{_NUMBER})ms)?",
     re.ASCII,
 )
+_UNITS = {
+    spelling: unit
+    for unit, spellings in {
+        "ms": "ms msec msecs millisecond milliseconds",
+        "s": "s sec secs second seconds",
+        "m": "m min mins minute minutes",
+        "h": "h hr hrs hour hours",
+        "d": "d day days",
+        "w": "w week weeks",
+    }.items()
+    for spelling in spellings.split()
+}
+_SPELT = re.compile(rf"({_NUMBER}) ?([a-z]+) ?", re.ASCII | re.IGNORECASE)
+_LONGEST_HINT = 60  # more than this is no slip of the pen
 _MICROSECONDS = {"d": 86_400_000_000, "h": 3_600_000_000, "m": 60_000_000, "s": 1_000_000}
 
 _SIZE = re.compile(r"(\d{1,15}) ?(B|[KMGT]i?B)?", re.ASCII)
@@ -34,12 +48,29 @@ _SHORT_SIZE = re.compile(r"(\d{1,15}) ?([kKmMgGtT])[iI]?[bB]?", re.ASCII)
 def parse_duration(text: str) -> timedelta:
     """Days to milliseconds, largest unit first, each at most once: ``7d``, ``1m30s``, ``500ms``.
 
-    Raises `ValueError` with a hint for a number without a unit.
+    Raises `ValueError` with a hint for what is nearly one: ``15``, ``15 s``, ``15sec``, ``1w``.
     """
     match = _DURATION.fullmatch(text)
     if match is None or not text:
-        raise ValueError(f"write {text}s" if re.fullmatch(_NUMBER, text, re.ASCII) else "")
+        raise ValueError(_duration_hint(text))
     return timedelta(**{unit: float(count) for unit, count in match.groupdict("0").items()})
+
+
+def _duration_hint(text: str) -> str:
+    """How what seems to be meant by ``text`` is written, or nothing."""
+    if len(text) > _LONGEST_HINT:
+        return ""
+    if re.fullmatch(_NUMBER, text, re.ASCII):
+        return f"write {text}s"
+    meant = _SPELT.sub(_abbreviated, text.strip())
+    return f"write {meant}" if meant != text and _DURATION.fullmatch(meant) and meant else ""
+
+
+def _abbreviated(part: re.Match[str]) -> str:
+    count, unit = part[1], _UNITS.get(part[2].lower())
+    if unit == "w":
+        return f"{int(count) * 7}d" if count.isdigit() else part[0]
+    return f"{count}{unit}" if unit else part[0]
 
 
 def format_duration(value: timedelta) -> str:
