@@ -132,6 +132,16 @@ def test_config_check_adds_its_warnings(config_file: Write, capfd: Captured) -> 
     )
 
 
+def test_config_check_warns_of_what_is_not_on_this_machine(
+    config_file: Write, capfd: Captured
+) -> None:
+    text = "api: {base_url: https://plane.example}\nsystem: {net_iface: plexd-none}"
+    path = config_file(text)
+    assert main(["config", "check", "--config", str(path)]) == 0
+    warning = 'system.net_iface: there is no interface "plexd-none"'
+    assert capfd.readouterr() == (f"{path}: ok\n", f"plexd: warning: {warning}\n")
+
+
 def test_config_check_of_a_wrong_file_is_one_line_and_status_2(
     config_file: Write, capfd: Captured
 ) -> None:

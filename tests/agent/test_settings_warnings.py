@@ -1,12 +1,14 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import socket
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
 from plexd.agent.checks import check_for_run, warnings_about
 from plexd.agent.config import load_settings
 from plexd.agent.errors import SettingsError
+from plexd.agent.presence import warnings_about_machine
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -102,3 +104,42 @@ def test_running_needs_a_place_for_the_identity() -> None:
 
 def test_sound_settings_are_enough_to_run() -> None:
     check_for_run(load_settings(None, PLANE))
+
+
+def _missing(**environ: str) -> list[str]:
+    return list(warnings_about_machine(load_settings(None, environ)))
+
+
+def test_what_of_the_machine_was_not_named_is_not_looked_for() -> None:
+    assert _missing() == []
+    assert _missing(PLEXD_WIREGUARD_INTERFACE="", PLEXD_SYSTEM_NET_IFACE="") == []
+
+
+def test_what_was_named_and_is_there_raises_no_warning(tmp_path: Path) -> None:
+    assert _missing(PLEXD_SYSTEM_MOUNT_POINT=str(tmp_path), PLEXD_SYSTEM_NET_IFACE="lo") == []
+
+
+def test_what_was_named_and_is_not_there_is_warned_of(tmp_path: Path) -> None:
+    assert _missing(
+        PLEXD_SYSTEM_MOUNT_POINT=str(tmp_path / "none"),
+        PLEXD_SYSTEM_NET_IFACE="plexd-none",
+        PLEXD_WIREGUARD_INTERFACE="wg-none",
+    ) == [
+        f"system.mount_point: {tmp_path}/none: No such file or directory",
+        'system.net_iface: there is no interface "plexd-none"',
+        'wireguard.interface: there is no interface "wg-none"',
+    ]
+
+
+def test_an_interface_by_nearly_its_name_gets_the_nearest() -> None:
+    assert _missing(PLEXD_SYSTEM_NET_IFACE="lo0")[0].endswith("; did you mean lo?")
+
+
+def test_where_interfaces_cannot_be_listed_none_is_called_missing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refused() -> NoReturn:
+        raise OSError(97, "Address family not supported by protocol")
+
+    monkeypatch.setattr(socket, "if_nameindex", refused)
+    assert _missing(PLEXD_SYSTEM_NET_IFACE="plexd-none") == []

@@ -70,13 +70,15 @@ def _collect(options: argparse.Namespace) -> int:
 
 
 def _config_check(options: argparse.Namespace) -> int:
+    from plexd.agent.presence import warnings_about_machine  # noqa: PLC0415 - this command only
+
     path = _chosen_path(options)
     settings = config.load_settings(path, os.environ)
     if path is None:
         put(f"no {config.DEFAULT_PATH}: environment and defaults are ok\n")
     else:
         put(f"{printable(str(path))}: ok\n")
-    for warning in warnings_about(settings, os.environ):
+    for warning in (*warnings_about(settings, os.environ), *warnings_about_machine(settings)):
         complain(f"warning: {warning}")
     return 0
 
