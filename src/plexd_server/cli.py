@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -106,6 +107,7 @@ def _serve(arguments: argparse.Namespace) -> int:
     from plexd_server.errors import ServerError  # noqa: PLC0415
     from plexd_server.logs import configure_logging  # noqa: PLC0415
 
+    os.umask(0o077)  # points, their log and what spills to disk are their owner's
     configure_logging(arguments.log_format)
     try:
         options = ServeOptions(
@@ -113,7 +115,7 @@ def _serve(arguments: argparse.Namespace) -> int:
             data_dir=arguments.data_dir,
             allowed_hosts=tuple(arguments.allowed_host),
             operator_token_file=arguments.operator_token_file,
-            store_memory=arguments.store_memory,
+            store_memory=_memory(arguments.store_memory),
         )
         asyncio.run(serve(options))
     except ValueError as err:
@@ -195,6 +197,13 @@ def _mesh_ip(text: str) -> str:
         return str(ipaddress.ip_address(text)) if text else ""
     except ValueError:
         raise ValueError(f"--mesh-ip {text!r} is no IP address, such as 10.42.0.7") from None
+
+
+def _memory(text: str) -> str:
+    """A size as DuckDB takes it, in bytes of a thousand or of 1,024."""
+    if not re.fullmatch(r"\d+(\.\d+)? ?[KMGT]i?B", text, re.IGNORECASE | re.ASCII):
+        raise ValueError(f"--store-memory {text!r} is no size, such as 256MB")
+    return text
 
 
 def _address(text: str) -> Address:

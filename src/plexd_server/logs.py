@@ -1,4 +1,7 @@
-"""Log lines on standard error, as logfmt or JSON; structured fields come from ``extra=``."""
+"""Log lines on standard error, as logfmt or JSON, in the agent's form (docs/reference/logs.md).
+
+Structured fields come from ``extra=``.
+"""
 
 from __future__ import annotations
 
@@ -23,10 +26,13 @@ def configure_logging(log_format: str) -> None:
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:
+    moment = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+    ours = record.name.startswith("plexd_server")
     fields: dict[str, Any] = {
-        "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+        "time": moment.replace("+00:00", "Z"),
         "level": record.levelname.lower(),
         "msg": record.getMessage(),
+        **({"component": "server"} if ours else {"logger": record.name}),
     }
     fields |= {key: value for key, value in vars(record).items() if key not in _STANDARD}
     if record.exc_info and record.exc_info[1]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from datetime import datetime  # noqa: TC003 -- msgspec reads the annotations
 from typing import TYPE_CHECKING, Any, Final
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["query_routes"]
 
+_WELL_SECONDS = 1.0
 _NO_STORE: Final = {"Cache-Control": "no-store"}
 
 
@@ -76,6 +78,7 @@ def query_routes(
     gate: Gate, store: Store, registry: Registry, clock: Clock
 ) -> list[HTTPRouteHandler]:
     """The JSON routes for reading."""
+    health = _Health(store, clock)
 
     @get("/v1/nodes", response_headers=_NO_STORE)
     async def list_nodes(request: Request[Any, Any, Any]) -> NodesAnswer:
@@ -95,10 +98,27 @@ def query_routes(
 
     @get("/healthz", response_headers=_NO_STORE)
     async def healthz() -> dict[str, str]:
-        await store.check()
+        await health.check()
         return {"status": "ok"}
 
     return [list_nodes, latest, series, healthz]
+
+
+class _Health:
+    """Asks the store at most once a second while it is well: anybody may ask here."""
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+        self._asking = asyncio.Lock()
+        self._well_until = -math.inf
+
+    async def check(self) -> None:
+        """Raise `StoreError` if the store is not well, a second after that began at the latest."""
+        async with self._asking:
+            if self._clock.monotonic() >= self._well_until:
+                await self._store.check()
+                self._well_until = self._clock.monotonic() + _WELL_SECONDS
 
 
 async def _entries(store: Store, registry: Registry) -> list[NodeEntry]:

@@ -205,14 +205,14 @@ async def test_a_node_with_too_many_reports_under_way_is_429_and_others_are_not(
     )
     n2 = operator.with_token(shared.n2)
     with ExitStack() as stack:
-        for _ in range(4):
-            connection = stack.enter_context(connected(shared.server.url))
+        under_way = [stack.enter_context(connected(shared.server.url)) for _ in range(4)]
+        for connection in under_way:
             connection.sendall(head.encode())
             assert b"100 Continue" in connection.recv(1000)  # the server is reading the body
         refusal = await n2.post("/v1/nodes/n2/metrics", b"[]")
         other = await n1.post(METRICS, b"[]")
-        connection.sendall(b"[]")
-        assert connection.recv(1000).startswith(b"HTTP/1.1 200")
+        under_way[0].sendall(b"[]")
+        assert under_way[0].recv(1000).startswith(b"HTTP/1.1 200")
         again = await n2.post("/v1/nodes/n2/metrics", b"[]")
 
     assert_problem(refusal, 429)

@@ -12,6 +12,7 @@ from plexd.clock import SystemClock
 from plexd_server.app import build_app
 from plexd_server.auth import OperatorKey
 from plexd_server.errors import StoreBusy, StoreError
+from plexd_server.query import _Health
 from plexd_server.registry import Registry
 from support.points import EXAMPLE
 
@@ -49,6 +50,26 @@ class FaultyStore:
 
     async def aclose(self) -> None:
         return None
+
+
+class CountingStore(FaultyStore):
+    """Is well, and counts how often it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__(StoreError("never raised"))
+        self.checks = 0
+
+    async def check(self) -> None:
+        self.checks += 1
+
+
+class Watch(SystemClock):
+    """Shows the seconds it was set to."""
+
+    seconds = 0.0
+
+    def monotonic(self) -> float:
+        return self.seconds
 
 
 class HastyClock(SystemClock):
@@ -135,6 +156,18 @@ async def test_a_store_that_cannot_write_is_503_and_says_when_to_come_back(
 @pytest.mark.parametrize("path", ["/healthz", "/v1/nodes/n1/latest"])
 async def test_a_store_that_cannot_read_is_503(plane: Plane, path: str) -> None:
     assert (await plane.ask("GET", path))[0] == 503
+
+
+async def test_a_store_that_is_well_is_asked_once_a_second_however_many_ask_for_it() -> None:
+    clock, store = Watch(), CountingStore()
+    health = _Health(store, clock)
+
+    await asyncio.gather(*(health.check() for _ in range(50)))
+    assert store.checks == 1
+
+    clock.seconds = 1
+    await health.check()
+    assert store.checks == 2
 
 
 async def test_the_unforeseen_is_500_tells_nothing_and_is_logged(

@@ -12,7 +12,7 @@ import plexd
 from plexd.api import Registration
 from plexd.clock import SystemClock
 from plexd_server.app import _operator_token
-from plexd_server.cli import _address, main
+from plexd_server.cli import _address, _memory, main
 from plexd_server.data_dir import open_registry
 from plexd_server.errors import StartError
 from plexd_server.http import Address, bind
@@ -131,6 +131,17 @@ def test_a_wrong_question_is_status_two(tmp_path: Path) -> None:
     said = refused("serve", "--listen", "8080", "--data-dir", tmp_path, status=2)
 
     assert "is not HOST:PORT" in said
+
+
+@pytest.mark.parametrize("size", ["lots", "256", "-1MB", "1MB; DROP", "80%"])
+def test_a_memory_limit_that_is_no_size_is_no_size(size: str) -> None:
+    with pytest.raises(ValueError, match=r"--store-memory .* is no size"):
+        _memory(size)
+
+
+@pytest.mark.parametrize("size", ["256MB", "1.5 GiB", "512mb"])
+def test_a_memory_limit_is_taken_as_it_is(size: str) -> None:
+    assert _memory(size) == size
 
 
 def test_an_address_of_another_machine_is_told() -> None:

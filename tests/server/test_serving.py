@@ -58,6 +58,7 @@ async def test_acknowledged_points_survive_a_kill(
     token = create_node(tmp_path / "d")["auth_token"]
     with running(tmp_path / "d") as server:
         answer = await Client(session, server.url, token).post(METRICS, EXAMPLE.to_json())
+        assert {file.stat().st_mode & 0o077 for file in (tmp_path / "d").iterdir()} == {0}
         server.process.kill()
         assert answer.json["accepted"] == 3
         server.process.wait(10)
@@ -150,7 +151,9 @@ def test_logs_are_one_json_object_a_line_and_hold_no_token(tmp_path: Path) -> No
         server.stop()
 
     text = (tmp_path / "d.log").read_text()
-    events = [json.loads(line)["msg"] for line in text.splitlines()]
+    lines = [json.loads(line) for line in text.splitlines()]
+    events = [line["msg"] for line in lines]
+    assert {(line["time"][-1], line["component"]) for line in lines} == {("Z", "server")}
     assert events == ["started", "stopping", "stopped"]
     assert server.operator_token not in text
     assert all(
