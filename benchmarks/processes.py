@@ -33,7 +33,7 @@ class Agent:
 
     @classmethod
     def reporting_to(cls, server: Server, *, interval: int) -> Self:
-        """``plexd run`` as the bench's node, warnings on standard error."""
+        """``plexd run`` as the bench's node, without a mesh; warnings on standard error."""
         return cls(
             [sys.executable, "-m", "plexd", "run"],
             {
@@ -41,6 +41,7 @@ class Agent:
                 "PLEXD_API_BASE_URL": server.address,
                 "PLEXD_METRICS_COLLECT_INTERVAL": f"{interval}s",
                 "PLEXD_METRICS_REPORT_INTERVAL": f"{2 * interval}s",
+                "PLEXD_WIREGUARD_INTERFACE": "",
                 "PLEXD_LOG_LEVEL": "warning",
             },
         )

@@ -106,6 +106,24 @@ class TestRun:
             assert [len(batch) for batch in reporter.batches][1:] == [4]
             assert set(reporter.node_ids) == {NODE}
 
+    async def test_the_first_report_that_arrives_is_told_and_the_first_after_a_failure(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.INFO)
+        clock = ManualClock()
+        reporter = RecordingReporter()
+        collector = ScriptedCollector([system_point(clock.now())])
+        async with running(Manager(config(), [collector], reporter, NODE, clock=clock)):
+            await clock.advance(REPORT * 3)
+            reporter.failures.append(OSError("refused"))
+            await clock.advance(REPORT * 2)
+        told = [r.getMessage() for r in caplog.records]
+        assert told == [
+            "metrics report accepted",
+            "metrics report failed",
+            "metrics report accepted",
+        ]
+
     async def test_collecting_goes_on_while_a_report_hangs(self) -> None:
         clock = ManualClock()
         reporter = RecordingReporter()

@@ -14,7 +14,7 @@ import asyncio
 import logging
 import os
 import socket
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack, nullcontext, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -25,10 +25,8 @@ from plexd import metrics
 from plexd.agent.peerwatch import PeerWatch
 from plexd.api import ControlPlane
 from plexd.clock import SystemClock
-from plexd.icmp import ICMPPinger
 from plexd.metrics.collection import Collection
 from plexd.procfs import LinuxSystemReader
-from plexd.wireguard import PeerIndex, WireGuardError, WireGuardStatsReader
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable
@@ -36,6 +34,7 @@ if TYPE_CHECKING:
 
     from plexd.agent.config import Settings
     from plexd.agent.identity import Identity
+    from plexd.agent.mesh import Mesh
     from plexd.api import MetricPoint, Peer
     from plexd.clock import Clock
 
@@ -57,16 +56,6 @@ class CollectReport(Struct, frozen=True):
     addresses: dict[str, str]
 
 
-class _Peers:
-    """The mesh's other nodes and the way to each: what tunnels and latencies are read with."""
-
-    def __init__(self, settings: Settings, known: Iterable[Peer]) -> None:
-        self.index = PeerIndex(settings.peers or known)
-        self.pinger = ICMPPinger(
-            lambda peer_id: str(self.index.address(peer_id)), timeout=settings.ping.timeout
-        )
-
-
 async def run(settings: Settings, identity: Identity) -> None:
     """Run the agent until cancelled; a disabled pipeline returns at once.
 
@@ -76,9 +65,10 @@ async def run(settings: Settings, identity: Identity) -> None:
     async with AsyncExitStack() as stack:
         plane = await stack.enter_async_context(_control_plane(settings, identity))
         reporter = await _reporter(settings, identity, plane, stack)
-        peers = _Peers(settings, identity.peers)
-        await stack.enter_async_context(peers.pinger)
-        collectors = _collectors(settings, start_time, peers, plane)
+        mesh = _mesh(settings, identity.peers)
+        collectors = _collectors(settings, start_time, mesh, plane)
+        if mesh is not None:
+            await stack.enter_async_context(mesh.pinger)
         manager = metrics.Manager(
             settings.metrics,
             list(collectors.values()),
@@ -89,10 +79,22 @@ async def run(settings: Settings, identity: Identity) -> None:
         _logger.info("agent started", extra=_about(settings, identity))
         if settings.metrics.enabled:
             _in_background(stack, _greet(settings))
-            if settings.wireguard.interface and not settings.peers:
-                watch = PeerWatch(peers.index, plane, identity.node_id, _logger)
+            if mesh is not None and not settings.peers:
+                watch = PeerWatch(mesh.index, plane, identity.node_id, _logger)
                 _in_background(stack, watch.run())
-        await manager.run()
+        try:
+            await manager.run()
+        finally:
+            _logger.info("agent stopped", extra=_outcome(manager.statistics()))
+
+
+def _outcome(done: metrics.ManagerStatistics) -> dict[str, object]:
+    spool = done.spool
+    return {
+        "component": "agent",
+        "delivered": done.delivery.points,
+        "undelivered": spool.buffered + spool.sealed + spool.evicted + spool.refused,
+    }
 
 
 def _in_background(stack: AsyncExitStack, work: Coroutine[object, object, None]) -> None:
@@ -134,43 +136,35 @@ async def _reporter(
     return multi
 
 
+def _mesh(settings: Settings, known: Iterable[Peer] = ()) -> Mesh | None:
+    """The mesh this node is configured for, if any."""
+    if not settings.wireguard.interface:
+        return None
+    from plexd.agent.mesh import Mesh  # noqa: PLC0415  # paid for by nodes of a mesh only
+
+    return Mesh(settings, known)
+
+
 def _collectors(
     settings: Settings,
     start_time: datetime,
-    peers: _Peers,
+    mesh: Mesh | None,
     reconnects: metrics.ReconnectCounter | None = None,
 ) -> dict[str, metrics.Collector]:
     """Every collector that is configured, by its metric group."""
     logger = logging.getLogger("plexd.metrics")
     reader = LinuxSystemReader(settings.system.mount_point, settings.system.net_iface)
-    collectors: dict[str, metrics.Collector] = {
+    return {
         metrics.GROUP_SYSTEM: metrics.SystemCollector(reader, logger),
         metrics.GROUP_AGENT: metrics.AgentStatsCollector(start_time, reconnects, logger),
+        **(mesh.collectors() if mesh is not None else {}),
     }
-    if settings.wireguard.interface:
-        tunnels = _tunnel_reader(settings, peers)
-        latency = metrics.LatencyCollector(peers.pinger, peers.index, logger)
-        collectors[metrics.GROUP_LATENCY] = latency
-        collectors[metrics.GROUP_TUNNEL] = metrics.TunnelCollector(tunnels, logger)
-    return collectors
-
-
-def _tunnel_reader(settings: Settings, peers: _Peers) -> WireGuardStatsReader:
-    return WireGuardStatsReader(
-        settings.wireguard.interface,
-        peers.index,
-        loss=peers.pinger.loss,
-        stale_after=settings.wireguard.stale_after,
-    )
 
 
 async def has_tunnels(settings: Settings) -> bool:
     """Whether the configured WireGuard interface is there and can be read."""
-    try:
-        await _tunnel_reader(settings, _Peers(settings, ())).read_tunnel_stats()
-    except WireGuardError:
-        return False
-    return True
+    mesh = _mesh(settings)
+    return mesh is not None and await mesh.is_there()
 
 
 async def _greet(settings: Settings) -> None:
@@ -210,22 +204,19 @@ async def _ended(task: asyncio.Task[None]) -> None:
 async def collect_once(settings: Settings) -> CollectReport:
     """One cycle of every collector, each cut at the collect interval.
 
-    Side by side, but for the tunnels, which come last: their loss is that of the pings.
+    Side by side, but for the last one, the tunnels', whose loss is that of the pings.
     """
     clock = SystemClock()
-    peers = _Peers(settings, ())
+    mesh = _mesh(settings)
     deadline = settings.metrics.collect_interval.total_seconds()
-    async with peers.pinger:
-        collectors = _collectors(settings, clock.now(), peers)
-        tunnels = collectors.pop(metrics.GROUP_TUNNEL, None)
+    async with mesh.pinger if mesh is not None else nullcontext():
+        collectors = _collectors(settings, clock.now(), mesh)
+        *first, last = collectors.values()
         outcomes = await asyncio.gather(
-            *(_collect(collector, clock, deadline) for collector in collectors.values())
+            *(_collect(collector, clock, deadline) for collector in first)
         )
-        if tunnels is not None:
-            collectors[metrics.GROUP_TUNNEL] = tunnels
-            outcomes.append(await _collect(tunnels, clock, deadline))
-    addresses = {peer_id: str(peers.index.address(peer_id)) for peer_id in peers.index.peer_ids()}
-    report = CollectReport([], [], {}, addresses)
+        outcomes.append(await _collect(last, clock, deadline))
+    report = CollectReport([], [], {}, mesh.addresses() if mesh is not None else {})
     for group, (points, error, seconds) in zip(collectors, outcomes, strict=True):
         report.points.extend(points)
         report.elapsed[group] = seconds

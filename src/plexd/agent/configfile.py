@@ -9,7 +9,7 @@ from plexd.agent.errors import SettingsError
 from plexd.agent.keys import KEYS, PEERS, Given
 from plexd.agent.peerlist import read_peers
 from plexd.agent.text import nearest, printable, shown
-from plexd.agent.yamlfile import Mapping, Scalar, Sequence, YAMLError, parse_yaml
+from plexd.agent.yamlfile import Mapping, Scalar, Sequence, YAMLError, missing_space, parse_yaml
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -93,6 +93,9 @@ def _subsection(file: str, path: str, entry: Entry) -> list[tuple[str, Mapping]]
         return [(f"{path}.", value)]
     if isinstance(value, Scalar) and value.is_null:  # every line of the section commented out
         return []
+    glued = missing_space(value.text) if isinstance(value, Scalar) and not value.quoted else None
+    if glued:
+        raise SettingsError(f"{file}:{value.line}", path, glued)
     reason = f"expected a section of keys, found {_described(value)}"
     raise SettingsError(f"{file}:{entry.line}", path, reason)
 

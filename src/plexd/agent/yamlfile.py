@@ -23,9 +23,16 @@ from plexd.agent.text import shown
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from yaml.error import Mark
-
-__all__ = ["Entry", "Mapping", "Node", "Scalar", "Sequence", "YAMLError", "parse_yaml"]
+__all__ = [
+    "Entry",
+    "Mapping",
+    "Node",
+    "Scalar",
+    "Sequence",
+    "YAMLError",
+    "missing_space",
+    "parse_yaml",
+]
 
 # The parser in C reads a megabyte of anything within these limits in well under a second.
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -34,6 +41,17 @@ _MAX_PARTS = 200_000
 _UNPRINTABLE = re.compile(
     "[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]"
 )
+# What libyaml says of the commonest mistakes, here and in `_explained`.
+_NO_COLON = "could not find expected ':'"
+_SECOND_COLON = "mapping values are not allowed in this context"
+_SLIPS = {
+    _NO_COLON,
+    _SECOND_COLON,
+    "did not find expected key",
+    "did not find expected <document start>",
+}
+_GLUED = re.compile(r"\s*(?:- +)?([A-Za-z_]\w{0,40}):(?!//)[^\s:]", re.ASCII)
+_COLON = re.compile(r":\s")
 
 
 class YAMLError(Exception):
@@ -102,15 +120,52 @@ def _events(text: str) -> Iterator[events.Event]:
     try:
         yield from yaml.parse(text, Loader=_LOADER)
     except yaml.MarkedYAMLError as err:
-        mark = err.problem_mark or err.context_mark
-        raise _located(text, mark, err.problem or err.context or "no YAML") from None
+        raise _explained(text, err) or _located(text, err) from None
 
 
-def _located(text: str, mark: Mark | None, problem: str) -> YAMLError:
+def missing_space(text: str) -> str | None:
+    """The complaint about ``text`` if it begins as ``key:value``, which YAML takes for one word."""
+    found = _GLUED.match(text)
+    return f'a space is missing after "{found[1]}:"' if found else None
+
+
+def _explained(text: str, err: yaml.MarkedYAMLError) -> YAMLError | None:
+    """The mistakes people make, in their words; libyaml says what it could not do instead."""
+    problem, mark = err.problem or "", err.problem_mark
+    if mark is None or problem not in _SLIPS:
+        return None
+    # A word without its colon is only found wanting at the next colon, or at the end.
+    key = err.context_mark if problem == _NO_COLON else None
+    first = key.line if key else max(mark.line - 1, 0)
+    lines = text.splitlines()[: mark.line + 1]
+    for number, line in enumerate(lines[first:], first + 1):
+        reason = missing_space(line)
+        if reason:
+            return YAMLError(number, reason)
+    if key:
+        return YAMLError(first + 1, "expected 'key: value' (with a space after the colon)")
+    before = lines[mark.line][: mark.column] if mark.line < len(lines) else ""
+    return YAMLError(mark.line + 1, _slip(problem, before))
+
+
+def _slip(problem: str, before: str) -> str:
+    """What is wrong on a line, ``before`` being its text up to where YAML noticed."""
+    if problem != _SECOND_COLON:
+        if before.strip():
+            return "more text stands after the end of the value"
+        return "this line does not fit those above; check the indentation"
+    if _COLON.search(before):
+        return "a value that contains a colon and a space has to be in quotes"
+    return "wrong indentation, or a colon is missing on the line above"
+
+
+def _located(text: str, err: yaml.MarkedYAMLError) -> YAMLError:
+    mark = err.problem_mark or err.context_mark
     if mark is not None and text[mark.index : mark.index + 1] == "\t":
         return YAMLError(mark.line + 1, "a tab stands where YAML wants spaces; indent with spaces")
     if mark is None or mark.index >= len(text.rstrip()):
         return YAMLError(text.rstrip().count("\n") + 1, "the file ends in the middle of a value")
+    problem = err.problem or err.context or "no YAML"
     if "cannot start any token" in problem:
         return YAMLError(mark.line + 1, "a value starts with a special character; put it in quotes")
     return YAMLError(mark.line + 1, problem)

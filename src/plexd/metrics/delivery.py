@@ -11,13 +11,15 @@ from msgspec import Struct
 from plexd.api import APIError
 from plexd.metrics.tasks import cut
 from plexd.metrics.ticks import Ticks
+from plexd.metrics.warnings import COMPONENT, Warnings
 
 if TYPE_CHECKING:
+    import logging
+
     from plexd.api import MetricBatch
     from plexd.clock import Clock
     from plexd.metrics.config import Config
     from plexd.metrics.ports import MetricReporter
-    from plexd.metrics.warnings import Warnings
     from plexd.spool import Spool
 
 __all__ = ["Delivery", "DeliveryStatistics"]
@@ -56,7 +58,7 @@ class Delivery:
         spool: Spool,
         reporter: MetricReporter,
         node_id: str,
-        warnings: Warnings,
+        logger: logging.Logger,
         clock: Clock,
     ) -> None:
         self._batch_size = config.batch_size
@@ -64,11 +66,13 @@ class Delivery:
         self._spool = spool
         self._reporter = reporter
         self._node_id = node_id
-        self._warnings = warnings
+        self._logger = logger
+        self._warnings = Warnings(logger, clock=clock)
         self._clock = clock
         self._is_full = asyncio.Event()
         self._under_way: asyncio.Task[bool] | None = None
         self._batches = self._points = self._failures = 0
+        self._is_silent = True
 
     def points_arrived(self) -> None:
         """To be called when the spool has grown."""
@@ -125,7 +129,15 @@ class Delivery:
             raise
         self._batches += refused < len(batch)
         self._points += len(batch) - refused
+        self._note_accepted(batch)
         return True
+
+    def _note_accepted(self, batch: MetricBatch) -> None:
+        """Say once that reports arrive, and again when they do so after a failure."""
+        if self._is_silent:
+            extra = {"component": COMPONENT, "points": len(batch)}
+            self._logger.info("metrics report accepted", extra=extra)
+        self._is_silent = False
 
     async def _send(self, batch: MetricBatch) -> int:
         """Send ``batch``, in halves if it is too large; how many points were refused for good."""
@@ -146,6 +158,7 @@ class Delivery:
 
     def _tell(self, reason: str) -> None:
         self._failures += 1
+        self._is_silent = True
         self._warnings.warn("metrics report failed", "", error=reason)
 
     async def flush(self, grace_seconds: float) -> None:
