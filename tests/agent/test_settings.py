@@ -98,6 +98,11 @@ BAD_FILES = [
     ),
     ("metrics: {enabled: maybe}", '1: metrics.enabled: expected true or false, found "maybe"'),
     ("metrics: 5", '1: metrics: expected a section of keys, found "5"'),
+    (
+        "api:\n  # ours\n  base_url:https://plane.example",
+        '3: api: a space is missing after "base_url:"',
+    ),
+    ("api: 'a:b'", '1: api: expected a section of keys, found "a:b"'),
     ("metrics: []", "1: metrics: expected a section of keys, found a list"),
     ("ping: {timeout: {a: 1}}", "1: ping.timeout: expected a duration, found a section"),
     (
