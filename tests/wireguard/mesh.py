@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import queue
 import shutil
+import signal
 import subprocess
 import threading
 from contextlib import suppress
@@ -102,9 +103,15 @@ class Node:
         lines = run("wg", "show", self.interface, "dump").splitlines()[1:]
         return sorted(line.split("\t") for line in lines)
 
-    def signal(self, number: int) -> None:
+    def stop(self) -> None:
+        """Return once the daemon stands still; its threads go on for a moment after the signal."""
         assert self._daemon is not None
-        self._daemon.send_signal(number)
+        self._daemon.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self._daemon.pid, os.WSTOPPED)
+
+    def go_on(self) -> None:
+        assert self._daemon is not None
+        self._daemon.send_signal(signal.SIGCONT)
 
     def kill(self) -> None:
         """End the daemon at once; as it happens in life, its socket file stays."""

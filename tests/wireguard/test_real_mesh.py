@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 from contextlib import closing
 from typing import TYPE_CHECKING
 
@@ -129,13 +128,13 @@ async def test_a_killed_daemon_is_an_error_and_a_restarted_one_is_read(mesh: Mes
 async def test_a_stopped_daemon_ends_at_the_deadline(mesh: Mesh) -> None:
     node = mesh.nodes[3]
     reader = WireGuardStatsReader(node.interface, index(mesh, node))
-    node.signal(signal.SIGSTOP)
+    node.stop()
     try:
         async with asyncio.timeout(10):
             with pytest.raises(WireGuardError, match="no whole answer within 2 s"):
                 await reader.read_tunnel_stats()
     finally:
-        node.signal(signal.SIGCONT)
+        node.go_on()
     assert len(await reader.read_tunnel_stats()) == NODES - 1
 
 
