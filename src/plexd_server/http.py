@@ -58,7 +58,7 @@ def bind(address: Address) -> socket.socket:
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     try:
         listening = socket.create_server(address, family=family, backlog=_BACKLOG)
-    except OSError as err:
+    except (OSError, UnicodeError) as err:
         raise StartError(f"cannot listen on {address}: {_reason(err)}") from err
     # Connections inherit it. The kernel would take megabytes of an answer that nobody reads.
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
@@ -134,11 +134,13 @@ def _ignore_late_end(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -
         loop.default_exception_handler(context)
 
 
-def _reason(err: OSError) -> str:
+def _reason(err: OSError | UnicodeError) -> str:
+    if isinstance(err, UnicodeError) or (err.errno or 0) < 0:  # a resolver's number
+        return "no such host; give an address of this machine with --listen"
     if err.errno == errno.EADDRINUSE:
         return "address already in use; choose another with --listen"
     if err.errno == errno.EACCES:
         return "permission denied; choose a port above 1023 with --listen"
-    if err.errno == errno.EADDRNOTAVAIL or isinstance(err, socket.gaierror):
+    if err.errno == errno.EADDRNOTAVAIL:
         return "this machine has no such address; choose another with --listen"
     return f"{err.strerror or err}; choose another address with --listen"

@@ -149,6 +149,12 @@ def test_an_address_of_another_machine_is_told() -> None:
         bind(Address("192.0.2.1", 0))
 
 
+@pytest.mark.parametrize("host", ["a..b", "x" * 300, "not:an:address"])
+def test_a_host_that_is_none_is_told(host: str) -> None:
+    with pytest.raises(StartError, match="no such host"):
+        bind(Address(host, 0))
+
+
 def test_a_data_directory_that_cannot_be_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
 
