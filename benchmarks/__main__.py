@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-NAMES = ("pipeline", "compression", "footprint", "start", "sweep", "tunnels")
+NAMES = ("pipeline", "compression", "footprint", "start", "sweep", "tunnels", "cycle")
 
 
 def main() -> None:

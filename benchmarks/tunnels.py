@@ -9,17 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import shutil
 import socket
 import statistics
 import struct
-import subprocess
 import time
-from base64 import b64encode
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmarks.daemon import public_key, raw_key, what_is_missing, wireguard_go
 from benchmarks.measure import interleaved, table
 from plexd.api import Peer
 from plexd.wireguard import PeerIndex, WireGuardStatsReader
@@ -29,7 +26,7 @@ from plexd.wireguard.userspace import DIRECTORY, UserspaceReader
 from plexd.wireguard.userspace import open as open_userspace
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable
 
 ROUNDS = 15
 SIZES = (10, 100, 1_000, 10_000)
@@ -42,16 +39,12 @@ _HANDSHAKE_SECONDS = 1_700_000_000
 _PEERS_PER_DATAGRAM = 150  # as many as fit into 32 KiB
 
 
-def _key(number: int) -> bytes:
-    return number.to_bytes(32, "big")
-
-
 def _peer(number: int) -> bytes:
     """One peer as the kernel writes it, with an IPv4 endpoint and one allowed address."""
     allowed = [(1, struct.pack("=H", 2)), (2, struct.pack("!I", number)), (3, b"\x20")]
     network = encode_attribute(0x8000, b"".join(encode_attribute(*part) for part in allowed))
     parts = [
-        (1, _key(number)),
+        (1, raw_key(number)),
         (2, bytes(32)),
         (6, struct.pack("=qq", _HANDSHAKE_SECONDS + number, 123_456_789)),
         (5, b"\x19\0"),
@@ -120,7 +113,7 @@ async def _measured(interface: str) -> dict[str, float]:
     source = await open_userspace(interface)
     if not isinstance(source, UserspaceReader):
         raise SystemExit(source.reason)
-    stats = WireGuardStatsReader(interface, PeerIndex(_as_peers()))
+    stats = WireGuardStatsReader(interface, PeerIndex(_peers()))
     path = Path(DIRECTORY) / f"{interface}.sock"
     return await _wall_seconds(
         {
@@ -131,17 +124,17 @@ async def _measured(interface: str) -> dict[str, float]:
     )
 
 
-def _as_peers() -> Iterator[Peer]:
-    for number in range(READ_PEERS):
-        address = f"10.0.{number >> 8}.{number & 255}"
-        yield Peer(f"peer{number}", b64encode(_key(number + 1)).decode(), address)
+def _peers() -> list[Peer]:
+    return [
+        Peer(f"peer{i}", public_key(i + 1), f"10.0.{i >> 8}.{i & 255}") for i in range(READ_PEERS)
+    ]
 
 
 def _userspace() -> None:
-    if os.geteuid() != 0 or not shutil.which("wireguard-go") or not shutil.which("wg"):
-        print("Reading userspace peers: needs root, wireguard-go and wireguard-tools")
+    if needs := what_is_missing():
+        print(f"Reading userspace peers: {needs}")
         return
-    with _wireguard_go() as interface:
+    with wireguard_go(_peers()) as interface:
         seconds = asyncio.run(_measured(interface))
     rows = []
     for name, taken in seconds.items():
@@ -150,45 +143,6 @@ def _userspace() -> None:
         rows.append([name, f"{taken * 1e3:.2f} ms", ratio, claim])
     head = ["", "measured", "of drained", "claim"]
     table(f"Reading {READ_PEERS:,} peers of wireguard-go, wall time", head, rows)
-
-
-@contextlib.contextmanager
-def _wireguard_go() -> Iterator[str]:
-    """The name of an interface with `READ_PEERS` peers, in a namespace of its own."""
-    name = f"pxbench{os.getpid() % 10**6}"
-    path = Path(DIRECTORY) / f"{name}.sock"
-    _run("ip", "netns", "add", name)
-    try:
-        with subprocess.Popen(["ip", "netns", "exec", name, "wireguard-go", "-f", name]) as daemon:  # noqa: S607  # where it is
-            try:
-                _wait_for(path)
-                _run("wg", "setconf", name, "/dev/stdin", given="".join(_sections()))
-                yield name
-            finally:
-                daemon.kill()
-    finally:
-        path.unlink(missing_ok=True)
-        _run("ip", "netns", "delete", name)
-
-
-def _run(*command: str, given: str = "") -> None:
-    subprocess.run(command, check=True, input=given, text=True)
-
-
-def _wait_for(path: Path) -> None:
-    for _ in range(500):
-        if path.exists():
-            return
-        time.sleep(0.01)
-    raise SystemExit(f"{path} did not appear")
-
-
-def _sections() -> Iterator[str]:
-    private = b64encode(b"plexd benchmark, not secret at all"[:32]).decode()
-    yield f"[Interface]\nPrivateKey={private}\n"
-    for peer in _as_peers():
-        endpoint = "Endpoint=127.0.0.1:9"
-        yield f"[Peer]\nPublicKey={peer.public_key}\nAllowedIPs={peer.mesh_ip}/32\n{endpoint}\n"
 
 
 def main() -> None:

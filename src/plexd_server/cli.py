@@ -6,7 +6,7 @@ import argparse
 import os
 import re
 import sys
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -133,11 +133,11 @@ def _node(arguments: argparse.Namespace) -> int:
     try:
         if arguments.node_command == "create":
             arguments.mesh_ip = _mesh_ip(arguments.mesh_ip)
-        registry = open_registry(arguments.data_dir, SystemClock())
-        if arguments.node_command == "create":
-            _create(registry, arguments)
-        else:
-            _list(registry)
+        with closing(open_registry(arguments.data_dir, SystemClock())) as registry:
+            if arguments.node_command == "create":
+                _create(registry, arguments)
+            else:
+                _list(registry)
     except ValueError as err:
         return _fail(str(err), status=2)
     except ServerError as err:

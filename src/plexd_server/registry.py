@@ -77,7 +77,11 @@ class Registry:
         self._path = data_dir / FILE_NAME
         self._engine = sa.create_engine(f"sqlite:///{self._path}")
         sa.event.listen(self._engine, "connect", _configure)
-        self._open()
+        try:
+            self._open()
+        except BaseException:
+            self.close()
+            raise
 
     def create_node(self, node_id: str, *, mesh_ip: str = "") -> Registration:
         """Register a node and return its identity, the only time its secrets are seen."""
@@ -162,5 +166,9 @@ class Registry:
 
 def _configure(connection: SQLiteConnection, _: Any) -> None:
     """Readers never wait for the writer, writers wait for each other, a commit is on the disk."""
-    for pragma in ("busy_timeout = 5000", "journal_mode = WAL", "synchronous = FULL"):
-        connection.execute(f"PRAGMA {pragma}").close()
+    try:
+        for pragma in ("busy_timeout = 5000", "journal_mode = WAL", "synchronous = FULL"):
+            connection.execute(f"PRAGMA {pragma}").close()
+    except BaseException:
+        connection.close()  # the pool does not know it yet
+        raise

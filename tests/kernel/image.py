@@ -36,13 +36,18 @@ _HERE = Path(__file__).parent
 # Importing is not enough to know what is imported: some of it happens at the first use.
 _PROBE = """
 import asyncio, json, runpy, sys, traceback
+from importlib.machinery import PathFinder
 from kernel import guest
 asyncio.run(guest.read("absent0"))
+def _parent(name):
+    return getattr(sys.modules.get(name.rpartition(".")[0]), "__path__", None)
 print(json.dumps([
     path
-    for module in list(sys.modules.values())
-    for path in (getattr(module, "__file__", None), getattr(module, "__cached__", None))
-    if path
+    for name, module in list(sys.modules.items())
+    # A module may have put another in its place, as collections.abc does from Python 3.13 on.
+    for found in (module, PathFinder.find_spec(name, _parent(name)))
+    for attribute in ("__file__", "__cached__", "origin", "cached")
+    if (path := getattr(found, attribute, None))
 ]))
 """
 

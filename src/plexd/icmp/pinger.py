@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from plexd.clock import SystemClock
+from plexd.closing import AsyncClosing
 from plexd.icmp.channel import Channel
 from plexd.icmp.errors import ClosedError
 from plexd.icmp.pacing import Pacer
@@ -19,8 +20,6 @@ from plexd.icmp.statistics import Counters, Statistics
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
-    from types import TracebackType
-    from typing import Self
 
     from plexd.clock import Clock
 
@@ -29,7 +28,7 @@ __all__ = ["ICMPPinger"]
 COMPONENT = "icmp"
 
 
-class ICMPPinger:
+class ICMPPinger(AsyncClosing):
     """A `Pinger`, and the loss of each peer's latest 20 probes; an async context manager.
 
     ``resolve`` names the IPv4 or IPv6 address of a peer and raises `LookupError` for one it does
@@ -119,17 +118,6 @@ class ICMPPinger:
         if self._expiry is not None:
             self._expiry.cancel()
             await asyncio.wait([self._expiry])
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        err: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self.aclose()
 
     def _open(self, family: socket.AddressFamily) -> Channel:
         echo = open_socket(family)

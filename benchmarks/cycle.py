@@ -1,0 +1,134 @@
+"""Claim: a full cycle with 100 peers costs at most 6 ms of CPU, and a peer always costs the same.
+
+A cycle is what the agent does every fifteen seconds: machine, tunnels of a real wireguard-go, an
+echo to every peer, the agent itself, checked, encoded and compressed. Peers answer from loopback
+addresses. The peer is prometheus-node-exporter, which has neither tunnels nor pings: CPU of the
+process for one scrape, in the same run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import statistics
+import subprocess
+import time
+import urllib.request
+from datetime import timedelta
+from pathlib import Path
+
+from isal import isal_zlib
+
+from benchmarks.daemon import public_key, what_is_missing, wireguard_go
+from benchmarks.measure import table
+from plexd import metrics
+from plexd.agent.config import Settings, WireGuardSettings
+from plexd.agent.mesh import Mesh
+from plexd.api import MetricBatch, Peer
+from plexd.clock import SystemClock
+from plexd.metrics.collection import Collection
+from plexd.procfs import LinuxSystemReader
+
+SIZES = (10, 100, 1_000, 10_000)
+CYCLES = 21
+SCRAPES = 200
+BATCH = 100
+CLAIM_MS = 6.0
+_PORT = 19_100
+
+
+def _peers(count: int) -> tuple[Peer, ...]:
+    return tuple(
+        Peer(f"peer-{i}", public_key(i), f"127.{i >> 16 & 255}.{i >> 8 & 255}.{i & 255}")
+        for i in range(1, count + 1)
+    )
+
+
+async def _cycle(collectors: list[metrics.Collector]) -> int:
+    """One cycle of every collector side by side, through to the bodies of its reports."""
+    clock = SystemClock()
+    collections = [Collection(collector, clock) for collector in collectors]
+    await asyncio.gather(*(collection.run(60) for collection in collections))
+    points = []
+    for collection in collections:
+        kept, _ = await collection.points()
+        points += kept
+    for start in range(0, len(points), BATCH):
+        isal_zlib.compress(MetricBatch(points[start : start + BATCH]).to_json(), 1, wbits=31)
+    return len(points)
+
+
+async def _seconds(interface: str, peers: tuple[Peer, ...]) -> float:
+    settings = Settings(
+        peers=peers,
+        wireguard=WireGuardSettings(interface=interface, stale_after=timedelta(seconds=180)),
+    )
+    mesh = Mesh(settings, ())
+    collectors: list[metrics.Collector] = [
+        metrics.SystemCollector(LinuxSystemReader()),
+        metrics.AgentStatsCollector(SystemClock().now()),
+        *mesh.collectors().values(),
+    ]
+    taken = []
+    async with mesh.pinger:
+        for _ in range(CYCLES):
+            began = time.process_time()
+            count = await _cycle(collectors)
+            taken.append(time.process_time() - began)
+            if count != 2 + 2 * len(peers):
+                raise SystemExit(f"{count} points of {len(peers)} peers")
+    return statistics.median(taken)
+
+
+def _scrape_seconds() -> float | None:
+    """CPU of prometheus-node-exporter for one scrape; None where it is not installed."""
+    program = shutil.which("prometheus-node-exporter")
+    if program is None:
+        return None
+    command = [program, f"--web.listen-address=127.0.0.1:{_PORT}", "--log.level=error"]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as exporter:
+        try:
+            _scrape()  # the first one pays for the start
+            before = _cpu_seconds(exporter.pid)
+            for _ in range(SCRAPES):
+                _scrape()
+            return (_cpu_seconds(exporter.pid) - before) / SCRAPES
+        finally:
+            exporter.terminate()
+
+
+def _scrape() -> None:
+    for _ in range(100):
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{_PORT}/metrics", timeout=10) as answer:
+                answer.read()
+        except OSError:  # not listening yet
+            time.sleep(0.05)
+        else:
+            return
+    raise SystemExit("prometheus-node-exporter does not answer")
+
+
+def _cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def main() -> None:
+    """Print CPU milliseconds of a cycle by the number of peers, beside one scrape."""
+    if needs := what_is_missing():
+        print(f"A full cycle: {needs}")
+        return
+    rows = []
+    for size in SIZES:
+        peers = _peers(size)
+        with wireguard_go(peers) as interface:
+            seconds = asyncio.run(_seconds(interface, peers))
+        claim = f"at most {CLAIM_MS:.1f} ms" if size == 100 else ""
+        per_peer = f"{seconds / size * 1e6:.1f} us"
+        rows.append([f"{size:,} peers", f"{seconds * 1e3:.2f} ms", per_peer, claim])
+    scrape = _scrape_seconds()
+    told = "not installed" if scrape is None else f"{scrape * 1e3:.2f} ms"
+    rows.append(["prometheus-node-exporter, a scrape", told, "", ""])
+    table("CPU of a full cycle", ["", "measured", "a peer", "claim"], rows)

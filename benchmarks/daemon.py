@@ -1,0 +1,78 @@
+"""A real wireguard-go with as many peers as a benchmark wants."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import time
+from base64 import b64encode
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from plexd.wireguard.userspace import DIRECTORY
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from plexd.api import Peer
+
+__all__ = ["public_key", "raw_key", "what_is_missing", "wireguard_go"]
+
+
+def raw_key(number: int) -> bytes:
+    """The public key of peer ``number``: nobody has the private one, so nobody shakes hands."""
+    return number.to_bytes(32, "big")
+
+
+def public_key(number: int) -> str:
+    """The same as ``wg`` prints it."""
+    return b64encode(raw_key(number)).decode()
+
+
+def what_is_missing() -> str:
+    """Why no daemon can be started here; empty if one can."""
+    if os.geteuid() != 0 or not shutil.which("wireguard-go") or not shutil.which("wg"):
+        return "needs root, wireguard-go and wireguard-tools"
+    return ""
+
+
+@contextlib.contextmanager
+def wireguard_go(peers: Sequence[Peer]) -> Iterator[str]:
+    """The name of an interface with ``peers``, in a namespace of its own."""
+    name = f"pxbench{os.getpid() % 10**6}"
+    path = Path(DIRECTORY) / f"{name}.sock"
+    _run("ip", "netns", "add", name)
+    command = ["ip", "netns", "exec", name, "wireguard-go", "-f", name]
+    try:
+        with subprocess.Popen(command, stderr=subprocess.DEVNULL) as daemon:
+            try:
+                _wait_for(path)
+                _run("wg", "setconf", name, "/dev/stdin", given="".join(_sections(peers)))
+                yield name
+            finally:
+                daemon.kill()
+    finally:
+        path.unlink(missing_ok=True)
+        _run("ip", "netns", "delete", name)
+
+
+def _run(*command: str, given: str = "") -> None:
+    subprocess.run(command, check=True, input=given, text=True)
+
+
+def _wait_for(path: Path) -> None:
+    for _ in range(500):
+        if path.exists():
+            return
+        time.sleep(0.01)
+    raise SystemExit(f"{path} did not appear")
+
+
+def _sections(peers: Sequence[Peer]) -> Iterator[str]:
+    private = b64encode(b"plexd benchmark, not secret at all"[:32]).decode()
+    yield f"[Interface]\nPrivateKey={private}\n"
+    for peer in peers:
+        endpoint = "Endpoint=127.0.0.1:9"
+        yield f"[Peer]\nPublicKey={peer.public_key}\nAllowedIPs={peer.mesh_ip}/32\n{endpoint}\n"
