@@ -138,6 +138,15 @@ async def _record(caplog: pytest.LogCaptureFixture, event: str) -> logging.LogRe
             await asyncio.sleep(0)
 
 
+async def test_a_control_plane_whose_name_cannot_be_looked_up_is_told_as_well(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    settings = settings_for(f"http://{'x' * 64}.example", report_interval=timedelta(hours=1))
+    async with running(settings):
+        told = await _record(caplog, "control plane not reachable")
+    assert "label" in told.error  # type: ignore[attr-defined]  # set through extra
+
+
 async def test_a_disabled_pipeline_ends_at_once_without_asking_anybody() -> None:
     async with ScriptedServer() as plane:
         await app.run(settings_for(plane.url, enabled=False), IDENTITY)

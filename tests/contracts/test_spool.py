@@ -179,6 +179,38 @@ async def test_what_was_refused_is_counted_and_told_with_the_next_batch(spool: S
     assert following.dropped == 4
 
 
+async def test_a_batch_that_arrived_although_it_was_evicted_meanwhile_is_no_loss(
+    spool: Spool,
+) -> None:
+    await spool.append(points(10))
+    await spool.seal(10)
+    under_way = await spool.head()
+    assert under_way is not None
+    assert under_way.name is not None
+    await spool.append(points(ROOM, first=10))
+    assert spool.statistics().evicted == 10
+    await spool.acknowledge(under_way.name)
+    s = spool.statistics()
+    assert (s.acknowledged, s.evicted, s.buffered) == (10, 0, ROOM)
+    await spool.seal(10)
+    assert [batch.dropped for batch in await drain(spool)] == [0] * (ROOM // 10)
+
+
+async def test_a_batch_that_was_evicted_and_did_not_arrive_is_a_loss(spool: Spool) -> None:
+    await spool.append(points(10))
+    await spool.seal(10)
+    lost = await spool.head()
+    assert lost is not None
+    assert lost.name is not None
+    await spool.append(points(ROOM, first=10))
+    await spool.seal(10)
+    following = await spool.head()
+    assert following is not None
+    assert following.dropped == 10
+    await spool.acknowledge(lost.name)
+    assert spool.statistics().evicted == 10
+
+
 async def test_closing_twice_is_closing_once(spool: Spool) -> None:
     await spool.aclose()
     await spool.aclose()

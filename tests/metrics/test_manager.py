@@ -288,6 +288,7 @@ class TestRefusals:
     async def test_a_batch_nobody_will_ever_take_does_not_hold_up_the_rest(
         self, status: int, caplog: pytest.LogCaptureFixture
     ) -> None:
+        caplog.set_level(logging.INFO)
         clock = ManualClock()
         reporter = RecordingReporter(APIError(status, "point 3: data.rtt_nano"))
         collector = ScriptedCollector(latencies(clock, 10), latencies(clock, 5, first=10), [])
@@ -301,6 +302,9 @@ class TestRefusals:
         assert reporter.batches[0].dropped == 10
         assert caplog.records[0].getMessage() == "metrics report failed"
         assert caplog.records[0].refused == 10  # type: ignore[attr-defined]  # extra
+        assert caplog.records[1].getMessage() == "metrics report accepted"
+        assert caplog.records[1].points == 5  # type: ignore[attr-defined]  # extra
+        assert manager.statistics().delivery.batches == 1
 
     async def test_a_batch_that_is_too_large_goes_in_halves_under_its_name(self) -> None:
         clock = ManualClock()

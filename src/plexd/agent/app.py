@@ -27,6 +27,7 @@ from plexd.api import ControlPlane
 from plexd.clock import SystemClock
 from plexd.metrics.collection import Collection
 from plexd.procfs import LinuxSystemReader
+from plexd.spool import MemorySpool
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable
@@ -41,6 +42,9 @@ if TYPE_CHECKING:
 __all__ = ["CollectReport", "collect_once", "has_tunnels", "run"]
 
 _logger = logging.getLogger("plexd")
+
+# Points wait in memory so far, of which a node has less to spare than of disk.
+_MOST_IN_MEMORY = 16 * 1024 * 1024
 
 
 class CollectReport(Struct, frozen=True):
@@ -75,6 +79,7 @@ async def run(settings: Settings, identity: Identity) -> None:
             reporter,
             identity.node_id,
             logging.getLogger("plexd.metrics"),
+            spool=MemorySpool(max_bytes=min(settings.spool.max_bytes, _MOST_IN_MEMORY)),
         )
         _logger.info("agent started", extra=_about(settings, identity))
         if settings.metrics.enabled:
@@ -174,7 +179,7 @@ async def _greet(settings: Settings) -> None:
     try:
         async with asyncio.timeout(settings.api.connect_timeout.total_seconds()):
             _, writer = await asyncio.open_connection(parts.hostname, port)
-    except OSError as err:  # TimeoutError is one
+    except (OSError, UnicodeError) as err:  # TimeoutError is the former; the latter is a bad name
         extra = {
             "component": "agent",
             "control_plane": settings.api.base_url,
@@ -189,7 +194,9 @@ async def _greet(settings: Settings) -> None:
         await writer.wait_closed()
 
 
-def _why(err: OSError) -> str:
+def _why(err: OSError | UnicodeError) -> str:
+    if isinstance(err, UnicodeError):
+        return f"no such name can be looked up: {err}"
     # asyncio puts a text of its own in place of the system's; a lookup's error number is another's.
     if err.errno is None or isinstance(err, socket.gaierror):
         return err.strerror or str(err) or "no answer in time"

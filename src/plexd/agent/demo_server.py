@@ -6,7 +6,6 @@ import asyncio
 import ctypes
 import functools
 import signal
-import socket
 import sys
 from contextlib import asynccontextmanager, suppress
 from importlib.util import find_spec
@@ -24,8 +23,6 @@ __all__ = ["DemoServer", "require_server"]
 _PR_SET_PDEATHSIG = 1
 _START_SECONDS = 60.0
 _STOP_SECONDS = 15.0
-_USUAL = "127.0.0.1:8080"
-_ANY = "127.0.0.1:0"
 
 
 def require_server() -> None:
@@ -52,8 +49,8 @@ class DemoServer:
 
     @asynccontextmanager
     async def serving(self, listen: str) -> AsyncIterator[None]:
-        """Serve on ``listen`` (empty: port 8080, or any other if it is taken) while in the body."""
-        process = await self._start("serve", "--listen", listen or _free_address())
+        """Serve on ``listen`` while in the body."""
+        process = await self._start("serve", "--listen", listen)
         self._process = process
         try:
             await self._read_addresses(process)
@@ -117,14 +114,3 @@ async def _end(process: Process) -> None:
     except TimeoutError:
         process.kill()
         await process.wait()
-
-
-def _free_address() -> str:
-    host, _, port = _USUAL.rpartition(":")
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, int(port)))
-        except OSError:
-            return _ANY
-    return _USUAL

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Delivery", "DeliveryStatistics"]
 
-
 _TOO_LARGE = 413
 _REFUSED = {400, 413, 415, 422}
 
@@ -127,15 +126,16 @@ class Delivery:
         except asyncio.CancelledError:
             self._tell("cut")
             raise
-        self._batches += refused < len(batch)
-        self._points += len(batch) - refused
-        self._note_accepted(batch)
+        if refused < len(batch):
+            self._note_accepted(len(batch) - refused)
         return True
 
-    def _note_accepted(self, batch: MetricBatch) -> None:
-        """Say once that reports arrive, and again when they do so after a failure."""
+    def _note_accepted(self, points: int) -> None:
+        """Count, and say once that reports arrive, and again when they do so after a failure."""
+        self._batches += 1
+        self._points += points
         if self._is_silent:
-            extra = {"component": COMPONENT, "points": len(batch)}
+            extra = {"component": COMPONENT, "points": points}
             self._logger.info("metrics report accepted", extra=extra)
         self._is_silent = False
 

@@ -38,6 +38,8 @@ class MemorySpool(AsyncClosing):
         self._sealed = 0
         self._reported = 0
         self._head: MetricBatch | None = None
+        # Evicted while it stood at the head: it may be under way, and arrive after all.
+        self._overtaken: MetricBatch | None = None
 
     async def append(self, points: Sequence[MetricPoint]) -> None:
         """Take in one collection, evicting the oldest points if it does not fit."""
@@ -48,7 +50,7 @@ class MemorySpool(AsyncClosing):
     def _evict(self, excess: int) -> None:
         while excess > 0 and self._batches:
             lost = self._batches.popleft()
-            self._head = None
+            self._overtaken, self._head = self._head or self._overtaken, None
             self._sealed -= len(lost)
             self._evicted += len(lost)
             excess -= len(lost)
@@ -68,6 +70,7 @@ class MemorySpool(AsyncClosing):
 
     async def head(self) -> MetricBatch | None:
         """The oldest batch; what was lost before it first stood here is its ``dropped``."""
+        self._overtaken = None
         if self._head is None and self._batches:
             oldest = self._batches[0]
             dropped = self._evicted + self._refused - self._reported
@@ -76,16 +79,27 @@ class MemorySpool(AsyncClosing):
 
     async def acknowledge(self, name: BatchName, *, refused: int = 0) -> None:
         """Forget the head and, if any of it was accepted, the loss that was told with it."""
-        head = self._head
-        if head is None or head.name != name:
+        settled = self._settle(name)
+        if settled is None:
             return
-        self._head = None
-        self._batches.popleft()
-        if refused < len(head):
-            self._reported += head.dropped
-        self._sealed -= len(head)
+        if refused < len(settled):
+            self._reported += settled.dropped
         self._refused += refused
-        self._acknowledged += len(head) - refused
+        self._acknowledged += len(settled) - refused
+
+    def _settle(self, name: BatchName) -> MetricBatch | None:
+        """Take the batch called ``name`` out of the account it is in: waiting, or evicted."""
+        head, overtaken = self._head, self._overtaken
+        if head is not None and head.name == name:
+            self._head = None
+            self._batches.popleft()
+            self._sealed -= len(head)
+            return head
+        if overtaken is not None and overtaken.name == name:
+            self._overtaken = None
+            self._evicted -= len(overtaken)
+            return overtaken
+        return None
 
     def statistics(self) -> SpoolStatistics:
         """Counts since this spool was made."""
