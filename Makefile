@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check test-kernel bench lock screenshots clean
+.PHONY: help setup demo test check lint coverage test-kernel faults-full bench lock screenshots clean
 
 help: ## show the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -14,10 +14,13 @@ setup: .venv/.installed ## make .venv with everything from the lock
 .venv/.installed: requirements.lock pyproject.toml
 	$(PYTHON) tools/require_python.py
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	@# --no-deps: the lock is whole, and without it pip may prefer a release made since for a
+	@# dependency that is asked for with an extra (coverage[toml]), which then has no hash.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
 	    --require-hashes --only-binary :all: --requirement requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	    --no-deps --no-build-isolation --editable .
+	$(BIN)/python -m pip check --quiet --disable-pip-version-check
 	touch $@
 
 demo: setup ## this machine's metrics in the browser, through a real agent and server
@@ -26,18 +29,26 @@ demo: setup ## this machine's metrics in the browser, through a real agent and s
 test: setup ## the tests; ARGS="-k latency" chooses
 	$(BIN)/python -m pytest $(ARGS)
 
-check: setup ## the whole gate: style, types, layers, tests, coverage
+check: lint ## the whole gate: style, types, layers, tests, coverage
+	$(BIN)/python -m pytest --cov --cov-report=
+	$(MAKE) coverage
+
+lint: setup ## style, types, layers
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest --cov --cov-report=
+
+coverage: setup ## how much the tests reached, after a run of them with --cov
 	$(BIN)/coverage report --include='src/plexd/*' --fail-under=95
 	$(BIN)/coverage report --include='src/plexd_server/*' --fail-under=90
 
 test-kernel: setup ## the kernel's tunnels in a real kernel, booted in software (Debian)
 	PYTHONPATH=tests $(BIN)/python -m kernel.debian
 	PLEXD_TEST_KERNEL=required $(BIN)/python -m pytest -m kernel tests/kernel
+
+faults-full: setup ## the fault bench in full: kills, power cuts, full disks, an outage (root, strace, e2fsprogs)
+	PYTHONPATH=tests $(BIN)/python -m faults $(ARGS)
 
 bench: setup ## the claims, measured side by side
 	$(BIN)/python -m benchmarks
