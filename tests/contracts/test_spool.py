@@ -2,41 +2,40 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
 
-from plexd.api import BatchName, LatencyResult, MetricBatch, MetricPoint
-from plexd.spool import MemorySpool
+from plexd.api import BatchName, MetricBatch
+from plexd.spool import DiskSpool, MemorySpool, Refusal
+from support.latency import latency_points as points
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
     from plexd.spool import Spool
 
-START = datetime(2026, 2, 12, 10, 30, tzinfo=UTC)
 # Bounds small enough to be reached: every implementation is opened with room for this many.
 ROOM = 50
+# Small enough for a quarter of it to be room for five rows of ten points, and not for a sixth.
+_DISK_BYTES = 78_000
 
 
-def points(count: int, first: int = 0) -> list[MetricPoint]:
-    return [
-        MetricPoint(
-            timestamp=START + timedelta(seconds=i),
-            group="latency",
-            peer_id=f"peer-{i}",
-            data=LatencyResult(f"peer-{i}", i),
-        )
-        for i in range(first, first + count)
-    ]
+@pytest.fixture(params=["memory", "disk"])
+async def spool(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Spool]:
+    if request.param == "memory":
+        async with MemorySpool(max_bytes=ROOM * 400) as opened:
+            yield opened
+    else:
+        async with DiskSpool(tmp_path / "spool", max_bytes=_DISK_BYTES) as on_disk:
+            yield on_disk
 
 
-@pytest.fixture(params=["memory"])
-async def spool(request: pytest.FixtureRequest) -> AsyncIterator[Spool]:
-    assert request.param == "memory"
-    async with MemorySpool(max_bytes=ROOM * 400) as opened:
-        yield opened
+async def fill(spool: Spool, first: int = 0) -> None:
+    """As many points as there is room for, in the pieces they will be sealed in."""
+    for start in range(first, first + ROOM, 10):
+        await spool.append(points(10, start))
 
 
 async def drain(spool: Spool) -> list[MetricBatch]:
@@ -114,7 +113,7 @@ async def test_acknowledging_another_batch_changes_nothing(spool: Spool) -> None
 
 
 async def test_a_full_spool_drops_the_oldest_and_keeps_the_newest(spool: Spool) -> None:
-    await spool.append(points(ROOM))
+    await fill(spool)
     await spool.seal(10)
     await spool.append(points(5, first=ROOM))
     await spool.seal(10)
@@ -125,7 +124,7 @@ async def test_a_full_spool_drops_the_oldest_and_keeps_the_newest(spool: Spool) 
 
 
 async def test_what_was_dropped_is_told_with_the_next_batch_and_only_once(spool: Spool) -> None:
-    await spool.append(points(ROOM))
+    await fill(spool)
     await spool.seal(10)
     await spool.append(points(5, first=ROOM))
     await spool.seal(10)
@@ -137,7 +136,7 @@ async def test_what_was_dropped_is_told_with_the_next_batch_and_only_once(spool:
 
 
 async def test_an_evicted_batch_uses_up_its_number(spool: Spool) -> None:
-    await spool.append(points(ROOM))
+    await fill(spool)
     await spool.seal(10)
     await spool.append(points(10, first=ROOM))
     await spool.seal(10)
@@ -154,7 +153,7 @@ async def test_more_than_fits_at_once_keeps_what_fits(spool: Spool) -> None:
 
 
 async def test_every_point_is_accounted_for(spool: Spool) -> None:
-    await spool.append(points(ROOM))
+    await fill(spool)
     await spool.seal(10)
     await spool.append(points(20, first=ROOM))
     head = await spool.head()
@@ -162,7 +161,8 @@ async def test_every_point_is_accounted_for(spool: Spool) -> None:
     assert head.name is not None
     await spool.acknowledge(head.name)
     s = spool.statistics()
-    assert s.appended == s.buffered + s.sealed + s.acknowledged + s.refused + s.evicted
+    assert s.appended == s.waiting + s.acknowledged + s.lost
+    assert (s.waiting, s.acknowledged) == (s.buffered + s.sealed, 10)
 
 
 async def test_what_was_refused_is_counted_and_told_with_the_next_batch(spool: Spool) -> None:
@@ -171,9 +171,11 @@ async def test_what_was_refused_is_counted_and_told_with_the_next_batch(spool: S
     head = await spool.head()
     assert head is not None
     assert head.name is not None
-    await spool.acknowledge(head.name, refused=4)
+    refusal = Refusal(head.piece(2, 6), "HTTP 422: no")
+    await spool.acknowledge(head.name, refused=[refusal])
     s = spool.statistics()
-    assert (s.acknowledged, s.refused, s.sealed) == (6, 4, 10)
+    assert (s.acknowledged, s.refused, s.sealed, s.dead_letters) == (6, 4, 10, 1)
+    assert list(await spool.dead_letters()) == [refusal]
     following = await spool.head()
     assert following is not None
     assert following.dropped == 4
@@ -187,7 +189,7 @@ async def test_a_batch_that_arrived_although_it_was_evicted_meanwhile_is_no_loss
     under_way = await spool.head()
     assert under_way is not None
     assert under_way.name is not None
-    await spool.append(points(ROOM, first=10))
+    await fill(spool, 10)
     assert spool.statistics().evicted == 10
     await spool.acknowledge(under_way.name)
     s = spool.statistics()
@@ -202,7 +204,7 @@ async def test_a_batch_that_was_evicted_and_did_not_arrive_is_a_loss(spool: Spoo
     lost = await spool.head()
     assert lost is not None
     assert lost.name is not None
-    await spool.append(points(ROOM, first=10))
+    await fill(spool, 10)
     await spool.seal(10)
     following = await spool.head()
     assert following is not None

@@ -7,6 +7,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from plexd.api import BatchName, MetricBatch
+from plexd.clock import SystemClock
 from plexd.closing import AsyncClosing
 from plexd.spool.port import SpoolStatistics
 
@@ -14,12 +15,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from plexd.api import MetricPoint
-    from plexd.spool.port import Spool
+    from plexd.clock import Clock
+    from plexd.spool.port import Refusal, Spool
 
 __all__ = ["MemorySpool"]
 
 # A point as objects plus its JSON, measured over the four groups; the bound need not be exact.
 _BYTES_PER_POINT = 400
+_MOST_DEAD_LETTERS = 16
 
 
 class MemorySpool(AsyncClosing):
@@ -28,23 +31,28 @@ class MemorySpool(AsyncClosing):
     Nothing survives the process. 16 MiB hold some 40,000 points: over an hour at 100 peers.
     """
 
-    def __init__(self, *, max_bytes: int = 16 * 1024 * 1024) -> None:
+    def __init__(self, *, max_bytes: int = 16 * 1024 * 1024, clock: Clock | None = None) -> None:
         self._max_points = max(1, max_bytes // _BYTES_PER_POINT)
+        self._clock = clock or SystemClock()
         self._epoch = secrets.token_hex(16)
         self._seq = 0
         self._buffer: list[MetricPoint] = []
         self._batches: deque[MetricBatch] = deque()
+        # When the points of a collection came, and how many points had come by then.
+        self._arrivals: deque[tuple[float, int]] = deque()
         self._appended = self._acknowledged = self._evicted = self._refused = 0
         self._sealed = 0
         self._reported = 0
         self._head: MetricBatch | None = None
         # Evicted while it stood at the head: it may be under way, and arrive after all.
         self._overtaken: MetricBatch | None = None
+        self._dead_letters: deque[Refusal] = deque(maxlen=_MOST_DEAD_LETTERS)
 
     async def append(self, points: Sequence[MetricPoint]) -> None:
         """Take in one collection, evicting the oldest points if it does not fit."""
         self._buffer.extend(points)
         self._appended += len(points)
+        self._arrivals.append((self._clock.monotonic(), self._appended))
         self._evict(self._sealed + len(self._buffer) - self._max_points)
 
     def _evict(self, excess: int) -> None:
@@ -77,15 +85,17 @@ class MemorySpool(AsyncClosing):
             self._head = MetricBatch(oldest, name=oldest.name, dropped=dropped)
         return self._head
 
-    async def acknowledge(self, name: BatchName, *, refused: int = 0) -> None:
+    async def acknowledge(self, name: BatchName, *, refused: Sequence[Refusal] = ()) -> None:
         """Forget the head and, if any of it was accepted, the loss that was told with it."""
         settled = self._settle(name)
         if settled is None:
             return
-        if refused < len(settled):
+        given_up = sum(len(refusal.batch) for refusal in refused)
+        if given_up < len(settled):
             self._reported += settled.dropped
-        self._refused += refused
-        self._acknowledged += len(settled) - refused
+        self._refused += given_up
+        self._acknowledged += len(settled) - given_up
+        self._dead_letters.extend(refused)
 
     def _settle(self, name: BatchName) -> MetricBatch | None:
         """Take the batch called ``name`` out of the account it is in: waiting, or evicted."""
@@ -101,8 +111,13 @@ class MemorySpool(AsyncClosing):
             return overtaken
         return None
 
+    async def dead_letters(self) -> Sequence[Refusal]:
+        """The last sixteen."""
+        return tuple(self._dead_letters)
+
     def statistics(self) -> SpoolStatistics:
         """Counts since this spool was made."""
+        waiting = self._sealed + len(self._buffer)
         return SpoolStatistics(
             appended=self._appended,
             acknowledged=self._acknowledged,
@@ -111,7 +126,16 @@ class MemorySpool(AsyncClosing):
             buffered=len(self._buffer),
             sealed=self._sealed,
             batches=len(self._batches),
+            stored_bytes=waiting * _BYTES_PER_POINT,
+            oldest_seconds=self._oldest_seconds(waiting),
+            dead_letters=len(self._dead_letters),
         )
+
+    def _oldest_seconds(self, waiting: int) -> float:
+        gone = self._appended - waiting
+        while self._arrivals and self._arrivals[0][1] <= gone:
+            self._arrivals.popleft()
+        return self._clock.monotonic() - self._arrivals[0][0] if self._arrivals else 0.0
 
     async def aclose(self) -> None:
         """Nothing is held outside the process."""

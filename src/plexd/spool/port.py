@@ -4,7 +4,7 @@ Life of a point: appended with its collection, sealed into a batch, delivered wi
 forgotten when that batch is acknowledged. Whatever else happens to it is counted in
 `SpoolStatistics`, so that at any time
 
-    appended = buffered + sealed + acknowledged + refused + evicted
+    appended = buffered + sealed + acknowledged + refused + evicted + expired + damaged
 """
 
 from __future__ import annotations
@@ -18,40 +18,73 @@ if TYPE_CHECKING:
 
     from plexd.api import BatchName, MetricBatch, MetricPoint
 
-__all__ = ["Spool", "SpoolStatistics"]
+__all__ = ["Refusal", "Spool", "SpoolStatistics"]
 
 
-class SpoolStatistics(Struct, frozen=True):
-    """A snapshot of one spool; the first four are counts since it was opened.
+class SpoolStatistics(Struct, frozen=True, kw_only=True):
+    """A snapshot of one spool; counts are of points since the spool was made.
 
     Attributes:
-        appended: points taken in.
-        acknowledged: points delivered and forgotten.
-        refused: points given up because the control plane will never take them.
-        evicted: points dropped, oldest first, because a bound was reached.
-        buffered: points not yet part of a batch.
-        sealed: points in batches that wait for delivery.
+        appended: taken in.
+        acknowledged: delivered and forgotten.
+        refused: given up because the control plane will never take them.
+        evicted: dropped, oldest first, because the spool was full.
+        expired: dropped because they had waited for as long as anybody wants them.
+        damaged: lost to a fault of the disk, or of the file.
+        buffered: not yet part of a batch.
+        sealed: in batches that wait for delivery.
         batches: batches that wait for delivery.
+        stored_bytes: about what the waiting points take up.
+        oldest_seconds: how long the oldest waiting point has waited; 0 when none does.
+        dead_letters: refused batches, or pieces of them, that are kept for somebody to look at.
+        degraded: why points are not as safe as they should be; empty when all is well.
     """
 
-    appended: int
-    acknowledged: int
-    refused: int
-    evicted: int
-    buffered: int
-    sealed: int
-    batches: int
+    appended: int = 0
+    acknowledged: int = 0
+    refused: int = 0
+    evicted: int = 0
+    expired: int = 0
+    damaged: int = 0
+    buffered: int = 0
+    sealed: int = 0
+    batches: int = 0
+    stored_bytes: int = 0
+    oldest_seconds: float = 0.0
+    dead_letters: int = 0
+    degraded: str = ""
+
+    @property
+    def lost(self) -> int:
+        """Points that were appended and will never be delivered."""
+        return self.refused + self.evicted + self.expired + self.damaged
+
+    @property
+    def waiting(self) -> int:
+        """Points that are still to be delivered."""
+        return self.buffered + self.sealed
+
+
+class Refusal(Struct, frozen=True):
+    """A sealed batch, or a piece of one, that the control plane will never take, and why."""
+
+    batch: MetricBatch
+    reason: str
 
 
 class Spool(Protocol):
     """A bounded queue of points with frozen batches at its head.
 
     One task appends at a time per collector and one delivers; calls may interleave. A spool is
-    an async context manager in all implementations, closed by whoever made it.
+    an async context manager in all implementations, closed by whoever made it. A fault of what
+    it keeps points in is never the caller's: it shows in `statistics`.
     """
 
     async def append(self, points: Sequence[MetricPoint]) -> None:
-        """Take in one collection, whole or not at all; on return it is as safe as it gets here."""
+        """Take in one collection, whole or not at all; on return it is as safe as it gets here.
+
+        Raises `EncodeError` for points that have no JSON.
+        """
         ...
 
     async def seal(self, limit: int) -> None:
@@ -59,14 +92,23 @@ class Spool(Protocol):
         ...
 
     async def head(self) -> MetricBatch | None:
-        """The oldest sealed batch; the same points, name and bytes until it is settled."""
+        """The oldest sealed batch; the same points, name and bytes until it is settled.
+
+        Its ``dropped`` are the points lost ahead of it, of which no batch has told yet.
+        """
         ...
 
-    async def acknowledge(self, name: BatchName, *, refused: int = 0) -> None:
+    async def acknowledge(self, name: BatchName, *, refused: Sequence[Refusal] = ()) -> None:
         """The head called ``name`` is settled: forget it. Any other name is ignored.
 
-        ``refused`` of its points were not accepted and never will be.
+        What of it was ``refused`` was not accepted and never will be; it is kept among the dead
+        letters, the newest of them, and told as a loss with the next batch. A head that was
+        refused whole told nobody of the losses ahead of it: they are told again.
         """
+        ...
+
+    async def dead_letters(self) -> Sequence[Refusal]:
+        """What was refused, oldest first; bounded, the oldest are let go."""
         ...
 
     def statistics(self) -> SpoolStatistics:

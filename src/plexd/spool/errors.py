@@ -1,0 +1,46 @@
+"""What may go wrong with a spool. Only the first is for whoever opens one.
+
+SpoolError
+├── SpoolLockedError   another process has this spool: end, and say so
+├── DiskError          the disk does not do what was asked: try again later, with a new connection
+└── DamagedError       the file is not what was written: set it aside and salvage
+"""
+
+from __future__ import annotations
+
+import errno
+
+__all__ = ["DamagedError", "DiskError", "SpoolError", "SpoolLockedError"]
+
+
+class SpoolError(Exception):
+    """Any of these."""
+
+
+class SpoolLockedError(SpoolError):
+    """Another process works in this spool; ``pid`` is its, 0 if it did not leave it."""
+
+    def __init__(self, pid: int) -> None:
+        super().__init__(pid)
+        self.pid = pid
+
+    def __str__(self) -> str:
+        return f"spool locked by pid {self.pid}" if self.pid else "spool locked by another process"
+
+
+class DiskError(SpoolError):
+    """An operating system's refusal; the text is its reason. ``is_full``: there is no space."""
+
+    def __init__(self, reason: str, *, is_full: bool = False) -> None:
+        super().__init__(reason)
+        self.is_full = is_full
+
+    @classmethod
+    def of(cls, err: OSError) -> DiskError:
+        """The same in our words."""
+        is_full = err.errno in {errno.ENOSPC, errno.EDQUOT}
+        return cls(err.strerror or str(err), is_full=is_full)
+
+
+class DamagedError(SpoolError):
+    """The file contradicts itself, or is no database; the text is SQLite's reason or ours."""

@@ -1,0 +1,145 @@
+"""Every byte of a spool's files, one after the other: what a single damaged one does.
+
+python -m support.corrupting [STRIDE]       (with tests/ on PYTHONPATH) prints the table
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import logging
+import shutil
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from plexd.metrics.testing import ManualClock
+from plexd.spool import DiskSpool
+from support.latency import latency_points
+from support.receivers import StrictReceiver
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from plexd.api import MetricPoint
+    from plexd.spool import SpoolStatistics
+
+__all__ = ["FILES", "KINDS", "Specimen", "damaged", "main"]
+
+FILES = ("spool.db", "spool.db-wal", "spool.mark", "spool.lock")
+KINDS = ("flip", "zero", "truncate")
+
+
+def damaged(content: bytes, position: int, kind: str) -> bytes:
+    """``content`` with one byte's bits flipped, or zeroed, or without anything from it on."""
+    if kind == "truncate":
+        return content[:position]
+    byte = content[position] ^ 0xFF if kind == "flip" else 0
+    return content[:position] + bytes([byte]) + content[position + 1 :]
+
+
+class Specimen:
+    """A spool as a killed agent leaves it: batches and collections, partly in the -wal only."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.receiver = StrictReceiver()
+        self.points: dict[str, MetricPoint] = {}
+
+    @classmethod
+    async def make(cls, directory: Path) -> Specimen:
+        """In ``directory``: 129 points in small and large rows, of which 50 were delivered."""
+        made = cls(directory / "left")
+        live = directory / "live"
+        async with DiskSpool(live, max_bytes=2**20, clock=ManualClock()) as spool:
+            for count in (50, 6, 50):
+                await spool.append(made._more(count))
+                await spool.seal(40)
+            await made.receiver.drain(spool, 1)
+        # Closing carries the -wal into the database; what follows is in a new one.
+        async with DiskSpool(live, max_bytes=2**20, clock=ManualClock()) as spool:
+            await spool.append(made._more(12))
+            await spool.seal(6)
+            await spool.append(made._more(4))
+            await made.receiver.drain(spool, 1)
+            await spool.append(made._more(7))
+            shutil.copytree(live, made.directory)
+        (made.directory / "spool.ballast").unlink()
+        return made
+
+    def _more(self, count: int) -> list[MetricPoint]:
+        added = latency_points(count, len(self.points))
+        self.points.update((point.peer_id, point) for point in added)
+        return added
+
+    def cases(self, stride: int, names: tuple[str, ...] = FILES) -> Iterator[tuple[str, str, int]]:
+        """Every file, kind and position that makes a difference."""
+        for name in names:
+            content = (self.directory / name).read_bytes()
+            for kind in KINDS:
+                for position in range(0, len(content), stride):
+                    if kind != "zero" or content[position]:
+                        yield name, kind, position
+
+    async def outcome(self, name: str, kind: str, position: int) -> str:
+        """What an agent makes of it that finds this one damage: a line of the table.
+
+        Raises `AssertionError` for whatever must not be.
+        """
+        with tempfile.TemporaryDirectory(dir=self.directory.parent) as made:
+            directory = Path(made) / "spool"
+            shutil.copytree(self.directory, directory)
+            content = (directory / name).read_bytes()
+            (directory / name).write_bytes(damaged(content, position, kind))
+            return await self._deliver(directory)
+
+    async def _deliver(self, directory: Path) -> str:
+        receiver = copy.deepcopy(self.receiver)
+        async with DiskSpool(directory, max_bytes=2**20, clock=ManualClock()) as spool:
+            await spool.seal(6)
+            await receiver.drain(spool)
+            found = spool.statistics()
+        for peer_id, point in receiver.points.items():
+            assert point == self.points[peer_id], "an altered point was delivered"
+        return self._judged(found, len(self.points) - len(receiver.points))
+
+    def _judged(self, found: SpoolStatistics, lost: int) -> str:
+        assert not found.degraded, found
+        assert found.waiting == 0, found
+        assert found.appended == found.acknowledged + found.lost, found
+        assert found.appended == len(self.points), found
+        assert found.lost == lost, f"{lost} points lost, {found}"
+        return "nothing lost" if lost == 0 else "loss told exactly"
+
+
+def _in_memory() -> str | None:
+    """A directory that needs no disk, if there is one."""
+    return "/dev/shm" if Path("/dev/shm").is_dir() else None
+
+
+async def _survey(stride: int, names: tuple[str, ...]) -> None:
+    counts: Counter[tuple[str, str, str]] = Counter()
+    with tempfile.TemporaryDirectory(dir=_in_memory()) as made:
+        specimen = await Specimen.make(Path(made))
+        for name, kind, position in specimen.cases(stride, names):
+            try:
+                outcome = await specimen.outcome(name, kind, position)
+            except Exception as err:  # noqa: BLE001  # the table says so
+                outcome = f"WRONG {type(err).__name__}"
+                print(name, kind, position, repr(err)[:300])  # noqa: T201  # see above
+            counts[name, kind, outcome] += 1
+    for (name, kind, outcome), count in sorted(counts.items()):
+        print(f"{name:14} {kind:10} {outcome:30} {count:8,}")  # noqa: T201  # a table
+
+
+def main() -> None:
+    """Print how many positions ended how."""
+    logging.disable(logging.CRITICAL)
+    stride, *names = sys.argv[1:] or ["1"]
+    asyncio.run(_survey(int(stride), tuple(names) or FILES))
+
+
+if __name__ == "__main__":
+    main()

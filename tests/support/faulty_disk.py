@@ -1,0 +1,89 @@
+"""A disk that fails at a chosen moment, for everything SQLite does in this process."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import apsw
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+    from typing import Self
+
+__all__ = ["FAULTS", "FaultyDisk"]
+
+FAULTS = {
+    "full": ("write", apsw.FullError),
+    "write": ("write", apsw.IOError),
+    "sync": ("sync", apsw.IOError),
+    "read": ("read", apsw.IOError),
+    "open": ("open", apsw.CantOpenError),
+}
+
+
+class FaultyDisk(apsw.VFS):
+    """While entered, every new connection goes through it, and the ``at``-th call fails.
+
+    ``lasting``: so do all later ones, until `heal`. ``at`` 0 never fails and only counts.
+    """
+
+    def __init__(self, fault: str, at: int, *, lasting: bool = False) -> None:
+        self.kind, self._error = FAULTS[fault]
+        self.count = 0
+        self._at = at
+        self._lasting = lasting
+        self._should_fail: Callable[[], bool] = lambda: False
+        super().__init__("faulty", "unix", makedefault=True)
+
+    def heal(self) -> None:
+        """Never fail again."""
+        self._at = 0
+        self._should_fail = lambda: False
+
+    def fail_while(self, should_fail: Callable[[], bool]) -> None:
+        """Ask ``should_fail`` at each call from now on."""
+        self._should_fail = should_fail
+
+    def check(self, kind: str) -> None:
+        """Count a call of ``kind``, and fail if it is its turn."""
+        if kind != self.kind:
+            return
+        self.count += 1
+        if self._should_fail() or (
+            self._at and (self.count == self._at or (self._lasting and self.count > self._at))
+        ):
+            raise self._error("injected")
+
+    def xOpen(self, name: Any, flags: list[int]) -> FaultyFile:  # noqa: N802  # SQLite's name
+        self.check("open")
+        return FaultyFile(self, name, flags)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        err: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.unregister()
+
+
+class FaultyFile(apsw.VFSFile):
+    def __init__(self, disk: FaultyDisk, name: Any, flags: list[int]) -> None:
+        self._disk = disk
+        super().__init__("unix", name, flags)
+
+    def xRead(self, amount: int, offset: int) -> bytes:  # noqa: N802
+        self._disk.check("read")
+        return super().xRead(amount, offset)
+
+    def xWrite(self, data: bytes, offset: int) -> None:  # noqa: N802
+        self._disk.check("write")
+        super().xWrite(data, offset)
+
+    def xSync(self, flags: int) -> None:  # noqa: N802
+        self._disk.check("sync")
+        super().xSync(flags)
