@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import shutil
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -9,11 +11,10 @@ import pytest
 
 from plexd.api import Config, ControlPlane, TLSError, TransportError
 from support.points import EXAMPLE
-from support.servers import Connection, RawServer, ScriptedServer
+from support.servers import Connection, RawServer, Reply, ScriptedServer
 from support.tls import refuse_handshake
 
 if TYPE_CHECKING:
-    import asyncio
     import ssl
     from collections.abc import Callable
     from pathlib import Path
@@ -144,6 +145,19 @@ async def test_a_ca_file_put_right_is_used_without_a_restart(
         await plane.report_metrics("node-1", EXAMPLE)
 
 
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs the openssl program")
+async def test_a_certificate_signed_over_sha_1_is_refused(
+    authority: Authority, tmp_path: Path
+) -> None:
+    async with (
+        ScriptedServer(tls=authority.sha_1(tmp_path)) as server,
+        client(server.url, ca_file=authority.ca_file) as plane,
+    ):
+        with pytest.raises(TLSError, match=r"certificate not accepted: .*too weak"):
+            await plane.report_metrics("node-1", EXAMPLE)
+        assert server.requests == []
+
+
 @pytest.mark.parametrize("skip_verify", [False, True])
 async def test_a_server_of_tls_1_1_is_refused(authority: Authority, *, skip_verify: bool) -> None:
     async def talk(connection: Connection) -> None:
@@ -212,3 +226,18 @@ async def test_a_certificate_exchanged_under_the_client_costs_no_report(
         authority.ca.issue_cert("127.0.0.1").configure_cert(context)
         await plane.report_metrics("node-1", EXAMPLE)
         assert len(server.requests) == 2
+
+
+async def test_a_certificate_exchanged_again_and_again_under_load_costs_no_report(
+    authority: Authority,
+) -> None:
+    context = authority.server()
+    async with (
+        ScriptedServer(Reply(headers={"Connection": "close"}), tls=context) as server,
+        client(server.url, ca_file=authority.ca_file) as plane,
+    ):
+        for _ in range(5):
+            authority.ca.issue_cert("127.0.0.1").configure_cert(context)
+            await asyncio.gather(*(plane.report_metrics("node-1", EXAMPLE) for _ in range(10)))
+        assert len(server.requests) == 50
+        assert plane.reconnect_count() == 49

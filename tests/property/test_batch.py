@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from plexd.api import (
     AgentStats,
+    BatchName,
     DecodeError,
     EncodeError,
     LatencyResult,
@@ -203,3 +204,42 @@ def test_the_check_refuses_exactly_what_would_not_arrive(
     with pytest.raises(EncodeError) as caught:
         check_points(sent)
     assert caught.value.index == len(others)
+
+
+names = st.integers(1, 2**31 - 1).flatmap(
+    lambda of: st.builds(
+        BatchName,
+        st.from_regex("[0-9a-f]{32}", fullmatch=True),
+        st.integers(1, 2**63 - 1),
+        st.integers(0, of - 1),
+        st.just(of),
+    )
+)
+
+
+@given(names)
+def test_a_name_that_is_written_is_read_back(name: BatchName) -> None:
+    assert BatchName.parse(str(name)) == name
+
+
+@st.composite
+def spoilt_names(draw: st.DrawFn) -> str:
+    text = str(draw(names))
+    cut = draw(st.integers(0, len(text)))
+    return text[:cut] + draw(st.text(max_size=3)) + text[cut + draw(st.integers(0, 3)) :]
+
+
+@given(st.text() | spoilt_names())
+@example("0" * 32 + ";seq=1;offset=1;of=1")
+@example("0" * 32 + ";seq=9223372036854775808;offset=0;of=1")
+@example("0" * 32 + ";seq=1;offset=0;of=2147483648")
+@example("0" * 32 + ";seq=1;offset=0;of=1\n")
+@example("0" * 32 + ";seq=\u0661;offset=0;of=1")
+def test_any_other_text_is_a_decode_error(text: str) -> None:
+    try:
+        name = BatchName.parse(text)
+    except DecodeError as err:
+        assert err.reason  # noqa: PT017  # either outcome is right
+    else:
+        assert str(name) == text
+        assert 0 <= name.offset < name.of

@@ -6,6 +6,7 @@ contract (``Plexd-Batch``): whoever has seen ``(epoch, seq)`` has seen these ver
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, overload
 
@@ -14,7 +15,7 @@ from msgspec import Meta, Struct
 
 from plexd.api.checks import NOT_POINTS, are_plain, check_points, in_utc
 from plexd.api.decoding import decode_points
-from plexd.api.errors import EncodeError
+from plexd.api.errors import DecodeError, EncodeError
 from plexd.api.types import MetricPoint
 
 if TYPE_CHECKING:
@@ -23,6 +24,11 @@ if TYPE_CHECKING:
 __all__ = ["BatchName", "MetricBatch", "decode_batch"]
 
 _ENCODER = msgspec.json.Encoder()
+_MAX_SEQ = 2**63 - 1
+_MAX_POINTS = 2**31 - 1
+_NAME = re.compile(
+    r"([0-9a-f]{32});seq=([1-9][0-9]{0,18});offset=(0|[1-9][0-9]{0,9});of=([1-9][0-9]{0,9})"
+)
 
 
 class BatchName(Struct, frozen=True, gc=False):
@@ -33,13 +39,29 @@ class BatchName(Struct, frozen=True, gc=False):
     """
 
     epoch: Annotated[str, Meta(pattern="^[0-9a-f]{32}$")]
-    seq: Annotated[int, Meta(ge=1, le=2**63 - 1)]
-    offset: Annotated[int, Meta(ge=0, le=2**31 - 1)]
-    of: Annotated[int, Meta(ge=1, le=2**31 - 1)]
+    seq: Annotated[int, Meta(ge=1, le=_MAX_SEQ)]
+    offset: Annotated[int, Meta(ge=0, le=_MAX_POINTS)]
+    of: Annotated[int, Meta(ge=1, le=_MAX_POINTS)]
 
     def __str__(self) -> str:
         """The value of the ``Plexd-Batch`` header."""
         return f"{self.epoch};seq={self.seq};offset={self.offset};of={self.of}"
+
+    @classmethod
+    def parse(cls, text: str) -> BatchName:
+        """The name that `str` wrote. Raises `DecodeError` for any other text.
+
+        A name whose ``offset`` is not within the batch is none: there is no such piece.
+        """
+        found = _NAME.fullmatch(text)
+        if found is None:
+            raise DecodeError("not of the form <epoch>;seq=<n>;offset=<i>;of=<points>")
+        name = cls(found[1], int(found[2]), int(found[3]), int(found[4]))
+        if name.seq > _MAX_SEQ or name.of > _MAX_POINTS:
+            raise DecodeError("a number is too large")
+        if name.offset >= name.of:
+            raise DecodeError(f"offset {name.offset} is not within {name.of} points")
+        return name
 
 
 class MetricBatch(Sequence[MetricPoint]):
@@ -48,15 +70,27 @@ class MetricBatch(Sequence[MetricPoint]):
     The JSON is made once, on first use, and kept: every receiver gets the same bytes.
     """
 
-    __slots__ = ("_dropped", "_json", "_name", "_points")
+    __slots__ = ("_dropped", "_json", "_length", "_name", "_points")
 
     def __init__(
         self, points: Iterable[MetricPoint], *, name: BatchName | None = None, dropped: int = 0
     ) -> None:
-        self._points = tuple(points)
+        self._points: tuple[MetricPoint, ...] | None = tuple(points)
         self._json: bytes | None = None
+        self._length = len(self._points)
         self._name = name
         self._dropped = dropped
+
+    @classmethod
+    def of_json(cls, body: bytes, name: BatchName, *, dropped: int = 0) -> MetricBatch:
+        """The batch whose JSON was made earlier and kept: it travels as these very bytes.
+
+        ``body`` holds ``name.of`` points. They are read when somebody looks at one, which raises
+        `DecodeError` if they are not what the contract says.
+        """
+        batch = cls((), name=name, dropped=dropped)
+        batch._points, batch._json, batch._length = None, body, name.of
+        return batch
 
     @property
     def name(self) -> BatchName | None:
@@ -75,32 +109,36 @@ class MetricBatch(Sequence[MetricPoint]):
         at the rest.
         """
         if self._json is None:
-            self._json = _encode(self._points)
+            self._json = _encode(self._read())
         return self._json
 
-    def piece(self, start: int, stop: int) -> MetricBatch:
+    def piece(self, start: int, stop: int, *, dropped: int = 0) -> MetricBatch:
         """The points from ``start`` up to ``stop`` as a part of the same sealed batch."""
         name = self._name
         if name is not None:
             name = msgspec.structs.replace(name, offset=name.offset + start)
-        dropped = self._dropped if start == 0 else 0
-        return MetricBatch(self._points[start:stop], name=name, dropped=dropped)
+        return MetricBatch(self._read()[start:stop], name=name, dropped=dropped)
+
+    def _read(self) -> tuple[MetricPoint, ...]:
+        if self._points is None:
+            self._points = tuple(decode_points(self.to_json()))
+        return self._points
 
     @overload
     def __getitem__(self, index: int) -> MetricPoint: ...
     @overload
     def __getitem__(self, index: slice) -> Sequence[MetricPoint]: ...
     def __getitem__(self, index: int | slice) -> MetricPoint | Sequence[MetricPoint]:
-        return self._points[index]
+        return self._read()[index]
 
     def __len__(self) -> int:
-        return len(self._points)
+        return self._length
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, MetricBatch):
             return NotImplemented
-        mine = (self._points, self.name, self.dropped)
-        return mine == (other._points, other.name, other.dropped)
+        mine = (self._read(), self.name, self.dropped)
+        return mine == (other._read(), other.name, other.dropped)
 
     __hash__ = None  # type: ignore[assignment]  # equality is by value, and points may be Raw
 

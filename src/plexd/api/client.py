@@ -11,8 +11,9 @@ from msgspec import Struct
 
 from plexd import __version__
 from plexd.api.answers import parse_reason, parse_retry_after
+from plexd.api.bearer import Bearer
 from plexd.api.errors import APIError, DecodeError
-from plexd.api.secret import Secret, check_bearer
+from plexd.api.secret import Secret
 from plexd.api.transport import Answer, HTTPTransport, Trust
 from plexd.api.types import Peer, Registration, SecretResponse
 from plexd.clock import SystemClock
@@ -20,7 +21,7 @@ from plexd.closing import AsyncClosing
 
 if TYPE_CHECKING:
     import logging
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from plexd.api.batch import MetricBatch
     from plexd.api.config import Config
@@ -36,6 +37,8 @@ _LONG = 16 * 1024 * 1024
 # ISA-L's level 1 is as dense as zlib's on these bodies at a third of its time (docs/adr/0004).
 _GZIP_LEVEL = 1
 _GZIP_WINDOW = 31
+
+_TOKEN_REFUSED = {401, 403}
 
 _NOT_IN_A_URL = re.compile(r"[^\x21-\x7e]")
 
@@ -53,6 +56,9 @@ class ControlPlane(AsyncClosing):
     `TLSError` when there was none, and `DecodeError` for a 2xx whose body is needed and is not
     what the contract says. Raises `ValueError` at once for a ``base_url`` that is no HTTP URL
     or holds more than scheme, host, port and path, and for a token no header can carry.
+
+    After a 401 or 403, ``read_token`` (which may block) is asked for the token anew, once for all
+    calls of that moment; if there is another one, the call is repeated once with it.
     """
 
     def __init__(
@@ -62,10 +68,10 @@ class ControlPlane(AsyncClosing):
         version: str = __version__,
         logger: logging.Logger | None = None,
         clock: Clock | None = None,
+        read_token: Callable[[], str] | None = None,
     ) -> None:
         self._base_url = _checked_base_url(config.base_url)
-        self._token = Secret(config.auth_token)
-        check_bearer("auth_token", self._token)
+        self._bearer = Bearer(Secret(config.auth_token), read_token, logger)
         self._logger = logger
         self._clock = clock or SystemClock()
         self._transport = HTTPTransport(
@@ -90,18 +96,18 @@ class ControlPlane(AsyncClosing):
             headers["Plexd-Dropped"] = str(batch.dropped)
         body = isal_zlib.compress(batch.to_json(), _GZIP_LEVEL, wbits=_GZIP_WINDOW)
         path = f"/v1/nodes/{_segment(node_id)}/metrics"
-        await self._request("POST", path, self._authorised(headers), body, cap=_SHORT)
+        await self._request("POST", path, headers, body, cap=_SHORT)
 
     async def fetch_secret(self, node_id: str, key: str) -> SecretResponse:
         """The secret called ``key``, sealed for this node (see `plexd.nodeapi`)."""
         path = f"/v1/nodes/{_segment(node_id)}/secrets/{_segment(key)}"
-        answer = await self._request("GET", path, self._authorised({}), cap=_SHORT)
+        answer = await self._request("GET", path, {}, cap=_SHORT)
         return _decode(answer, SecretResponse)
 
     async def fetch_peers(self, node_id: str) -> list[Peer]:
         """The node's peers in the mesh, as the control plane knows them now."""
         path = f"/v1/nodes/{_segment(node_id)}/state"
-        answer = await self._request("GET", path, self._authorised({}), cap=_LONG)
+        answer = await self._request("GET", path, {}, cap=_LONG)
         return _decode(answer, _State).peers
 
     async def register(
@@ -120,10 +126,10 @@ class ControlPlane(AsyncClosing):
         }
         headers = {"Content-Type": "application/json"}
         body = msgspec.json.encode(fields)
-        answer = await self._request(
-            "POST", "/v1/register", headers, body, cap=_LONG, repeatable=False, hide=secret
+        answer = await self._exchange(
+            "POST", "/v1/register", headers, body, cap=_LONG, repeatable=False
         )
-        return _decode(answer, Registration)
+        return _decode(self._accepted(answer, secret), Registration)
 
     def reconnect_count(self) -> int:
         """Connections to the control plane made after the first one."""
@@ -137,8 +143,25 @@ class ControlPlane(AsyncClosing):
         body: bytes | None = None,
         *,
         cap: int,
+    ) -> Answer:
+        """Send with the token; with the newer one as well, where the first is refused."""
+        token = self._bearer.token
+        answer = await self._exchange(method, path, _with(token, headers), body, cap=cap)
+        if answer.status in _TOKEN_REFUSED:
+            token, refused = await self._bearer.renewed(token), token
+            if token != refused:
+                answer = await self._exchange(method, path, _with(token, headers), body, cap=cap)
+        return self._accepted(answer, token)
+
+    async def _exchange(
+        self,
+        method: str,
+        path: str,
+        headers: Mapping[str, str],
+        body: bytes | None,
+        *,
+        cap: int,
         repeatable: bool = True,
-        hide: Secret | None = None,
     ) -> Answer:
         answer = await self._transport.request(
             method,
@@ -150,24 +173,20 @@ class ControlPlane(AsyncClosing):
         )
         if self._logger is not None:
             self._logger.debug("api answered", extra={"method": method, "status": answer.status})
-        if not 200 <= answer.status < 300:
-            raise self._refusal(answer, hide or self._token)
         return answer
 
-    def _refusal(self, answer: Answer, hide: Secret) -> APIError:
+    def _accepted(self, answer: Answer, hide: Secret) -> Answer:
+        if 200 <= answer.status < 300:
+            return answer
         reason = parse_reason(answer.status, answer.body, hide=hide)
         if 300 <= answer.status < 400:
             reason = "redirects are not followed: correct the base URL"
         wait = parse_retry_after(answer.headers.get("Retry-After"), self._clock.now())
-        return APIError(answer.status, reason, wait)
-
-    def _authorised(self, headers: dict[str, str]) -> dict[str, str]:
-        if self._token:
-            headers["Authorization"] = f"Bearer {self._token.reveal()}"
-        return headers
+        raise APIError(answer.status, reason, wait)
 
     async def aclose(self) -> None:
         """Close the connection; idempotent."""
+        await self._bearer.aclose()
         await self._transport.aclose()
 
 
@@ -186,6 +205,12 @@ def _checked_base_url(text: str) -> str:
     if "?" in text or "#" in text:
         raise ValueError(f"base_url must end with its path, got {text!r}")
     return text.rstrip("/")
+
+
+def _with(token: Secret, headers: Mapping[str, str]) -> dict[str, str]:
+    if not token:
+        return dict(headers)
+    return {**headers, "Authorization": f"Bearer {token.reveal()}"}
 
 
 def _segment(text: str) -> str:

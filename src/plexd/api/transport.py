@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from io import BytesIO
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
@@ -29,6 +30,7 @@ __all__ = ["Answer", "HTTPTransport", "Trust"]
 # Longer than any usual report interval, so that a report finds its connection still open.
 _KEEPALIVE_SECONDS = 300.0
 _CONNECTIONS = 8
+_LARGE = 2**20
 
 
 class Trust(Struct, frozen=True):
@@ -181,7 +183,7 @@ class HTTPTransport(AsyncClosing):
             method,
             URL(url, encoded=True),
             headers=headers,
-            data=body,
+            data=_in_chunks(body),
             allow_redirects=False,
             ssl=self._tls(url),
             trace_request_ctx=exchange,
@@ -209,6 +211,8 @@ class HTTPTransport(AsyncClosing):
             connector=aiohttp.TCPConnector(
                 limit=_CONNECTIONS,
                 keepalive_timeout=_KEEPALIVE_SECONDS,
+                # Connections are rare, and a name that has moved is why most new ones are made.
+                use_dns_cache=False,
             ),
             timeout=aiohttp.ClientTimeout(
                 total=None, connect=self._connect_timeout.total_seconds()
@@ -240,6 +244,11 @@ class HTTPTransport(AsyncClosing):
         session, self._session = self._session, None
         if session is not None:
             await session.close()
+
+
+def _in_chunks(body: bytes | None) -> bytes | BytesIO | None:
+    """Bytes beyond a megabyte in a form that is written bit by bit; others get a turn."""
+    return BytesIO(body) if body is not None and len(body) > _LARGE else body
 
 
 async def _read(response: aiohttp.ClientResponse, cap: int) -> tuple[bytes, bool]:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import random
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from plexd.api import APIError
+from plexd.metrics.pace import Pace
+from plexd.metrics.sending import Sender
+from plexd.metrics.standing import Standing
 from plexd.metrics.tasks import cut
 from plexd.metrics.ticks import Ticks
-from plexd.metrics.warnings import COMPONENT, Warnings
 
 if TYPE_CHECKING:
     import logging
+    from collections.abc import Callable
 
     from plexd.api import MetricBatch
     from plexd.clock import Clock
@@ -24,8 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Delivery", "DeliveryStatistics"]
 
-_TOO_LARGE = 413
-_REFUSED = {400, 413, 415, 422}
+# The live rate is taken over two collections, so that it does not drop to zero in between.
+_COLLECTIONS_MEASURED = 2
 
 
 class DeliveryStatistics(Struct, frozen=True):
@@ -35,20 +38,26 @@ class DeliveryStatistics(Struct, frozen=True):
         batches: batches accepted.
         points: points in them.
         failures: reports that were not accepted, now or for good.
+        attempt: failures in a row; 0 when the last report was accepted.
+        held: why nothing is sent but a probe every few minutes; empty when that is not so.
+        next_attempt_seconds: how long until the next attempt after a failure; 0 when none waits.
     """
 
     batches: int
     points: int
     failures: int
+    attempt: int = 0
+    held: str = ""
+    next_attempt_seconds: float = 0.0
 
 
 class Delivery:
     """Empties the spool at every report tick, and early once a batch is full.
 
-    One batch is under way at a time. A batch that was not accepted stays at the head and is
-    tried again at the next tick; until then a full batch is no reason to send. What the control
-    plane will never take (400, 415, 422) is given up, told and counted, so that the rest can go
-    on; what is too large for it (413) goes in halves, down to single points.
+    One batch is under way at a time, oldest first. A batch that was not accepted stays at the
+    head and is tried again when `plexd.metrics.retry` says so; until then a full batch is no
+    reason to send. What will never be taken is handed back to the spool as refused, so that the
+    rest can go on. ``random`` gives fractions in [0, 1) and spreads the attempts.
     """
 
     def __init__(
@@ -59,22 +68,25 @@ class Delivery:
         node_id: str,
         logger: logging.Logger,
         clock: Clock,
+        *,
+        random: Callable[[], float] = random.random,
     ) -> None:
         self._batch_size = config.batch_size
         self._interval = config.report_interval.total_seconds()
         self._spool = spool
-        self._reporter = reporter
         self._node_id = node_id
-        self._logger = logger
-        self._warnings = Warnings(logger, clock=clock)
         self._clock = clock
+        self._standing = Standing(logger, clock, random)
+        window = _COLLECTIONS_MEASURED * config.collect_interval.total_seconds()
+        self._pace = Pace(config.batch_size, window, clock)
+        self._sender = Sender(reporter, node_id, self._pace, self._standing, clock)
         self._is_full = asyncio.Event()
         self._under_way: asyncio.Task[bool] | None = None
-        self._batches = self._points = self._failures = 0
-        self._is_silent = True
+        self._batches = self._points = 0
 
-    def points_arrived(self) -> None:
-        """To be called when the spool has grown."""
+    def points_arrived(self, points: int) -> None:
+        """To be called when the spool has grown by a collection."""
+        self._pace.produced(points)
         if self._spool.statistics().buffered >= self._batch_size:
             self._is_full.set()
 
@@ -82,10 +94,10 @@ class Delivery:
         """Report until cancelled. The first tick is spread over the interval by the node's id."""
         delay = spread(self._node_id) * self._interval
         ticks = Ticks(self._clock, self._interval, delay=delay)
-        failed = False
         while True:
-            await (ticks.wait() if failed else self._tick_or_full(ticks))
-            failed = not await self._empty()
+            await self._tick_or_full(ticks)
+            while not await self._empty():
+                await self._clock.sleep(self._standing.seconds_left())
 
     async def _tick_or_full(self, ticks: Ticks) -> None:
         try:
@@ -101,7 +113,7 @@ class Delivery:
             await self._spool.seal(self._batch_size)
             return await self._send_sealed()
         except Exception as err:  # noqa: BLE001  # nothing a spool does may end the delivery
-            self._tell(_reason(err))
+            self._standing.failed(err)
             return False
 
     async def _send_sealed(self) -> bool:
@@ -117,57 +129,37 @@ class Delivery:
     async def _report(self, batch: MetricBatch) -> bool:
         """Whether ``batch`` is settled: accepted, or refused for good."""
         try:
-            refused = await self._send(batch)
+            refused = await self._sender.send(batch)
             if batch.name is not None:
                 await self._spool.acknowledge(batch.name, refused=refused)
-        except Exception as err:  # noqa: BLE001  # any other exception means: not yet
-            self._tell(_reason(err))
+        except Exception as err:  # noqa: BLE001  # the retry policy knows what each one means
+            self._standing.failed(err)
             return False
         except asyncio.CancelledError:
-            self._tell("cut")
+            self._standing.failed(TimeoutError("cut"))
             raise
-        if refused < len(batch):
-            self._note_accepted(len(batch) - refused)
+        self._settle(len(batch) - sum(len(refusal.batch) for refusal in refused))
         return True
 
-    def _note_accepted(self, points: int) -> None:
-        """Count, and say once that reports arrive, and again when they do so after a failure."""
-        self._batches += 1
-        self._points += points
-        if self._is_silent:
-            extra = {"component": COMPONENT, "points": points}
-            self._logger.info("metrics report accepted", extra=extra)
-        self._is_silent = False
-
-    async def _send(self, batch: MetricBatch) -> int:
-        """Send ``batch``, in halves if it is too large; how many points were refused for good."""
-        try:
-            await self._reporter.report_metrics(self._node_id, batch)
-        except APIError as err:
-            if err.status_code == _TOO_LARGE and len(batch) > 1:
-                middle = len(batch) // 2
-                halves = (batch.piece(0, middle), batch.piece(middle, len(batch)))
-                return sum([await self._send(half) for half in halves])
-            if err.status_code not in _REFUSED:
-                raise
-            self._failures += 1
-            extra = {"error": str(err), "refused": len(batch)}
-            self._warnings.warn("metrics report failed", "refused", **extra)
-            return len(batch)
-        return 0
-
-    def _tell(self, reason: str) -> None:
-        self._failures += 1
-        self._is_silent = True
-        self._warnings.warn("metrics report failed", "", error=reason)
+    def _settle(self, accepted: int) -> None:
+        self._standing.settled(accepted)
+        self._points += accepted
+        if accepted:
+            self._batches += 1
 
     async def flush(self, grace_seconds: float) -> None:
-        """Last chance for what is left: the report under way, then the rest, within the grace."""
+        """Last chance for what is left: the report under way, then the rest, within the grace.
+
+        The rest is tried only if no attempt is being waited for: a control plane that is down or
+        wants to be left alone is left alone.
+        """
+        self._pace.lift()
         try:
             async with self._clock.timeout(grace_seconds):
                 if self._under_way is not None:
                     await asyncio.wait([self._under_way])
-                await self._empty()
+                if self._standing.seconds_left() <= 0:
+                    await self._empty()
         except TimeoutError:
             pass
         finally:
@@ -178,9 +170,14 @@ class Delivery:
             await cut(self._under_way, self._clock)
 
     def statistics(self) -> DeliveryStatistics:
-        """What was delivered so far."""
+        """What was delivered so far, and what stands in the way."""
         return DeliveryStatistics(
-            batches=self._batches, points=self._points, failures=self._failures
+            batches=self._batches,
+            points=self._points,
+            failures=self._standing.failures,
+            attempt=self._standing.attempt,
+            held=self._standing.held,
+            next_attempt_seconds=self._standing.seconds_left(),
         )
 
 
@@ -192,7 +189,3 @@ def spread(node_id: str) -> float:
 
 def _succeeded(task: asyncio.Task[bool]) -> bool:
     return not task.cancelled() and task.exception() is None and task.result()
-
-
-def _reason(err: BaseException) -> str:
-    return str(err) or type(err).__name__

@@ -97,7 +97,7 @@ class Manager:
 
     async def _keep(self, points: Sequence[MetricPoint]) -> None:
         await self._spool.append(points)
-        self._delivery.points_arrived()
+        self._delivery.points_arrived(len(points))
 
     def statistics(self) -> ManagerStatistics:
         """What the pipeline did so far, and what waits."""

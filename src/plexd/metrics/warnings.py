@@ -36,14 +36,17 @@ class Warnings:
         self._clock = clock or SystemClock()
         self._told: OrderedDict[tuple[str, str], tuple[float, int]] = OrderedDict()
 
-    def warn(self, event: str, about: str, **extra: object) -> None:
-        """Log ``event`` with ``extra``, unless the same was told within the last five minutes."""
+    def warn(self, event: str, about: str, **extra: object) -> bool:
+        """Log ``event`` with ``extra``, unless the same was told within the last five minutes.
+
+        Whether it was logged.
+        """
         key = (event, about)
         now = self._clock.monotonic()
         told, suppressed = self._told.get(key, (None, 0))
         if told is not None and now - told < _EVERY_SECONDS:
             self._told[key] = (told, suppressed + 1)
-            return
+            return False
         self._told[key] = (now, 0)
         self._told.move_to_end(key)
         if len(self._told) > _REMEMBERED:
@@ -51,3 +54,4 @@ class Warnings:
         if suppressed:
             extra["suppressed"] = suppressed
         self._logger.warning(event, extra={"component": COMPONENT, **extra})
+        return True

@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from aiohttp import web
 
 import plexd
 from plexd import metrics
@@ -378,6 +379,69 @@ async def test_a_refused_token_serves_on_while_no_other_can_be_had(
     fetcher.failures = [TransportError("refused")]
     await reporter.report_metrics(NODE, EXAMPLE)
     assert server.requests[1].headers["Authorization"] == f"Bearer {TOKEN}"
+
+
+async def test_fetches_that_keep_failing_are_bounded_however_many_reports_there_are(
+    server: ScriptedServer, reporter: LocalReporter, fetcher: ScriptedFetcher, clock: ManualClock
+) -> None:
+    fetcher.failures = [APIError(503, "down")] * 1000
+    for _ in range(600):  # a minute of a backlog that drains
+        with pytest.raises(CredentialError, match="HTTP 503"):
+            await reporter.report_metrics(NODE, EXAMPLE)
+        await clock.advance(0.1)
+    assert 10 < len(fetcher.fetches) <= 10 + 60 // 15
+    fetcher.failures.clear()
+    await clock.advance(15)
+    await reporter.report_metrics(NODE, EXAMPLE)
+    assert len(server.requests) == 1
+
+
+async def test_a_token_refused_for_ever_is_fetched_at_the_same_bounded_rate(
+    server: ScriptedServer, reporter: LocalReporter, fetcher: ScriptedFetcher
+) -> None:
+    server.script = [Reply(401)]
+    for _ in range(100):
+        with pytest.raises(APIError, match="HTTP 401"):
+            await reporter.report_metrics(NODE, EXAMPLE)
+    assert len(fetcher.fetches) == 10
+
+
+async def test_a_late_refusal_of_the_old_token_does_not_expire_the_new_one(
+    server: ScriptedServer, reporter: LocalReporter, fetcher: ScriptedFetcher
+) -> None:
+    gate = asyncio.Event()
+
+    async def refuse_late(_: web.BaseRequest) -> web.StreamResponse:
+        await gate.wait()
+        return web.Response(status=401)
+
+    server.script = [refuse_late, Reply(401), Reply()]
+    late = asyncio.create_task(reporter.report_metrics(NODE, EXAMPLE))
+    await server.next_request()
+    with pytest.raises(APIError):
+        await reporter.report_metrics(NODE, EXAMPLE)
+    fetcher.secrets[KEY] = "second"
+    await reporter.report_metrics(NODE, EXAMPLE)
+    gate.set()
+    with pytest.raises(APIError):
+        await late
+    await reporter.report_metrics(NODE, EXAMPLE)
+    assert len(fetcher.fetches) == 2
+    assert server.requests[-1].headers["Authorization"] == "Bearer second"
+
+
+async def test_a_fetch_that_never_ends_has_failed_after_a_minute(
+    reporter: LocalReporter, fetcher: ScriptedFetcher, clock: ManualClock
+) -> None:
+    fetcher.gate.clear()
+    report = asyncio.create_task(reporter.report_metrics(NODE, EXAMPLE))
+    await clock.advance(59)
+    assert not report.done()
+    await clock.advance(1)
+    with pytest.raises(CredentialError, match="TimeoutError"):
+        await report
+    fetcher.gate.set()
+    await reporter.report_metrics(NODE, EXAMPLE)
 
 
 @pytest.mark.parametrize("nsk", [b"", b"short", NSK + b"x"])

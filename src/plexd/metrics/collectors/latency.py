@@ -29,7 +29,8 @@ class LatencyCollector:
     """One point per peer and cycle, in the lister's order, stamped with the cycle's start.
 
     All peers are pinged side by side. A failed ping is a point with ``rtt_nano`` -1 and a
-    warning; more than 20 failing peers in one cycle share one further line.
+    warning; more than 20 failing peers in one cycle share one further line. ``failures`` are the
+    peers that failed in the latest cycle, each with its reason.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class LatencyCollector:
         self._lister = lister
         self._clock = clock or SystemClock()
         self._warnings = Warnings(logger, clock=self._clock)
+        self.failures: Sequence[tuple[str, BaseException]] = ()
 
     async def collect(self) -> AsyncIterator[MetricPoint]:
         """Points as soon as they and all before them are known.
@@ -66,6 +68,7 @@ class LatencyCollector:
                     yield _point(now, peer_id, rtt)
                 raise
             finally:
+                self.failures = sweep.failures
                 self._tell(sweep.failures)
 
     def _peer_ids(self) -> Sequence[str]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from plexd.api import Secret
 from plexd.api.secret import check_bearer
 from plexd.metrics.errors import CredentialError
+from plexd.metrics.pace import Bucket
 from plexd.nodeapi import decrypt_secret
 
 if TYPE_CHECKING:
@@ -18,13 +19,22 @@ if TYPE_CHECKING:
 __all__ = ["Credential"]
 
 _FRESH_SECONDS = 300.0
+# A fetcher that never answers would keep the token from ever being fetched again.
+_PATIENCE_SECONDS = 60.0
+# A fetch that failed, or whose token was refused, is repeated with the next report, as the
+# specification has it. But reports come ten a second while a backlog drains, and a control plane
+# that has just come back is not to be asked that often.
+_FETCHES_AT_ONCE = 10
+_FETCHES_PER_SECOND = 1 / 15
 
 
 class Credential:
     """One secret of one node, in the clear (seed, "Credential Resolution").
 
     Any number of concurrent `token` calls cause one fetch and share its outcome. A token past its
-    five minutes serves on, with a warning, for as long as no new one can be had.
+    five minutes serves on, with a warning, for as long as no new one can be had. A fetch that
+    failed is repeated with the next call, but after ten of them at most every fifteen seconds; a
+    call in between shares the latest outcome. A fetch that takes a minute has failed.
     """
 
     def __init__(
@@ -44,10 +54,11 @@ class Credential:
         self._warnings = warnings
         self._clock = clock
         self._refreshing = asyncio.Lock()
+        self._fetches = Bucket(_FETCHES_AT_ONCE, clock)
         self._token: Secret | None = None
         self._fetched_at = 0.0
         self._attempts = 0
-        self._failure: Exception | None = None
+        self._failure: Exception | None = LookupError("not fetched yet")
 
     async def token(self) -> Secret:
         """The bearer token. Raises `CredentialError` when there is none, not even an old one."""
@@ -55,13 +66,17 @@ class Credential:
             return token
         attempts = self._attempts
         async with self._refreshing:
-            if self._fresh() is None and self._attempts == attempts:
+            if self._fresh() is None and self._attempts == attempts and self._may_fetch():
                 await self._refresh()
             return self._outcome()
 
-    def expire(self) -> None:
-        """The endpoint refused the token: fetch it anew next time."""
-        self._fetched_at = self._clock.monotonic() - _FRESH_SECONDS
+    def expire(self, refused: Secret) -> None:
+        """The endpoint refused this token: fetch it anew next time, unless that was done."""
+        if self._token == refused:
+            self._fetched_at = self._clock.monotonic() - _FRESH_SECONDS
+
+    def _may_fetch(self) -> bool:
+        return self._fetches.take(_FETCHES_PER_SECOND) <= 0
 
     def _fresh(self) -> Secret | None:
         age = self._clock.monotonic() - self._fetched_at
@@ -78,7 +93,8 @@ class Credential:
         self._attempts += 1
 
     async def _fetch(self) -> Secret:
-        sealed = await self._fetcher.fetch_secret(self._node_id, self._key)
+        async with self._clock.timeout(_PATIENCE_SECONDS):
+            sealed = await self._fetcher.fetch_secret(self._node_id, self._key)
         token = Secret(decrypt_secret(self._nsk, sealed.ciphertext, sealed.nonce))
         if not token:
             raise ValueError("the secret is empty")

@@ -76,7 +76,7 @@ class LocalReporter(AsyncClosing):
             "POST", self._url, headers=headers, body=batch.to_json(), cap=_CAP
         )
         if answer.status in _TOKEN_REFUSED:
-            self._credential.expire()
+            self._credential.expire(token)
         if not 200 <= answer.status < 300:
             raise APIError(answer.status, parse_reason(answer.status, answer.body, hide=token))
 

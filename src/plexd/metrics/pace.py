@@ -1,0 +1,88 @@
+"""How fast a backlog may go: bounded, but never slower than points are produced."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from plexd.clock import Clock
+
+__all__ = ["Bucket", "Pace"]
+
+# At this rate a backlog of a day at 100 peers is gone in twenty minutes, and a fleet of a thousand
+# nodes that all come back at once stays within what one server takes.
+_LEAST_RATE = 10.0
+# Twice as fast as live: a backlog shrinks as fast as it would have grown, and a cycle's last batch,
+# which may be nearly empty, is paid for (a cycle of x >= 1 batches makes at most 2x).
+_TIMES_LIVE = 2.0
+_BURST = 10
+# Rounding in the arithmetic of tokens must not cost another turn.
+_ALMOST_ONE = 1.0 - 1e-9
+
+
+class Bucket:
+    """At most ``burst`` at once, and then as many a second as the taker says."""
+
+    def __init__(self, burst: int, clock: Clock) -> None:
+        self._burst = float(burst)
+        self._tokens = self._burst
+        self._clock = clock
+        self._looked = clock.monotonic()
+
+    def take(self, rate: float) -> float:
+        """0 and it is taken, or the seconds until there is one."""
+        now = self._clock.monotonic()
+        self._tokens = min(self._burst, self._tokens + (now - self._looked) * rate)
+        self._looked = now
+        if self._tokens < _ALMOST_ONE:
+            return (1.0 - self._tokens) / rate
+        self._tokens -= 1.0
+        return 0.0
+
+
+class Pace:
+    """Lets batches go at ten a second or at twice the live rate, whichever is more.
+
+    The live rate is that of the points produced in the last ``window_seconds``, in batches of
+    ``batch_size``. Ten batches may go at once.
+    """
+
+    def __init__(self, batch_size: int, window_seconds: float, clock: Clock) -> None:
+        self._batch_size = batch_size
+        self._window = window_seconds
+        self._clock = clock
+        self._bucket = Bucket(_BURST, clock)
+        self._produced: deque[tuple[float, int]] = deque()
+        self._points = 0
+        self._lifted = asyncio.Event()
+
+    def produced(self, points: int) -> None:
+        """To be told of every collection."""
+        self._produced.append((self._clock.monotonic(), points))
+        self._points += points
+        self._forget()
+
+    def _forget(self) -> None:
+        oldest = self._clock.monotonic() - self._window
+        while self._produced and self._produced[0][0] <= oldest:
+            self._points -= self._produced.popleft()[1]
+
+    def rate(self) -> float:
+        """Batches a second that may go now."""
+        self._forget()
+        live = self._points / self._window / self._batch_size
+        return max(_LEAST_RATE, _TIMES_LIVE * live)
+
+    def lift(self) -> None:
+        """Nothing waits from now on: the end has come, and what is not sent may be lost."""
+        self._lifted.set()
+
+    async def wait(self) -> None:
+        """Return when the next batch may go."""
+        while not self._lifted.is_set() and (seconds := self._bucket.take(self.rate())) > 0:
+            with suppress(TimeoutError):
+                async with self._clock.timeout(seconds):
+                    await self._lifted.wait()
