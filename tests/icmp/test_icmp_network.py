@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 pytestmark = [*ROOT, pytest.mark.usefixtures("nothing_leaks")]
 
 FAR = "10.77.0.2"
-PATIENT = timedelta(seconds=20)  # neighbours that just got IPv6 take a second or two to meet
+# Neighbours that just got IPv6 take a second or two to meet, and a machine may be busy.
+PATIENT = timedelta(seconds=20)
 ANYONE = "0 2147483647"
 
 
@@ -141,7 +142,7 @@ async def test_no_route_is_the_reason() -> None:
 async def test_only_the_answer_to_the_probe_counts(silent: Pair) -> None:
     with silent.far.inside():
         responder = Responder()
-    async with responder, ICMPPinger(itself) as pinger:
+    async with responder, ICMPPinger(itself, timeout=PATIENT) as pinger:
         ping = asyncio.create_task(pinger.ping(FAR))
         asked = await responder.request()
         forged = asked.payload[:4] + bytes(12)
@@ -187,7 +188,7 @@ async def test_an_answer_from_another_address_does_not_count(silent: Pair) -> No
     silent.far.run("ip", "address", "add", "10.77.0.3/32", "dev", "lo")
     with silent.far.inside():
         responder = Responder()
-    async with responder, ICMPPinger(itself) as pinger:
+    async with responder, ICMPPinger(itself, timeout=PATIENT) as pinger:
         ping = asyncio.create_task(pinger.ping("10.77.0.3"))
         responder.reply(await responder.request())  # routed out by the first address
         await until(lambda: pinger.statistics().foreign == 1)
@@ -199,7 +200,7 @@ async def test_an_answer_from_another_address_does_not_count(silent: Pair) -> No
 async def test_a_storm_of_forged_answers_is_kept_out_by_the_kernel(silent: Pair) -> None:
     with silent.far.inside():
         responder = Responder()
-    async with responder, ICMPPinger(itself) as pinger:
+    async with responder, ICMPPinger(itself, timeout=PATIENT) as pinger:
         ping = asyncio.create_task(pinger.ping(FAR))
         asked = await responder.request()
         for number in range(20_000):
@@ -214,7 +215,7 @@ async def test_a_storm_of_forged_answers_is_kept_out_by_the_kernel(silent: Pair)
 async def test_a_storm_of_duplicates_is_counted_and_bounded_by_the_queue(silent: Pair) -> None:
     with silent.far.inside():
         responder = Responder()
-    async with responder, ICMPPinger(itself) as pinger:
+    async with responder, ICMPPinger(itself, timeout=PATIENT) as pinger:
         ping = asyncio.create_task(pinger.ping(FAR))
         asked = await responder.request()
         for _ in range(20_000):  # the pinger's loop stands still meanwhile
@@ -305,7 +306,7 @@ async def test_the_window_follows_the_latest_twenty(silent: Pair) -> None:
 async def test_a_cancelled_ping_leaves_nothing(silent: Pair) -> None:
     with silent.far.inside():
         responder = Responder()
-    async with responder, ICMPPinger(itself) as pinger:
+    async with responder, ICMPPinger(itself, timeout=PATIENT) as pinger:
         ping = asyncio.create_task(pinger.ping(FAR))
         asked = await responder.request()
         ping.cancel()

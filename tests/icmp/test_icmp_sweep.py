@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import socket
 from typing import TYPE_CHECKING
 
 import pytest
 
 from icmp.namespaces import ROOT, Namespace
 from plexd.icmp import ICMPPinger
+from plexd.icmp.packet import encode_echo
 from plexd.metrics import LatencyCollector
 from plexd.metrics.testing import ManualPeers
 
@@ -53,6 +55,20 @@ async def test_ten_thousand_peers_are_collected_cycle_after_cycle() -> None:
             assert [point.peer_id for point in points] == PEERS
         assert pinger.statistics().answered == 20_000
         assert {pinger.loss(peer) for peer in PEERS} == {0.0}
+
+
+@pytest.mark.usefixtures("quiet")
+async def test_a_prompt_answer_is_read_at_once_though_others_lie_before_it() -> None:
+    async with ICMPPinger(itself) as pinger:
+        for _ in range(2):  # the second one knows that answers are prompt
+            await pinger.ping("127.0.0.1")
+        echo = pinger._channels[socket.AF_INET]._echo
+        unasked = encode_echo(echo.request, echo.identifier, 0, echo.cookie + bytes(12))
+        for _ in range(3):
+            echo.sock.sendto(unasked, ("127.0.0.1", 0))
+        with pytest.raises(StopIteration):
+            pinger.ping("127.0.0.1").send(None)
+        assert pinger.statistics().foreign == 3
 
 
 async def test_a_loop_that_is_busy_does_not_lengthen_round_trips() -> None:

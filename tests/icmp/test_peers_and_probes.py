@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
+import subprocess
+import sys
 
 import pytest
 
@@ -23,7 +24,9 @@ async def test_a_peer_nobody_knows_fails_with_that_reason() -> None:
         assert pinger.loss("peer-1") == -1
 
 
-@pytest.mark.parametrize("text", ["", "peer.example", "127.0.0.1/8", "127.1", "::1::", "a\0b"])
+@pytest.mark.parametrize(
+    "text", ["", "peer.example", "127.0.0.1/8", "127.1", "::1::", "a\0b", "\xe1"]
+)
 async def test_what_is_no_address_fails_with_that_reason(text: str) -> None:
     async with ICMPPinger(lambda _: text) as pinger:
         with pytest.raises(UnknownPeerError, match="is no IP address"):
@@ -49,6 +52,15 @@ def test_a_peer_keeps_its_losses_when_its_address_changes() -> None:
     assert peers.loss("peer") == 100
 
 
+def test_an_address_needs_no_codec_of_host_names() -> None:
+    """Whoever gave up root's rights may not be able to load one any more."""
+    program = (
+        "import sys; from plexd.icmp.peers import Peers; "
+        "Peers(str).find('fe80::1%lo'); sys.exit('encodings.idna' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
 def test_only_so_many_peers_are_remembered() -> None:
     peers = Peers(lambda _: "127.0.0.1")
     for number in range(MOST_PEERS + 1):
@@ -61,26 +73,24 @@ def test_nothing_is_known_of_an_empty_window() -> None:
     assert LossWindow().percent() == -1
 
 
-async def test_sequence_numbers_are_unique_until_all_are_in_use() -> None:
+def test_sequence_numbers_are_unique_until_all_are_in_use() -> None:
     probes = Probes()
     target = Peers(lambda _: "127.0.0.1").find("peer")
-    future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-    admitted = [Probe(target, future) for _ in range(1 << 16)]
+    admitted = [Probe(target) for _ in range(1 << 16)]
     assert all(probes.admit(probe) for probe in admitted)
     assert len({probe.sequence for probe in admitted}) == 1 << 16
-    assert not probes.admit(Probe(target, future))
+    assert not probes.admit(Probe(target))
     probes.end(admitted[77])
     assert probes.ended(admitted[77].sequence) is admitted[77]
-    again = Probe(target, future)
+    again = Probe(target)
     assert probes.admit(again)
     assert again.sequence == admitted[77].sequence
 
 
-async def test_ended_probes_are_remembered_for_a_while_only() -> None:
+def test_ended_probes_are_remembered_for_a_while_only() -> None:
     probes = Probes()
     target = Peers(lambda _: "127.0.0.1").find("peer")
-    future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-    ended = [Probe(target, future) for _ in range(1_000)]
+    ended = [Probe(target) for _ in range(1_000)]
     for probe in ended:
         probes.admit(probe)
         probes.end(probe)
@@ -101,9 +111,7 @@ async def test_more_probes_than_numbers_fail_with_that_reason() -> None:
         await pinger.ping("127.0.0.1")
         channel = pinger._channels[socket.AF_INET]
         target = pinger._peers.find("127.0.0.1")
-        nobody = asyncio.get_running_loop().create_future()
-        nobody.cancel()
-        while channel.probes.admit(Probe(target, nobody)):
+        while channel.probes.admit(Probe(target)):
             pass
         with pytest.raises(UndeliveredError, match="more probes are under way"):
             await pinger.ping("127.0.0.1")

@@ -5,11 +5,16 @@ from __future__ import annotations
 import errno
 import math
 import os
-import struct
 import time
-from socket import SOL_SOCKET
 from typing import TYPE_CHECKING, TypeAlias
 
+from plexd.icmp.ancillary import (
+    REPORT_SPACE,
+    STAMP_SPACE,
+    Ancillary,
+    report_of,
+    stamp_of,
+)
 from plexd.icmp.errors import ClosedError, PacketError, UndeliveredError
 from plexd.icmp.ledger import Ledger
 from plexd.icmp.packet import (
@@ -22,7 +27,6 @@ from plexd.icmp.packet import (
 )
 from plexd.icmp.reports import parse_report
 from plexd.icmp.roundtrip import sample_clocks
-from plexd.icmp.sockets import REPORTS, SO_TIMESTAMPNS
 
 if TYPE_CHECKING:
     from plexd.clock import Clock
@@ -32,20 +36,16 @@ if TYPE_CHECKING:
 
 __all__ = ["Channel"]
 
-Ancillary: TypeAlias = list[tuple[int, int, bytes]]
 Received: TypeAlias = tuple[bytes, Ancillary, int, tuple[str, int]]
 
 _PACKET_BYTES = 128  # the longest IPv4 header, an echo of ours, and room to see that one is longer
-_STAMP = struct.Struct("@ll")  # struct timespec
-_STAMP_SPACE = 64
-_REPORT_SPACE = 256
 _MSG_ERRQUEUE = 0x2000
 _BATCH = 64
 _MOST_BATCHES = 256  # more than the queue can hold
 _MORE_TRIES = 2
 _FINAL = frozenset({errno.EPERM, errno.EAGAIN, errno.ENOBUFS})  # about this send, no other
 _PROMPT_NANO = 50_000
-_SAMPLE_SECONDS = 0.005
+_SAMPLE_SECONDS = 0.001
 _TOKEN_BYTES = PAYLOAD_BYTES - COOKIE_BYTES
 _POOL_TOKENS = 256
 
@@ -65,7 +65,7 @@ class Channel:
         self._prompt = False
         self._offset_nano = 0
         self._sample_again = -math.inf
-        self._tokens: list[bytes] = []
+        self._payloads: list[bytes] = []
 
     def fileno(self) -> int:
         """The socket's descriptor."""
@@ -98,15 +98,18 @@ class Channel:
             return
         self._ledger.counters.sent += 1
         if self._prompt:
-            self._prompt = bool(self.read(1)) and probe.answered
+            self._read_at_once(probe)
+            if not probe.rtt_nano:  # older answers lay before its own, or it takes longer
+                self.read()
+            self._prompt = probe.rtt_nano > 0
 
-    def read(self, most: int = _BATCH) -> int:
-        """Take in the answers that have arrived, at most that many; how many there were."""
+    def read(self) -> int:
+        """Take in the answers that have arrived, one batch at most; how many there were."""
         received: list[Received] = []
         receive, append = self._echo.sock.recvmsg, received.append
-        for _ in range(most):
+        for _ in range(_BATCH):
             try:
-                append(receive(_PACKET_BYTES, _STAMP_SPACE))
+                append(receive(_PACKET_BYTES, STAMP_SPACE))
             except BlockingIOError:
                 break
             except OSError:  # an error report's number; the report itself is in the other queue
@@ -117,12 +120,28 @@ class Channel:
                 self._take(data, ancillary, address[0], read)
         return len(received)
 
+    def _read_at_once(self, probe: Probe) -> None:
+        """Take in the answer to ``probe`` if it is there, or whichever lies before it.
+
+        Its own goes by the latest sample of the clocks: whatever a step since then makes of the
+        round trip is no longer than the few microseconds until now.
+        """
+        try:
+            data, ancillary, _, address = self._echo.sock.recvmsg(_PACKET_BYTES, STAMP_SPACE)
+        except OSError:  # not yet; or there is a report, for which the event loop wakes us
+            return
+        if data.endswith(probe.payload):
+            read = time.monotonic_ns()
+        else:
+            self._offset_nano, read = sample_clocks()
+        self._take(data, ancillary, address[0], read)
+
     def read_reports(self) -> int:
         """Take in what routers and this kernel reported, one batch at most; how many."""
         for count in range(_BATCH):
             try:
                 quote, ancillary, _, origin = self._echo.sock.recvmsg(
-                    _PACKET_BYTES, _REPORT_SPACE, _MSG_ERRQUEUE
+                    _PACKET_BYTES, REPORT_SPACE, _MSG_ERRQUEUE
                 )
             except OSError:  # the queue is empty
                 return count
@@ -145,7 +164,7 @@ class Channel:
             self._ledger.refuse(probe, "more probes are under way than have a number")
             return False
         echo = self._echo
-        probe.payload = payload = echo.cookie + self._token()
+        probe.payload = payload = (self._payloads or self._more_payloads()).pop()
         packet = encode_echo(echo.request, echo.identifier, probe.sequence, payload)
         now = self._clock.monotonic()
         if now >= self._sample_again:
@@ -184,11 +203,11 @@ class Channel:
                 return
         raise err
 
-    def _token(self) -> bytes:
-        if not self._tokens:
-            pool = os.urandom(_POOL_TOKENS * _TOKEN_BYTES)
-            self._tokens = [pool[i : i + _TOKEN_BYTES] for i in range(0, len(pool), _TOKEN_BYTES)]
-        return self._tokens.pop()
+    def _more_payloads(self) -> list[bytes]:
+        cookie, pool = self._echo.cookie, os.urandom(_POOL_TOKENS * _TOKEN_BYTES)
+        starts = range(0, len(pool), _TOKEN_BYTES)
+        self._payloads = [cookie + pool[i : i + _TOKEN_BYTES] for i in starts]
+        return self._payloads
 
     def _take(self, data: bytes, ancillary: Ancillary, host: str, read: int) -> None:
         echo = self._echo
@@ -203,11 +222,11 @@ class Channel:
             return
         probe = self._ledger.find(sequence, payload, host)
         if probe is not None:
-            rtt = self._ledger.answered(probe, _stamp(ancillary), read, self._offset_nano)
+            rtt = self._ledger.answered(probe, stamp_of(ancillary), read, self._offset_nano)
             self._prompt = rtt < _PROMPT_NANO
 
     def _report(self, quote: bytes, ancillary: Ancillary, host: str) -> None:
-        _, reason = parse_report(_reported(ancillary))
+        _, reason = parse_report(report_of(ancillary))
         identifier, sequence, payload = parse_quote(quote, self._echo.request)
         probe = self._ledger.probes.pending.get(sequence)
         if (
@@ -219,15 +238,3 @@ class Channel:
             self._ledger.counters.foreign += 1
             return
         self._ledger.lose(probe, UndeliveredError(host, reason))
-
-
-def _reported(ancillary: Ancillary) -> bytes:
-    return next((data for level, kind, data in ancillary if (level, kind) in REPORTS), b"")
-
-
-def _stamp(ancillary: Ancillary) -> int:
-    for level, kind, data in ancillary:
-        if kind == SO_TIMESTAMPNS and level == SOL_SOCKET:
-            seconds, nanoseconds = _STAMP.unpack(data)
-            return int(seconds) * 1_000_000_000 + int(nanoseconds)
-    return 0

@@ -54,7 +54,8 @@ class Pacer:
         """Send ``probe`` now if that makes no burst, else in its slot."""
         if self._may_send():
             self._send(probe)
-            self._credit -= not probe.answered
+            if not probe.rtt_nano:
+                self._credit -= 1
             return
         self._wheel[zlib.crc32(probe.target.peer_id.encode()) % _SLOTS].append(probe)
         self.waiting += 1
@@ -105,7 +106,7 @@ class Pacer:
         for _ in range(min(_BURST, len(slot))):
             probe = slot.popleft()
             self.waiting -= 1
-            if not probe.future.done():
+            if not probe.is_abandoned:
                 self._send(probe)
-                unanswered += not probe.answered
+                unanswered += not probe.rtt_nano
         return unanswered

@@ -27,7 +27,8 @@ class Target:
         self.peer_id = peer_id
         self.text = text
         self.window = window
-        self.family, self.socket_address = _parse(text)
+        family, self.socket_address = _parse(text)
+        self.family = int(family)  # an enumeration's member is slow to find in a dictionary
         self.host = str(self.socket_address[0]).partition("%")[0]
 
 
@@ -75,6 +76,8 @@ def _parse(text: str) -> tuple[socket.AddressFamily, SocketAddress]:
         pass  # IPv6, possibly with a scope
     else:
         return socket.AF_INET, (text, 0)
-    flags = socket.AI_NUMERICHOST
-    found = socket.getaddrinfo(text, None, socket.AF_INET6, socket.SOCK_DGRAM, 0, flags)
+    # As bytes, since text would first load a codec of host names: half a megabyte, and no longer
+    # to be had where root's rights were given up and the interpreter lies in root's home.
+    host, flags = text.encode("ascii"), socket.AI_NUMERICHOST
+    found = socket.getaddrinfo(host, None, socket.AF_INET6, socket.SOCK_DGRAM, 0, flags)
     return socket.AF_INET6, found[0][4]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,6 @@ from plexd.icmp.sockets import open_socket
 from plexd.icmp.statistics import Counters, Statistics
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable
 
     from plexd.clock import Clock
@@ -56,7 +56,7 @@ class ICMPPinger(AsyncClosing):
         self._clock = clock or SystemClock()
         self._logger = logger or logging.getLogger("plexd.icmp")
         self._counters = Counters()
-        self._channels: dict[socket.AddressFamily, Channel] = {}
+        self._channels: dict[int, Channel] = {}
         self._pacer = Pacer(self._send, self._clock)
         self._expiry: asyncio.Task[None] | None = None
         self._drops_of_closed = 0
@@ -71,10 +71,12 @@ class ICMPPinger(AsyncClosing):
             raise ClosedError(peer_id, "the pinger is closed")
         target = self._peers.find(peer_id)
         channel = self._channels.get(target.family) or self._open(target.family)
-        probe = Probe(target, asyncio.get_running_loop().create_future())
+        probe = Probe(target)
         self._pacer.submit(probe)
+        if probe.rtt_nano:
+            return probe.rtt_nano
         try:
-            return await probe.future
+            return await probe.outcome()
         except asyncio.CancelledError:
             channel.forget(probe)
             raise
@@ -119,11 +121,12 @@ class ICMPPinger(AsyncClosing):
             self._expiry.cancel()
             await asyncio.wait([self._expiry])
 
-    def _open(self, family: socket.AddressFamily) -> Channel:
+    def _open(self, number: int) -> Channel:
+        family = socket.AddressFamily(number)
         echo = open_socket(family)
         channel = Channel(echo, self._counters, self._clock, self._timeout_seconds)
         asyncio.get_running_loop().add_reader(channel.fileno(), channel.wake)
-        self._channels[family] = channel
+        self._channels[number] = channel
         kind = "raw" if echo.is_raw else "datagram"
         extra = {"component": COMPONENT, "family": family.name, "kind": kind}
         self._logger.debug("icmp socket opened", extra=extra)
@@ -136,7 +139,7 @@ class ICMPPinger(AsyncClosing):
 
     def _send(self, probe: Probe) -> None:
         self._channels[probe.target.family].send(probe)
-        if not probe.answered and (self._expiry is None or self._expiry.done()):
+        if not probe.rtt_nano and (self._expiry is None or self._expiry.done()):
             self._expiry = asyncio.create_task(self._expire(), name="icmp expiry")
 
     async def _expire(self) -> None:

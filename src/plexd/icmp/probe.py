@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Iterator
 
     from plexd.icmp.errors import PingError
@@ -21,35 +21,63 @@ _REMEMBERED = 256
 class Probe:
     """One echo request and what becomes of it.
 
-    ``future`` holds the round trip or the `PingError` once it has ended, and is done earlier if
-    whoever waits for it was cancelled.
+    ``rtt_nano`` is above 0 once it is answered.
     """
 
     __slots__ = (
-        "answered",
+        "_failure",
+        "_waiter",
         "deadline",
-        "future",
         "offset_nano",
         "payload",
+        "rtt_nano",
         "sent_nano",
         "sequence",
         "target",
     )
 
-    def __init__(self, target: Target, future: asyncio.Future[int]) -> None:
+    def __init__(self, target: Target) -> None:
         self.target = target
-        self.future = future
         self.sequence = -1
         self.payload = b""
         self.sent_nano = 0
         self.offset_nano = 0
         self.deadline = 0.0
-        self.answered = False
+        self.rtt_nano = 0
+        self._failure: PingError | None = None
+        # Only made for a probe that is not over at once, for it costs as much as a system call.
+        self._waiter: asyncio.Future[None] | None = None
+
+    @property
+    def is_abandoned(self) -> bool:
+        """Whether the one who waited for it was cancelled."""
+        return self._waiter is not None and self._waiter.cancelled()
+
+    async def outcome(self) -> int:
+        """The round trip once it is known; raises the `PingError` if there is none."""
+        if not self.rtt_nano and self._failure is None:
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+        if self._failure is not None:
+            raise self._failure
+        return self.rtt_nano
+
+    def answer(self, rtt_nano: int) -> None:
+        """Tell whoever waits for it."""
+        self.rtt_nano = rtt_nano
+        if self._waiter is not None:
+            self._wake(self._waiter)
 
     def fail(self, failure: PingError) -> None:
-        """Tell whoever waits for it, if anybody still does."""
-        if not self.future.done():
-            self.future.set_exception(failure)
+        """Tell whoever waits for it that there will be no round trip."""
+        self._failure = failure
+        if self._waiter is not None:
+            self._wake(self._waiter)
+
+    @staticmethod
+    def _wake(waiter: asyncio.Future[None]) -> None:
+        if not waiter.done():
+            waiter.set_result(None)
 
 
 class Probes:

@@ -32,10 +32,10 @@ def sample_clocks() -> tuple[int, int]:
     there, it tries again, three times at most.
     """
     before, wall, after = time.monotonic_ns(), time.time_ns(), time.monotonic_ns()
-    for _ in range(_MORE_TRIES):
-        if after - before < _CLOSE_NANO:
-            break
+    more = _MORE_TRIES
+    while after - before >= _CLOSE_NANO and more:
         before, wall, after = time.monotonic_ns(), time.time_ns(), time.monotonic_ns()
+        more -= 1
     return wall - (before + after) // 2, after
 
 
@@ -45,7 +45,7 @@ def round_trip(sent: int, read: int, stamp: int, offset_then: int, offset: int) 
     ``sent`` and ``read`` are monotonic, ``stamp`` is the kernel's wall clock time or 0 if it gave
     none, ``offset_then`` and ``offset`` are those at the sending and after the reading.
     """
-    total = max(1, read - sent)
+    total = read - sent or 1
     stepped = abs(offset - offset_then) > _JITTER_NANO + total // _SLEW
     found = stamp - offset - sent
     if stepped or not stamp or not 0 < found <= total:

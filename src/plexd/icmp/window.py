@@ -24,7 +24,8 @@ class LossWindow:
 
     def add(self, *, lost: bool) -> None:
         """Take in the next probe, letting go of the oldest one."""
-        self._lost = (self._lost << 1 | lost) & _MASK
+        if lost or self._lost:
+            self._lost = (self._lost << 1 | lost) & _MASK
         if self._count < WINDOW_PROBES:
             self._count += 1
 

@@ -39,6 +39,7 @@ class Conversation:
             raise _translated(err) from err
         self._socket.settimeout(0)
         self._buffer = bytearray(_BUFFER_BYTES)
+        self._filled = 0
 
     def __enter__(self) -> Self:
         return self
@@ -50,7 +51,7 @@ class Conversation:
         trace: TracebackType | None,
     ) -> None:
         self._socket.close()
-        self._buffer[:] = bytes(_BUFFER_BYTES)
+        self._buffer[: self._filled] = bytes(self._filled)
 
     def send(self, request: bytes) -> None:
         """Ask. The kernel takes a request at once or not at all."""
@@ -66,6 +67,7 @@ class Conversation:
             size = await loop.sock_recv_into(self._socket, self._buffer)
         except OSError as err:
             raise _translated(err) from err
+        self._filled = max(self._filled, size)
         if size in {0, _BUFFER_BYTES}:
             raise DumpError("a netlink datagram is empty or was cut")
         return memoryview(self._buffer)[:size]

@@ -34,10 +34,11 @@ if TYPE_CHECKING:
 
     from plexd.wireguard.netlink import Buffer
 
-__all__ = ["DumpParser", "encode_dump_request", "parse_dump"]
+__all__ = ["DumpParser", "encode_dump_request", "parse_dump", "parse_public_key"]
 
 WG_CMD_GET_DEVICE: Final = 0
 WGDEVICE_A_IFNAME: Final = 2
+WGDEVICE_A_PUBLIC_KEY: Final = 4
 WGDEVICE_A_PEERS: Final = 8
 WGPEER_A_PUBLIC_KEY: Final = 1
 WGPEER_A_PRESHARED_KEY: Final = 2
@@ -95,6 +96,18 @@ def parse_dump(datagrams: Iterable[Buffer]) -> Device:
         if parser.done:
             break
     return parser.device()
+
+
+def parse_public_key(datagram: Buffer) -> str | None:
+    """The interface's own public key from the first datagram of a dump; None if it has none yet.
+
+    Raises as `parse_dump`.
+    """
+    for _, start, end in messages(datagram):
+        for attribute, value, value_end in attributes(datagram, start, end):
+            if attribute == WGDEVICE_A_PUBLIC_KEY and value_end - value == _KEY_BYTES:
+                return _text(bytes(datagram[value:value_end]))
+    return None
 
 
 class DumpParser:

@@ -15,7 +15,12 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from plexd.clock import SystemClock
 from plexd.wireguard.conversation import Conversation, netlink_socket
 from plexd.wireguard.device import Absent, unusable_name
-from plexd.wireguard.dump import DumpParser, encode_dump_request, parse_dump
+from plexd.wireguard.dump import (
+    DumpParser,
+    encode_dump_request,
+    parse_dump,
+    parse_public_key,
+)
 from plexd.wireguard.errors import DumpError, RefusedError, WireGuardError
 from plexd.wireguard.netlink import encode_family_request, parse_family
 
@@ -100,6 +105,10 @@ class KernelReader:
         """
         return await self._ask(self._dump)
 
+    async def read_public_key(self) -> str | Absent:
+        """The interface's own key as ``wg`` prints it, or why there is none. Raises as above."""
+        return await self._ask(self._first_of_dump)
+
     async def find_family(self) -> int | Absent:
         """The number of the family ``wireguard``, or why there is none. Raises as `read_device`."""
         return await self._ask(self._ask_family)
@@ -130,6 +139,11 @@ class KernelReader:
     async def _ask_family(conversation: Conversation) -> int:
         conversation.send(encode_family_request("wireguard"))
         return parse_family(await conversation.receive())
+
+    async def _first_of_dump(self, conversation: Conversation) -> str | Absent:
+        conversation.send(encode_dump_request(self.family, self._interface))
+        key = parse_public_key(await conversation.receive())
+        return Absent("the interface has no key yet") if key is None else key
 
     async def _dump(self, conversation: Conversation) -> Device:
         conversation.send(encode_dump_request(self.family, self._interface))

@@ -108,10 +108,11 @@ class UserspaceReader:
 
     async def _receive(self, connection: socket.socket, text: bytearray) -> None:
         loop = asyncio.get_running_loop()
-        chunk = bytearray(_CHUNK_BYTES)
+        chunk, filled = bytearray(_CHUNK_BYTES), 0
         try:
             while not is_whole(text):
                 size = await loop.sock_recv_into(connection, chunk)
+                filled = max(filled, size)
                 if size == 0:
                     raise self._error("the daemon closed the connection before the answer's end")
                 if len(text) + size > self._max_bytes:
@@ -119,7 +120,7 @@ class UserspaceReader:
                 text += memoryview(chunk)[:size]
                 await asyncio.sleep(0)
         finally:
-            chunk[:] = bytes(_CHUNK_BYTES)
+            chunk[:filled] = bytes(filled)  # no more: the rest is memory never touched
 
     def _error(self, reason: str) -> WireGuardError:
         return WireGuardError(f"{self._path}: {reason}")
