@@ -57,7 +57,9 @@ def _process_state() -> Iterator[None]:
     """Puts back what a command changes for the rest of its process."""
     root = logging.getLogger()
     level = root.level
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    handlers = {number: signal.getsignal(number) for number in numbers}
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the suite itself may run under nohup
     yield
     for handler in [found for found in root.handlers if isinstance(found, StderrHandler)]:
         root.removeHandler(handler)

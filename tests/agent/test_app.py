@@ -16,6 +16,7 @@ from plexd import api, metrics
 from plexd.agent import app
 from plexd.agent.config import Settings, SystemSettings, WireGuardSettings
 from plexd.agent.identity import Identity
+from plexd.agent.table import collected_table
 from plexd.nodeapi import seal_secret
 from support.servers import Reply, ScriptedServer
 from support.tls import Authority
@@ -190,6 +191,17 @@ async def test_peers_that_are_configured_are_pinged_and_their_tunnels_looked_for
     assert latency.data.peer_id == "self"
     assert [group for group, _ in report.failures] == ["tunnel"]
     assert not await app.has_tunnels(settings)
+
+
+async def test_the_reasons_why_pings_failed_are_told_once_each_with_their_peers() -> None:
+    key = "A" * 43 + "="
+    peers = tuple(api.Peer(a, key[:-2] + a + "=", f"240.0.0.{ord(a)}") for a in "EIM")
+    peers += (api.Peer("self", key, "127.0.0.1"),)
+    settings = Settings(data_dir=None, peers=peers, wireguard=WireGuardSettings(interface="none0"))
+    report = await app.collect_once(settings)
+    (told,) = report.unanswered
+    assert told.startswith("no round trip to 3 peers: ")
+    assert told in " ".join(collected_table(report.points, [], {}, {}, report.unanswered).split())
 
 
 async def test_the_control_plane_is_asked_for_the_peers_of_a_mesh() -> None:

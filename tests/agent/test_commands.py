@@ -210,8 +210,11 @@ def test_run_runs_until_its_work_ends(
 ) -> None:
     ran: list[str] = []
 
-    async def run(settings: config.Settings, identity: Identity) -> None:
+    async def run(
+        settings: config.Settings, identity: Identity, read_token: Callable[[], str]
+    ) -> None:
         assert settings.data_dir == runnable
+        assert read_token() == identity.auth_token
         ran.append(identity.node_id)
 
     monkeypatch.setattr(app, "run", run)
@@ -242,7 +245,8 @@ def test_run_without_a_control_plane_says_so(
 def test_run_without_an_identity_says_so(runnable: Path, capfd: Captured) -> None:
     (runnable / "identity.json").unlink()
     assert main(["run"]) == 1
-    assert capfd.readouterr().err.startswith(f"plexd: no identity in {runnable}: save there")
+    said = capfd.readouterr().err
+    assert said.startswith(f"plexd: no identity in {runnable}: run `plexd register`")
 
 
 def test_run_without_its_data_directory_says_so(

@@ -71,3 +71,28 @@ async def test_those_known_stay_when_they_cannot_be_had(
 async def test_peers_that_make_no_sense_are_refused_as_a_whole() -> None:
     script = ScriptedPeers([A], [B, Peer("", "key", "10.0.0.3")])
     assert (await watched(script, seconds=60)).peers == [A]
+
+
+async def test_the_first_peers_are_waited_for_but_not_for_long() -> None:
+    clock, shelf, asked = ManualClock(), Shelf(), asyncio.Event()
+
+    class SilentPlane:
+        async def fetch_peers(self, node_id: str) -> list[Peer]:
+            del node_id
+            await asked.wait()
+            return [A]
+
+    watch = PeerWatch(shelf, SilentPlane(), "node-1", clock=clock)
+    watching = asyncio.create_task(watch.run())
+    waiting = asyncio.create_task(watch.wait_for_answer())
+    await clock.advance(1.9)
+    assert not waiting.done()
+    await clock.advance(0.2)
+    assert waiting.done()
+
+    again = asyncio.create_task(watch.wait_for_answer())
+    asked.set()
+    await clock.advance(0)
+    assert (again.done(), shelf.peers) == (True, [A])
+    watching.cancel()
+    await asyncio.wait([watching])

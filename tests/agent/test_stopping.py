@@ -13,7 +13,7 @@ from plexd.agent.stopping import until_stopped
 pytestmark = pytest.mark.usefixtures("_process_state")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_cancels_the_work_and_a_second_one_is_ignored(number: signal.Signals) -> None:
     seen: list[str] = []
 
@@ -30,6 +30,37 @@ def test_a_signal_cancels_the_work_and_a_second_one_is_ignored(number: signal.Si
     asyncio.run(until_stopped(work()))
     os.kill(os.getpid(), number)  # while the process is ending
     assert seen == ["cleaned up"]
+
+
+def test_a_storm_of_signals_is_one_end() -> None:
+    cancelled = 0
+
+    async def work() -> None:
+        nonlocal cancelled
+        try:
+            for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM) * 20:
+                os.kill(os.getpid(), number)
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled += 1
+            for _ in range(10):
+                os.kill(os.getpid(), signal.SIGTERM)
+                await asyncio.sleep(0.001)
+            raise
+
+    asyncio.run(until_stopped(work()))
+    assert cancelled == 1
+
+
+def test_whoever_is_to_outlive_its_terminal_does() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    async def work() -> None:
+        os.kill(os.getpid(), signal.SIGHUP)
+        await asyncio.sleep(0.01)
+
+    asyncio.run(until_stopped(work()))
+    assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
 
 
 def test_work_that_ends_by_itself_is_done() -> None:

@@ -22,15 +22,17 @@ from urllib.parse import urlsplit
 from msgspec import Struct
 
 from plexd import metrics
+from plexd.agent.errors import StartError
+from plexd.agent.loopwatch import LoopWatch, watchdog
 from plexd.agent.peerwatch import PeerWatch
 from plexd.api import ControlPlane
 from plexd.clock import SystemClock
 from plexd.metrics.collection import Collection
 from plexd.procfs import LinuxSystemReader
-from plexd.spool import MemorySpool
+from plexd.spool import MemorySpool, SpoolLockedError
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterable
+    from collections.abc import Callable, Coroutine, Iterable, Iterator
     from datetime import datetime
 
     from plexd.agent.config import Settings
@@ -38,12 +40,13 @@ if TYPE_CHECKING:
     from plexd.agent.mesh import Mesh
     from plexd.api import MetricPoint, Peer
     from plexd.clock import Clock
+    from plexd.spool import Spool
 
 __all__ = ["CollectReport", "collect_once", "has_tunnels", "run"]
 
 _logger = logging.getLogger("plexd")
 
-# Points wait in memory so far, of which a node has less to spare than of disk.
+# Without a data directory points wait in memory, of which a node has less to spare than of disk.
 _MOST_IN_MEMORY = 16 * 1024 * 1024
 
 
@@ -51,23 +54,27 @@ class CollectReport(Struct, frozen=True):
     """One cycle of every collector, nothing sent.
 
     ``failures`` are ``(group, reason)``, ``elapsed`` the seconds each group took, ``addresses``
-    those of the peers that are known.
+    those of the peers that are known, ``unanswered`` a line for each reason why pings failed.
     """
 
     points: list[MetricPoint]
     failures: list[tuple[str, str]]
     elapsed: dict[str, float]
     addresses: dict[str, str]
+    unanswered: list[str] = []
 
 
-async def run(settings: Settings, identity: Identity) -> None:
+async def run(
+    settings: Settings, identity: Identity, read_token: Callable[[], str] | None = None
+) -> None:
     """Run the agent until cancelled; a disabled pipeline returns at once.
 
-    Points that are not delivered when it is cancelled get five seconds more.
+    Points that are not delivered when it is cancelled get five seconds more. ``read_token``
+    finds a newer token when the control plane refuses the one in use; it may block.
     """
     start_time = SystemClock().now()
     async with AsyncExitStack() as stack:
-        plane = await stack.enter_async_context(_control_plane(settings, identity))
+        plane = await stack.enter_async_context(_control_plane(settings, identity, read_token))
         reporter = await _reporter(settings, identity, plane, stack)
         mesh = _mesh(settings, identity.peers)
         collectors = _collectors(settings, start_time, mesh, plane)
@@ -79,15 +86,17 @@ async def run(settings: Settings, identity: Identity) -> None:
             reporter,
             identity.node_id,
             logging.getLogger("plexd.metrics"),
-            spool=MemorySpool(max_bytes=min(settings.spool.max_bytes, _MOST_IN_MEMORY)),
+            spool=await _spool(settings, stack),
         )
         _logger.info("agent started", extra=_about(settings, identity))
-        if settings.metrics.enabled:
-            _in_background(stack, _greet(settings))
-            if mesh is not None and not settings.peers:
-                watch = PeerWatch(mesh.index, plane, identity.node_id, _logger)
-                _in_background(stack, watch.run())
         try:
+            if settings.metrics.enabled:
+                _in_background(stack, _greet(settings))
+                _in_background(stack, LoopWatch(_logger, still_alive=watchdog(os.environ)).run())
+                if mesh is not None and not settings.peers:
+                    watch = PeerWatch(mesh.index, plane, identity.node_id, _logger)
+                    _in_background(stack, watch.run())
+                    await watch.wait_for_answer()
             await manager.run()
         finally:
             _logger.info("agent stopped", extra=_outcome(manager.statistics()))
@@ -98,8 +107,27 @@ def _outcome(done: metrics.ManagerStatistics) -> dict[str, object]:
     return {
         "component": "agent",
         "delivered": done.delivery.points,
-        "undelivered": spool.buffered + spool.sealed + spool.evicted + spool.refused,
+        "undelivered": spool.waiting + spool.lost,
     }
+
+
+async def _spool(settings: Settings, stack: AsyncExitStack) -> Spool:
+    """On the disk if there is a data directory, else in memory."""
+    bounds = settings.spool
+    if settings.data_dir is None or not settings.metrics.enabled:
+        memory = MemorySpool(max_bytes=min(bounds.max_bytes, _MOST_IN_MEMORY))
+        return await stack.enter_async_context(memory)
+    from plexd.spool import DiskSpool  # noqa: PLC0415 - brings SQLite with it
+
+    directory = settings.data_dir / "spool"
+    logger = logging.getLogger("plexd.spool")
+    spool = DiskSpool(directory, max_bytes=bounds.max_bytes, max_age=bounds.max_age, logger=logger)
+    try:
+        return await stack.enter_async_context(spool)
+    except SpoolLockedError as err:
+        raise StartError(
+            f"{directory}: {err}; end that agent first, or give this one its own data_dir"
+        ) from err
 
 
 def _in_background(stack: AsyncExitStack, work: Coroutine[object, object, None]) -> None:
@@ -117,10 +145,13 @@ def _about(settings: Settings, identity: Identity) -> dict[str, object]:
     }
 
 
-def _control_plane(settings: Settings, identity: Identity) -> ControlPlane:
+def _control_plane(
+    settings: Settings, identity: Identity, read_token: Callable[[], str] | None
+) -> ControlPlane:
     """The client; a token in the configuration outranks the one the node was created with."""
     token = settings.api.auth_token or identity.auth_token
-    return ControlPlane(replace(settings.api, auth_token=token), logger=_logger)
+    config = replace(settings.api, auth_token=token)
+    return ControlPlane(config, logger=_logger, read_token=read_token)
 
 
 async def _reporter(
@@ -229,7 +260,21 @@ async def collect_once(settings: Settings) -> CollectReport:
         report.elapsed[group] = seconds
         if error is not None:
             report.failures.append((group, str(error) or type(error).__name__))
+    report.unanswered.extend(_unanswered(collectors.get(metrics.GROUP_LATENCY)))
     return report
+
+
+def _unanswered(collector: metrics.Collector | None) -> Iterator[str]:
+    """The reasons why pings failed, each once, with the peers it stands for."""
+    if not isinstance(collector, metrics.LatencyCollector):
+        return
+    peers: dict[str, list[str]] = {}
+    for peer_id, err in collector.failures:
+        reason = getattr(err, "reason", "") or str(err) or type(err).__name__
+        peers.setdefault(reason, []).append(peer_id)
+    for reason, failed in peers.items():
+        named = failed[0] if len(failed) == 1 else f"{len(failed)} peers"
+        yield f"no round trip to {named}: {reason}"
 
 
 async def _collect(

@@ -22,6 +22,7 @@ examples:
   plexd collect          measure this machine once and print a table
   plexd collect --json   the same, exactly as it would be sent
   plexd demo             a control plane and an agent on this machine
+  plexd register         make this machine a node of the mesh
   plexd config check     is /etc/plexd/config.yaml right?
   plexd run              measure and report until stopped
 
@@ -31,6 +32,12 @@ _RUN = """\
 Measures and reports until SIGTERM or Ctrl-C; both end it cleanly, with status
 0. Needs api.base_url, and the node's identity in data_dir. Logs go to standard
 error.
+"""
+_REGISTER = """\
+Makes a node of this machine: shows the control plane a bootstrap token
+(`plexd-server token create`) and the interface's public key, and keeps the
+identity it gets in data_dir. The token is read from a file, from PLEXD_TOKEN
+or from standard input.
 """
 _COLLECT = """\
 Measures once and prints the result. Nothing is sent, nothing is stored, and no
@@ -95,6 +102,7 @@ def _grammar() -> _Parser:
     parser.add_argument("--config", metavar="FILE", help="default: /etc/plexd/config.yaml")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     _add_run(commands)
+    _add_register(commands)
     _add_collect(commands)
     _add_config(commands)
     _add_demo(commands)
@@ -124,6 +132,17 @@ def _add_run(commands: _Commands[_Parser]) -> None:
     parser.add_argument(
         "--identity", metavar="FILE", help="default: identity.json in the data directory"
     )
+
+
+def _add_register(commands: _Commands[_Parser]) -> None:
+    add = _add(commands, "register", "make this machine a node of the mesh", _REGISTER).add_argument
+    add("--server", metavar="URL", help="the control plane (default: api.base_url)")
+    add("--token-file", metavar="FILE", help="the bootstrap token (default: as above)")
+    add("--interface", metavar="NAME", help="the mesh's (default: wireguard.interface)")
+    add("--public-key", metavar="KEY", help="instead of the interface's")
+    add("--mesh-ip", metavar="ADDRESS", help="instead of the interface's")
+    add("--hostname", metavar="NAME", help="what the node is named after (default: this host's)")
+    add("--force", action="store_true", help="even if this machine is a node already")
 
 
 def _add_collect(commands: _Commands[_Parser]) -> None:

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from plexd.agent.config import Settings
-    from plexd.agent.identity import Identity
 
 __all__ = ["COMMANDS"]
 
@@ -32,19 +31,24 @@ def _run(options: argparse.Namespace) -> int:
     check_for_run(settings, has_identity=options.identity is not None)
     setup_logging(settings.log.level, settings.log.format)
     _log_warnings(settings)
-    identity = _identity(options, settings)
-    from plexd.agent import app  # noqa: PLC0415 - loads every part, after all that may fail
+    from plexd.agent.identity import read_identity  # noqa: PLC0415 - see above
 
-    asyncio.run(until_stopped(app.run(settings, identity)))
+    identity_file = _identity_file(options, settings)
+    identity = read_identity(identity_file)
+    from plexd.agent import app  # noqa: PLC0415 - loads every part, after all that may fail
+    from plexd.agent.credential import token_reader  # noqa: PLC0415 - see above
+
+    read_token = token_reader(settings, identity.node_id, identity_file)
+    asyncio.run(until_stopped(app.run(settings, identity, read_token)))
     return 0
 
 
-def _identity(options: argparse.Namespace, settings: Settings) -> Identity:
-    from plexd.agent.identity import load_identity, read_identity  # noqa: PLC0415 - see above
+def _identity_file(options: argparse.Namespace, settings: Settings) -> Path:
+    from plexd.agent.identity import FILE_NAME  # noqa: PLC0415 - see above
 
     if options.identity is not None:
-        return read_identity(Path(options.identity))
-    return load_identity(_usable_data_dir(settings))
+        return Path(options.identity)
+    return _usable_data_dir(settings) / FILE_NAME
 
 
 def _collect(options: argparse.Namespace) -> int:
@@ -60,10 +64,11 @@ def _collect(options: argparse.Namespace) -> int:
     failures = [(group, why.removeprefix(f"metrics: {group}: ")) for group, why in report.failures]
     if options.json:
         put(MetricBatch(report.points).to_json() + b"\n")
-        for group, reason in failures:
-            complain(f"{group}: {reason}")
+        for remark in (*(f"{group}: {reason}" for group, reason in failures), *report.unanswered):
+            complain(remark)
     else:
-        put(collected_table(report.points, failures, report.elapsed, report.addresses))
+        table = (report.points, failures, report.elapsed, report.addresses, report.unanswered)
+        put(collected_table(*table))
     if not report.points:
         complain("nothing could be collected")
     return 0 if report.points else 1
@@ -87,6 +92,13 @@ def _config_show(options: argparse.Namespace) -> int:
     from plexd.agent.show import show_settings  # noqa: PLC0415 - needed by this command only
 
     put(show_settings(_settings(options)))
+    return 0
+
+
+def _register(options: argparse.Namespace) -> int:
+    from plexd.agent.register import register  # noqa: PLC0415 - needed by this command only
+
+    register(options, _settings(options), os.environ)
     return 0
 
 
@@ -138,6 +150,7 @@ def _usable_data_dir(settings: Settings) -> Path:
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "run": _run,
     "collect": _collect,
+    "register": _register,
     "config check": _config_check,
     "config show": _config_show,
     "demo": _demo,

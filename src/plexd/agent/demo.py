@@ -1,8 +1,10 @@
-"""``plexd demo``: a control plane, and an agent of this very machine reporting to it.
+"""``plexd demo``: a control plane, an agent of this very machine, and a mesh to look at beside it.
 
-Nothing is simulated: the server is the ``plexd-server`` program in a process of its own, the
-agent is `plexd.agent.app.run`, and the two talk HTTP with a token made for this occasion. Both
-keep what they need in a temporary directory that is gone at the end.
+The server is the ``plexd-server`` program in a process of its own, the agent is
+`plexd.agent.app.run`, and the two talk HTTP with a token made for this occasion. One machine is no
+mesh, so ``plexd-server simulate`` reports for twelve more through the same HTTP interface; their
+names begin with ``sim-`` and every page says that they are simulated. All of them keep what they
+need in a temporary directory that is gone at the end.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from msgspec import Struct
 from plexd import api, metrics
 from plexd.agent import app
 from plexd.agent.config import Settings, WireGuardSettings
-from plexd.agent.demo_server import DemoServer, require_server
+from plexd.agent.demo_server import SIMULATED_NODES, DemoServer, require_server
 from plexd.agent.errors import StartError
 from plexd.agent.identity import Identity, load_identity
 from plexd.agent.logs import setup_logging
@@ -46,7 +48,8 @@ _BANNER = """\
 plexd demo: this machine's metrics, through a real agent and a real server
 
   dashboard  {dashboard}
-  node       {node_id}
+  node       {node_id}, this machine
+  mesh       {simulated} simulated nodes beside it, some with something wrong
 
 First numbers within {seconds:.0f} s. {end}
 """
@@ -84,9 +87,10 @@ class _Demo:
         await server.create_node(_node_id(), directory / "identity.json")
         identity = load_identity(directory)
         async with server.serving(listen):
-            settings = await _settings(server.address)
+            settings = await _settings(server.address, directory)
             put(_banner(server, identity, self._for_seconds))
-            await _report(settings, identity, server, self._for_seconds)
+            async with server.simulating():
+                await _report(settings, identity, server, self._for_seconds)
             if self._for_seconds is not None:
                 await self._verify(settings, identity)
 
@@ -99,9 +103,9 @@ class _Demo:
             complain(f"collected, but never stored: {_listed(self.missing)}")
 
 
-async def _settings(address: str) -> Settings:
+async def _settings(address: str, directory: Path) -> Settings:
     """Everything by default, without the tunnels where there are none to measure."""
-    settings = Settings(api=api.Config(base_url=address), metrics=_METRICS)
+    settings = Settings(data_dir=directory, api=api.Config(base_url=address), metrics=_METRICS)
     if await app.has_tunnels(settings):
         return settings
     return replace(settings, wireguard=WireGuardSettings(interface=""))
@@ -147,8 +151,9 @@ def _node_id() -> str:
 def _banner(server: DemoServer, identity: Identity, seconds: float | None) -> str:
     end = "Ctrl-C ends it." if seconds is None else f"It ends by itself after {seconds:g} s."
     return _BANNER.format(
-        dashboard=f"{server.dashboard}&node={identity.node_id}",
+        dashboard=server.dashboard,
         node_id=identity.node_id,
+        simulated=SIMULATED_NODES,
         seconds=_METRICS.report_interval.total_seconds(),
         end=end,
     )

@@ -1,4 +1,4 @@
-"""The demo's ``plexd-server``: a child process that ends with the demo."""
+"""The demo's ``plexd-server``, and its simulated mesh: child processes that end with the demo."""
 
 from __future__ import annotations
 
@@ -18,16 +18,19 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-__all__ = ["DemoServer", "require_server"]
+__all__ = ["SIMULATED_NODES", "DemoServer", "require_server"]
+
+SIMULATED_NODES = 12
 
 _PR_SET_PDEATHSIG = 1
+_READ_EVERY_SECONDS = 10
 _START_SECONDS = 60.0
 _STOP_SECONDS = 15.0
 
 
 def require_server() -> None:
     """Raise `StartError` where the extra ``plexd[server]`` is not installed."""
-    wanted = ("plexd_server", "granian", "litestar", "duckdb", "sqlalchemy")
+    wanted = ("plexd_server", "uvicorn", "litestar", "duckdb", "sqlalchemy")
     if any(find_spec(name) is None for name in wanted):
         raise StartError("the demo needs the server: pip install 'plexd[server]'")
 
@@ -58,7 +61,22 @@ class DemoServer:
         finally:
             await _end(process)
 
-    async def _start(self, *arguments: str) -> Process:
+    @asynccontextmanager
+    async def simulating(self) -> AsyncIterator[None]:
+        """Have a small mesh reported beside the real node, an hour of its past first."""
+        peers = SIMULATED_NODES - 1
+        process = await self._start(
+            *("simulate", "--server", self.address),
+            *("--nodes", str(SIMULATED_NODES), "--peers", str(peers), "--past", "1h"),
+            *("--rate", str(SIMULATED_NODES * (2 + 2 * peers) / _READ_EVERY_SECONDS)),
+            output=asyncio.subprocess.DEVNULL,
+        )
+        try:
+            yield
+        finally:
+            await _end(process)
+
+    async def _start(self, *arguments: str, output: int = asyncio.subprocess.PIPE) -> Process:
         _libc()  # loaded here, since a child may not load anything between fork and exec
         # A session of its own: a Ctrl-C meant for the demo must not end the server before the
         # agent has flushed to it.
@@ -66,7 +84,7 @@ class DemoServer:
             sys.executable,
             *("-m", "plexd_server", *arguments, "--data-dir", str(self._directory)),
             stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
+            stdout=output,
             start_new_session=True,
             preexec_fn=_end_with_parent,
         )

@@ -2,7 +2,8 @@
 
 A variable nobody knows is a warning and not an error, because others write into the same
 namespace: Kubernetes gives every container ``PLEXD_PORT`` and ``PLEXD_SERVICE_HOST`` as soon as a
-service is called ``plexd``. ``PLEXD_SERVER_*`` belongs to the server and is passed over.
+service is called ``plexd``. ``PLEXD_SERVER_*`` belongs to the server and is passed over, as is the
+token that ``plexd register`` takes.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["read_environment", "unknown_variables"]
 
+_NO_SETTING = "PLEXD_TOKEN"
 _PATHS = {variable(path): path for path in KEYS}
 
 
@@ -41,6 +43,8 @@ def unknown_variables(environ: Mapping[str, str]) -> Iterator[str]:
     """One sentence for each variable that looks like a setting and is none."""
     for name in sorted(environ):
         if not name.startswith("PLEXD_") or name.startswith("PLEXD_SERVER_") or name in _PATHS:
+            continue
+        if name == _NO_SETTING:
             continue
         if name == variable(PEERS):
             yield f"{name}: ignored; peers can only be listed in the configuration file"

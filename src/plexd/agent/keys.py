@@ -175,15 +175,14 @@ _TABLE = (
         "spool.max_bytes",
         size(2**20),
         "256MiB",
-        "The most undelivered points may take, at least `1MiB`; the oldest go first. They wait in "
-        "memory so far, with `16MiB` at the most.",
+        "The most the spool's files may take, at least `1MiB`; the oldest points go first. Without "
+        "`data_dir`, of memory, and `16MiB` at the most.",
     ),
     Key(
         "spool.max_age",
         duration(timedelta(minutes=1), _DECADE),
         "7d",
-        "The longest an undelivered point is kept, at least `1m`. Without effect while they wait "
-        "in memory.",
+        "The longest an undelivered point is kept, at least `1m`. Without effect in memory.",
     ),
     Key(
         "log.level",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
 from plexd.clock import SystemClock
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["PeerFetcher", "PeerStore", "PeerWatch"]
 
 _EVERY_SECONDS = 60.0
+_FIRST_SECONDS = 2.0
 
 
 class PeerFetcher(Protocol):
@@ -54,13 +57,24 @@ class PeerWatch:
         self._fetcher = fetcher
         self._node_id = node_id
         self._clock = clock or SystemClock()
+        self._asked = asyncio.Event()
         self._warnings = Warnings(logger, clock=self._clock)
 
     async def run(self) -> None:
         """Ask at once and then every minute, until cancelled."""
         while True:
             await self._refresh()
+            self._asked.set()
             await self._clock.sleep(_EVERY_SECONDS)
+
+    async def wait_for_answer(self) -> None:
+        """Return once the peers were asked for, after a moment at the latest.
+
+        What is measured before is told of public keys, for which nobody has a name yet.
+        """
+        with suppress(TimeoutError):
+            async with self._clock.timeout(_FIRST_SECONDS):
+                await self._asked.wait()
 
     async def _refresh(self) -> None:
         try:

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT as the ordinary way to end."""
+"""SIGTERM, SIGINT and SIGHUP as the ordinary way to end."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 __all__ = ["until_stopped"]
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 async def until_stopped(work: Coroutine[object, object, None]) -> None:
@@ -29,7 +29,8 @@ async def until_stopped(work: Coroutine[object, object, None]) -> None:
             stopping.set()
             task.cancel()
 
-    for number in _SIGNALS:
+    numbers = [number for number in _SIGNALS if not _is_left_alone(number)]
+    for number in numbers:
         loop.add_signal_handler(number, stop)
     try:
         await work
@@ -37,12 +38,17 @@ async def until_stopped(work: Coroutine[object, object, None]) -> None:
         if not stopping.is_set():
             raise
     finally:
-        _ignore_signals(loop)
+        _ignore_signals(loop, numbers)
 
 
-def _ignore_signals(loop: asyncio.AbstractEventLoop) -> None:
+def _is_left_alone(number: signal.Signals) -> bool:
+    """Whether whoever started this wants it to outlive its terminal, as nohup(1) does."""
+    return number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN
+
+
+def _ignore_signals(loop: asyncio.AbstractEventLoop, numbers: list[signal.Signals]) -> None:
     # Closing the loop would bring the default handlers back, and with them a traceback for
     # whoever presses Ctrl-C once more.
-    for number in _SIGNALS:
+    for number in numbers:
         loop.remove_signal_handler(number)
         signal.signal(number, signal.SIG_IGN)

@@ -35,6 +35,7 @@ def collected_table(
     failures: Iterable[tuple[str, str]],
     elapsed: Mapping[str, float],
     addresses: Mapping[str, str] | None = None,
+    unanswered: Iterable[str] = (),
 ) -> str:
     """The points block by block, with what failed and the seconds each group took.
 
@@ -47,8 +48,9 @@ def collected_table(
         title = ", ".join(_title(group, elapsed) for group in groups)
         chosen = [point for point in points if point.group in groups]
         lines = _rows(chosen, addresses or {})
-        reasons = [failure for failure in failures if failure[0] in groups]
-        blocks.append(_block(title, lines, reasons, nothing=_nothing(groups)))
+        remarks = [f"{g} not collected: {reason}" for g, reason in failures if g in groups]
+        remarks += unanswered if GROUP_LATENCY in groups else ()
+        blocks.append(_block(title, lines, remarks, nothing=_nothing(groups)))
     return "\n\n".join(blocks) + "\n"
 
 
@@ -74,10 +76,10 @@ def _title(group: str, elapsed: Mapping[str, float]) -> str:
     return f"{printable(group)} ({took})"
 
 
-def _block(title: str, rows: list[str], failures: list[tuple[str, str]], *, nothing: str) -> str:
+def _block(title: str, rows: list[str], remarks: Iterable[str], *, nothing: str) -> str:
     lines = [title, *(f"  {row}" for row in rows)]
-    for group, reason in failures:
-        text = printable(f"{group} not collected: {reason}")
+    for remark in remarks:
+        text = printable(remark)
         lines += textwrap.wrap(text, _WIDTH, initial_indent="  ", subsequent_indent="    ")
     if len(lines) == 1:
         lines.append(f"  {nothing}")
