@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
-from plexd.api import LatencyResult, MetricPoint, SystemStats, TunnelStats
+from plexd.api import BatchName, LatencyResult, MetricPoint, SystemStats, TunnelStats
 from plexd_server.errors import StoreError
-from plexd_server.store import Delivery, DuckDBStore, Receipt, SeriesQuery, Store
-from support.points import AGENT, EXAMPLE, LATENCY, NOW, SYSTEM, TUNNEL
+from plexd_server.store import Delivery, DuckDBStore, Ledger, Receipt, SeriesQuery, Store
+from support.points import AGENT, EPOCH, EXAMPLE, LATENCY, NOW, SYSTEM, TUNNEL
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -239,3 +239,177 @@ async def test_a_closed_store_refuses_with_a_store_error(make: Callable[[], Stor
     for question in (store.check(), store.latest("n1"), store.write(delivery(SYSTEM))):
         with pytest.raises(StoreError):
             await question
+
+
+def batch(
+    seq: int, *seconds: float, offset: int = 0, of: int = 0, dropped: int = 0, epoch: str = EPOCH
+) -> Delivery:
+    """A piece of a sealed batch, one latency point for each of ``seconds``."""
+    points = [latency(at, seq) for at in seconds]
+    name = BatchName(epoch, seq, offset, of or offset + len(points))
+    return Delivery("n1", points, NOW + timedelta(hours=1), name=name, dropped=dropped)
+
+
+def refused(seq: int, points: int = 1, *, offset: int = 0, of: int = 0) -> Delivery:
+    name = BatchName(EPOCH, seq, offset, of or offset + points)
+    return Delivery("n1", (), NOW + timedelta(hours=1), name=name, rejected=points)
+
+
+async def stored(store: Store) -> list[float | None]:
+    """The sequence numbers of the stored latency points, by the points' seconds."""
+    question = asked("rtt_nano", group="latency", peer_id="p", step=1)
+    return (await store.series(question)).avg["rtt_nano"]
+
+
+async def count(store: Store) -> int:
+    return (await store.ledger("n1")).received
+
+
+async def test_a_named_batch_has_its_effect_once(store: Store) -> None:
+    first = await store.write(batch(1, 0, 1))
+    again = [await store.write(batch(1, 0, 1)) for _ in range(3)]
+
+    assert first == Receipt(accepted=2)
+    assert again == [Receipt(accepted=2, duplicate=True)] * 3
+    ledger = await store.ledger("n1")
+    assert (ledger.received, ledger.duplicates) == (2, 3)
+
+
+async def test_one_batch_sent_side_by_side_has_its_effect_once(store: Store) -> None:
+    receipts = await asyncio.gather(*(store.write(batch(1, 0, 1)) for _ in range(40)))
+
+    assert sorted(receipt.duplicate for receipt in receipts) == [False] + [True] * 39
+    assert {receipt.accepted for receipt in receipts} == {2}
+    assert await count(store) == 2
+
+
+async def test_marks_are_of_one_node_and_one_epoch(store: Store) -> None:
+    other = msgspec.structs.replace(batch(1, 0), node_id="n2")
+    for delivery in (batch(1, 0), batch(1, 1, epoch="f" * 32), other):
+        assert not (await store.write(delivery)).duplicate
+        assert (await store.write(delivery)).duplicate
+
+    assert await count(store) == 2
+
+
+async def test_marks_outlive_the_store(make: Callable[[], Store]) -> None:
+    first = make()
+    await first.write(batch(7, 0, 1, of=4))
+    await first.aclose()
+
+    second = make()
+    try:
+        assert (await second.write(batch(7, 0, 1, of=4))).duplicate
+        assert not (await second.write(batch(7, 2, 3, offset=2))).duplicate
+        assert await stored(second) == [7.0] * 4
+    finally:
+        await second.aclose()
+
+
+async def test_of_a_piece_that_came_in_part_the_rest_is_stored(store: Store) -> None:
+    await store.write(batch(1, 0, 1, of=6))
+    await store.write(batch(1, 1, 2, 3, offset=1, of=6))
+    receipt = await store.write(batch(1, 0, 1, 2, 3, 4, 5))
+
+    assert receipt == Receipt(accepted=6)
+    assert (await store.write(batch(1, 4, 5, offset=4))).duplicate
+    assert await stored(store) == [1.0] * 6
+    assert await count(store) == 6
+
+
+async def test_a_batch_below_the_mark_is_a_duplicate_for_ever(store: Store) -> None:
+    await store.write(batch(5, 0))
+
+    assert (await store.write(batch(3, 1, 2))).duplicate
+    assert await stored(store) == [5.0]
+
+
+async def test_points_without_a_name_are_stored_as_often_as_they_come(store: Store) -> None:
+    for _ in range(2):
+        assert not (await store.write(delivery(latency(0, 1), latency(1, 1)))).duplicate
+
+    assert await store.ledger("n1") == Ledger()
+
+
+async def test_a_ledger_is_complete_up_to_the_last_whole_batch(store: Store) -> None:
+    assert (await store.ledger("n1")).complete_until is None
+    await store.write(batch(1, 3, 9, 5))
+    assert (await store.ledger("n1")).complete_until == NOW + timedelta(seconds=9)
+    await store.write(batch(2, 20, 10, of=3))
+    assert (await store.ledger("n1")).complete_until == NOW + timedelta(seconds=9)
+    await store.write(batch(2, 15, offset=2))
+
+    assert (await store.ledger("n1")).complete_until == NOW + timedelta(seconds=20)
+
+
+async def test_batches_that_never_came_are_a_gap_unless_the_node_told_of_them(
+    store: Store,
+) -> None:
+    await store.write(batch(1, 0, 9))
+    await store.write(batch(4, 60, 50))
+    await store.write(batch(6, 99, dropped=70))
+    await store.write(batch(7, 100, dropped=5))
+
+    ledger = await store.ledger("n1")
+
+    assert (ledger.gap_batches, ledger.evicted, ledger.rejected) == (2, 75, 0)
+    assert [(x.reason, x.points, x.batches) for x in ledger.losses] == [
+        ("gap", 0, 2), ("evicted", 70, 1), ("evicted", 5, 0)
+    ]  # fmt: skip
+    assert (ledger.losses[0].since, ledger.losses[0].until) == (
+        NOW + timedelta(seconds=9),
+        NOW + timedelta(seconds=50),
+    )
+
+
+async def test_losses_told_with_a_duplicate_are_not_counted_again(store: Store) -> None:
+    for _ in range(3):
+        await store.write(batch(1, 0, dropped=8))
+
+    assert (await store.ledger("n1")).evicted == 8
+
+
+async def test_what_was_refused_here_is_neither_evicted_nor_a_gap(store: Store) -> None:
+    await store.write(batch(1, 0))
+    for _ in range(2):
+        assert (await store.write(refused(2, 100))).accepted == 0
+    open_ledger = await store.ledger("n1")
+    await store.write(refused(3, 10))
+    await store.write(batch(4, 50, dropped=115))
+    ledger = await store.ledger("n1")
+
+    assert (open_ledger.rejected, open_ledger.losses[0].points) == (100, 100)
+    assert (ledger.rejected, ledger.evicted, ledger.gap_batches) == (110, 5, 0)
+    assert [(x.reason, x.points, x.batches) for x in ledger.losses] == [
+        ("rejected", 100, 1), ("rejected", 10, 1), ("evicted", 5, 0)
+    ]  # fmt: skip
+
+
+async def test_a_refused_piece_leaves_room_for_the_others(store: Store) -> None:
+    await store.write(batch(1, 0, 1, of=6))
+    await store.write(refused(1, 4, offset=2, of=6))  # it could not be read: all that is left
+    await store.write(batch(1, 4, 5, offset=4))
+    await store.write(batch(2, 9, dropped=2))
+
+    ledger = await store.ledger("n1")
+
+    assert (ledger.received, ledger.rejected, ledger.evicted) == (5, 2, 0)
+    assert ledger.complete_until == NOW + timedelta(seconds=9)
+
+
+async def test_what_was_refused_by_mistake_is_taken_when_it_comes_again(store: Store) -> None:
+    await store.write(refused(1, 2))
+
+    assert await store.write(batch(1, 0, 1)) == Receipt(accepted=2)
+    assert (await store.ledger("n1")).rejected == 0
+
+
+async def test_a_new_epoch_goes_on_in_the_same_ledger(store: Store) -> None:
+    await store.write(batch(9, 0))
+    await store.write(batch(2, 30, epoch="f" * 32))
+
+    ledger = await store.ledger("n1")
+
+    assert (ledger.received, ledger.gap_batches) == (2, 9)
+    assert ledger.losses[-1].since == NOW
+    assert ledger.complete_until == NOW + timedelta(seconds=30)

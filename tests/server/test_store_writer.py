@@ -8,7 +8,7 @@ import pytest
 
 from plexd.clock import SystemClock
 from plexd_server.errors import StoreBusy, StoreClosed, StoreError
-from plexd_server.store import Delivery
+from plexd_server.store import Delivery, Receipt
 from plexd_server.store.faults import FaultLog
 from plexd_server.store.writer import GroupWriter
 from support.points import NOW, SYSTEM
@@ -25,7 +25,7 @@ class ScriptedDisk:
         self.open = threading.Event()
         self.entered = threading.Semaphore(0)
 
-    def commit(self, deliveries: Sequence[Delivery]) -> None:
+    def commit(self, deliveries: Sequence[Delivery]) -> list[Receipt]:
         self.entered.release()
         assert self.open.wait(10)
         names = [delivery.node_id for delivery in deliveries]
@@ -34,6 +34,7 @@ class ScriptedDisk:
         if "odd" in names:
             raise ZeroDivisionError("unforeseen")
         self.groups.append(names)
+        return [Receipt(len(delivery.points)) for delivery in deliveries]
 
 
 @pytest.fixture
@@ -53,7 +54,7 @@ def named(node_id: str, points: int = 1) -> Delivery:
 
 async def start(
     writer: GroupWriter, disk: ScriptedDisk, *node_ids: str
-) -> list[asyncio.Task[None]]:
+) -> list[asyncio.Task[Receipt]]:
     """The first delivery is in its commit, the others wait behind it."""
     tasks = [asyncio.create_task(writer.write(named(node_ids[0])))]
     await asyncio.to_thread(disk.entered.acquire)
@@ -81,7 +82,7 @@ async def test_a_bad_delivery_fails_alone(disk: ScriptedDisk) -> None:
     results = await asyncio.gather(*tasks, return_exceptions=True)
 
     assert [type(result) for result in results] == [
-        type(None), type(None), StoreError, StoreError, type(None)
+        Receipt, Receipt, StoreError, StoreError, Receipt
     ]  # fmt: skip
     assert disk.groups == [["a"], ["b"], ["c"]]
     await asyncio.to_thread(writer.close)

@@ -3,6 +3,8 @@
 from plexd_server.store.duckdb import DuckDBStore
 from plexd_server.store.port import (
     Delivery,
+    Ledger,
+    Loss,
     NodeSummary,
     Receipt,
     Series,
@@ -14,6 +16,8 @@ from plexd_server.store.port import (
 __all__ = [
     "Delivery",
     "DuckDBStore",
+    "Ledger",
+    "Loss",
     "NodeSummary",
     "Receipt",
     "Series",

@@ -10,17 +10,43 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime, timedelta
 
-    from plexd.api import AgentStats, LatencyResult, MetricPoint, SystemStats, TunnelStats
+    from plexd.api import (
+        AgentStats,
+        BatchName,
+        LatencyResult,
+        MetricPoint,
+        SystemStats,
+        TunnelStats,
+    )
 
-__all__ = ["Delivery", "NodeSummary", "Receipt", "Series", "SeriesQuery", "Store", "StoredPoint"]
+__all__ = [
+    "Delivery",
+    "Ledger",
+    "Loss",
+    "NodeSummary",
+    "Receipt",
+    "Series",
+    "SeriesQuery",
+    "Store",
+    "StoredPoint",
+]
 
 
 class Delivery(Struct, frozen=True):
-    """Points that are kept all or not at all."""
+    """Points that are kept all or not at all, or, in ``rejected``, of which none is.
+
+    ``name`` says which sealed batch of the node, and which part of it, this is; without one
+    nothing is known to be a duplicate. ``dropped`` points were lost on the node ahead of it.
+    ``rejected`` points of the batch ``name`` were refused with a reason that stands, so that the
+    node will give them up: such a delivery has no points and is noted in the ledger only.
+    """
 
     node_id: str
     points: Sequence[MetricPoint]
     received_at: datetime
+    name: BatchName | None = None
+    dropped: int = 0
+    rejected: int = 0
 
 
 class Receipt(Struct, frozen=True):
@@ -28,6 +54,46 @@ class Receipt(Struct, frozen=True):
 
     accepted: int
     duplicate: bool = False
+
+
+class Loss(Struct, frozen=True, kw_only=True):
+    """Points of a node that are missing, and why.
+
+    They were collected after ``since`` (None: since the node's beginning) and by ``until``.
+    ``reason`` is ``evicted`` (lost on the node, which told so), ``rejected`` (refused by this
+    server) or ``gap`` (``batches`` sealed batches never came and nobody told why; how many
+    points they held is not known, and ``points`` is 0).
+    """
+
+    reason: str
+    since: datetime | None
+    until: datetime
+    noticed_at: datetime
+    points: int
+    batches: int
+
+
+class Ledger(Struct, frozen=True, kw_only=True):
+    """What is known of a node's points: complete up to when, but for which losses.
+
+    Attributes:
+        complete_until: the newest time stamp up to which every point that the node collected is
+            stored, or among the ``losses``; None before the first named batch.
+        received: points stored under a batch's name.
+        duplicates: deliveries that had been stored before and had no effect.
+        evicted: points lost on the node, by its own account, but for those rejected here.
+        rejected: points refused here for good.
+        gap_batches: batches that never came, and nobody told why.
+        losses: the latest, oldest first; bounded.
+    """
+
+    complete_until: datetime | None = None
+    received: int = 0
+    duplicates: int = 0
+    evicted: int = 0
+    rejected: int = 0
+    gap_batches: int = 0
+    losses: Sequence[Loss] = ()
 
 
 class StoredPoint(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -81,7 +147,17 @@ class Store(Protocol):
     """Keeps points and answers questions about them. Raises `StoreError` when it cannot."""
 
     async def write(self, delivery: Delivery) -> Receipt:
-        """Return once the points are durable. Cancelling the wait does not undo the write."""
+        """Return once the points are durable. Cancelling the wait does not undo the write.
+
+        For each node and epoch the highest batch number, and how much of that batch came, is
+        kept with the points, in one transaction: a delivery at or below that mark is answered as
+        a duplicate and has no effect, for ever; of one that reaches beyond it in part only the
+        part beyond is stored.
+        """
+        ...
+
+    async def ledger(self, node_id: str) -> Ledger:
+        """What is missing of the node's points; an empty ledger for a node that never reported."""
         ...
 
     async def latest(self, node_id: str) -> list[StoredPoint]:

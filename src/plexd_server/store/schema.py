@@ -4,7 +4,10 @@ One table per group, columns typed and named as on the wire. Times are UTC witho
 would need a time zone library to hand out zoned ones); byte counts are unsigned 64-bit.
 
     points_<group>(node_id, ts, received_at, peer_id?, <the group's fields>)
-    meta(key, value)       one row: schema_version
+    receipts, losses       see receipts.py
+    meta(key, value)       schema_version, unaccounted (see receipts.py)
+
+Version 1 had no receipts.
 """
 
 from __future__ import annotations
@@ -23,15 +26,19 @@ from plexd.api import (
     SystemStats,
     TunnelStats,
 )
+from plexd_server.store import receipts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
+    from plexd.api import MetricPoint
     from plexd_server.store.port import Delivery, SeriesQuery
 
 __all__ = [
+    "COUNT_POINTS",
     "PAYLOADS",
     "SCHEMA_VERSION",
+    "TRIAL_WRITES",
     "create_statements",
     "data_fields",
     "fleet_query",
@@ -40,9 +47,10 @@ __all__ = [
     "rows_by_group",
     "series_query",
     "table_of",
+    "upgrade_statements",
 ]
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 
 PAYLOADS: Final[dict[str, type[msgspec.Struct]]] = {
     GROUP_SYSTEM: SystemStats,
@@ -50,6 +58,13 @@ PAYLOADS: Final[dict[str, type[msgspec.Struct]]] = {
     GROUP_LATENCY: LatencyResult,
     GROUP_AGENT: AgentStats,
 }
+_COUNTS = (f"(SELECT count(*) FROM points_{group})" for group in PAYLOADS)  # noqa: S608 -- our own names
+COUNT_POINTS: Final = f"SELECT {' + '.join(_COUNTS)}"
+# As large as a large report: a disk that is full has room for a few bytes.
+TRIAL_WRITES: Final = (
+    "INSERT OR REPLACE INTO meta VALUES ('trial', repeat('x', 1048576))",
+    "DELETE FROM meta WHERE key = 'trial'",
+)
 _COLUMN_TYPES: dict[str, str] = {
     "peer_id": "VARCHAR",
     "last_handshake_time": "TIMESTAMP",
@@ -82,7 +97,7 @@ def data_fields(group: str) -> tuple[str, ...]:
 def create_statements() -> Iterable[str]:
     """What an empty database needs."""
     yield "CREATE TABLE meta(key VARCHAR PRIMARY KEY, value VARCHAR NOT NULL)"
-    yield f"INSERT INTO meta VALUES ('schema_version', '{SCHEMA_VERSION}')"  # noqa: S608 -- a number
+    yield "INSERT INTO meta VALUES ('schema_version', '1')"
     for group in PAYLOADS:
         columns = [
             "node_id VARCHAR NOT NULL",
@@ -91,14 +106,24 @@ def create_statements() -> Iterable[str]:
             *(f"{name} {_column_type(name)} NOT NULL" for name in data_fields(group)),
         ]
         yield f"CREATE TABLE {table_of(group)}({', '.join(columns)})"
+    yield from upgrade_statements()
 
 
-def rows_by_group(deliveries: Iterable[Delivery]) -> dict[str, list[tuple[Any, ...]]]:
-    """The deliveries as table rows."""
+def upgrade_statements() -> Iterable[str]:
+    """What makes a database of version 1 one of this version."""
+    yield from receipts.create_statements()
+    yield f"INSERT INTO meta SELECT '{receipts.UNACCOUNTED}', ({COUNT_POINTS})::VARCHAR"
+    yield f"UPDATE meta SET value = '{SCHEMA_VERSION}' WHERE key = 'schema_version'"  # noqa: S608 -- a number
+
+
+def rows_by_group(
+    deliveries: Iterable[tuple[Delivery, Sequence[MetricPoint]]],
+) -> dict[str, list[tuple[Any, ...]]]:
+    """As table rows those points of each delivery that are to be stored."""
     rows: dict[str, list[tuple[Any, ...]]] = {group: [] for group in PAYLOADS}
-    for delivery in deliveries:
+    for delivery, points in deliveries:
         node_id, received_at = delivery.node_id, delivery.received_at
-        for point in delivery.points:
+        for point in points:
             data: Any = point.data
             values = msgspec.structs.astuple(data)
             rows[point.group].append((node_id, point.timestamp, received_at, *values))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from plexd_server.store.faults import FaultLog
-    from plexd_server.store.port import Delivery
+    from plexd_server.store.port import Delivery, Receipt
 
 __all__ = ["GroupWriter"]
 
@@ -26,20 +26,29 @@ _COMMIT_POINTS = 50_000
 
 class _Waiting(NamedTuple):
     delivery: Delivery
-    done: asyncio.Future[None]
+    done: asyncio.Future[Receipt]
+
+    @property
+    def weight(self) -> int:
+        """How many points it counts as; none at all would not be bounded."""
+        return max(1, len(self.delivery.points))
 
 
 class GroupWriter:
     """Passes deliveries to ``commit`` in groups, in order, on a thread of its own.
 
-    ``commit`` makes a group durable or raises `StoreError` having written none of it; a group
-    that fails is tried again one by one, so that one bad delivery fails alone. At most
-    ``max_points`` points wait (a single larger delivery is let in when nothing else does).
-    ``faults`` is told of every attempt.
+    ``commit`` makes a group durable and answers each, or raises `StoreError` having written none
+    of it; a group that fails is tried again one by one, so that one bad delivery fails alone. At
+    most ``max_points`` points wait (a single larger delivery is let in when nothing else does).
+    ``faults`` is told of every failure.
     """
 
     def __init__(
-        self, commit: Callable[[Sequence[Delivery]], None], *, max_points: int, faults: FaultLog
+        self,
+        commit: Callable[[Sequence[Delivery]], Sequence[Receipt]],
+        *,
+        max_points: int,
+        faults: FaultLog,
     ) -> None:
         self._commit = commit
         self._max_points = max_points
@@ -51,18 +60,18 @@ class GroupWriter:
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
         self._thread.start()
 
-    async def write(self, delivery: Delivery) -> None:
+    async def write(self, delivery: Delivery) -> Receipt:
         """Return once the delivery is durable. Raises `StoreBusy` at once when too much waits."""
-        done = asyncio.get_running_loop().create_future()
+        waiting = _Waiting(delivery, asyncio.get_running_loop().create_future())
         with self._changed:
             if self._closed:
                 raise StoreClosed("the store is shutting down")
-            if self._points and self._points + len(delivery.points) > self._max_points:
+            if self._points and self._points + waiting.weight > self._max_points:
                 raise StoreBusy("too much is waiting to be written; try again in a moment")
-            self._points += len(delivery.points)
-            self._waiting.append(_Waiting(delivery, done))
+            self._points += waiting.weight
+            self._waiting.append(waiting)
             self._changed.notify()
-        await done
+        return await waiting.done
 
     def close(self) -> None:
         """Write what was accepted and end the thread. Blocks; may be called again."""
@@ -73,9 +82,9 @@ class GroupWriter:
 
     def _run(self) -> None:
         while group := self._take():
-            error = self._try(group)
-            if error is None or len(group) == 1:
-                _settle(group, error)
+            answers = self._try(group)
+            if not isinstance(answers, StoreError) or len(group) == 1:
+                _settle(group, answers)
                 continue
             for one in group:
                 _settle([one], self._try([one]))
@@ -89,38 +98,40 @@ class GroupWriter:
             points = 0
             while self._waiting and points < _COMMIT_POINTS:
                 group.append(self._waiting.popleft())
-                points += len(group[-1].delivery.points)
+                points += group[-1].weight
             self._points -= points
             return group
 
-    def _try(self, group: Sequence[_Waiting]) -> StoreError | None:
+    def _try(self, group: Sequence[_Waiting]) -> Sequence[Receipt] | StoreError:
         try:
-            self._commit([waiting.delivery for waiting in group])
+            return self._commit([waiting.delivery for waiting in group])
         except StoreError as err:
             self._faults.failed(err.__cause__ or err)
             return err
         except Exception as err:  # noqa: BLE001 -- the thread must outlive whatever a commit does
             self._faults.failed(err)
             return StoreError("the store failed; the server's log says why")
-        self._faults.worked()
-        return None
 
 
-def _settle(group: Sequence[_Waiting], error: StoreError | None) -> None:
+def _settle(group: Sequence[_Waiting], answers: Sequence[Receipt] | StoreError) -> None:
     """Tell each waiter, on the loop it waits on; a loop that is gone has no waiters left."""
-    for loop in {waiting.done.get_loop() for waiting in group}:
-        waiters = [waiting.done for waiting in group if waiting.done.get_loop() is loop]
+    told: Sequence[Receipt | StoreError] = (
+        [answers] * len(group) if isinstance(answers, StoreError) else answers
+    )
+    pairs = list(zip((waiting.done for waiting in group), told, strict=True))
+    for loop in {done.get_loop() for done, _ in pairs}:
+        ours = [pair for pair in pairs if pair[0].get_loop() is loop]
         try:
-            loop.call_soon_threadsafe(_wake, waiters, error)
+            loop.call_soon_threadsafe(_wake, ours)
         except RuntimeError:
             continue
 
 
-def _wake(waiters: Sequence[asyncio.Future[None]], error: StoreError | None) -> None:
-    for done in waiters:
+def _wake(pairs: Sequence[tuple[asyncio.Future[Receipt], Receipt | StoreError]]) -> None:
+    for done, answer in pairs:
         if done.done():
             continue
-        if error is None:
-            done.set_result(None)
+        if isinstance(answer, StoreError):
+            done.set_exception(answer)
         else:
-            done.set_exception(error)
+            done.set_result(answer)

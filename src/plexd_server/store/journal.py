@@ -1,0 +1,189 @@
+"""What was acknowledged and is not in the tables yet: an append-only log in segment files.
+
+A record is durable when `Journal.append` returns. Tables are filled from it in large strokes, far
+cheaper than commits of single reports, and tell it how far they have come; what lies behind is
+deleted, segment by segment.
+
+    <directory>/<number of its first record, 20 digits>.journal:
+        magic                    8 bytes, "plexdj1" and a line end
+        record*                  length u32 | crc32 u32 | number u64 | payload, little-endian
+
+The checksum covers number and payload. Records are numbered 1, 2, 3 … over all segments. What
+follows the last whole record of the last segment is taken for a write that was cut, of which
+nothing was acknowledged. A segment is over where the next one begins: what stands behind, or in a
+segment that was begun anew, comes from an append that failed. A record missing before that place
+was acknowledged, and reading stops with `JournalDamaged`.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from itertools import pairwise
+from typing import TYPE_CHECKING, Final
+
+from isal import isal_zlib
+
+from plexd_server.errors import JournalDamaged
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+    from typing import BinaryIO
+
+__all__ = ["Journal"]
+
+_MAGIC: Final = b"plexdj1\n"
+_HEAD: Final = struct.Struct("<IIQ")
+_NUMBER: Final = struct.Struct("<Q")
+_SUFFIX: Final = ".journal"
+# A length beyond it is damage; reports are bounded far below.
+_LONGEST: Final = 256 * 1024 * 1024
+_SEGMENT_BYTES: Final = 64 * 1024 * 1024
+
+
+class Journal:
+    """The log in ``directory``, made if need be. Used by one thread at a time; every call blocks.
+
+    `replay` first, to its end, then `append`: it is the replay that finds the end. Raises `OSError`
+    for what the disk does not do; an append that raised has acknowledged nothing, and the next
+    one begins a new segment, as nobody knows what a failed write left behind.
+
+    Attributes:
+        ignored_bytes: what the replay found behind the last whole record.
+    """
+
+    def __init__(self, directory: Path, *, segment_bytes: int = _SEGMENT_BYTES) -> None:
+        self._directory = directory
+        self._segment_bytes = segment_bytes
+        self._last = 0
+        self._descriptor = -1
+        self._size = 0
+        self.ignored_bytes = 0
+        directory.mkdir(mode=0o700, exist_ok=True)
+
+    def replay(self, after: int) -> Iterator[tuple[int, bytes]]:
+        """The records behind the one numbered ``after``, in order, each with its number.
+
+        Raises `JournalDamaged` where acknowledged records cannot be read.
+        """
+        self._last = after
+        segments = self._segments()
+        ends = [first - 1 for first, _ in segments[1:]]
+        for (first, path), end in zip(segments, [*ends, None], strict=False):
+            if end is not None and end <= after:
+                continue
+            if first > self._last + 1:
+                raise JournalDamaged(path, f"records {self._last + 1} to {first - 1} are gone")
+            yield from self._read(path, first, after, end)
+            if end is not None and self._last < end:
+                raise JournalDamaged(path, f"records {self._last + 1} to {end} cannot be read")
+
+    def _read(
+        self, path: Path, first: int, after: int, end: int | None
+    ) -> Iterator[tuple[int, bytes]]:
+        """One segment's records up to ``end``, or to the first place that is no record."""
+        with path.open("rb") as opened:
+            expected = first if opened.read(len(_MAGIC)) == _MAGIC else 0
+            while end is None or expected <= end:
+                place = opened.tell()
+                payload = _read_payload(opened, expected)
+                if payload is None:
+                    self.ignored_bytes = path.stat().st_size - place if end is None else 0
+                    return
+                if expected > after:
+                    self._last = expected
+                    yield expected, payload
+                expected += 1
+
+    def append(self, payloads: Sequence[bytes]) -> int:
+        """Make the records durable, all or, when this raises, none; the last one's number."""
+        number = self._last
+        chunks: list[bytes] = []
+        for payload in payloads:
+            number += 1
+            chunks += (_HEAD.pack(len(payload), _checksum(number, payload), number), payload)
+        try:
+            self._write(b"".join(chunks))
+        except BaseException:
+            self._drop_segment()
+            raise
+        self._last = number
+        return number
+
+    def _write(self, data: bytes) -> None:
+        if self._descriptor < 0 or self._size >= self._segment_bytes:
+            self._begin_segment()
+        view = memoryview(data)
+        while view:
+            written = os.write(self._descriptor, view)
+            view = view[written:]
+        os.fdatasync(self._descriptor)
+        self._size += len(data)
+
+    def _begin_segment(self) -> None:
+        self.close()
+        path = self._directory / f"{self._last + 1:020d}{_SUFFIX}"
+        # One of this name holds nothing that was acknowledged, or it would not be the next.
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+        self._descriptor = os.open(path, flags, 0o600)
+        os.write(self._descriptor, _MAGIC)
+        self._size = len(_MAGIC)
+        _sync_directory(self._directory)
+
+    def _drop_segment(self) -> None:
+        """Cut off what was not acknowledged, if the disk still can, and write there no more."""
+        if self._descriptor >= 0:
+            try:
+                os.ftruncate(self._descriptor, self._size)
+            except OSError:
+                pass  # replaying stops there, and the next segment goes on from this number
+            finally:
+                self.close()
+
+    def forget(self, upto: int) -> None:
+        """Delete the segments of which no record is behind ``upto``; never the one written to."""
+        segments = self._segments()
+        for (_, path), (following, _) in pairwise(segments):
+            if following <= upto + 1:
+                path.unlink(missing_ok=True)
+
+    def size(self) -> int:
+        """Bytes on the disk."""
+        return sum(path.stat().st_size for _, path in self._segments())
+
+    def close(self) -> None:
+        """Let go of the open segment. May be called again; an append opens another."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def _segments(self) -> list[tuple[int, Path]]:
+        found = [p for p in self._directory.iterdir() if p.suffix == _SUFFIX and p.stem.isdigit()]
+        return sorted((int(path.stem), path) for path in found)
+
+
+def _read_payload(opened: BinaryIO, expected: int) -> bytes | None:
+    """The payload of the record numbered ``expected``; None if that does not stand here, whole."""
+    head = opened.read(_HEAD.size)
+    if len(head) < _HEAD.size:
+        return None
+    length, crc, number = _HEAD.unpack(head)
+    if number != expected or length > _LONGEST:
+        return None
+    payload = opened.read(length)
+    if len(payload) < length or _checksum(number, payload) != crc:
+        return None
+    return payload
+
+
+def _checksum(number: int, payload: bytes) -> int:
+    return isal_zlib.crc32(payload, isal_zlib.crc32(_NUMBER.pack(number)))
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

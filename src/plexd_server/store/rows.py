@@ -1,0 +1,84 @@
+"""Table rows from values, and values from table rows."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import astuple
+
+from plexd.api import GROUP_SYSTEM
+from plexd_server.store import receipts, schema
+from plexd_server.store.marks import Mark
+from plexd_server.store.port import Ledger, NodeSummary, StoredPoint
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    import duckdb
+
+    from plexd_server.store.drafts import Draft
+
+__all__ = ["read_latest", "read_ledger", "read_marks", "summary_of", "table_rows", "utc"]
+
+
+def table_rows(draft: Draft) -> dict[str, list[tuple[Any, ...]]]:
+    """What a transaction adds to which table; nothing for duplicates."""
+    points = schema.rows_by_group(draft.points)
+    rows = {schema.table_of(group): group_rows for group, group_rows in points.items()}
+    rows[receipts.RECEIPTS] = [astuple(mark) for mark in draft.receipts()]
+    rows[receipts.LOSSES] = [receipts.loss_row(*loss) for loss in draft.losses]
+    return {table: added for table, added in rows.items() if added}
+
+
+def read_marks(
+    cursor: duckdb.DuckDBPyConnection, question: str, *parameters: str
+) -> Iterator[Mark]:
+    """The marks that one of the questions in receipts.py finds."""
+    rows = cursor.execute(question, parameters).fetchall()
+    return (Mark(**dict(zip(Mark.__struct_fields__, map(zoned, row), strict=True))) for row in rows)
+
+
+def read_ledger(
+    cursor: duckdb.DuckDBPyConnection, node_id: str, in_memory: Sequence[Mark]
+) -> Ledger:
+    """Of what is kept; duplicates are counted in memory until the next receipt."""
+    marks = {m.epoch: m for m in read_marks(cursor, receipts.MARKS_OF_NODE, node_id)}
+    marks |= {m.epoch: m for m in in_memory if m.epoch in marks}
+    rows = cursor.execute(receipts.LOSSES_OF_NODE, [node_id]).fetchall()
+    losses = [receipts.loss_of(map(zoned, row)) for row in reversed(rows)]
+    return receipts.make_ledger(list(marks.values()), losses)
+
+
+def read_latest(cursor: duckdb.DuckDBPyConnection, node_id: str) -> Iterable[StoredPoint]:
+    """The newest point of each group and peer."""
+    for group in schema.PAYLOADS:
+        for row in cursor.execute(schema.latest_query(group), [node_id]).fetchall():
+            yield _stored(group, *row)
+
+
+def _stored(group: str, ts: datetime, received_at: datetime, *values: Any) -> StoredPoint:
+    data: Any = schema.PAYLOADS[group](*map(zoned, values))
+    return StoredPoint(
+        timestamp=utc(ts),
+        received_at=utc(received_at),
+        group=group,
+        peer_id=getattr(data, "peer_id", ""),
+        data=data,
+    )
+
+
+def summary_of(node_id: str, seen: datetime, ts: datetime | None, *rest: Any) -> NodeSummary:
+    """A row of `schema.fleet_query`."""
+    system = None if ts is None else _stored(GROUP_SYSTEM, ts, *rest)
+    return NodeSummary(node_id, utc(seen), system)
+
+
+def zoned(value: Any) -> Any:
+    """A column's value as the rest of the server has it: times know that they are UTC."""
+    return utc(value) if isinstance(value, datetime) else value
+
+
+def utc(moment: datetime) -> datetime:
+    """The database's times are UTC without saying so."""
+    return moment.replace(tzinfo=UTC)
