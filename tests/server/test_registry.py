@@ -8,7 +8,7 @@ import pytest
 
 from plexd.clock import SystemClock
 from plexd_server.errors import RegistryError, StartError
-from plexd_server.registry import Registry, hash_token, is_node_id
+from plexd_server.registry import NODE, Registry, hash_token, is_node_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,7 +26,7 @@ def test_a_node_is_known_by_its_token_from_then_on(registry: Registry, tmp_path:
     made = registry.create_node("n1", mesh_ip="10.0.0.1")
 
     second = Registry(tmp_path, clock=SystemClock())
-    assert second.node_of_token(hash_token(made.auth_token)) == "n1"
+    assert second.holder_of_token(hash_token(made.auth_token)) == ("n1", NODE)
     assert [(node.node_id, node.mesh_ip) for node in second.nodes()] == [("n1", "10.0.0.1")]
     second.close()
 

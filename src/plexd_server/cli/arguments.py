@@ -1,0 +1,268 @@
+"""The command line's grammar and its help. Light: ``--version`` loads no more than this."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from plexd_server.terminal import complain, put
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from _typeshed import SupportsWrite
+
+__all__ = ["parse_arguments"]
+
+_DATA_DIR = Path("/var/lib/plexd-server")
+_WRONG_USAGE = 2
+
+_ABOUT = "Receives, stores and shows the metrics of a mesh."
+_EXAMPLES = """\
+examples:
+  plexd-server serve                      on 127.0.0.1:8080
+  plexd-server token create               lets one machine in (plexd register)
+  plexd-server node list                  who is in
+  plexd-server secret set berlin-1 token  reads the secret from standard input
+"""
+_JOIN = """\
+A bootstrap token makes a node of the machine that shows it (plexd register).
+"""
+_JOIN_CREATE = """\
+Prints a new token, which is seen this once: only its hash is kept. By default
+one machine can use it, within an hour.
+"""
+_NODE_CREATE = """\
+Registers a node by hand and prints its identity, for a machine that cannot
+reach the server to enrol itself.
+"""
+_REVOKE = """\
+The node's token, key and secrets are forgotten, it is no peer of others any
+more, and within five seconds nothing of it is taken. Its points stay. A token
+made with `token create --node` lets it in again.
+"""
+_ROTATE = """\
+Prints the node's identity with a new token, to take the place of the node's
+identity.json; a running agent takes it up by itself. The old token works on
+for a while.
+"""
+_KEEP = """\
+Reads the secret from standard input or a file, never from the command line,
+and keeps it sealed. The node fetches it by its name.
+"""
+_INGEST = """\
+Opens POST /ingest/NODE for a node of another control plane, which this server
+is the local endpoint of. Prints a token; hand it to the control plane:
+  plexd-server secret set NODE NAME
+"""
+_PRUNE = """\
+Forgets nodes revoked, and tokens expired or used up, longer ago than that.
+"""
+_BACKUP = """\
+Copies everything to a new directory and reads it back. While a server runs its
+points cannot be copied; the rest can, with --registry-only. Keep the copy as
+safe as the master key, which is in it.
+"""
+_SIMULATE = """\
+Registers nodes whose names begin with sim- and reports for them through the
+public API, bad links included: to see what the pages look like, or to load a
+server. They are registered in --data-dir, or enrolled with a bootstrap token.
+Ctrl-C ends it; `node revoke` lets go of the nodes.
+"""
+
+
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The command and its options. Exits, as argparse does, for help, version, wrong usage.
+
+    ``command`` is ``"serve"``, ``"node list"`` and so on.
+    """
+    return _grammar().parse_args(argv)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Complains in one line, and prints past Python's buffers."""
+
+    def __init__(self, **options: str) -> None:
+        layout = argparse.RawDescriptionHelpFormatter
+        super().__init__(formatter_class=layout, allow_abbrev=False, **options)  # type: ignore[arg-type]  # texts only
+
+    def error(self, message: str) -> NoReturn:
+        complain(f"{message} (see {self.prog} --help)")
+        raise SystemExit(_WRONG_USAGE)
+
+    def _print_message(self, message: str, file: SupportsWrite[str] | None = None) -> None:  # noqa: ARG002 -- argparse's signature; only help comes here
+        put(message)
+
+
+_Commands = argparse._SubParsersAction  # noqa: SLF001 -- argparse names the type nowhere else
+
+
+def _grammar() -> _Parser:
+    parser = _Parser(prog="plexd-server", description=_ABOUT, epilog=_EXAMPLES)
+    parser.add_argument("--version", action=_Version)
+    commands = _sub(parser)
+    _add_serve(_add(commands, "serve", "run the server"))
+    _add_token(_group(commands, "token", "let machines in", _JOIN))
+    _add_node(_group(commands, "node", "look after the registered nodes"))
+    _add_secret(_group(commands, "secret", "keep secrets for nodes"))
+    _add_ingest(_group(commands, "ingest-token", "be the local endpoint of a node", _INGEST))
+    prune = _add(commands, "prune", "forget what is long over", _PRUNE)
+    prune.add_argument("--older-than", default="30d", metavar="DURATION", help="default 30d")
+    _add_json(prune)
+    backup = _add(commands, "backup", "copy everything", _BACKUP)
+    backup.add_argument("directory", type=Path, metavar="DIR", help="is made; must not exist")
+    backup.add_argument("--registry-only", action="store_true", help="all but the points")
+    _add_simulate(_add(commands, "simulate", "report for a mesh that does not exist", _SIMULATE))
+    return parser
+
+
+def _sub(parser: _Parser) -> _Commands[_Parser]:
+    return parser.add_subparsers(required=True, title="commands", metavar="COMMAND")
+
+
+def _group(
+    commands: _Commands[_Parser], name: str, about: str, more: str = ""
+) -> _Commands[_Parser]:
+    return _sub(commands.add_parser(name, help=about, description=more or about.capitalize()))
+
+
+def _add(commands: _Commands[_Parser], name: str, about: str, more: str = "") -> _Parser:
+    parser = commands.add_parser(name, help=about, description=more or f"{about.capitalize()}.")
+    group = parser.prog.removeprefix("plexd-server ")
+    parser.set_defaults(command=group)
+    parser.add_argument(
+        "--data-dir", type=Path, default=_DATA_DIR, metavar="DIR", help="default %(default)s"
+    )
+    return parser
+
+
+def _add_json(parser: _Parser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _add_serve(parser: _Parser) -> None:
+    add = parser.add_argument
+    add("--listen", default="127.0.0.1:8080", metavar="HOST:PORT", help="default %(default)s")
+    add(
+        "--allowed-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="answer to this name too; loopback names and the one listened on always work",
+    )
+    add("--tls-cert", type=Path, metavar="FILE", help="serve HTTPS with this chain (PEM)")
+    add("--tls-key", type=Path, metavar="FILE", help="and its key; both are read anew on change")
+    add(
+        "--mesh-network",
+        metavar="NETWORK",
+        help="give nodes without an address one of this, such as 10.99.0.0/16; remembered",
+    )
+    add(
+        "--operator-token-file",
+        type=Path,
+        metavar="FILE",
+        help="read the login token from here instead of making one at every start",
+    )
+    add(
+        "--node-rate",
+        type=float,
+        default=50.0,
+        metavar="N",
+        help="requests a second a node may make, for long; 0 for any number; default 50",
+    )
+    add("--store-memory", default="256MB", metavar="SIZE", help="default %(default)s")
+    add("--log-format", choices=("logfmt", "json"), default="logfmt", help="default %(default)s")
+
+
+def _add_token(commands: _Commands[_Parser]) -> None:
+    create = _add(commands, "create", "print a new token", _JOIN_CREATE)
+    create.add_argument("--uses", type=int, default=1, metavar="N", help="how many machines")
+    create.add_argument("--expires", default="1h", metavar="DURATION", help="default 1h")
+    create.add_argument(
+        "--node", default="", metavar="NODE", help="for this node only, known or new"
+    )
+    _add_json(create)
+    _add_json(_add(commands, "list", "list the tokens"))
+    revoke = _add(commands, "revoke", "withdraw a token")
+    revoke.add_argument("token_id", metavar="TOKEN_ID", help="as `token list` shows it")
+
+
+def _add_node(commands: _Commands[_Parser]) -> None:
+    create = _add(commands, "create", "register a node by hand", _NODE_CREATE)
+    create.add_argument("node_id", metavar="NODE")
+    create.add_argument("--mesh-ip", default="", metavar="ADDRESS")
+    create.add_argument("--public-key", default="", metavar="KEY", help="as `wg` prints it")
+    _add_output(create)
+    nodes = _add(commands, "list", "list the registered nodes")
+    nodes.add_argument("--all", action="store_true", help="those that were revoked as well")
+    _add_json(nodes)
+    show = _add(commands, "show", "show one node")
+    show.add_argument("node_id", metavar="NODE")
+    _add_json(show)
+    revoke = _add(commands, "revoke", "let a node in no more", _REVOKE)
+    revoke.add_argument("node_id", metavar="NODE")
+    rotate = _add(commands, "rotate", "give a node a new token", _ROTATE)
+    rotate.add_argument("node_id", metavar="NODE")
+    rotate.add_argument(
+        "--keep-old", default="1d", metavar="DURATION", help="the old one works on; default 1d"
+    )
+    rotate.add_argument("--new-key", action="store_true", help="a new node secret key as well")
+    _add_output(rotate)
+
+
+def _add_output(parser: _Parser) -> None:
+    parser.add_argument("--output", type=Path, metavar="FILE", help="write it here (0600) instead")
+
+
+def _add_secret(commands: _Commands[_Parser]) -> None:
+    put_in = _add(commands, "set", "keep a secret for a node", _KEEP)
+    put_in.add_argument("node_id", metavar="NODE")
+    put_in.add_argument("name", metavar="NAME")
+    put_in.add_argument("--value-file", type=Path, metavar="FILE", help="read it from here")
+    secrets = _add(commands, "list", "list secrets, not what they hold")
+    secrets.add_argument("node_id", nargs="?", default="", metavar="NODE", help="default: all")
+    _add_json(secrets)
+    delete = _add(commands, "delete", "forget a secret")
+    delete.add_argument("node_id", metavar="NODE")
+    delete.add_argument("name", metavar="NAME")
+
+
+def _add_ingest(commands: _Commands[_Parser]) -> None:
+    create = _add(commands, "create", "print a new token for /ingest/NODE", _INGEST)
+    create.add_argument("node_id", metavar="NODE", help="its id at its control plane")
+    create.add_argument(
+        "--value-file", type=Path, metavar="FILE", help="take the token from here instead"
+    )
+    revoke = _add(commands, "revoke", "withdraw the tokens for /ingest/NODE")
+    revoke.add_argument("node_id", metavar="NODE")
+
+
+def _add_simulate(parser: _Parser) -> None:
+    add = parser.add_argument
+    add("--server", default="http://127.0.0.1:8080", metavar="URL", help="default %(default)s")
+    add("--nodes", type=int, default=12, metavar="N", help="default %(default)s")
+    add("--peers", type=int, default=11, metavar="N", help="of each node; default %(default)s")
+    add(
+        "--rate",
+        type=float,
+        metavar="N",
+        help="points a second of all nodes; default: every node is read each 15 s",
+    )
+    add("--past", default="0", metavar="DURATION", help="tell so much of the past first")
+    add("--for", dest="run_for", metavar="DURATION", help="end by itself after so long")
+    add("--token-file", type=Path, metavar="FILE", help="enrol with the token in it")
+    add("--connections", type=int, default=16, metavar="N", help="default %(default)s")
+
+
+class _Version(argparse.Action):
+    """``--version``, reading the version only when asked for."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str) -> None:
+        super().__init__(option_strings, dest, nargs=0, help="show the version and exit")
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from plexd import __version__  # noqa: PLC0415 -- only what a command needs
+
+        put(f"plexd-server {__version__}\n")
+        parser.exit()

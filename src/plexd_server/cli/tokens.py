@@ -1,0 +1,60 @@
+"""``plexd-server token``: letting machines in."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from plexd.clock import SystemClock
+from plexd_server.cli.output import print_json, print_table, shown
+from plexd_server.cli.values import parse_duration
+from plexd_server.terminal import note, put
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable
+
+    from plexd_server.registry import Registry
+
+__all__ = ["create", "revoke", "show_all"]
+
+
+def create(options: argparse.Namespace) -> Callable[[Registry], None]:
+    """Make a token; it alone goes to standard output."""
+    expires_in = parse_duration("--expires", options.expires)
+
+    def command(registry: Registry) -> None:
+        token, made = registry.tokens.create(
+            uses=options.uses, expires_in=expires_in, node_id=options.node
+        )
+        if options.json:
+            print_json({"token": token, **asdict(made)})
+            return
+        put(f"{token}\n")
+        times = "once" if made.uses_left == 1 else f"{made.uses_left} times"
+        whom = f" by {made.node_id}" if made.node_id else ""
+        note(f"can be used {times}{whom} until {shown(made.expires_at)}: plexd register")
+
+    return command
+
+
+def show_all(options: argparse.Namespace) -> Callable[[Registry], None]:
+    """All tokens, but for what they are."""
+
+    def command(registry: Registry) -> None:
+        tokens, now = registry.tokens.list(), SystemClock().now()
+        if options.json:
+            print_json({"tokens": [{**asdict(t), "state": t.state(now)} for t in tokens]})
+            return
+        header = ("TOKEN_ID", "STATE", "USES LEFT", "EXPIRES", "FOR NODE")
+        rows = ((t.token_id, t.state(now), t.uses_left, t.expires_at, t.node_id) for t in tokens)
+        print_table(header, rows)
+        if not tokens:
+            note("there are no tokens; make one with: plexd-server token create")
+
+    return command
+
+
+def revoke(options: argparse.Namespace) -> Callable[[Registry], None]:
+    """Withdraw one."""
+    return lambda registry: registry.tokens.revoke(options.token_id)

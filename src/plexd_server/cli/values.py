@@ -1,0 +1,76 @@
+"""Options as text into what they mean. Every function raises `ValueError` with a sentence."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from plexd_server.http import Address
+
+__all__ = [
+    "parse_duration",
+    "parse_listen",
+    "parse_mesh_ip",
+    "parse_network",
+    "parse_rate",
+    "parse_size",
+]
+
+_MAX_PORT: Final = 65_535
+_MAX_DURATION: Final = timedelta(days=3660)
+_MAX_RATE: Final = 1e6
+_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+_DURATION = re.compile(r"(?:\d{1,9}[smhdw])+", re.ASCII)
+
+
+def parse_duration(option: str, text: str) -> timedelta:
+    """``90s``, ``1h30m``, ``30d``; longer than nothing, at most ten years."""
+    if _DURATION.fullmatch(text):
+        parts = re.findall(r"(\d+)(\w)", text)
+        seconds = sum(int(number) * _UNITS[unit] for number, unit in parts)
+        if 0 < seconds <= _MAX_DURATION.total_seconds():
+            return timedelta(seconds=seconds)
+    raise ValueError(f"{option} {text!r} is no duration, such as 90s, 1h30m or 30d")
+
+
+def parse_mesh_ip(text: str) -> str:
+    """An address in its usual form; empty for none."""
+    try:
+        return str(ipaddress.ip_address(text)) if text else ""
+    except ValueError:
+        raise ValueError(f"--mesh-ip {text!r} is no IP address, such as 10.42.0.7") from None
+
+
+def parse_network(text: str) -> str:
+    """A network in its usual form; the empty text for none."""
+    try:
+        return str(ipaddress.ip_network(text)) if text else ""
+    except ValueError:
+        raise ValueError(f"--mesh-network {text!r} is no network, such as 10.99.0.0/16") from None
+
+
+def parse_rate(number: float) -> float:
+    """Requests a second, 0 for any number."""
+    if not 0 <= number < _MAX_RATE:
+        raise ValueError(f"--node-rate {number:g} is no number of requests a second, such as 50")
+    return number
+
+
+def parse_size(text: str) -> str:
+    """A size as DuckDB takes it, in bytes of a thousand or of 1,024."""
+    if not re.fullmatch(r"\d+(\.\d+)? ?[KMGT]i?B", text, re.IGNORECASE | re.ASCII):
+        raise ValueError(f"--store-memory {text!r} is no size, such as 256MB")
+    return text
+
+
+def parse_listen(text: str) -> Address:
+    """``HOST:PORT``, ``[IPV6]:PORT`` or ``:PORT``."""
+    from plexd_server.http import Address  # noqa: PLC0415 -- only what a command needs
+
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isascii() or not port.isdigit() or int(port) > _MAX_PORT:
+        raise ValueError(f"--listen {text!r} is not HOST:PORT, such as 127.0.0.1:8080")
+    return Address(host.removeprefix("[").removesuffix("]") or "0.0.0.0", int(port))  # noqa: S104 -- asked for

@@ -1,0 +1,79 @@
+"""Names, tokens and keys: what they look like, and how new ones are made."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+import secrets
+import string
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Container
+
+__all__ = [
+    "free_node_id",
+    "hash_token",
+    "is_node_id",
+    "is_public_key",
+    "is_secret_name",
+    "new_node_secret_key",
+    "new_token",
+]
+
+_NODE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_SECRET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_NOT_ALLOWED = re.compile(r"[^A-Za-z0-9._-]+")
+_MAX_NODE_ID: Final = 63
+_KEY_ALPHABET: Final = string.ascii_letters + string.digits
+_KEY_LENGTH: Final = 32
+_PUBLIC_KEY_BYTES: Final = 32
+
+
+def hash_token(token: str) -> bytes:
+    """The SHA-256 of a token: the only form in which one is kept.
+
+    Tokens are 256 random bits, so a slow hash would only slow the server down.
+    """
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
+
+
+def is_node_id(text: str) -> bool:
+    """Whether ``text`` may name a node: ASCII letters, digits, ``._-``, at most 63 of them."""
+    return _NODE_ID.fullmatch(text) is not None
+
+
+def is_secret_name(text: str) -> bool:
+    """Whether ``text`` may name a secret: as a node id, at most 128 long."""
+    return _SECRET_NAME.fullmatch(text) is not None
+
+
+def is_public_key(text: str) -> bool:
+    """Whether ``text`` is a WireGuard key in the one spelling that ``wg`` prints."""
+    try:
+        raw = base64.b64decode(text, validate=True)
+    except ValueError:
+        return False
+    return len(raw) == _PUBLIC_KEY_BYTES and base64.b64encode(raw).decode() == text
+
+
+def new_token() -> str:
+    """256 random bits, fit for a header and a URL."""
+    return secrets.token_urlsafe(32)
+
+
+def new_node_secret_key() -> str:
+    """32 printable characters whose bytes are an AES-256 key."""
+    return "".join(secrets.choice(_KEY_ALPHABET) for _ in range(_KEY_LENGTH))
+
+
+def free_node_id(hostname: str, taken: Container[str]) -> str:
+    """A node id made of ``hostname``, with the first number behind it that nobody has."""
+    name = _NOT_ALLOWED.sub("-", hostname).strip("-._")[:_MAX_NODE_ID] or "node"
+    candidate, number = name, 1
+    while candidate in taken:
+        number += 1
+        end = f"-{number}"
+        candidate = name[: _MAX_NODE_ID - len(end)] + end
+    return candidate

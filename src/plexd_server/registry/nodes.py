@@ -1,0 +1,203 @@
+"""Nodes as rows: who there is, with which address, and by which tokens each is known.
+
+Every function works on a connection whose transaction is its caller's.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+import sqlalchemy as sa
+
+from plexd.api import Peer
+from plexd_server.errors import NodeConflict, RegistryError, UnknownNode
+from plexd_server.registry.ids import hash_token, is_node_id, is_public_key, new_token
+from plexd_server.registry.tables import NODES, TOKENS, utc
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+__all__ = [
+    "INGEST",
+    "NODE",
+    "Holder",
+    "Node",
+    "add_node",
+    "add_token",
+    "check_node_id",
+    "delete_tokens",
+    "expire_tokens",
+    "find_holder",
+    "find_node",
+    "free_address",
+    "list_nodes",
+    "parse_address",
+    "peers_of",
+    "refuse_revoked",
+    "refuse_taken_address",
+]
+
+NODE, INGEST = "node", "ingest"
+
+
+class Holder(NamedTuple):
+    """Whose a token is, and what for: `NODE` (all of the node's paths) or `INGEST`."""
+
+    node_id: str
+    purpose: str
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A registered node; ``has_key`` tells whether it can be given secrets."""
+
+    node_id: str
+    mesh_ip: str
+    created_at: datetime
+    hostname: str = ""
+    public_key: str = ""
+    metadata: Mapping[str, str] | None = None
+    enrolled_at: datetime | None = None
+    revoked_at: datetime | None = None
+    has_key: bool = False
+
+
+def check_node_id(node_id: str) -> None:
+    """Raise `RegistryError` for what cannot name a node."""
+    if not is_node_id(node_id):
+        raise RegistryError(
+            f"{node_id!r} cannot name a node: use at most 63 letters, digits, '.', '_' and "
+            "'-', the first a letter or digit"
+        )
+
+
+def parse_address(text: str) -> str:
+    """An address in its usual form, empty for none. Raises `ValueError`."""
+    return str(ipaddress.ip_address(text)) if text else ""
+
+
+def add_node(connection: sa.Connection, row: Mapping[str, object]) -> None:
+    """Insert a node. Raises `RegistryError` if its id or its key belongs to another."""
+    node_id = str(row["node_id"])
+    check_node_id(node_id)
+    key = row.get("public_key")
+    if key is not None and not is_public_key(str(key)):
+        raise RegistryError("the public key is not one as `wg` prints it: base64 of 32 bytes")
+    try:
+        connection.execute(NODES.insert().values(**row))
+    except sa.exc.IntegrityError as err:
+        if "public_key" in str(err.orig):
+            raise NodeConflict("this public key is that of another node") from None
+        raise NodeConflict(f"node {node_id!r} exists already; choose another id") from None
+
+
+def add_token(
+    connection: sa.Connection, holder: Holder, now: datetime, token: str | None = None
+) -> str:
+    """A further token of a node, made here unless it is given."""
+    token = token or new_token()
+    row = {"token_hash": hash_token(token), "node_id": holder.node_id, "purpose": holder.purpose}
+    try:
+        connection.execute(TOKENS.insert().values(created_at=now, **row))
+    except sa.exc.IntegrityError:
+        raise RegistryError("this token is in use already; make another") from None
+    return token
+
+
+def expire_tokens(connection: sa.Connection, holder: Holder, moment: datetime) -> None:
+    """Let the tokens a node has for this purpose work until ``moment`` at the longest."""
+    lasting = sa.or_(TOKENS.c.expires_at.is_(None), TOKENS.c.expires_at > moment)
+    whose = (TOKENS.c.node_id == holder.node_id) & (TOKENS.c.purpose == holder.purpose)
+    connection.execute(TOKENS.update().where(whose & lasting).values(expires_at=moment))
+
+
+def delete_tokens(connection: sa.Connection, holder: Holder) -> int:
+    """Let the tokens a node has for this purpose work no more; how many there were."""
+    whose = (TOKENS.c.node_id == holder.node_id) & (TOKENS.c.purpose == holder.purpose)
+    return connection.execute(TOKENS.delete().where(whose)).rowcount
+
+
+def find_holder(connection: sa.Connection, token_hash: bytes, now: datetime) -> Holder | None:
+    """Whose a token is, if it is still valid."""
+    valid = sa.or_(TOKENS.c.expires_at.is_(None), TOKENS.c.expires_at > now)
+    query = sa.select(TOKENS.c.node_id, TOKENS.c.purpose).where(
+        (TOKENS.c.token_hash == token_hash) & valid
+    )
+    row = connection.execute(query).one_or_none()
+    return None if row is None else Holder(*row)
+
+
+def find_node(connection: sa.Connection, node_id: str) -> sa.Row[tuple[object, ...]]:
+    """The row of a node. Raises `UnknownNode`."""
+    query = sa.select(NODES).where(NODES.c.node_id == node_id)
+    row = connection.execute(query).one_or_none()
+    if row is None:
+        raise UnknownNode(f"there is no node {node_id!r}")
+    return row
+
+
+def refuse_revoked(node: sa.Row[tuple[object, ...]]) -> None:
+    """Raise `RegistryError` for a node that was let go."""
+    if node.revoked_at is not None:
+        raise RegistryError(
+            f"node {node.node_id!r} is revoked; let it in again with a token made with: "
+            f"plexd-server token create --node {node.node_id}"
+        )
+
+
+def list_nodes(connection: sa.Connection, *, revoked: bool) -> list[Node]:
+    """Nodes by id, with or without those that were revoked."""
+    query = sa.select(NODES).order_by(NODES.c.node_id)
+    if not revoked:
+        query = query.where(NODES.c.revoked_at.is_(None))
+    return [_node(row) for row in connection.execute(query)]
+
+
+def _node(row: sa.Row[tuple[object, ...]]) -> Node:
+    return Node(
+        node_id=row.node_id,
+        mesh_ip=row.mesh_ip,
+        created_at=utc(row.created_at),
+        hostname=row.hostname,
+        public_key=row.public_key or "",
+        metadata=msgspec.json.decode(row.metadata),
+        enrolled_at=row.enrolled_at and utc(row.enrolled_at),
+        revoked_at=row.revoked_at and utc(row.revoked_at),
+        has_key=row.sealed_key is not None,
+    )
+
+
+def peers_of(connection: sa.Connection, node_id: str) -> list[Peer]:
+    """The mesh's other nodes, by id: those with a key and an address that were not revoked."""
+    c = NODES.c
+    query = (
+        sa.select(c.node_id, c.public_key, c.mesh_ip)
+        .where(c.node_id != node_id, c.revoked_at.is_(None))
+        .where(c.public_key.is_not(None), c.mesh_ip != "")
+        .order_by(c.node_id)
+    )
+    return [Peer(*row) for row in connection.execute(query)]
+
+
+def refuse_taken_address(connection: sa.Connection, address: str, node_id: str) -> None:
+    """Raise `NodeConflict` if another node has the address."""
+    c = NODES.c
+    query = sa.select(c.node_id).where(
+        c.mesh_ip == address, c.node_id != node_id, c.revoked_at.is_(None)
+    )
+    owner = connection.scalar(query.limit(1))
+    if address and owner is not None:
+        raise NodeConflict(f"the mesh address {address} is that of node {owner}")
+
+
+def free_address(connection: sa.Connection, network: str) -> str:
+    """The lowest address of the network that no node has or had. Raises `NodeConflict`."""
+    taken = {ip for ip in connection.scalars(sa.select(NODES.c.mesh_ip)) if ip}
+    for address in ipaddress.ip_network(network).hosts():
+        if str(address) not in taken:
+            return str(address)
+    raise NodeConflict(f"the mesh network {network} has no free address")

@@ -1,0 +1,260 @@
+"""The registry as the rest of the server sees it."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import TYPE_CHECKING, Final
+
+import sqlalchemy as sa
+
+from plexd.api import Registration
+from plexd_server.errors import SealError, StartError, UnknownNode
+from plexd_server.registry.bootstrap import BootstrapTokens, refuse_useless
+from plexd_server.registry.database import Database
+from plexd_server.registry.enrolment import admit
+from plexd_server.registry.ids import new_node_secret_key
+from plexd_server.registry.nodes import (
+    INGEST,
+    NODE,
+    Holder,
+    Node,
+    add_node,
+    add_token,
+    delete_tokens,
+    expire_tokens,
+    find_holder,
+    find_node,
+    list_nodes,
+    peers_of,
+    refuse_revoked,
+    refuse_taken_address,
+)
+from plexd_server.registry.sealing import FILE_NAME as KEY_NAME
+from plexd_server.registry.sealing import MasterKey
+from plexd_server.registry.tables import BOOTSTRAP, NODES, SECRETS, SETTINGS, TOKENS, utc
+from plexd_server.registry.vault import Vault, node_key
+
+if TYPE_CHECKING:
+    from datetime import datetime, timedelta
+    from pathlib import Path
+
+    from plexd.api import Peer
+    from plexd.clock import Clock
+    from plexd_server.registry.enrolment import Applicant
+
+__all__ = ["FILE_NAME", "Registry"]
+
+FILE_NAME: Final = "registry.db"
+_CHECK: Final = "seal_check"
+_MESH_NETWORK: Final = "mesh_network"
+
+
+class Registry:
+    """The nodes known to this server, their tokens and secrets. Methods block briefly.
+
+    Opens its files on construction and makes them (0600) if need be; raises `StartError` if it
+    cannot. Safe for use by several threads and several processes; what one writes counts for the
+    others at once. Every method may raise `RegistryUnavailable`.
+    """
+
+    def __init__(self, data_dir: Path, *, clock: Clock) -> None:
+        self._clock = clock
+        self._master = MasterKey(data_dir / KEY_NAME)
+        self._database = Database(data_dir / FILE_NAME)
+        self.tokens = BootstrapTokens(self._database, clock)
+        self.vault = Vault(self._database, self._master, clock)
+        try:
+            self._provide_key()
+        except BaseException:
+            self.close()
+            raise
+
+    def create_node(self, node_id: str, *, mesh_ip: str = "", public_key: str = "") -> Registration:
+        """Register a node by hand and return its identity, the only time its secrets are seen."""
+        now = self._clock.now()
+        with self._database.writing() as connection:
+            refuse_taken_address(connection, mesh_ip, node_id)
+            row = {"mesh_ip": mesh_ip, "public_key": public_key or None, "created_at": now}
+            add_node(connection, {"node_id": node_id, **row})
+            return self._identity(connection, node_id, mesh_ip)
+
+    def enrol(self, applicant: Applicant) -> Registration:
+        """Make a node of a machine with a bootstrap token.
+
+        Raises `TokenRefused`, `NodeConflict` for a key, name or address of another node, and
+        `ValueError` for a mesh address that is none; the token is then as it was.
+        """
+        now = self._clock.now()
+        with self._database.reading() as connection:  # who has no token holds nobody up
+            refuse_useless(connection, applicant.token, now)
+        with self._database.writing() as connection:
+            network = _setting(connection, _MESH_NETWORK).decode()
+            node_id, mesh_ip = admit(connection, applicant, network, now)
+            delete_tokens(connection, Holder(node_id, NODE))
+            return self._identity(connection, node_id, mesh_ip)
+
+    def rotate_node(
+        self, node_id: str, *, keep_old: timedelta, new_key: bool = False
+    ) -> Registration:
+        """A new token for a node; the old one works on for ``keep_old``.
+
+        The secret key stays, unless a new one is asked for or none is kept. Raises `UnknownNode`.
+        """
+        with self._database.writing() as connection:
+            node = find_node(connection, node_id)
+            refuse_revoked(node)
+            expire_tokens(connection, Holder(node_id, NODE), self._clock.now() + keep_old)
+            has_key = node.sealed_key is not None and not new_key
+            key = node_key(self._master, node) if has_key else None
+            return self._identity(connection, node_id, node.mesh_ip, key)
+
+    def _identity(
+        self, connection: sa.Connection, node_id: str, mesh_ip: str, key: str | None = None
+    ) -> Registration:
+        """Give the node a token, and a key if it is to have a new one."""
+        if key is None:
+            key = new_node_secret_key()
+            sealed = self._master.seal(key, "nodes", node_id)
+            connection.execute(
+                NODES.update().where(NODES.c.node_id == node_id).values(sealed_key=sealed)
+            )
+        token = add_token(connection, Holder(node_id, NODE), self._clock.now())
+        return Registration(node_id, mesh_ip, key, token, peers_of(connection, node_id))
+
+    def revoke_node(self, node_id: str) -> None:
+        """Let a node in no more and forget its keys and secrets; its points stay."""
+        with self._database.writing() as connection:
+            find_node(connection, node_id)
+            for table in (TOKENS, SECRETS):
+                connection.execute(table.delete().where(table.c.node_id == node_id))
+            gone = {"revoked_at": self._clock.now(), "sealed_key": None}
+            connection.execute(NODES.update().where(NODES.c.node_id == node_id).values(**gone))
+
+    def remove_node(self, node_id: str) -> None:
+        """Forget a node, if there is one. Its points stay."""
+        with self._database.writing() as connection:
+            connection.execute(NODES.delete().where(NODES.c.node_id == node_id))
+
+    def create_ingest_token(self, node_id: str, token: str | None = None) -> str:
+        """A token that opens the node's ``/ingest`` path only; makes the node known if need be."""
+        now = self._clock.now()
+        with self._database.writing() as connection:
+            try:
+                refuse_revoked(find_node(connection, node_id))
+            except UnknownNode:
+                add_node(connection, {"node_id": node_id, "created_at": now})
+            return add_token(connection, Holder(node_id, INGEST), now, token)
+
+    def revoke_ingest_tokens(self, node_id: str) -> int:
+        """Withdraw the ``/ingest`` tokens of a node; how many there were."""
+        with self._database.writing() as connection:
+            find_node(connection, node_id)
+            return delete_tokens(connection, Holder(node_id, INGEST))
+
+    def holder_of_token(self, token_hash: bytes) -> Holder | None:
+        """Whose the token with this hash is, if it is valid now."""
+        with self._database.reading() as connection:
+            return find_holder(connection, token_hash, self._clock.now())
+
+    def has_node(self, node_id: str) -> bool:
+        """Whether the node is registered, or was until it was revoked."""
+        query = sa.select(NODES.c.node_id).where(NODES.c.node_id == node_id)
+        with self._database.reading() as connection:
+            return connection.scalar(query) is not None
+
+    def nodes(self, *, revoked: bool = False) -> list[Node]:
+        """Every registered node, by id; those that were revoked only if asked for."""
+        with self._database.reading() as connection:
+            return list_nodes(connection, revoked=revoked)
+
+    def peers_of(self, node_id: str) -> list[Peer]:
+        """The other nodes of the mesh that have a key and an address."""
+        with self._database.reading() as connection:
+            return peers_of(connection, node_id)
+
+    def tokens_of(self, node_id: str) -> list[tuple[str, datetime, datetime | None]]:
+        """Purpose, beginning and end of each of a node's tokens, the newest first."""
+        c = TOKENS.c
+        query = sa.select(c.purpose, c.created_at, c.expires_at).where(c.node_id == node_id)
+        with self._database.reading() as connection:
+            rows = connection.execute(query.order_by(c.created_at.desc())).all()
+        return [(r.purpose, utc(r.created_at), r.expires_at and utc(r.expires_at)) for r in rows]
+
+    @property
+    def mesh_network(self) -> str:
+        """The network that enrolment hands out addresses of, or empty."""
+        with self._database.reading() as connection:
+            return _setting(connection, _MESH_NETWORK).decode()
+
+    @mesh_network.setter
+    def mesh_network(self, network: str) -> None:
+        value = str(ipaddress.ip_network(network)) if network else ""
+        with self._database.writing() as connection:
+            _put_setting(connection, _MESH_NETWORK, value.encode())
+
+    def prune(self, before: datetime) -> dict[str, int]:
+        """Forget what ended before then, by kind: how many rows went."""
+        ended = {
+            "nodes": NODES.delete().where(NODES.c.revoked_at < before),
+            "node tokens": TOKENS.delete().where(TOKENS.c.expires_at < before),
+            "bootstrap tokens": BOOTSTRAP.delete().where(
+                (BOOTSTRAP.c.expires_at < before)
+                | ((BOOTSTRAP.c.uses_left == 0) & (BOOTSTRAP.c.created_at < before))
+            ),
+        }
+        with self._database.writing() as connection:
+            return {kind: connection.execute(query).rowcount for kind, query in ended.items()}
+
+    def backup_to(self, directory: Path) -> None:
+        """Copy the registry, then the key that opens it, into a directory; read both back."""
+        self._database.copy_to(directory / FILE_NAME)
+        self._master.copy_to(directory / KEY_NAME)
+        copy = Registry(directory, clock=self._clock)
+        try:
+            copy.check_key()
+        finally:
+            copy.close()
+
+    def check_key(self) -> None:
+        """Raise `StartError` unless the master key is the one that sealed this registry."""
+        with self._database.reading() as connection:
+            sealed = _setting(connection, _CHECK)
+        try:
+            self._master.open(sealed, "settings", _CHECK)
+        except SealError as err:
+            raise StartError(
+                f"{self._master.path} is not the key that sealed {self._database.path}; put the "
+                "right one back from a backup"
+            ) from err
+
+    def close(self) -> None:
+        """Let go of the files. May be called again."""
+        self._database.close()
+
+    def _provide_key(self) -> None:
+        """Make the master key with the registry; miss it from then on."""
+        with self._database.reading() as connection:
+            is_sealed = bool(_setting(connection, _CHECK))
+        if is_sealed and not self._master.exists:
+            raise StartError(
+                f"{self._master.path} is missing, and without it nothing sealed in "
+                f"{self._database.path} can be opened; put it back from a backup, or move "
+                f"{self._database.path.name} away as well and enrol every node anew"
+            )
+        if not is_sealed:
+            self._master.make()
+            with self._database.writing() as connection:
+                if not _setting(connection, _CHECK):
+                    sealed = self._master.seal("plexd", "settings", _CHECK)
+                    _put_setting(connection, _CHECK, sealed)
+
+
+def _setting(connection: sa.Connection, name: str) -> bytes:
+    """The value of a setting, empty if it was never made."""
+    query = sa.select(SETTINGS.c.value).where(SETTINGS.c.name == name)
+    return connection.scalar(query) or b""
+
+
+def _put_setting(connection: sa.Connection, name: str, value: bytes) -> None:
+    connection.execute(SETTINGS.delete().where(SETTINGS.c.name == name))
+    connection.execute(SETTINGS.insert().values(name=name, value=value))

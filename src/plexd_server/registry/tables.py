@@ -1,0 +1,78 @@
+"""The registry's tables. Nothing here or in the queries over them is particular to SQLite."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import sqlalchemy as sa
+
+__all__ = ["BOOTSTRAP", "METADATA", "NODES", "SECRETS", "SETTINGS", "TOKENS", "utc"]
+
+METADATA = sa.MetaData()
+
+
+def _time(name: str, *, nullable: bool = False) -> sa.Column[datetime]:
+    return sa.Column(name, sa.DateTime(timezone=True), nullable=nullable)
+
+
+# ``sealed_key`` is the node's secret key under the master key; a node that never had one stored
+# (created by version 1, or known here for its /ingest tokens only) has none.
+NODES = sa.Table(
+    "nodes",
+    METADATA,
+    sa.Column("node_id", sa.String(63), primary_key=True),
+    sa.Column("hostname", sa.String(253), nullable=False, default=""),
+    sa.Column("metadata", sa.Text, nullable=False, default="{}"),
+    sa.Column("public_key", sa.String(44), nullable=True, unique=True),
+    sa.Column("mesh_ip", sa.String(45), nullable=False, default=""),
+    sa.Column("sealed_key", sa.LargeBinary, nullable=True),
+    _time("created_at"),
+    _time("enrolled_at", nullable=True),
+    _time("revoked_at", nullable=True),
+)
+
+# Several tokens of a node are valid at once while one takes over from another.
+TOKENS = sa.Table(
+    "node_tokens",
+    METADATA,
+    sa.Column("token_hash", sa.LargeBinary(32), primary_key=True),
+    sa.Column("node_id", sa.ForeignKey("nodes.node_id", ondelete="CASCADE"), nullable=False),
+    sa.Column("purpose", sa.String(8), nullable=False),
+    _time("created_at"),
+    _time("expires_at", nullable=True),
+    sa.Index("node_tokens_by_node", "node_id"),
+)
+
+SECRETS = sa.Table(
+    "secrets",
+    METADATA,
+    sa.Column("node_id", sa.ForeignKey("nodes.node_id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("name", sa.String(128), primary_key=True),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("sealed", sa.LargeBinary, nullable=False),
+    _time("set_at"),
+)
+
+# ``node_id`` binds a token to one node: it (re-)enrols that node and no other.
+BOOTSTRAP = sa.Table(
+    "bootstrap_tokens",
+    METADATA,
+    sa.Column("token_id", sa.String(16), primary_key=True),
+    sa.Column("token_hash", sa.LargeBinary(32), nullable=False, unique=True),
+    sa.Column("node_id", sa.String(63), nullable=False, default=""),
+    sa.Column("uses_left", sa.Integer, nullable=False),
+    _time("created_at"),
+    _time("expires_at"),
+)
+
+SETTINGS = sa.Table(
+    "settings",
+    METADATA,
+    sa.Column("name", sa.String(32), primary_key=True),
+    sa.Column("value", sa.LargeBinary, nullable=False),
+)
+
+
+def utc(moment: datetime) -> datetime:
+    """A stored time with its zone, which SQLite does not keep."""
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
