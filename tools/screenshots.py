@@ -1,6 +1,7 @@
 """Takes the pictures in docs/images from a running demo, with Debian's chromium.
 
-``make screenshots``. The demo runs for four minutes, so that its charts have something to show.
+``make screenshots``. The demo runs for some minutes first, so that its own node has a history and
+the simulated one that fell silent counts as silent.
 """
 
 from __future__ import annotations
@@ -9,48 +10,50 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import Browser, sync_playwright
 
 IMAGES = Path(__file__).parent.parent / "docs" / "images"
-SECONDS_OF_DATA = 240
+SECONDS_OF_DATA = 200
 CHROMIUM = shutil.which("chromium") or ""
-QUIET = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--hide-scrollbars",
-]
-SHOTS = {
-    "node.png": ("1280,1080", []),
-    "node-dark.png": ("1280,1080", ["--blink-settings=preferredColorScheme=0"]),
-    "node-phone.png": ("500,1500", []),
+DESKTOP: dict[str, Any] = {"viewport": {"width": 1280, "height": 1000}}
+PHONE: dict[str, Any] = {
+    "viewport": {"width": 390, "height": 1000},
+    "device_scale_factor": 2,
+    "is_mobile": True,
+    "has_touch": True,
 }
+# Name, path, what to wait for, screen. Tall pages are cut at the height given here.
+SHOTS: list[tuple[str, str, str, dict[str, Any], int]] = [
+    ("fleet", "/", ".spark", DESKTOP, 1180),
+    ("mesh", "/mesh", "canvas", DESKTOP, 860),
+    ("mesh-dark", "/mesh", "canvas", {**DESKTOP, "color_scheme": "dark"}, 860),
+    ("mesh-phone", "/mesh", "canvas", PHONE, 1000),
+    ("link", "/mesh#sim-berlin~sim-tokyo", ".link .main-svg", DESKTOP, 850),
+    ("node", "/nodes/sim-mumbai", ".main-svg", DESKTOP, 1060),
+    ("node-dark", "/nodes/sim-mumbai", ".main-svg", {**DESKTOP, "color_scheme": "dark"}, 1060),
+    ("node-phone", "/nodes/sim-mumbai", ".main-svg", PHONE, 1500),
+]
 
 
-def shoot(url: str, name: str, size: str, options: list[str]) -> None:
-    """One picture of one page, with a browser profile of its own."""
-    with tempfile.TemporaryDirectory() as profile:
-        subprocess.run(
-            [
-                CHROMIUM,
-                *QUIET,
-                *options,
-                f"--user-data-dir={profile}",
-                f"--window-size={size}",
-                "--virtual-time-budget=8000",
-                f"--screenshot={IMAGES / name}",
-                url,
-            ],
-            check=True,
-            stderr=subprocess.DEVNULL,
-        )
+def shoot(browser: Browser, login: str, shot: tuple[str, str, str, dict[str, Any], int]) -> None:
+    """One picture of one page, in a fresh window."""
+    name, path, wanted, look, height = shot
+    look = {**look, "viewport": {**look["viewport"], "height": height}}
+    context = browser.new_context(**look)
+    page = context.new_page()
+    page.goto(login)
+    page.wait_for_selector("[aria-busy=false]")
+    page.goto(login.partition("/login")[0] + path)
+    page.wait_for_selector(wanted)
+    page.wait_for_timeout(1500)  # charts settle
+    if "#" not in path:
+        page.evaluate("scrollTo(0, 0)")
+    page.screenshot(path=IMAGES / f"{name}.png")
+    context.close()
 
 
 def main() -> None:
@@ -61,13 +64,16 @@ def main() -> None:
     command = [sys.executable, "-m", "plexd", "demo", "--listen", "127.0.0.1:0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as demo:
         assert demo.stdout is not None
-        banner = "".join(demo.stdout.readline() for _ in range(4))
+        banner = "".join(demo.stdout.readline() for _ in range(5))
         login = re.search(r"dashboard +(\S+)", banner)
         assert login is not None
         print(f"gathering {SECONDS_OF_DATA} s of data", flush=True)
         time.sleep(SECONDS_OF_DATA)
-        for name, (size, options) in SHOTS.items():
-            shoot(login[1], name, size, options)
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+            for shot in SHOTS:
+                shoot(browser, login[1], shot)
+            browser.close()
         demo.terminate()
 
 

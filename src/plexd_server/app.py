@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import logging
 import signal
 import stat
@@ -14,25 +15,32 @@ from litestar import Litestar
 
 from plexd.clock import Clock, SystemClock
 from plexd_server.auth import Gate, OperatorKey, new_operator_token
-from plexd_server.dashboard import dashboard_routes
+from plexd_server.dashboard import dashboard_routes, page_handlers
 from plexd_server.data_dir import open_registry
+from plexd_server.enrol import enrol_routes
 from plexd_server.errors import StartError
 from plexd_server.guard import Guard
 from plexd_server.http import Address, bind, serving
 from plexd_server.ingest import ingest_routes
 from plexd_server.limits import InFlight
+from plexd_server.mesh import Board, ObservedStore, mesh_routes, watching
+from plexd_server.openapi import openapi_routes
 from plexd_server.problems import problem_handlers
 from plexd_server.query import query_routes
 from plexd_server.store import DuckDBStore, Store
 from plexd_server.terminal import put
+from plexd_server.tls import shown
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import AsyncIterator
     from pathlib import Path
+    from ssl import SSLContext
 
     from litestar.types import ASGIApp
 
     from plexd_server.registry import Registry
+    from plexd_server.tls import Certificate
 
 __all__ = ["ServeOptions", "build_app", "serve"]
 
@@ -52,38 +60,70 @@ class ServeOptions:
     operator_token_file: Path | None = None
     store_memory: str = "256MB"
     grace_seconds: float = 10.0
+    mesh_network: str | None = None
+    node_rate: float = 50.0
+    certificate: Certificate | None = None
 
 
 async def serve(options: ServeOptions) -> None:
     """Serve until SIGTERM or SIGINT. Raises `StartError` if that cannot begin."""
     stop = _stop_event()
     token = _operator_token(options.operator_token_file)
-    with bind(options.listen) as listening:
-        address = Address(*listening.getsockname()[:2])
-        async with _composed(options, address, token) as app:
-            if stop.is_set():
-                return
-            # Connections wait in the kernel until granian takes them.
-            _announce(address, None if options.operator_token_file else token)
-            async with serving(app, listening, grace_seconds=options.grace_seconds):
-                await stop.wait()
-                _LOG.info("stopping")
+    async with shown(options.certificate, SystemClock()) as tls:
+        with bind(options.listen) as listening:
+            await _serve_on(listening, options, tls, token, stop)
     _LOG.info("stopped")
 
 
+async def _serve_on(
+    listening: socket.socket,
+    options: ServeOptions,
+    tls: SSLContext | None,
+    token: str,
+    stop: asyncio.Event,
+) -> None:
+    address = Address(*listening.getsockname()[:2])
+    async with _composed(options, address, token) as app:
+        if stop.is_set():
+            return
+        # Connections wait in the kernel until uvicorn takes them.
+        _announce(address, None if options.operator_token_file else token, is_secure=bool(tls))
+        async with serving(app, listening, grace_seconds=options.grace_seconds, tls=tls):
+            await stop.wait()
+            _LOG.info("stopping")
+
+
 def build_app(
-    store: Store, registry: Registry, operator: OperatorKey, *, port: int, clock: Clock
+    store: Store,
+    board: Board,
+    registry: Registry,
+    operator: OperatorKey,
+    *,
+    port: int,
+    clock: Clock,
+    node_rate: float = 0.0,
+    is_secure: bool = False,
 ) -> Litestar:
     """The routes, on parts that somebody else opened and will close."""
-    gate = Gate(registry, operator, cookie_name=f"plexd-operator-{port}", clock=clock)
+    gate = Gate(
+        registry,
+        operator,
+        cookie_name=f"plexd-operator-{port}",
+        clock=clock,
+        node_rate=node_rate,
+        is_secure=is_secure,
+    )
     return Litestar(
         [
+            *enrol_routes(gate, registry, clock),
             *ingest_routes(gate, store, clock),
             *query_routes(gate, store, registry, clock),
+            *mesh_routes(gate, board, registry, clock),
             *dashboard_routes(gate),
+            *openapi_routes(),
         ],
-        exception_handlers=problem_handlers(),
-        openapi_config=None,
+        exception_handlers=page_handlers(problem_handlers()),
+        openapi_config=None,  # openapi.py tells what a handler's signature does not
         logging_config=None,
     )
 
@@ -92,16 +132,43 @@ def build_app(
 async def _composed(options: ServeOptions, address: Address, token: str) -> AsyncIterator[ASGIApp]:
     """The application over an open registry and store, both closed afterwards."""
     clock = SystemClock()
-    registry = await asyncio.to_thread(open_registry, options.data_dir, clock)
+    registry = await asyncio.to_thread(_open_registry, options, clock)
     try:
-        store = await asyncio.to_thread(DuckDBStore, options.data_dir, memory=options.store_memory)
+        board = Board()
+        store = ObservedStore(
+            await asyncio.to_thread(DuckDBStore, options.data_dir, memory=options.store_memory),
+            board,
+        )
+        key = OperatorKey.of(token)
         try:
-            app = build_app(store, registry, OperatorKey.of(token), port=address.port, clock=clock)
-            yield Guard(InFlight(app, clock), _allowed(options))
+            app = build_app(
+                store,
+                board,
+                registry,
+                key,
+                port=address.port,
+                clock=clock,
+                node_rate=options.node_rate,
+                is_secure=options.certificate is not None,
+            )
+            async with watching(store, board, registry, clock):
+                yield Guard(InFlight(app, clock), _allowed(options))
         finally:
             await store.aclose()
     finally:
         registry.close()
+
+
+def _open_registry(options: ServeOptions, clock: Clock) -> Registry:
+    registry = open_registry(options.data_dir, clock)
+    try:
+        registry.check_key()
+        if options.mesh_network is not None:
+            registry.mesh_network = options.mesh_network
+    except BaseException:
+        registry.close()
+        raise
+    return registry
 
 
 def _allowed(options: ServeOptions) -> set[str]:
@@ -122,12 +189,23 @@ def _stop_event() -> asyncio.Event:
     return stop
 
 
-def _announce(address: Address, token: str | None) -> None:
+def _announce(address: Address, token: str | None, *, is_secure: bool) -> None:
     """The two lines that people and programs wait for. A token from a file is not repeated."""
-    shown = Address("127.0.0.1", address.port) if address.host in _WILDCARDS else address
-    link = f"http://{shown}/login" + (f"?token={token}" if token else "")
-    put(f"listening on http://{address}\ndashboard {link}\n")
+    reached = Address("127.0.0.1", address.port) if address.host in _WILDCARDS else address
+    scheme = "https" if is_secure else "http"
+    link = f"{scheme}://{reached}/login" + (f"?token={token}" if token else "")
+    put(f"listening on {scheme}://{address}\ndashboard {link}\n")
     _LOG.info("started", extra={"listen": str(address)})
+    if not is_secure and not _is_loopback(address):
+        hint = "tokens and secrets travel readable; use --tls-cert and --tls-key, or listen on "
+        _LOG.warning("plain HTTP beyond loopback", extra={"hint": f"{hint}a mesh address only"})
+
+
+def _is_loopback(address: Address) -> bool:
+    try:
+        return ipaddress.ip_address(address.host).is_loopback
+    except ValueError:
+        return address.host == "localhost"
 
 
 def _operator_token(path: Path | None) -> str:

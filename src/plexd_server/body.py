@@ -33,7 +33,7 @@ _GZIP = 31  # zlib's number for "a gzip header, and check the CRC"
 
 
 async def read_body(request: Request[Any, Any, Any], room: Room, *, clock: Clock) -> bytes:
-    """The body, decompressed. Raises `Problem`: 400 broken, 408 too slow, 413 too large, 415.
+    """The body, decompressed. Raises `Problem`: 400 broken, 408 not come, 413 too large, 415.
 
     It fills ``room`` as it grows, which may raise 503. What a refused body still holds is read and
     thrown away up to a bound: a client that is mid-way in sending would otherwise see a reset
@@ -48,7 +48,7 @@ async def read_body(request: Request[Any, Any, Any], room: Room, *, clock: Clock
     except TimeoutError:
         raise Problem(408, f"the body took longer than {_READ_SECONDS:.0f} s") from None
     except HTTPException:
-        raise Problem(400, "the body ended early") from None
+        raise Problem(408, "the body ended early") from None
 
 
 def check_type(request: Request[Any, Any, Any]) -> None:

@@ -3,23 +3,46 @@
 Exception
 └── ServerError
     ├── StartError         the operator: it cannot start, and the message says what to do
+    │   └── JournalDamaged acknowledged points cannot be read
     ├── OutputError        the operator: what was asked for cannot be printed
-    ├── RegistryError      the operator: a node that exists already, or an id that is not allowed
+    ├── SimulationError    the operator: a server does not take what is simulated
+    ├── SealError          the operator: a sealed value and the master key do not belong together
+    ├── RegistryError      whoever asked: an id, a number or a text that is not allowed
+    │   ├── NodeConflict   the id, key or address belongs to another node
+    │   ├── TokenRefused   a bootstrap token that is unknown, used up or expired
+    │   ├── UnknownNode    there is no such node
+    │   ├── UnknownSecret  the node has no secret of this name
+    │   └── NoNodeKey      the node has no key to seal secrets with
     └── StoreError         nobody yet: the answer is 503, and the sender tries again
+        ├── RegistryUnavailable  the registry cannot be read or written now
         ├── StoreBusy      more is waiting to be written than the store takes on
         └── StoreClosed    it is shutting down
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
 __all__ = [
+    "JournalDamaged",
+    "NoNodeKey",
+    "NodeConflict",
     "OutputError",
     "RegistryError",
+    "RegistryUnavailable",
+    "SealError",
     "ServerError",
+    "SimulationError",
     "StartError",
     "StoreBusy",
     "StoreClosed",
     "StoreError",
+    "TokenRefused",
+    "UnknownNode",
+    "UnknownSecret",
 ]
 
 
@@ -31,12 +54,50 @@ class StartError(ServerError):
     """The server cannot start. The text names the cause and the way out."""
 
 
+class JournalDamaged(StartError):  # noqa: N818 -- a state of the disk, found at the start
+    """Points that were acknowledged and are in no table yet cannot be read."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(
+            f"{path} is damaged: {reason}; put a backup in its place, or move it and the journal's "
+            "later files away to go on without the points in them"
+        )
+
+
+class SimulationError(ServerError):
+    """Simulated nodes cannot enrol or report; the text holds the server's own words."""
+
+
 class OutputError(ServerError):
     """Standard output cannot be written."""
 
 
+class SealError(ServerError):
+    """A sealed value does not open: it was altered or moved, or sealed with another master key."""
+
+
 class RegistryError(ServerError):
-    """The registry refuses: a duplicate or malformed node id."""
+    """The registry refuses what it was asked to do; nothing changed."""
+
+
+class NodeConflict(RegistryError):  # noqa: N818 -- a state, not a fault
+    """Another node has this id, public key or mesh address."""
+
+
+class TokenRefused(RegistryError):  # noqa: N818 -- the answer to a question
+    """A bootstrap token that does not let anybody in; the text is the same for every reason."""
+
+
+class UnknownNode(RegistryError):  # noqa: N818 -- the answer to a question
+    """There is no such node."""
+
+
+class UnknownSecret(RegistryError):  # noqa: N818 -- the answer to a question
+    """The node has no secret of this name."""
+
+
+class NoNodeKey(RegistryError):  # noqa: N818 -- a state, not a fault
+    """The node has no key that is kept, so nothing can be sealed for it."""
 
 
 class StoreError(ServerError):
@@ -44,6 +105,10 @@ class StoreError(ServerError):
 
     The text is shown to clients: it names no path and no cause, which is chained and logged.
     """
+
+
+class RegistryUnavailable(StoreError):  # noqa: N818 -- a state, not a fault
+    """The registry cannot be read or written now: a lock, a full disk."""
 
 
 class StoreBusy(StoreError):  # noqa: N818 -- a state, not a fault

@@ -1,6 +1,6 @@
-"""Granian inside this process's own event loop, on a socket this process bound itself.
+"""Uvicorn inside this process's own event loop, on a socket this process bound itself.
 
-Binding here rather than in granian gives the real port before anything is served, errors with an
+Binding here rather than in uvicorn gives the real port before anything is served, errors with an
 errno, and connections that wait in the kernel until the first request can be answered.
 """
 
@@ -11,36 +11,35 @@ import errno
 import logging
 import resource
 import socket
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from contextlib import asynccontextmanager, nullcontext
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from granian._granian import SocketHolder
-from granian.constants import HTTPModes, Interfaces
-from granian.http import HTTP1Settings
-from granian.server.embed import Server
+from uvicorn import Config, Server
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from plexd.clock import Clock, SystemClock
-from plexd_server.connections import Answering, cut_silent
 from plexd_server.errors import StartError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from contextlib import AbstractContextManager
+    from ssl import SSLContext
 
     from litestar.types import ASGIApp
+    from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 __all__ = ["Address", "bind", "serving"]
 
 _LOG = logging.getLogger(__name__)
 _BACKLOG = 4096  # the kernel's own default limit
-# Also how long a kept connection may be idle, since hyper counts from the last answer on: longer
-# than the usual report interval, or every report would need a new connection. A connection that
-# never sent a request is cut much earlier (connections.py).
-_HEADER_TIMEOUT_MS = 90_000
+_HEAD_SECONDS = 10.0
+_HEAD_BYTES: Final = 64 * 1024
+# Longer than the usual report interval, or every report would need a new connection.
+_IDLE_SECONDS = 90
 _SEND_BUFFER_BYTES = 256 * 1024
 _CONNECTIONS = 16_384
 _OTHER_DESCRIPTORS = 256  # files, threads and whatever else is no connection
-_CLOCK = SystemClock()
-_IS_UNIX = False  # TCP, not a Unix socket
+_LAST_SECONDS = 1.0
 
 
 class Address(NamedTuple):
@@ -68,70 +67,141 @@ def bind(address: Address) -> socket.socket:
 
 @asynccontextmanager
 async def serving(
-    app: ASGIApp, listening: socket.socket, *, grace_seconds: float, clock: Clock = _CLOCK
+    app: ASGIApp,
+    listening: socket.socket,
+    *,
+    grace_seconds: float,
+    tls: SSLContext | None = None,
+    head_seconds: float = _HEAD_SECONDS,
 ) -> AsyncIterator[None]:
     """Serve ``app`` while the body runs; on leaving, let requests in flight finish within bounds.
 
     New connections are refused from the moment of leaving. What has not finished after
-    ``grace_seconds`` is cut off.
+    ``grace_seconds`` is cut off. A connection that takes longer than ``head_seconds`` for the
+    head of a request is closed.
     """
-    answering = Answering(app)
-    port = listening.getsockname()[1]
-    server = _BoundServer(answering, listening)
+    server = _Server(_config(app, tls, head_seconds))
     async with asyncio.TaskGroup() as tasks:
-        task = tasks.create_task(server.serve())
-        watch = tasks.create_task(cut_silent(port, answering.peers, clock))
+        task = tasks.create_task(server.serve([listening]))
         try:
             yield
         finally:
-            watch.cancel()
-            server.stop()  # type: ignore[no-untyped-call]  # granian leaves it untyped
+            server.should_exit = True
             await asyncio.wait({task}, timeout=grace_seconds)
             if not task.done():
                 _LOG.warning("requests cut off", extra={"after_seconds": grace_seconds})
-                asyncio.get_running_loop().set_exception_handler(_ignore_late_end)
+                server.cut_off()
+                await asyncio.wait({task}, timeout=_LAST_SECONDS)
                 task.cancel()
 
 
-class _BoundServer(Server):
-    """Granian's embeddable server, taking the listening socket as it is."""
+def _config(app: ASGIApp, tls: SSLContext | None, head_seconds: float) -> Config:
+    protocol = partial(
+        _BoundedProtocol, head_seconds=head_seconds, most_connections=_room_for_connections()
+    )
+    return Config(
+        app,
+        http=protocol,  # type: ignore[arg-type]  # only ever called
+        ws="none",
+        loop="none",
+        lifespan="off",
+        interface="asgi3",
+        backlog=_BACKLOG,
+        timeout_keep_alive=_IDLE_SECONDS,
+        proxy_headers=False,
+        server_header=False,
+        access_log=False,
+        log_config=None,
+        log_level="error",
+        ssl_context_factory=None if tls is None else lambda *_: tls,
+    )
 
-    def __init__(self, app: ASGIApp, listening: socket.socket) -> None:
-        self._listening = listening
-        super().__init__(
-            app,
-            interface=Interfaces.ASGINL,
-            http=HTTPModes.http1,
-            http1_settings=HTTP1Settings(header_read_timeout=_HEADER_TIMEOUT_MS),
-            backlog=_BACKLOG,
-            backpressure=_room_for_connections(),
-            websockets=False,
-            log_enabled=False,
-        )
 
-    def _init_shared_socket(self) -> None:
-        # Granian closes it when it stops, and only then are new connections refused.
-        descriptor = self._listening.detach()
-        holder = SocketHolder(descriptor, _IS_UNIX, _BACKLOG)  # type: ignore[call-arg]  # stub lacks it
-        self._shd = holder  # type: ignore[assignment]  # annotated as None only
+class _Server(Server):
+    """Uvicorn's server, leaving the signals to whoever runs it."""
+
+    def capture_signals(self) -> AbstractContextManager[None]:  # type: ignore[override]  # a generator there
+        return nullcontext()
+
+    def cut_off(self) -> None:
+        """Close every connection as it stands; what works on its request is told."""
+        for connection in tuple(self.server_state.connections):
+            connection.transport.abort()
+
+
+class _BoundedProtocol(HttpToolsProtocol):
+    """One connection: its requests' heads within bounds of time and size.
+
+    Uvicorn bounds the idle time between two requests; the body's time and size are the
+    application's to bound (body.py, limits.py).
+    """
+
+    def __init__(
+        self,
+        *args: Any,  # what uvicorn hands over is its own
+        head_seconds: float,
+        most_connections: int,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self._head_seconds = head_seconds
+        self._most_connections = most_connections
+        self._deadline: asyncio.TimerHandle | None = None
+        self._head_bytes = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
+        super().connection_made(transport)
+        if len(self.connections) > self._most_connections:
+            transport.abort()
+            return
+        self._expect_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._have_head()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._is_idle():  # an empty line ends uvicorn's patience and begins no message
+            self._expect_head()
+        super().data_received(data)
+        if self._deadline is not None:
+            self._head_bytes += len(data)
+            if self._head_bytes > _HEAD_BYTES and not self.transport.is_closing():
+                self.send_400_response("The head of the request is too long.")
+
+    def on_message_begin(self) -> None:
+        self._expect_head()
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        self._have_head()
+        super().on_headers_complete()
+
+    def _is_idle(self) -> bool:
+        cycle: RequestResponseCycle | None = self.cycle  # uvicorn's annotation leaves None out
+        return cycle is not None and cycle.response_complete
+
+    def _expect_head(self) -> None:
+        if self._deadline is None:
+            self._deadline = self.loop.call_later(self._head_seconds, self.transport.close)
+
+    def _have_head(self) -> None:
+        self._head_bytes = 0
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
 
 
 def _room_for_connections() -> int:
-    """How many connections granian may hold; raises the process's soft limit to the hard one.
+    """How many connections to hold; raises the process's soft limit to the hard one.
 
-    Granian counts connections, idle ones too, so this is no bound on requests (`limits.InFlight`).
+    Idle ones count, so this is no bound on requests (`limits.InFlight`).
     """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     if hard == resource.RLIM_INFINITY:
         return _CONNECTIONS
     return max(1, min(_CONNECTIONS, hard - _OTHER_DESCRIPTORS))
-
-
-def _ignore_late_end(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Granian reports the end of a worker to a future that was cancelled with the worker's task."""
-    if not isinstance(context.get("exception"), asyncio.InvalidStateError):
-        loop.default_exception_handler(context)
 
 
 def _reason(err: OSError | UnicodeError) -> str:

@@ -1,12 +1,18 @@
 """``POST /v1/nodes/{node_id}/metrics``: a report comes in, is checked, and is durable or refused.
 
-Refusals store nothing. The order is: who (401, 403), what form (415), the bytes (400, 408, 413),
-the contract (422 with the point and field), the size of the batch (413), the times (422), the
-store (503). A node with too many reports under way is told so (429) in place of reading the bytes.
+``POST /ingest/{node_id}`` is the same for a node whose local endpoint this server is, with a token
+of its own.
+
+Refusals store nothing. The order is: who (401, 403), the name (400), what form (415), the bytes
+(400, 408, 413), the contract (422 with the point and field), the size of the batch (413), the
+times (422), whether it is a part of what it says (400), the store (503). A node with too many
+reports under way is told so (429) in place of reading the bytes. A refusal that will make the
+node give a named batch up is noted, so that its ledger can tell what is missing.
 """
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,7 +20,9 @@ from litestar import Request, post
 
 from plexd.api import DecodeError, MalformedError, MetricBatch, decode_batch
 from plexd_server.body import read_body
+from plexd_server.errors import StoreError
 from plexd_server.limits import Intake
+from plexd_server.naming import parse_label
 from plexd_server.problems import Problem
 from plexd_server.store import Delivery, Receipt
 
@@ -26,6 +34,7 @@ if TYPE_CHECKING:
 
     from plexd.clock import Clock
     from plexd_server.auth import Gate
+    from plexd_server.naming import Label
     from plexd_server.store import Store
 
 __all__ = ["MAX_POINTS", "ingest_routes"]
@@ -42,13 +51,37 @@ def ingest_routes(gate: Gate, store: Store, clock: Clock) -> list[HTTPRouteHandl
     @post("/v1/nodes/{node_id:str}/metrics", status_code=200, request_max_body_size=None)
     async def receive_metrics(node_id: FromPath[str], request: Request[Any, Any, Any]) -> Receipt:
         await gate.require_node(request, node_id)
-        with intake.admit(node_id) as room:
-            batch = parse_report(await read_body(request, room, clock=clock))
-            received_at = clock.now()
-            refuse_future(batch, received_at)
-            return await store.write(Delivery(node_id, batch, received_at))
+        return await take(node_id, request)
 
-    return [receive_metrics]
+    @post("/ingest/{node_id:str}", status_code=200, request_max_body_size=None)
+    async def receive_locally(node_id: FromPath[str], request: Request[Any, Any, Any]) -> Receipt:
+        await gate.require_ingest(request, node_id)
+        return await take(node_id, request)
+
+    async def take(node_id: str, request: Request[Any, Any, Any]) -> Receipt:
+        label = parse_label(request)
+        with intake.admit(node_id) as room:
+            try:
+                batch = parse_report(await read_body(request, room, clock=clock))
+                received_at = clock.now()
+                refuse_future(batch, received_at)
+                label.check(batch)
+            except Problem as refusal:
+                await _note(store, node_id, label, refusal, clock.now())
+                raise
+            return await store.write(Delivery(node_id, batch, received_at, *label))
+
+    return [receive_metrics, receive_locally]
+
+
+async def _note(
+    store: Store, node_id: str, label: Label, refusal: Problem, received_at: datetime
+) -> None:
+    """Tell the ledger of points that will not come again; the answer does not depend on it."""
+    if points := label.points_given_up(refusal):
+        note = Delivery(node_id, (), received_at, label.name, rejected=points)
+        with suppress(StoreError):
+            await store.write(note)
 
 
 def parse_report(body: bytes) -> MetricBatch:

@@ -49,7 +49,7 @@ class InFlight:
             async with self._clock.timeout(_REQUEST_SECONDS):
                 await self._app(scope, receive, send)
         except TimeoutError:
-            return  # granian closes a connection whose answer is not whole
+            return  # uvicorn closes a connection whose answer is not whole
         finally:
             self._free += 1
 

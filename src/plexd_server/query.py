@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Sequence  # noqa: TC003 -- the same
 from datetime import datetime  # noqa: TC003 -- msgspec reads the annotations
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from litestar import Request, get
+from msgspec.structs import astuple
 
 from plexd_server.series import parse_series_query
-from plexd_server.store import StoredPoint  # noqa: TC001 -- msgspec reads the annotations
+from plexd_server.store import Loss, StoredPoint  # noqa: TC001 -- msgspec reads the annotations
 
 if TYPE_CHECKING:
     from litestar.handlers import HTTPRouteHandler
@@ -34,6 +36,20 @@ class LatestAnswer(msgspec.Struct, frozen=True):
     node_id: str
     now: datetime
     points: list[StoredPoint]
+
+
+class LedgerAnswer(msgspec.Struct, frozen=True):
+    """What is missing of a node's points; see `plexd_server.store.Ledger` for the fields."""
+
+    node_id: str
+    now: datetime
+    complete_until: datetime | None
+    received: int
+    duplicates: int
+    evicted: int
+    rejected: int
+    gap_batches: int
+    losses: Sequence[Loss]
 
 
 class NodeEntry(msgspec.Struct, frozen=True):
@@ -90,6 +106,11 @@ def query_routes(
         await gate.require_reader(request, node_id)
         return LatestAnswer(node_id, clock.now(), await store.latest(node_id))
 
+    @get("/v1/nodes/{node_id:str}/ledger", response_headers=_NO_STORE)
+    async def ledger(node_id: FromPath[str], request: Request[Any, Any, Any]) -> LedgerAnswer:
+        await gate.require_reader(request, node_id)
+        return LedgerAnswer(node_id, clock.now(), *astuple(await store.ledger(node_id)))
+
     @get("/v1/nodes/{node_id:str}/series", response_headers=_NO_STORE)
     async def series(node_id: FromPath[str], request: Request[Any, Any, Any]) -> SeriesAnswer:
         await gate.require_reader(request, node_id)
@@ -101,7 +122,7 @@ def query_routes(
         await health.check()
         return {"status": "ok"}
 
-    return [list_nodes, latest, series, healthz]
+    return [list_nodes, latest, ledger, series, healthz]
 
 
 class _Health:

@@ -1,12 +1,13 @@
-"""Standard output, written to directly, and the standard descriptors, kept from other use."""
+"""Standard output and error, written to directly; the standard descriptors, kept from other use."""
 
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 
 from plexd_server.errors import OutputError
 
-__all__ = ["guard_descriptors", "put"]
+__all__ = ["complain", "guard_descriptors", "note", "put"]
 
 _STDIN, _STDOUT, _STDERR = 0, 1, 2
 
@@ -16,12 +17,23 @@ def put(text: str) -> None:
 
     Python's own buffer would try once more at exit and change the exit status.
     """
-    rest = memoryview(text.encode("utf-8", "backslashreplace"))
     try:
-        while rest:
-            rest = rest[os.write(_STDOUT, rest) :]
+        _write(_STDOUT, text)
     except OSError as err:
         raise OutputError(f"cannot write to standard output: {err.strerror}") from None
+
+
+def complain(sentence: str) -> None:
+    """Write one line to standard error, in the program's name. Never fails."""
+    note(f"plexd-server: {sentence}")
+
+
+def note(sentence: str) -> None:
+    """Write one line to standard error. Never fails."""
+    # A message may quote a path with a line break in it.
+    line = "".join(char if char.isprintable() else "?" for char in sentence)
+    with suppress(OSError):
+        _write(_STDERR, f"{line}\n")
 
 
 def guard_descriptors() -> None:
@@ -35,3 +47,9 @@ def guard_descriptors() -> None:
         except OSError:
             # The lowest free number is handed out, which is this one.
             os.open(os.devnull, os.O_RDONLY if descriptor == _STDOUT else os.O_RDWR)
+
+
+def _write(descriptor: int, text: str) -> None:
+    rest = memoryview(text.encode("utf-8", "backslashreplace"))
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]

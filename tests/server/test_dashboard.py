@@ -166,11 +166,16 @@ async def test_answers_nobody_reads_cost_little_memory_and_free_their_place(
         await client.get(f"/static/{PLOTLY_NAME}")
         before = server.peak_kib()
         with ExitStack() as unread:
-            for _ in range(150):
+
+            def ask_for_more() -> None:
                 connection = unread.enter_context(connected(server.url))
                 connection.sendall(request)
+
+            for _ in range(150):
+                ask_for_more()
+            # One of those refused may have lost its place to this client's own request.
             while (await client.get(f"/static/{PLOTLY_NAME}")).status != 503:
-                pass
+                ask_for_more()
             assert (await client.get("/healthz")).status == 200
             assert server.peak_kib() - before < 128 * 1024
         async with asyncio.timeout(10):

@@ -63,12 +63,6 @@ async def test_a_content_type_may_carry_a_charset(n1: Client) -> None:
     assert answer.status == 200
 
 
-async def test_headers_of_the_delivery_contract_are_tolerated(n1: Client) -> None:
-    answer = await n1.post(METRICS, b"[]", Plexd_Batch="nonsense", Plexd_Dropped="x")
-
-    assert answer.status == 200
-
-
 @pytest.mark.parametrize(
     "authorization",
     [

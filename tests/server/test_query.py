@@ -145,7 +145,7 @@ async def test_health_needs_no_token_and_asks_the_store(nobody: Client) -> None:
         ("GET", "/schema", 404),
         ("DELETE", "/healthz", 405),
         ("PUT", f"{NODE}/metrics", 405),
-        ("BREW", "/healthz", 405),
+        ("PROPFIND", "/healthz", 405),
     ],
 )
 async def test_what_is_not_served_is_a_problem_too(

@@ -12,6 +12,7 @@ from plexd.clock import SystemClock
 from plexd_server.app import build_app
 from plexd_server.auth import OperatorKey
 from plexd_server.errors import StoreBusy, StoreError
+from plexd_server.mesh import Board
 from plexd_server.query import _Health
 from plexd_server.registry import Registry
 from support.points import EXAMPLE
@@ -20,7 +21,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from plexd_server.store import Delivery, NodeSummary, Receipt, Series, SeriesQuery, StoredPoint
+    from plexd_server.store import (
+        Delivery,
+        Ledger,
+        NodeSummary,
+        Receipt,
+        Series,
+        SeriesQuery,
+        StoredPoint,
+    )
 
 METRICS = "/v1/nodes/n1/metrics"
 
@@ -34,6 +43,9 @@ class FaultyStore:
 
     async def write(self, delivery: Delivery) -> Receipt:
         self.written += len(delivery.points)
+        raise self.error
+
+    async def ledger(self, node_id: str) -> Ledger:  # noqa: ARG002 -- the port's
         raise self.error
 
     async def latest(self, node_id: str) -> list[StoredPoint]:  # noqa: ARG002 -- the port's
@@ -90,9 +102,8 @@ class Plane:
 
     async def ask(self, method: str, path: str, *messages: dict[str, Any]) -> tuple[int, Any, Any]:
         """Status, headers and JSON of the answer; after ``messages`` the sender stays silent."""
-        app = build_app(
-            self.store, self.registry, OperatorKey.of("x" * 32), port=1, clock=self.clock
-        )
+        key = OperatorKey.of("x" * 32)
+        app = build_app(self.store, Board(), self.registry, key, port=1, clock=self.clock)
         waiting, sent = list(messages), list[Any]()
 
         async def receive() -> Any:
@@ -200,7 +211,7 @@ async def test_a_body_whose_sender_went_away_is_not_stored_even_if_it_parses(
 
     status, _, _ = await plane.ask("POST", METRICS, chunk(sent, more=True), gone)
 
-    assert status == 400
+    assert status == 408
     assert plane.store.written == 0
 
 

@@ -12,7 +12,8 @@ import plexd
 from plexd.api import Registration
 from plexd.clock import SystemClock
 from plexd_server.app import _operator_token
-from plexd_server.cli import _address, _memory, main
+from plexd_server.cli import main
+from plexd_server.cli.values import parse_listen, parse_size
 from plexd_server.data_dir import open_registry
 from plexd_server.errors import StartError
 from plexd_server.http import Address, bind
@@ -34,7 +35,7 @@ def test_the_version_is_told_without_loading_the_server() -> None:
         "import sys; from plexd_server.cli import main\n"
         "try: main(['--version'])\n"
         "except SystemExit: pass\n"
-        "print(sorted({'duckdb', 'litestar', 'granian', 'sqlalchemy'} & set(sys.modules)))"
+        "print(sorted({'duckdb', 'litestar', 'uvicorn', 'sqlalchemy'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
@@ -86,7 +87,10 @@ def test_nodes_are_listed(tmp_path: Path) -> None:
 
     lines = command("node", "list", "--data-dir", tmp_path).stdout.splitlines()
 
-    assert [line.split("\t")[:2] for line in lines] == [["n1", "-"], ["n2", "-"]]
+    assert [line.split()[:3] for line in lines[1:]] == [
+        ["n1", "-", "created"],
+        ["n2", "-", "created"],
+    ]
 
 
 def test_a_taken_port_is_told_with_the_way_out(tmp_path: Path) -> None:
@@ -110,7 +114,7 @@ def test_a_data_directory_in_use_is_told_with_who_uses_it(tmp_path: Path) -> Non
 @pytest.mark.parametrize("listen", ["8080", "host:port", "127.0.0.1:99999", "", "127.0.0.1:"])
 def test_a_malformed_address_is_no_address(listen: str) -> None:
     with pytest.raises(ValueError, match="is not HOST:PORT"):
-        _address(listen)
+        parse_listen(listen)
 
 
 @pytest.mark.parametrize(
@@ -123,8 +127,8 @@ def test_a_malformed_address_is_no_address(listen: str) -> None:
     ],
 )
 def test_an_address_is_read_and_shown(listen: str, host: str, shown: str) -> None:
-    assert _address(listen).host == host
-    assert str(_address(listen)) == shown
+    assert parse_listen(listen).host == host
+    assert str(parse_listen(listen)) == shown
 
 
 def test_a_wrong_question_is_status_two(tmp_path: Path) -> None:
@@ -136,12 +140,12 @@ def test_a_wrong_question_is_status_two(tmp_path: Path) -> None:
 @pytest.mark.parametrize("size", ["lots", "256", "-1MB", "1MB; DROP", "80%"])
 def test_a_memory_limit_that_is_no_size_is_no_size(size: str) -> None:
     with pytest.raises(ValueError, match=r"--store-memory .* is no size"):
-        _memory(size)
+        parse_size(size)
 
 
 @pytest.mark.parametrize("size", ["256MB", "1.5 GiB", "512mb"])
 def test_a_memory_limit_is_taken_as_it_is(size: str) -> None:
-    assert _memory(size) == size
+    assert parse_size(size) == size
 
 
 def test_an_address_of_another_machine_is_told() -> None:
@@ -242,11 +246,11 @@ def into_full(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("text", ["garbage", "10.0.0.1/24", "300.1.1.1", "::1::"])
 def test_a_mesh_address_that_is_none_is_status_two_and_makes_no_node(
-    tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, text: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["node", "create", "n1", "--mesh-ip", text, "--data-dir", str(tmp_path)]) == 2
 
-    assert capsys.readouterr().err == (
+    assert capfd.readouterr().err == (
         f"plexd-server: --mesh-ip {text!r} is no IP address, such as 10.42.0.7\n"
     )
     assert not list(tmp_path.iterdir())

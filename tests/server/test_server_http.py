@@ -39,16 +39,6 @@ async def test_a_sender_that_never_ends_is_cut_off_after_the_grace(
     assert [record.message for record in caplog.records] == ["requests cut off"]
 
 
-class Hurried(SystemClock):
-    """Seconds pass a hundred times as fast."""
-
-    def monotonic(self) -> float:
-        return 100 * super().monotonic()
-
-    async def sleep(self, seconds: float) -> None:
-        await super().sleep(seconds / 100)
-
-
 async def answer_when_the_body_is_there(scope: Any, receive: Any, send: Any) -> None:
     del scope
     while (await receive()).get("more_body"):
@@ -57,28 +47,31 @@ async def answer_when_the_body_is_there(scope: Any, receive: Any, send: Any) -> 
     await send({"type": "http.response.body", "body": b""})
 
 
-async def test_a_connection_without_a_whole_first_request_is_cut_and_all_others_kept() -> None:
+async def test_a_connection_that_never_ends_a_request_s_head_is_cut_and_all_others_kept() -> None:
     listening = bind(Address("127.0.0.1", 0))
     port = listening.getsockname()[1]
     async with (
         asyncio.timeout(20),
-        serving(answer_when_the_body_is_there, listening, grace_seconds=0.2, clock=Hurried()),
+        serving(answer_when_the_body_is_there, listening, grace_seconds=0.2, head_seconds=0.3),
     ):
-        kept, slow, half, silent = [
-            await asyncio.open_connection("127.0.0.1", port) for _ in range(4)
+        kept, slow, half, silent, again = [
+            await asyncio.open_connection("127.0.0.1", port) for _ in range(5)
         ]
         kept[1].write(WHOLE)
         assert (await kept[0].readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 204")
         slow[1].write(HALF)
         half[1].write(HALF[:20])
+        again[1].write(WHOLE + HALF[:20])
+        assert (await again[0].readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 204")
 
+        assert await again[0].read() == b""
         assert await silent[0].read() == b""
         assert await half[0].read() == b""
         kept[1].write(WHOLE)
         assert (await kept[0].readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 204")
         slow[1].write(b"whole")
         assert (await slow[0].readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 204")
-        for _, writer in (kept, slow, half, silent):
+        for _, writer in (kept, slow, half, silent, again):
             writer.close()
 
 

@@ -1,5 +1,5 @@
-"""The pages people look at: two shells of HTML, filled by plain ES modules from the JSON routes."""
+"""The pages people look at: shells of HTML, filled by plain ES modules from the JSON routes."""
 
-from plexd_server.dashboard.routes import dashboard_routes
+from plexd_server.dashboard.routes import dashboard_routes, page_handlers
 
-__all__ = ["dashboard_routes"]
+__all__ = ["dashboard_routes", "page_handlers"]

@@ -8,7 +8,14 @@ from typing import Final
 
 from plexd_server.dashboard.assets import PLOTLY_NAME
 
-__all__ = ["fleet_page", "login_page", "node_page", "redirect_page"]
+__all__ = [
+    "fleet_page",
+    "login_page",
+    "mesh_page",
+    "node_page",
+    "not_found_page",
+    "redirect_page",
+]
 
 _LAYOUT: Final = Template("""<!doctype html>
 <html lang="en">
@@ -24,7 +31,7 @@ $scripts</head>
 <a class="skip" href="#main">Skip to the numbers</a>
 <header class="bar">
 <a class="brand" href="/"><img src="/static/icon.svg" alt="" width="24" height="24">plexd</a>
-<p id="status" class="status" role="status" hidden></p>
+$pages<p id="status" class="status" role="status" hidden></p>
 </header>
 <main id="main" tabindex="-1">
 $main
@@ -33,6 +40,13 @@ $main
 </html>
 """)
 
+# Plotly puts a style sheet for maps into the page, inline, unless an element with this id is there.
+# We draw no maps and the policy allows no inline style.
+_NO_MAP_STYLE: Final = (
+    '<meta id="9f215cf04c5486422605d13261cb87401f4e7763b6296af81e98efbc0130da53" name="no-map">\n'
+)
+_CURRENT: Final = ' aria-current="page"'
+_PAGES: Final = (("/", "Nodes"), ("/mesh", "Mesh"))
 _NO_SCRIPT: Final = '<noscript><p class="notice">This page needs JavaScript.</p></noscript>'
 
 
@@ -41,17 +55,35 @@ def fleet_page() -> str:
     main = f"""<h1>Nodes</h1>
 {_NO_SCRIPT}
 <div id="fleet" aria-busy="true"></div>"""
-    return _page("Nodes", main, modules=("fleet.js",))
+    return _page("Nodes", main, here="/", modules=("fleet.js",))
+
+
+def mesh_page() -> str:
+    """Every link: a matrix, what is wrong, and one link's history."""
+    main = f"""<h1>Mesh</h1>
+{_NO_SCRIPT}
+<div id="mesh" aria-busy="true"></div>"""
+    return _page("Mesh", main, here="/mesh", modules=("mesh.js",), plotly=True)
 
 
 def node_page(node_id: str) -> str:
-    """One node: its current numbers, its last minutes, its peers."""
+    """One node: its current numbers, its history, its peers, its agent and what is missing."""
     name = escape(node_id)
     main = f"""<nav aria-label="Breadcrumb"><a href="/">← Nodes</a></nav>
 <div class="title"><h1>{name}</h1><span id="freshness" class="badge" hidden></span></div>
 {_NO_SCRIPT}
 <div id="node" data-node="{name}" aria-busy="true"></div>"""
-    return _page(node_id, main, modules=("node.js",), plotly=True)
+    return _page(node_id, main, here="/nodes", modules=("node.js",), plotly=True)
+
+
+def not_found_page() -> str:
+    """For an address where there is no page."""
+    return _page(
+        "Not found",
+        """<div class="empty"><h1>There is no such page</h1>
+<p><a href="/">All nodes</a> · <a href="/mesh">The mesh</a></p></div>""",
+        here="",
+    )
 
 
 def login_page() -> str:
@@ -76,10 +108,30 @@ def redirect_page(target: str) -> str:
 
 
 def _page(
-    title: str, main: str, *, head: str = "", modules: tuple[str, ...] = (), plotly: bool = False
+    title: str,
+    main: str,
+    *,
+    here: str | None = None,
+    head: str = "",
+    modules: tuple[str, ...] = (),
+    plotly: bool = False,
 ) -> str:
+    """``here`` is the page's place among the pages; without one they are not offered."""
+    if plotly:
+        head += _NO_MAP_STYLE
     scripts = f'<script src="/static/{PLOTLY_NAME}" defer></script>\n' if plotly else ""
     scripts += "".join(f'<script type="module" src="/static/{m}"></script>\n' for m in modules)
     return _LAYOUT.substitute(
-        title=f"{escape(title)} · plexd", main=main, head=head, scripts=scripts
+        title=f"{escape(title)} · plexd",
+        main=main,
+        head=head,
+        scripts=scripts,
+        pages="" if here is None else _pages(here),
     )
+
+
+def _pages(here: str) -> str:
+    links = "".join(
+        f'<a href="{path}"{_CURRENT if path == here else ""}>{name}</a>' for path, name in _PAGES
+    )
+    return f'<nav class="pages" aria-label="Pages">{links}</nav>\n'

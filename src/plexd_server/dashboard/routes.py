@@ -6,50 +6,75 @@ from typing import TYPE_CHECKING, Any, Final
 
 from litestar import MediaType, Request, Response, get
 from litestar.datastructures import Cookie
+from litestar.exceptions import HTTPException, NotFoundException
 from litestar.types import ASGIApp  # noqa: TC002 -- Litestar reads the annotations
 
 from plexd_server.dashboard.assets import Assets
-from plexd_server.dashboard.pages import fleet_page, login_page, node_page, redirect_page
-from plexd_server.problems import Problem
+from plexd_server.dashboard.pages import (
+    fleet_page,
+    login_page,
+    mesh_page,
+    node_page,
+    not_found_page,
+    redirect_page,
+)
 from plexd_server.registry import is_node_id
 
 if TYPE_CHECKING:
     from litestar.handlers import HTTPRouteHandler
     from litestar.params import FromPath
+    from litestar.types import ExceptionHandlersMap
 
     from plexd_server.auth import Gate
 
-__all__ = ["dashboard_routes"]
+__all__ = ["dashboard_routes", "page_handlers"]
 
 _NO_STORE: Final = {"Cache-Control": "no-store"}
 
 
 def dashboard_routes(gate: Gate) -> list[HTTPRouteHandler]:
-    """Pages at ``/`` and ``/nodes/{node_id}``, ``/login``, and ``/static/``."""
+    """Pages at ``/``, ``/mesh`` and ``/nodes/{node_id}``, ``/login``, and ``/static/``."""
     assets = Assets()
 
     @get("/")
     async def fleet(request: Request[Any, Any, Any]) -> Response[str]:
         return _page(fleet_page()) if gate.is_operator(request) else _ask_to_log_in()
 
+    @get("/mesh")
+    async def mesh(request: Request[Any, Any, Any]) -> Response[str]:
+        return _page(mesh_page()) if gate.is_operator(request) else _ask_to_log_in()
+
     @get("/nodes/{node_id:str}")
     async def node(node_id: FromPath[str], request: Request[Any, Any, Any]) -> Response[str]:
         if not gate.is_operator(request):
             return _ask_to_log_in()
         if not is_node_id(node_id):
-            raise Problem(404, "no such node")
+            return _page(not_found_page(), 404)
         return _page(node_page(node_id))
 
     @get("/login")
     async def login(request: Request[Any, Any, Any]) -> Response[str]:
-        cookie = gate.login(request.query_params.get("token", ""))
-        return _ask_to_log_in() if cookie is None else _let_in(request, gate.cookie_name, cookie)
+        cookie = gate.login(request, request.query_params.get("token", ""))
+        return _ask_to_log_in() if cookie is None else _let_in(request, gate, cookie)
 
     @get("/static/{name:str}")
     async def static(name: FromPath[str], request: Request[Any, Any, Any]) -> ASGIApp:
         return await assets.answer(name, request.headers)
 
-    return [fleet, node, login, static]
+    return [fleet, mesh, node, login, static]
+
+
+def page_handlers(problems: ExceptionHandlersMap) -> ExceptionHandlersMap:
+    """``problems``, but that a browser on an unknown address sees a page."""
+    otherwise = problems[HTTPException]
+
+    def not_found(request: Request[Any, Any, Any], err: Any) -> Response[Any]:
+        asks_for_a_page = "text/html" in request.headers.get("accept", "")
+        if asks_for_a_page and request.method in {"GET", "HEAD"}:
+            return _page(not_found_page(), 404)
+        return otherwise(request, err)
+
+    return {**problems, NotFoundException: not_found}
 
 
 def _page(html: str, status: int = 200) -> Response[str]:
@@ -60,7 +85,7 @@ def _ask_to_log_in() -> Response[str]:
     return _page(login_page(), 401)
 
 
-def _let_in(request: Request[Any, Any, Any], name: str, value: str) -> Response[str]:
+def _let_in(request: Request[Any, Any, Any], gate: Gate, value: str) -> Response[str]:
     """Set the cookie and go to the start page, or to that of the node the link names.
 
     A browser that followed a link from elsewhere would not send a strict cookie along an HTTP
@@ -72,7 +97,16 @@ def _let_in(request: Request[Any, Any, Any], name: str, value: str) -> Response[
     if request.headers.get("sec-fetch-site") != "cross-site":
         headers = {**_NO_STORE, "Location": target}
         response = Response("", status_code=303, media_type=MediaType.HTML, headers=headers)
-    response.set_cookie(Cookie(key=name, value=value, httponly=True, samesite="strict", path="/"))
+    response.set_cookie(
+        Cookie(
+            key=gate.cookie_name,
+            value=value,
+            httponly=True,
+            samesite="strict",
+            secure=gate.is_secure,
+            path="/",
+        )
+    )
     return response
 
 

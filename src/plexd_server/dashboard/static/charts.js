@@ -1,7 +1,7 @@
-// Line charts over time, drawn by Plotly in the page's own colours.
+// Line charts over time, drawn by Plotly in the page's own colours, with gaps that say why.
 
-const GAP_FACTOR = 2.5;
-const WINDOW = 3;
+import { describeGaps, findGaps, usualDistance } from "./gaps.js";
+
 const NO_READINGS = {
   text: "No readings in this time",
   showarrow: false,
@@ -11,22 +11,13 @@ const NO_READINGS = {
   y: 0.5,
 };
 const DARK = matchMedia("(prefers-color-scheme: dark)");
+const DAY_MS = 86_400_000;
+const LABEL_SHARE = 0.035;
 
-/** The median distance of the readings around number `i`: nodes may change how often they read. */
-function usualAround(distances, i) {
-  const near = distances.slice(Math.max(0, i - WINDOW), i + WINDOW + 1).sort((a, b) => a - b);
-  return near[Math.floor(near.length / 2)];
-}
-
-/**
- * Times and values with a null wherever readings are missing, so that a gap is drawn as one. A
- * gap is a pause well beyond the usual distance of readings.
- */
+/** Times and values with a null wherever readings are missing, so that a gap is drawn as one. */
 export function withGaps(times, values, stepSeconds) {
   const moments = times.map((time) => Date.parse(time));
-  const distances = moments.slice(1).map((moment, i) => moment - moments[i]);
-  const isGap = (i) =>
-    distances[i] > GAP_FACTOR * Math.max(usualAround(distances, i), stepSeconds * 1000);
+  const isGap = usualDistance(moments, stepSeconds);
   const x = [];
   const y = [];
   moments.forEach((moment, i) => {
@@ -44,16 +35,21 @@ function colour(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 }
 
-function traces(lines, answer) {
-  return lines.map((line, i) => ({
-    ...withGaps(answer.times, answer.fields[line.field].avg, answer.step_seconds),
-    name: line.name,
-    type: "scatter",
-    mode: answer.times.length === 1 ? "markers" : "lines",
-    line: { color: colour(`--line-${i + 1}`), width: 2 },
-    connectgaps: false,
-    hovertemplate: `%{customdata}<extra>${line.name}</extra>`,
-  }));
+function traces(spec, data) {
+  return spec.lines.map((line, i) => {
+    const { times, values } = line.of(data);
+    const drawn = withGaps(times, values, data.step_seconds);
+    return {
+      ...drawn,
+      customdata: drawn.y.map(spec.format),
+      name: line.name,
+      type: "scatter",
+      mode: times.length === 1 ? "markers" : "lines",
+      line: { color: colour(`--line-${i + 1}`), width: 2 },
+      connectgaps: false,
+      hovertemplate: `%{customdata}<extra>${line.name}</extra>`,
+    };
+  });
 }
 
 /** The least tick distance is a round one in units of 1024 when the values are bytes. */
@@ -63,12 +59,46 @@ function binaryStep(top) {
   return steps.find((step) => top / step <= 4) ?? 1024 * power;
 }
 
-function layout(spec, answer, top) {
+function shade(gap) {
+  return {
+    type: "rect",
+    xref: "x",
+    yref: "paper",
+    x0: new Date(gap.from),
+    x1: new Date(gap.to),
+    y0: 0,
+    y1: 1,
+    layer: "below",
+    line: { width: 0 },
+    fillcolor: colour(gap.known ? "--lost" : "--gap"),
+  };
+}
+
+/** A gap's reason, where there is room for it. */
+function label(gap, data) {
+  const share = (gap.to - gap.from) / (Date.parse(data.until) - Date.parse(data.since));
+  if (share < LABEL_SHARE) return null;
+  return {
+    text: gap.text,
+    showarrow: false,
+    xref: "x",
+    yref: "paper",
+    x: new Date((gap.from + gap.to) / 2),
+    y: 0.5,
+    textangle: share < 0.35 ? -90 : 0,
+    font: { size: 11, color: colour("--muted") },
+  };
+}
+
+function layout(spec, data, top, gaps) {
   const high = spec.top ?? Math.max(top * 1.15, spec.least ?? 0);
   const step = spec.binary ? binaryStep(high) : spec.step;
   const ticks = step && [...Array(Math.floor(high / step) + 1).keys()].map((i) => i * step);
+  const days = Date.parse(data.until) - Date.parse(data.since) > 1.5 * DAY_MS;
+  const isEmpty = spec.lines.every((line) => !line.of(data).times.length);
   return {
-    annotations: answer.times.length ? [] : [NO_READINGS],
+    annotations: isEmpty ? [NO_READINGS] : gaps.map((gap) => label(gap, data)).filter(Boolean),
+    shapes: gaps.map(shade),
     margin: { l: 68, r: 14, t: 8, b: 26 },
     height: 200,
     paper_bgcolor: "transparent",
@@ -80,12 +110,12 @@ function layout(spec, answer, top) {
     dragmode: false,
     xaxis: {
       type: "date",
-      range: [new Date(answer.since), new Date(answer.until)],
+      range: [new Date(data.since), new Date(data.until)],
       gridcolor: colour("--grid"),
       fixedrange: true,
       nticks: 6,
-      tickformat: "%H:%M",
-      hoverformat: "%H:%M:%S",
+      tickformat: days ? "%d %b" : "%H:%M",
+      hoverformat: days ? "%d %b %H:%M" : "%H:%M:%S",
     },
     yaxis: {
       range: [0, high],
@@ -93,35 +123,47 @@ function layout(spec, answer, top) {
       zeroline: false,
       fixedrange: true,
       nticks: 5,
-      ...(ticks && { tickvals: ticks, ticktext: ticks.map(spec.format) }),
+      ...(ticks
+        ? { tickvals: ticks, ticktext: ticks.map(spec.format) }
+        : { tickvals: roundTicks(high), ticktext: roundTicks(high).map(spec.format) }),
     },
   };
 }
 
-function summary(spec, lines, answer) {
-  const parts = lines.map((line) => {
-    const values = answer.fields[line.field].avg.filter((value) => value !== null);
+/** Four or five round numbers up to `high`. */
+function roundTicks(high) {
+  const power = 10 ** Math.floor(Math.log10(high || 1));
+  const step = [0.1, 0.2, 0.25, 0.5, 1, 2, 2.5].map((one) => one * power).find((one) => high / one <= 5);
+  return [...Array(Math.floor(high / step + 1e-9) + 1).keys()].map((i) => Number((i * step).toPrecision(6)));
+}
+
+function summary(spec, data, gaps) {
+  const parts = spec.lines.map((line) => {
+    const values = line.of(data).values.filter((value) => value !== null);
     if (!values.length) return `${line.name}: no readings`;
     const highest = values.reduce((a, b) => Math.max(a, b));
     return `${line.name}: now ${spec.format(values.at(-1))}, highest ${spec.format(highest)}`;
   });
-  return `${spec.title}. ${parts.join("; ")}.`;
+  return `${spec.title}. ${parts.join("; ")}. ${describeGaps(gaps)}`;
 }
 
-/** Draw, or redraw in place, one chart of `spec.lines` out of a series answer. */
-export function draw(target, spec, answer) {
-  const values = spec.lines.flatMap((line) => answer.fields[line.field].avg);
+/**
+ * Draw, or redraw in place, one chart. `data` has `since`, `until`, `step_seconds` and whatever the
+ * lines' `of(data)` take their `{times, values}` from; `losses` are those of the ledgers.
+ */
+export function draw(target, spec, data, losses = []) {
+  const values = spec.lines.flatMap((line) => line.of(data).values);
   const top = values.reduce((a, b) => Math.max(a, b ?? 0), 0);
-  const data = traces(spec.lines, answer).map((trace) => ({
-    ...trace,
-    customdata: trace.y.map(spec.format),
-  }));
+  const gaps = findGaps(spec.lines.map((line) => line.of(data)), data, losses);
   target.setAttribute("role", "img");
-  target.setAttribute("aria-label", summary(spec, spec.lines, answer));
-  return window.Plotly.react(target, data, layout(spec, answer, top || (spec.least ?? 1)), {
-    displayModeBar: false,
-    responsive: true,
-  });
+  target.setAttribute("aria-label", summary(spec, data, gaps));
+  target.dataset.gaps = gaps.length;
+  return window.Plotly.react(
+    target,
+    traces(spec, data),
+    layout(spec, data, top || (spec.least ?? 1), gaps),
+    { displayModeBar: false, responsive: true },
+  );
 }
 
 /** Calls back when the page turns light or dark: colours are baked into a drawing. */

@@ -1,57 +1,55 @@
-// One node's page: current numbers, the last minutes as charts, peers, the agent's health.
+// One node's page: current numbers, history, peers, the agent's health, what is missing.
 
 import { getJSON, keepFresh } from "./api.js";
+import { chartCard } from "./cards.js";
 import { draw, onColourChange } from "./charts.js";
 import { el, emptyState, meter } from "./dom.js";
 import { bytes, duration, freshness, number, percent, rate, share } from "./format.js";
-import { peersTable } from "./peers.js";
+import { showLedger } from "./ledger.js";
+import { peerRows, peersTable } from "./peers.js";
+import { chosenRange, fitRange, rangePicker } from "./ranges.js";
+import { simulatedBadge } from "./states.js";
 
 const REFRESH_SECONDS = 5;
-const RANGES = { "5m": "5 min", "15m": "15 min", "1h": "1 h", "6h": "6 h", "24h": "24 h" };
+const line = (field, name) => ({
+  field,
+  name,
+  of: (answer) => ({ times: answer.times, values: answer.fields[field].avg }),
+});
 const CHARTS = [
-  {
-    title: "CPU",
-    format: percent,
-    top: 100,
-    step: 25,
-    lines: [{ field: "cpu_usage_percent", name: "CPU" }],
-  },
+  { title: "CPU", format: percent, top: 100, step: 25, lines: [line("cpu_usage_percent", "CPU")] },
   {
     title: "Memory",
     format: bytes,
     binary: true,
-    lines: [
-      { field: "memory_used_bytes", name: "used" },
-      { field: "memory_total_bytes", name: "total" },
-    ],
+    lines: [line("memory_used_bytes", "used"), line("memory_total_bytes", "total")],
   },
   {
     title: "Network",
     format: rate,
     binary: true,
     least: 1024,
-    lines: [
-      { field: "network_rx_bytes", name: "received" },
-      { field: "network_tx_bytes", name: "sent" },
-    ],
+    lines: [line("network_rx_bytes", "received"), line("network_tx_bytes", "sent")],
   },
   {
     title: "Load average",
     format: number,
     least: 1,
-    lines: [
-      { field: "load_avg_1", name: "1 min" },
-      { field: "load_avg_5", name: "5 min" },
-      { field: "load_avg_15", name: "15 min" },
-    ],
+    lines: [line("load_avg_1", "1 min"), line("load_avg_5", "5 min"), line("load_avg_15", "15 min")],
+  },
+  {
+    title: "Disk",
+    format: bytes,
+    binary: true,
+    lines: [line("disk_used_bytes", "used"), line("disk_total_bytes", "total")],
   },
 ];
-const FIELDS = CHARTS.flatMap((chart) => chart.lines.map((line) => line.field));
+const FIELDS = CHARTS.flatMap((chart) => chart.lines.map((one) => one.field));
 
 const root = document.getElementById("node");
 const path = `/v1/nodes/${encodeURIComponent(root.dataset.node)}`;
-let range = "5m";
 let seriesAnswer = null;
+let losses = [];
 let parts = null;
 
 function tile(title, value, ...rest) {
@@ -78,37 +76,12 @@ function systemTiles(data) {
 
 function agentTiles(data) {
   return [
-    tile("Uptime", duration(data.uptime_seconds)),
-    tile("Memory", bytes(data.heap_alloc_bytes), el("small", {}, `${bytes(data.heap_sys_bytes)} mapped`)),
+    tile("Up since", duration(data.uptime_seconds)),
+    tile("Memory", bytes(data.heap_alloc_bytes), el("small", {}, `of ${bytes(data.heap_sys_bytes)} mapped`)),
     tile("Tasks and threads", number(data.goroutine_count)),
     tile("Collector pauses", `${number(data.gc_pause_total_ns / 1e6)} ms`, el("small", {}, `${number(data.gc_num_gc)} collections`)),
     tile("Reconnects", number(data.reconnect_count)),
   ];
-}
-
-function rangePicker() {
-  const buttons = Object.entries(RANGES).map(([value, text]) => {
-    const button = el("button", { type: "button", "aria-pressed": String(value === range) }, text);
-    button.addEventListener("click", () => {
-      range = value;
-      for (const other of buttons) other.setAttribute("aria-pressed", String(other === button));
-      refreshNow();
-    });
-    return button;
-  });
-  return el("div", { class: "ranges", role: "group", "aria-label": "Time range" }, buttons);
-}
-
-function legend(chart) {
-  if (chart.lines.length < 2) return null;
-  const entries = chart.lines.map((line, i) => el("li", { class: `line-${i + 1}` }, line.name));
-  return el("ul", { class: "legend", "aria-hidden": "true" }, entries);
-}
-
-function chartCard(chart) {
-  const target = el("div", { class: "chart" });
-  const caption = el("figcaption", {}, el("h3", {}, chart.title), legend(chart));
-  return { chart, target, figure: el("figure", { class: "card" }, caption, target) };
 }
 
 function section(title, ...content) {
@@ -120,20 +93,20 @@ function build() {
   const made = {
     system: el("dl", { class: "tiles" }),
     charts: CHARTS.map(chartCard),
-    peers: el("div", {}),
+    peers: peersTable(),
     agent: el("dl", { class: "tiles" }),
+    ledger: el("div", {}),
   };
-  made.peersSection = section("Peers", made.peers);
+  made.peersSection = section("Peers", made.peers.element);
   made.agentSection = section("Agent", made.agent);
+  made.ledgerSection = section("Completeness", made.ledger);
+  const heading = el("div", { class: "title" }, el("h2", {}, "History"), rangePicker(() => refreshNow()));
+  const charts = el("div", { class: "charts" }, made.charts.map((card) => card.figure));
   root.replaceChildren(
     section("Now", made.system),
-    el(
-      "section",
-      {},
-      el("div", { class: "title" }, el("h2", {}, "History"), rangePicker()),
-      el("div", { class: "charts" }, made.charts.map((card) => card.figure)),
-    ),
+    el("section", {}, heading, charts),
     made.peersSection,
+    made.ledgerSection,
     made.agentSection,
   );
   return made;
@@ -146,31 +119,40 @@ function showFreshness(latest) {
   badge.className = `badge ${state.kind}`;
   badge.textContent = `${state.word} · ${state.detail}`;
   badge.hidden = false;
+  if (latest.node_id.startsWith("sim-") && !badge.nextElementSibling) badge.after(simulatedBadge());
 }
 
-function showNumbers(latest) {
+function showNumbers(latest, peers, ledger) {
   const newest = (group) => latest.points.find((point) => point.group === group);
   const system = newest("system");
   const agent = newest("agent");
-  const table = peersTable(latest);
+  const rows = peerRows(peers);
   parts.system.replaceChildren(...(system ? systemTiles(system.data) : []));
   parts.agent.replaceChildren(...(agent ? agentTiles(agent.data) : []));
-  parts.peers.replaceChildren(...(table ? [table] : []));
+  parts.peers.show(rows);
   parts.agentSection.hidden = !agent;
-  parts.peersSection.hidden = !table;
+  parts.peersSection.hidden = !rows.length;
+  parts.ledgerSection.hidden = !showLedger(parts.ledger, ledger);
 }
 
 function drawAll() {
-  for (const card of parts?.charts ?? []) draw(card.target, card.chart, seriesAnswer);
+  for (const card of parts?.charts ?? []) draw(card.target, card.chart, seriesAnswer, losses);
+}
+
+function seriesPath() {
+  const query = FIELDS.map((field) => `field=${field}`).join("&");
+  return `${path}/series?since=${chosenRange()}&${query}`;
 }
 
 async function refresh() {
-  const query = FIELDS.map((field) => `field=${field}`).join("&");
-  const [latest, series] = await Promise.all([
+  const [latest, series, peers, ledger] = await Promise.all([
     getJSON(`${path}/latest`),
-    getJSON(`${path}/series?since=${range}&${query}`),
+    getJSON(seriesPath()),
+    getJSON(`${path}/peers`),
+    getJSON(`${path}/ledger`),
   ]);
-  seriesAnswer = series;
+  seriesAnswer = fitRange(series) ? await getJSON(seriesPath()) : series;
+  losses = ledger.losses;
   showFreshness(latest);
   root.setAttribute("aria-busy", "false");
   if (!latest.points.length) {
@@ -178,7 +160,7 @@ async function refresh() {
     return;
   }
   parts ??= build();
-  showNumbers(latest);
+  showNumbers(latest, peers, ledger);
   drawAll();
 }
 

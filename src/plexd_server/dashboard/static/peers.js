@@ -1,57 +1,49 @@
-// What a node says about its peers: tunnel and latency points joined by peer.
+// A node's peers: what it reads of each, and what they read of it.
 
 import { el } from "./dom.js";
-import { bytes, handshake, NONE, percent, roundTrip } from "./format.js";
+import { percent } from "./format.js";
+import { severity, stateBadge } from "./states.js";
+import { SortedTable } from "./table.js";
+import { handshakeOf, lossOf, otherEnd, receivedOf, roundTripOf, sentOf, viewsOf } from "./views.js";
 
-const COLUMNS = ["Peer", "Handshake", "Round trip", "Loss", "Received", "Sent"];
-
-function joined(latest) {
-  const peers = new Map();
-  for (const point of latest.points) {
-    if (!point.peer_id) continue;
-    const entry = peers.get(point.peer_id) ?? {};
-    peers.set(point.peer_id, { ...entry, [point.group]: point.data });
-  }
-  return [...peers].sort(([a], [b]) => a.localeCompare(b, "en", { numeric: true }));
+function peerCell(row) {
+  return el("a", { href: `/mesh#${encodeURIComponent(row.link.id)}`, title: "the link's history" }, row.id);
 }
 
-function cell(label, text, kind = null) {
-  const content = kind ? el("span", { class: `badge ${kind}` }, text) : text;
-  return el("td", { "data-label": label }, content);
+function stateCell({ mine, link }) {
+  const reason = link.silence || mine.reason;
+  return el("div", { class: "state" }, stateBadge(mine.state), el("small", {}, reason));
 }
 
-function handshakeCell(tunnel, now) {
-  if (!tunnel) return cell("Handshake", NONE);
-  const kind = tunnel.handshake_stale || !tunnel.handshake_succeeded ? "bad" : "good";
-  return cell("Handshake", handshake(tunnel, now), kind);
+/** Its own loss, and the other end's where that is another. */
+function lossCell({ mine, theirs }) {
+  if (theirs?.loss_percent == null || theirs.loss_percent === mine.loss_percent) return lossOf(mine);
+  return [lossOf(mine), el("small", {}, `${percent(theirs.loss_percent)} at the peer`)];
 }
 
-function lossCell(tunnel) {
-  const loss = tunnel?.packet_loss_percent ?? -1;
-  return cell("Loss", loss < 0 ? NONE : percent(loss), loss >= 5 ? "bad" : null);
+const COLUMNS = [
+  { name: "Peer", key: (row) => row.id, cell: peerCell },
+  { name: "State", key: ({ mine }) => severity(mine.state), cell: stateCell, first: "descending" },
+  { name: "Round trip", key: ({ mine }) => mine.rtt_nano, cell: ({ mine }) => roundTripOf(mine), first: "descending" },
+  { name: "Loss", key: ({ mine }) => mine.loss_percent, cell: lossCell, first: "descending" },
+  { name: "Handshake", key: ({ mine }) => mine.handshake_age_seconds, cell: ({ mine }) => handshakeOf(mine), first: "descending" },
+  { name: "Received", key: ({ mine }) => mine.rx_bytes_per_second, cell: ({ mine }) => receivedOf(mine), first: "descending" },
+  { name: "Sent", key: ({ mine }) => mine.tx_bytes_per_second, cell: ({ mine }) => sentOf(mine), first: "descending" },
+];
+
+export function peersTable() {
+  return new SortedTable({
+    caption: "Peers and the state of their tunnels",
+    columns: COLUMNS,
+    sort: { column: "State", direction: "descending" },
+    kind: "peers",
+  });
 }
 
-function row([peer, { tunnel, latency }], now) {
-  const rtt = latency?.rtt_nano;
-  return el(
-    "tr",
-    {},
-    el("th", { scope: "row" }, peer),
-    handshakeCell(tunnel, now),
-    cell("Round trip", rtt === undefined ? NONE : roundTrip(rtt), rtt < 0 ? "bad" : null),
-    lossCell(tunnel),
-    cell("Received", bytes(tunnel?.rx_bytes)),
-    cell("Sent", bytes(tunnel?.tx_bytes)),
-  );
+/** The rows of a peers answer, for those the node itself reads. */
+export function peerRows(answer) {
+  return answer.links
+    .map((link) => ({ id: otherEnd(link, answer.node_id), link, ...viewsOf(link, answer.node_id) }))
+    .filter((row) => row.mine);
 }
 
-/** The table, or null for a node without peers. */
-export function peersTable(latest) {
-  const peers = joined(latest);
-  if (!peers.length) return null;
-  const head = el("tr", {}, COLUMNS.map((name) => el("th", { scope: "col" }, name)));
-  const body = peers.map((peer) => row(peer, latest.now));
-  const caption = el("caption", { class: "hidden" }, "Peers and the state of their tunnels");
-  const table = el("table", {}, caption, el("thead", {}, head), el("tbody", {}, body));
-  return el("div", { class: "card scroll" }, table);
-}

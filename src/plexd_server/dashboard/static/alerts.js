@@ -1,0 +1,47 @@
+// What somebody should look at, each line with its reason and a link to where it is seen.
+
+import { el } from "./dom.js";
+
+const SHOWN = 6;
+const TITLES = {
+  silent: "Silent",
+  link: "Link",
+  links: "Links",
+  loss: "Loss",
+  disk: "Disk",
+  clock: "Clock",
+  ledger: "Points lost",
+};
+
+function where(alert) {
+  if (alert.link_id) {
+    const href = `/mesh#${encodeURIComponent(alert.link_id)}`;
+    return el("a", { href }, alert.node_ids.join(" ↔ "));
+  }
+  return el("a", { href: `/nodes/${encodeURIComponent(alert.node_ids[0])}` }, alert.node_ids[0]);
+}
+
+function item(alert) {
+  const kind = el("span", { class: `badge ${alert.severity}` }, TITLES[alert.kind] ?? alert.kind);
+  return el("li", {}, kind, el("span", {}, where(alert), ` ${alert.text}`));
+}
+
+const list = (alerts) => el("ul", { class: "alerts" }, alerts.map(item));
+
+/** Put the alerts into `target`, unless they stand there already. */
+export function alertList(target, alerts, leftOut) {
+  const same = JSON.stringify(alerts);
+  if (target.dataset.shown === same) return;
+  const open = target.querySelector("details")?.open ?? false;
+  target.dataset.shown = same;
+  if (!alerts.length) {
+    target.replaceChildren(el("p", { class: "all-well" }, "Nothing needs a look."));
+    return;
+  }
+  const rest = alerts.slice(SHOWN);
+  const more = rest.length
+    ? el("details", { open }, el("summary", {}, `${rest.length} more`), list(rest))
+    : null;
+  const title = el("h2", {}, `To look at (${alerts.length + leftOut})`);
+  target.replaceChildren(el("section", { class: "card look-at" }, title, list(alerts.slice(0, SHOWN)), ...(more ? [more] : [])));
+}

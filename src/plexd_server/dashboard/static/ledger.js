@@ -1,0 +1,48 @@
+// What is missing of a node's points, and why.
+
+import { el } from "./dom.js";
+import { duration, number, secondsBetween } from "./format.js";
+import { describeLoss } from "./gaps.js";
+
+const WHEN = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "short" });
+const SHOWN = 20;
+
+const time = (text) => el("time", { datetime: text }, WHEN.format(new Date(text)));
+
+function row(loss) {
+  const span = [loss.since ? time(loss.since) : "the beginning", " to ", time(loss.until)];
+  return el(
+    "tr",
+    {},
+    el("th", { scope: "row" }, describeLoss(loss)),
+    el("td", { "data-label": "Collected" }, span),
+    el("td", { "data-label": "Noticed" }, time(loss.noticed_at)),
+  );
+}
+
+function table(losses) {
+  const head = ["What", "Collected", "Noticed"].map((name) => el("th", { scope: "col" }, name));
+  const caption = el("caption", { class: "hidden" }, "Points that are missing, latest first");
+  const rows = losses.toReversed().slice(0, SHOWN).map(row);
+  return el("div", { class: "card scroll" }, el("table", {}, caption, el("thead", {}, el("tr", {}, head)), el("tbody", {}, rows)));
+}
+
+function sentence(ledger) {
+  const lost = ledger.evicted + ledger.rejected;
+  const parts = [`${number(ledger.received)} points stored`];
+  parts.push(lost ? `${number(lost)} lost` : ledger.gap_batches ? "" : "none lost");
+  if (ledger.gap_batches) parts.push(`${number(ledger.gap_batches)} batches never came`);
+  if (ledger.duplicates) parts.push(`${number(ledger.duplicates)} deliveries came twice and were stored once`);
+  return `${parts.filter(Boolean).join(", ")}.`;
+}
+
+/** Put the ledger into `target`; whether there is anything to tell. */
+export function showLedger(target, ledger) {
+  if (!ledger.complete_until) return false;
+  const age = duration(secondsBetween(ledger.complete_until, ledger.now));
+  const kind = ledger.losses.length ? "warn" : "good";
+  const word = ledger.losses.length ? "complete but for what is listed" : "complete";
+  const head = el("p", {}, el("span", { class: `badge ${kind}` }, word), ` up to ${age} ago: ${sentence(ledger)}`);
+  target.replaceChildren(head, ...(ledger.losses.length ? [table(ledger.losses)] : []));
+  return true;
+}

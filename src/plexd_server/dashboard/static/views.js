@@ -1,0 +1,20 @@
+// One directed view's numbers as people read them.
+
+import { duration, NONE, number, percent, rate } from "./format.js";
+
+export const roundTripOf = (view) => (view?.rtt_nano == null ? NONE : `${number(view.rtt_nano / 1e6)} ms`);
+export const lossOf = (view) => percent(view?.loss_percent);
+export const receivedOf = (view) => rate(view?.rx_bytes_per_second);
+export const sentOf = (view) => rate(view?.tx_bytes_per_second);
+
+export function handshakeOf(view) {
+  if (!view || view.handshake_age_seconds === null) return view?.state === "never" ? "never" : NONE;
+  return `${duration(view.handshake_age_seconds)} ago`;
+}
+
+/** `other`'s view of `node` and back. */
+export function viewsOf(link, node) {
+  return link.a === node ? { mine: link.a_to_b, theirs: link.b_to_a } : { mine: link.b_to_a, theirs: link.a_to_b };
+}
+
+export const otherEnd = (link, node) => (link.a === node ? link.b : link.a);

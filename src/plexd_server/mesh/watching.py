@@ -1,0 +1,172 @@
+"""Keeps the board in step with the store: what is written, what was there, what is missing."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final
+
+from plexd.api import GROUP_SYSTEM
+from plexd_server.errors import StoreError
+from plexd_server.mesh.nodetrack import HISTORY_MINUTES
+from plexd_server.store import SeriesQuery
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from plexd.clock import Clock
+    from plexd_server.mesh.board import Board
+    from plexd_server.registry import Registry
+    from plexd_server.store import (
+        Delivery,
+        Ledger,
+        NodeSummary,
+        Receipt,
+        Series,
+        Store,
+        StoredPoint,
+    )
+
+__all__ = ["ObservedStore", "watching"]
+
+_LOG = logging.getLogger(__name__)
+_TICK_SECONDS: Final = 2.0
+# A tick takes a twentieth of a core at most, in pieces that hold nobody up.
+_POINTS_A_TICK: Final = 50_000
+_POINTS_AT_ONCE: Final = 2_000
+_LEDGERS_A_TICK: Final = 20
+_CPU: Final = "cpu_usage_percent"
+
+
+class ObservedStore:
+    """A store whose writes, once durable, are shown to a board."""
+
+    def __init__(self, store: Store, board: Board) -> None:
+        self._store = store
+        self._board = board
+        self._suspects: set[str] = set()
+        self._next: dict[str, tuple[str, int]] = {}
+
+    def suspects(self) -> list[str]:
+        """A few nodes whose ledger may have got a loss; each is told once."""
+        few = min(len(self._suspects), _LEDGERS_A_TICK)
+        return [self._suspects.pop() for _ in range(few)]
+
+    async def write(self, delivery: Delivery) -> Receipt:
+        """As the store's own; what was a duplicate is old news."""
+        receipt = await self._store.write(delivery)
+        self._suspect(delivery)
+        if receipt.accepted:
+            self._board.observe(delivery.node_id, delivery.points, delivery.received_at)
+        return receipt
+
+    async def ledger(self, node_id: str) -> Ledger:
+        """As the store's own."""
+        return await self._store.ledger(node_id)
+
+    async def latest(self, node_id: str) -> list[StoredPoint]:
+        """As the store's own."""
+        return await self._store.latest(node_id)
+
+    async def series(self, query: SeriesQuery) -> Series:
+        """As the store's own."""
+        return await self._store.series(query)
+
+    async def fleet(self) -> list[NodeSummary]:
+        """As the store's own."""
+        return await self._store.fleet()
+
+    async def check(self) -> None:
+        """As the store's own."""
+        await self._store.check()
+
+    async def aclose(self) -> None:
+        """As the store's own."""
+        await self._store.aclose()
+
+    def _suspect(self, delivery: Delivery) -> None:
+        """Note a node that told of a loss, or whose batch numbers jumped."""
+        name = delivery.name
+        if name is not None:
+            epoch, seq = self._next.get(delivery.node_id, (name.epoch, name.seq))
+            if name.epoch == epoch and name.seq > seq:
+                self._suspects.add(delivery.node_id)
+            self._next[delivery.node_id] = (name.epoch, name.seq + 1)
+        if delivery.dropped or delivery.rejected:
+            self._suspects.add(delivery.node_id)
+
+
+@asynccontextmanager
+async def watching(
+    store: ObservedStore, board: Board, registry: Registry, clock: Clock
+) -> AsyncIterator[None]:
+    """While the body runs, recall what is stored of every node and keep the board settled."""
+    async with asyncio.TaskGroup() as tasks:
+        running = [
+            tasks.create_task(_settle(store, board, clock)),
+            tasks.create_task(_recall_all(store, board, registry, clock)),
+        ]
+        try:
+            yield
+        finally:
+            for task in running:
+                task.cancel()
+
+
+async def _settle(store: ObservedStore, board: Board, clock: Clock) -> None:
+    while True:
+        await clock.sleep(_TICK_SECONDS)
+        for _ in range(min(board.waiting, _POINTS_A_TICK) // _POINTS_AT_ONCE + 1):
+            board.settle(_POINTS_AT_ONCE)
+            await clock.sleep(0)
+        for node_id in store.suspects():
+            await _look_up_losses(store, board, node_id)
+
+
+async def _recall_all(store: Store, board: Board, registry: Registry, clock: Clock) -> None:
+    """Node by node, so that reports and questions come in between."""
+    for node in await asyncio.to_thread(registry.nodes):
+        try:
+            await _recall(store, board, node.node_id, clock)
+        except StoreError as err:
+            _LOG.warning("mesh not recalled", extra={"node_id": node.node_id, "error": str(err)})
+            return
+
+
+async def _recall(store: Store, board: Board, node_id: str, clock: Clock) -> None:
+    points = await store.latest(node_id)
+    if not points:
+        return
+    before = [] if node_id in board.nodes else await _history(store, node_id, clock)
+    board.recall(node_id, points, before)
+    await _look_up_losses(store, board, node_id)
+
+
+async def _history(store: Store, node_id: str, clock: Clock) -> list[tuple[float, float]]:
+    now = clock.now()
+    found = await store.series(
+        SeriesQuery(
+            node_id=node_id,
+            group=GROUP_SYSTEM,
+            fields=(_CPU,),
+            rates=frozenset(),
+            since=now - timedelta(minutes=HISTORY_MINUTES),
+            until=now,
+            step=timedelta(minutes=1),
+        )
+    )
+    values = zip(found.times, found.avg[_CPU], strict=True)
+    return [(time.timestamp(), value) for time, value in values if value is not None]
+
+
+async def _look_up_losses(store: Store, board: Board, node_id: str) -> None:
+    try:
+        board.node(node_id).losses = (await store.ledger(node_id)).losses
+    except StoreError as err:
+        _LOG.warning("losses not looked up", extra={"node_id": node_id, "error": str(err)})
+
+
+if TYPE_CHECKING:
+    _: type[Store] = ObservedStore

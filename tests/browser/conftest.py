@@ -1,0 +1,134 @@
+"""A real Chromium on a real server with a simulated mesh in it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import async_playwright
+
+from server.running import Running, command, create_node, running
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
+
+    from playwright.async_api import Browser, ConsoleMessage, Page, Response
+
+Opener = Callable[..., AbstractAsyncContextManager["Visit"]]
+
+CHROMIUM = shutil.which("chromium") or ""
+LOOKS: dict[str, dict[str, Any]] = {
+    "desktop": {"viewport": {"width": 1280, "height": 900}},
+    "dark": {"viewport": {"width": 1280, "height": 900}, "color_scheme": "dark"},
+    "phone": {
+        "viewport": {"width": 360, "height": 740},
+        "device_scale_factor": 2,
+        "is_mobile": True,
+        "has_touch": True,
+    },
+}
+
+
+@dataclass
+class Site:
+    """A server, and the token of the one node there that is the tests' own."""
+
+    server: Running
+    node: str
+    token: str
+
+
+@dataclass
+class Visit:
+    """A page somebody looks at, and what went wrong while they did."""
+
+    page: Page
+    url: str
+    faults: list[str] = field(default_factory=list)
+
+    async def open(self, path: str) -> Page:
+        """Go there and wait until there is something to see."""
+        await self.page.goto(self.url + path)
+        await self.page.wait_for_selector("[aria-busy=false]")
+        return self.page
+
+    def watch(self) -> None:
+        """From now on, note whatever a person would find in the browser's console."""
+        self.page.on("console", self._hear)
+        self.page.on("pageerror", lambda err: self.faults.append(f"uncaught: {err}"))
+        self.page.on("response", self._receive)
+
+    def _hear(self, message: ConsoleMessage) -> None:
+        if message.type in {"error", "warning"}:
+            self.faults.append(f"{message.type}: {message.text}")
+
+    def _receive(self, response: Response) -> None:
+        if response.status >= 400 or not response.url.startswith(self.url):
+            self.faults.append(f"{response.status}: {response.url}")
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    if not CHROMIUM:
+        reason = "chromium is not installed: apt-get install chromium"
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
+    data_dir = tmp_path_factory.mktemp("browser") / "data"
+    token = create_node(data_dir, "live")["auth_token"]
+    with running(data_dir) as server:
+        command(
+            "simulate",
+            "--server",
+            server.url,
+            "--data-dir",
+            data_dir,
+            "--past",
+            "1h",
+            "--for",
+            "1s",
+        )
+        yield Site(server, "live", token)
+
+
+@pytest.fixture
+def rude_site(site: Site, tmp_path: Path) -> Iterator[Site]:
+    """A server of its own for a node that reports what it should not."""
+    assert site.server.process.poll() is None
+    token = create_node(tmp_path / "data", "rude")["auth_token"]
+    with running(tmp_path / "data") as server:
+        yield Site(server, "rude", token)
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def browser(site: Site) -> AsyncIterator[Browser]:
+    assert site.server.process.poll() is None
+    async with async_playwright() as playwright:
+        launched = await playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
+        )
+        yield launched
+        await launched.close()
+
+
+@pytest.fixture
+def visit(browser: Browser, site: Site) -> Opener:
+    """Opens a logged-in browser window of one of the `LOOKS`."""
+
+    @asynccontextmanager
+    async def opened(look: str, where: Site = site) -> AsyncIterator[Visit]:
+        context = await browser.new_context(**LOOKS[look])
+        page = await context.new_page()
+        found = Visit(page, where.server.url)
+        await page.goto(where.server.login)
+        await page.wait_for_selector("[aria-busy=false]")
+        found.watch()
+        yield found
+        await context.close()
+
+    return opened
