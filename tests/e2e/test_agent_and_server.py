@@ -61,7 +61,7 @@ class Programs:
         identity: dict[str, Any] = json.loads((node / "identity.json").read_text())
         return identity
 
-    def run_agent(self, address: str) -> subprocess.Popen[str]:
+    def run_agent(self, address: str, **environment: str) -> subprocess.Popen[str]:
         return self.start(
             "plexd",
             "run",
@@ -70,6 +70,7 @@ class Programs:
             PLEXD_METRICS_COLLECT_INTERVAL="5s",
             PLEXD_METRICS_REPORT_INTERVAL="10s",
             PLEXD_LOG_LEVEL="debug",
+            **environment,
         )
 
     def log_of(self, process: subprocess.Popen[str]) -> str:

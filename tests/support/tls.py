@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 import ssl
+import subprocess
 import warnings
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -75,6 +77,21 @@ class Authority:
         chain.write_bytes(stranger.private_key_pem.bytes() + stranger.cert_pem.bytes())
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(chain)
+        return context
+
+    def sha_1(self, folder: Path) -> ssl.SSLContext:
+        """Shows a certificate signed over SHA-1, which only the openssl program still makes."""
+        key, own, cert = (folder / name for name in ("sha1.key", "authority.key", "sha1.pem"))
+        self.ca.private_key_pem.write_to_path(own)
+        command = (
+            f"openssl req -x509 -sha1 -newkey rsa:2048 -noenc -subj /CN=sha1 -days 1 "
+            f"-addext subjectAltName=IP:127.0.0.1 -CA {shlex.quote(str(self.ca_file))}"
+        )
+        paths = ("-CAkey", str(own), "-keyout", str(key), "-out", str(cert))
+        subprocess.run([*shlex.split(command), *paths], check=True, capture_output=True)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.set_ciphers("ALL:@SECLEVEL=0")
+        context.load_cert_chain(cert, key)
         return context
 
     def tls_1_1(self) -> ssl.SSLContext:

@@ -1,0 +1,244 @@
+"""The full forms of the fault bench: ``PYTHONPATH=tests python -m faults [NAME…]``.
+
+Prints a table; the exit status is 1 if anything was lost, doubled, altered or not explained.
+Needs root, strace and e2fsprogs. ``--scale`` multiplies the counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import signal
+import sys
+import tempfile
+import time
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from faults.diskfull import fill_apart
+from faults.kills import kill_agents
+from faults.outage import outage
+from faults.powercut import cut_apart
+from faults.serverkills import kill_servers
+from faults.serversweep import sweep_server
+from faults.sweep import KILL, sweep, sweep_lasting, sweep_recovery
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from faults.numbered import Account
+    from faults.sweep import Swept
+
+_KILLED_CALLS = (
+    "pwrite64",
+    "fdatasync,fsync",
+    "openat,unlink,ftruncate,fallocate,mkdir,fchmod",
+    "pread64",
+    "fcntl",
+    "write",
+    "sendto",
+    "connect,socket",
+    "close",
+)
+# The spool's thread wakes the event loop with the same calls that reports are sent by.
+_KILLED_IN_MAIN = ("sendto", "recvfrom", "write", "epoll_wait")
+_RECOVERING_CALLS = (
+    "pwrite64",
+    "fdatasync,fsync",
+    "openat,unlink,ftruncate,fallocate",
+    "pread64",
+    "sendto",
+)
+_FAILED_CALLS = {
+    "error=ENOSPC": ("pwrite64", "ftruncate,fallocate"),
+    "error=EIO": ("pwrite64", "fdatasync,fsync", "pread64"),
+    "error=EINTR": ("pwrite64",),
+    "retval=0": ("pwrite64",),
+}
+_LASTING_CALLS = {
+    "error=ENOSPC": ("pwrite64",),
+    "error=EIO": ("pwrite64", "fdatasync,fsync"),
+}
+_SERVER_CALLS = (
+    "pwrite64",
+    "fdatasync,fsync",
+    "write,writev",
+    "sendto",
+    "openat,link,unlink,ftruncate,mkdir",
+)
+
+
+class Row(NamedTuple):
+    """One line of the table."""
+
+    what: str
+    faults: int
+    points: int
+    lost: int
+    doubled: int
+    altered: int
+    remark: str = ""
+
+    @property
+    def is_well(self) -> bool:
+        return not (self.lost or self.doubled or self.altered)
+
+
+def _of(what: str, faults: int, accounts: list[Account], remark: str = "") -> Row:
+    return Row(
+        what,
+        faults,
+        sum(found.told for found in accounts),
+        sum(len(found.lost) for found in accounts),
+        sum(len(found.doubled) for found in accounts),
+        sum(len(found.altered) for found in accounts),
+        remark,
+    )
+
+
+def _agent_kills(directory: Path, scale: float, seed: int) -> Iterator[Row]:
+    done = kill_agents(round(5000 * scale), directory, seed)
+    remark = f"{done.duplicates} reports came again, {done.gaps} gaps"
+    yield _of("agent killed at random moments (A01)", done.kills, [done.account], remark)
+
+
+def _server_kills(directory: Path, scale: float, seed: int) -> Iterator[Row]:
+    for what, kills, number in (
+        ("server killed at random moments (H01)", 1000, signal.SIGKILL),
+        ("server stopped under load (H15)", 50, signal.SIGTERM),
+    ):
+        place = directory / number.name
+        done = kill_servers(round(kills * scale), place, seed, forked=True, number=number)
+        again = sum(int(str(ledger["duplicates"])) for ledger in done.ledgers)
+        gaps = sum(int(str(ledger["gap_batches"])) for ledger in done.ledgers)
+        yield _of(what, done.kills, done.accounts, f"{again} reports came again, {gaps} gaps")
+    done = kill_servers(max(1, round(20 * scale)), directory / "real", seed, forked=False)
+    yield _of(
+        "server killed at random moments, started by its command (H01)", done.kills, done.accounts
+    )
+
+
+def _swept(what: str, done: list[Swept]) -> Row:
+    """Each position is a run of its own; one after which anything was off counts as lost here."""
+    wrong = [line for swept in done for line in swept.wrong]
+    sys.stderr.writelines(f"{line}\n" for line in wrong)
+    remark = ", ".join(f"{swept.positions} {swept.call.replace(',', '/')}" for swept in done)
+    return Row(what, sum(swept.positions for swept in done), 0, len(wrong), 0, 0, remark)
+
+
+def _sweeps(directory: Path, scale: float, seed: int) -> Iterator[Row]:
+    step = max(1, round(1 / scale))
+    first = 1 + seed % step
+    kills = [
+        sweep(call, KILL, directory / "kill", first=first, step=step) for call in _KILLED_CALLS
+    ]
+    kills += [
+        sweep(call, KILL, directory / "main", first=first, step=step, in_main=True)
+        for call in _KILLED_IN_MAIN
+    ]
+    yield _swept("agent killed at each call of a cycle (A02)", kills)
+    recoveries = [
+        sweep_recovery(call, directory / "recovery", first=first, step=step)
+        for call in _RECOVERING_CALLS
+    ]
+    yield _swept("the same after a kill, in recovery (A02, C07)", recoveries)
+    for effect, calls in _FAILED_CALLS.items():
+        done = [sweep(call, effect, directory / effect, first=first, step=step) for call in calls]
+        yield _swept(f"each call fails once, {effect} (C02, C03, C04, C05)", done)
+    for effect, calls in _LASTING_CALLS.items():
+        place = directory / f"{effect}-lasting"
+        done = [sweep_lasting(call, effect, place, first=first, step=3 * step) for call in calls]
+        yield _swept(f"all calls fail for 0.4 s, {effect} (C02, C03)", done)
+
+
+def _server_sweeps(directory: Path, scale: float, seed: int) -> Iterator[Row]:
+    step = max(1, round(1 / scale))
+    done = [
+        sweep_server(call, directory, first=1 + seed % step, step=step) for call in _SERVER_CALLS
+    ]
+    yield _swept("server killed at each call of its life (H01, H17)", done)
+
+
+def _power_cuts(directory: Path, scale: float, seed: int) -> Iterator[Row]:
+    done = cut_apart(round(1000 * scale), directory, seed)
+    yield Row(
+        "power cut (C06), every third during recovery (C07)",
+        done.cuts,
+        done.told,
+        done.lost,
+        done.doubled,
+        done.altered,
+    )
+
+
+def _full_disks(directory: Path, scale: float, _: int) -> Iterator[Row]:
+    for refusing in (False, True):
+        place = directory / str(refusing)
+        place.mkdir()
+        times = max(1, round(30 * scale))
+        done = fill_apart(times, place, refusing=refusing)
+        what = "disk filled by another (C02, C12)" + (", control plane away" if refusing else "")
+        remark = f"degraded {done.log.count('spool degraded')} times, {done.dropped} dropped"
+        yield Row(what, times, done.promised, done.lost, done.doubled, done.altered, remark)
+
+
+def _outages(directory: Path, scale: float, _: int) -> Iterator[Row]:
+    done = asyncio.run(outage(directory, timedelta(hours=24 * scale)))
+    remark = (
+        f"{'in order' if done.in_order else 'OUT OF ORDER'}, {done.attempts} attempts; "
+        f"spool {done.spool_mib:.0f} MiB; resident {done.started_mib:.0f} MiB at the start, "
+        f"{done.collected_mib:.0f} after collecting, {done.reopened_mib:.0f} after opening again, "
+        f"{done.drained_mib:.0f} after the delivery, which took {done.drain_seconds / 60:.0f} min"
+    )
+    lost = done.collected - done.delivered + (not done.in_order)
+    what = "a day without a control plane at 50 peers (D01, C13)"
+    yield Row(what, 1, done.collected, max(0, lost), max(0, -lost), 0, remark)
+
+
+_BENCHES = {
+    "kills": _agent_kills,
+    "server-kills": _server_kills,
+    "sweeps": _sweeps,
+    "server-sweeps": _server_sweeps,
+    "power-cuts": _power_cuts,
+    "full-disks": _full_disks,
+    "outage": _outages,
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m faults")
+    parser.add_argument("names", nargs="*", choices=[*_BENCHES, []], metavar="NAME")
+    parser.add_argument("--scale", type=float, default=1.0, metavar="FACTOR")
+    parser.add_argument("--seed", type=int, default=time.time_ns() % 10**6)
+    options = parser.parse_args()
+    _say(f"seed {options.seed}\n\n| | faults | points | lost | doubled | altered | | s |\n")
+    _say("|---|---|---|---|---|---|---|---|\n")
+    is_well = True
+    for name in options.names or _BENCHES:
+        with tempfile.TemporaryDirectory(prefix="plexd-faults-") as directory:
+            is_well &= _run(name, Path(directory), options)
+    return 0 if is_well else 1
+
+
+def _run(name: str, directory: Path, options: argparse.Namespace) -> bool:
+    is_well = True
+    began = time.monotonic()
+    for row in _BENCHES[name](directory, options.scale, options.seed):
+        points = f"{row.points:,}" if row.points else ""
+        cells = [row.what, f"{row.faults:,}", points, row.lost, row.doubled, row.altered]
+        seconds = f"{time.monotonic() - began:.0f}"
+        _say(f"| {' | '.join(map(str, cells))} | {row.remark} | {seconds} |\n")
+        began = time.monotonic()
+        is_well &= row.is_well
+    return is_well
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

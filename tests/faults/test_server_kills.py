@@ -1,0 +1,34 @@
+"""kill -9 and restarts of the server: what was acknowledged is stored, once (H01, H15)."""
+
+from __future__ import annotations
+
+import random
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from faults.serverkills import kill_servers
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.mark.parametrize(
+    ("cycles", "forked", "number"),
+    [(20, True, signal.SIGKILL), (5, False, signal.SIGKILL), (8, True, signal.SIGTERM)],
+    ids=["killed", "killed, the real command", "stopped"],
+)
+def test_ended_under_load_at_random_moments_it_loses_and_doubles_nothing(
+    tmp_path: Path, cycles: int, forked: bool, number: signal.Signals
+) -> None:
+    seed = random.randrange(10**6)
+    sys.stdout.write(f"seed {seed}\n")  # shown when it fails
+    done = kill_servers(cycles, tmp_path, seed, forked=forked, number=number)
+    for found, ledger in zip(done.accounts, done.ledgers, strict=True):
+        assert found.is_exact, found
+        assert found.told > 0
+        assert (ledger["gap_batches"], ledger["evicted"]) == (0, 0)

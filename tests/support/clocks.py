@@ -1,0 +1,37 @@
+"""A clock that runs faster than the machine's, for programs that a test lets really run."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from plexd.clock import Clock
+
+__all__ = ["HurriedClock"]
+
+
+class HurriedClock:
+    """A `Clock` on which ``factor`` seconds pass within one: intervals and backoffs shrink."""
+
+    def __init__(self, factor: float) -> None:
+        self._factor = factor
+
+    def now(self) -> datetime:
+        """The machine's: stamps need no hurry."""
+        return datetime.now(UTC)
+
+    def monotonic(self) -> float:
+        return time.monotonic() * self._factor
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds / self._factor)
+
+    def timeout(self, seconds: float) -> asyncio.Timeout:
+        return asyncio.timeout(seconds / self._factor)
+
+
+if TYPE_CHECKING:
+    _: type[Clock] = HurriedClock

@@ -1,0 +1,236 @@
+"""A control plane that forgets nothing: what came, under which name, and if it had come before.
+
+It keeps the receiver's half of the delivery contract by its own code, so that an agent is never
+judged by the server it was written together with.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import hashlib
+import re
+import threading
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+from aiohttp import web
+
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Self
+
+__all__ = ["ACCEPT", "Answer", "Oracle", "Report"]
+
+_NAME = re.compile(r"([0-9a-f]{32});seq=(\d+);offset=(\d+);of=(\d+)")
+_PATIENCE_SECONDS = 10
+_POINTS = msgspec.json.Decoder(list[msgspec.Raw])
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """How to answer one report.
+
+    With a 2xx ``status`` the points are taken in before anything goes wrong: ``cut_at`` resets the
+    connection once that many bytes of the answer are out (0: the answer is swallowed whole).
+    ``delay`` passes before the answer.
+    """
+
+    status: int = 200
+    retry_after: str = ""
+    delay: float = 0.0
+    cut_at: int | None = None
+
+
+ACCEPT = Answer()
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """One report as it arrived; ``attempt`` counts all reports of all nodes from 1."""
+
+    attempt: int
+    node: str
+    epoch: str
+    seq: int
+    offset: int
+    of: int
+    dropped: int
+    points: tuple[bytes, ...]
+
+
+class _Mark(NamedTuple):
+    """All batches below ``seq`` and the first ``points`` of that one are settled."""
+
+    seq: int = 0
+    points: int = 0
+
+
+@dataclass(slots=True)
+class _Node:
+    marks: defaultdict[str, _Mark] = field(default_factory=lambda: defaultdict(_Mark))
+    points: list[bytes] = field(default_factory=list)
+    dropped: int = 0
+    gaps: int = 0
+    duplicates: int = 0
+
+
+Script = Callable[[Report], Answer]
+
+
+class Oracle:
+    """A server on a thread of its own; a context manager. ``answers`` says how to answer.
+
+    ``contradictions`` holds every breach of the contract it saw: a report without a name, and
+    other bytes under a name that was used before.
+    """
+
+    def __init__(self, answers: Script = lambda _: ACCEPT) -> None:
+        self.answers = answers
+        self.contradictions: list[str] = []
+        self.attempts = 0
+        self._nodes: defaultdict[str, _Node] = defaultdict(_Node)
+        self._changed = threading.Condition()
+        self._digests: dict[tuple[str, str, int, int], bytes] = {}
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="oracle")
+        self._runner: web.ServerRunner | None = None
+        self._port = 0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._port}"
+
+    @property
+    def port(self) -> int:
+        return self._port
+
+    def points(self, node: str) -> list[bytes]:
+        """The JSON of every point that had an effect, in the order in which it had."""
+        return list(self._nodes[node].points)
+
+    def dropped(self, node: str) -> int:
+        """Points that the node itself says it lost."""
+        return self._nodes[node].dropped
+
+    def gaps(self, node: str) -> int:
+        """Batches that were jumped over."""
+        return self._nodes[node].gaps
+
+    def duplicates(self, node: str) -> int:
+        """Reports that had no effect because all of it had come before."""
+        return self._nodes[node].duplicates
+
+    def wait_until(self, condition: Callable[[], bool]) -> None:
+        """Return once it holds, looked at whenever a report has come. Blocks; bounded."""
+        with self._changed:
+            assert self._changed.wait_for(condition, _PATIENCE_SECONDS), "it never came to that"
+
+    def epochs(self, node: str) -> int:
+        return len(self._nodes[node].marks)
+
+    async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
+        if request.method == "GET":
+            return web.json_response({"peers": []})
+        report = self._read(request, await request.content.read())
+        if report is None:
+            return web.Response(status=400, text="no name")
+        answer = self.answers(report)
+        with self._changed:
+            if 200 <= answer.status < 300:
+                self._take(report)
+            self._changed.notify_all()
+        await asyncio.sleep(answer.delay)
+        if answer.cut_at is not None:
+            return _cut(request, answer)
+        headers = {"Retry-After": answer.retry_after} if answer.retry_after else {}
+        return web.Response(status=answer.status, headers=headers)
+
+    def _read(self, request: web.BaseRequest, body: bytes) -> Report | None:
+        self.attempts += 1
+        if request.headers.get("Content-Encoding") == "gzip":
+            body = gzip.decompress(body)
+        points = tuple(map(bytes, _POINTS.decode(body)))
+        name = _NAME.fullmatch(request.headers.get("Plexd-Batch", ""))
+        if name is None:
+            self.contradictions.append(f"no name: {request.headers.get('Plexd-Batch')!r}")
+            return None
+        seq, offset, of = (int(digits) for digits in name.groups()[1:])
+        dropped = int(request.headers["Plexd-Dropped"])
+        node = request.path.split("/")[3]
+        report = Report(self.attempts, node, name[1], seq, offset, of, dropped, points)
+        self._compare(report)
+        return report
+
+    def _compare(self, report: Report) -> None:
+        """Whoever has seen a name has seen these very bytes."""
+        if not 0 < len(report.points) <= report.of - report.offset:
+            self.contradictions.append(f"{len(report.points)} points do not fit in {report}")
+        for index, point in enumerate(report.points, report.offset):
+            place = (report.node, report.epoch, report.seq, index)
+            digest = hashlib.sha256(point).digest()
+            if self._digests.setdefault(place, digest) != digest:
+                self.contradictions.append(f"other bytes at {place}")
+
+    def _take(self, report: Report) -> None:
+        """At or below the mark there is no effect; of what reaches beyond it only that part has."""
+        node = self._nodes[report.node]
+        mark = node.marks[report.epoch]
+        if report.seq < mark.seq:
+            node.duplicates += 1
+            return
+        had = mark.points if report.seq == mark.seq else 0
+        end = report.offset + len(report.points)
+        if end <= had:
+            node.duplicates += 1
+            return
+        node.gaps += max(0, report.seq - mark.seq - 1)
+        node.points += report.points[max(0, had - report.offset) :]
+        node.marks[report.epoch] = _Mark(report.seq, end)
+        node.dropped += report.dropped
+
+    async def _start(self) -> None:
+        server = web.Server(self._serve, auto_decompress=False)
+        self._runner = web.ServerRunner(server, shutdown_timeout=0.05)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "127.0.0.1", self._port).start()
+        self._port = self._runner.addresses[0][1]
+
+    async def _stop(self) -> None:
+        runner, self._runner = self._runner, None
+        if runner is not None:
+            await runner.cleanup()
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left:  # answers that were to be late
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        asyncio.run_coroutine_threadsafe(self._start(), self._loop).result(_PATIENCE_SECONDS)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        err: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result(_PATIENCE_SECONDS)
+        finally:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
+
+
+def _cut(request: web.BaseRequest, answer: Answer) -> web.StreamResponse:
+    transport = request.transport
+    if transport is not None and not transport.is_closing():
+        whole = f"HTTP/1.1 {answer.status} OK\r\nContent-Length: 2\r\n\r\n{{}}".encode()
+        transport.write(whole[: answer.cut_at])
+        transport.abort()
+    raise asyncio.CancelledError
