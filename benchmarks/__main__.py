@@ -5,7 +5,19 @@ from __future__ import annotations
 import importlib
 import sys
 
-NAMES = ("pipeline", "compression", "footprint", "start", "sweep", "tunnels", "cycle")
+NAMES = (
+    "pipeline",
+    "compression",
+    "footprint",
+    "start",
+    "sweep",
+    "tunnels",
+    "cycle",
+    "spool",
+    "ingest",
+    "mesh",
+    "storm",
+)
 
 
 def main() -> None:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from plexd.api import Peer
+
 NODE = "bench"
 _PATIENCE_SECONDS = 60
 
@@ -32,16 +34,21 @@ class Agent:
         self.pid = self._process.pid
 
     @classmethod
-    def reporting_to(cls, server: Server, *, interval: int) -> Self:
-        """``plexd run`` as the bench's node, without a mesh; warnings on standard error."""
+    def reporting_to(
+        cls, server: Server, *, interval: int, interface: str = "", peers: Sequence[Peer] = ()
+    ) -> Self:
+        """``plexd run`` as the bench's node; warnings on standard error."""
+        config = server.identity.parent / "config.yaml"
+        listed = [{name: getattr(p, name) for name in p.__struct_fields__} for p in peers]
+        config.write_text(json.dumps({"peers": listed}), encoding="ascii")  # JSON is YAML
         return cls(
-            [sys.executable, "-m", "plexd", "run"],
+            [sys.executable, "-m", "plexd", "run", "--config", str(config)],
             {
                 "PLEXD_DATA_DIR": str(server.identity.parent),
                 "PLEXD_API_BASE_URL": server.address,
                 "PLEXD_METRICS_COLLECT_INTERVAL": f"{interval}s",
                 "PLEXD_METRICS_REPORT_INTERVAL": f"{2 * interval}s",
-                "PLEXD_WIREGUARD_INTERFACE": "",
+                "PLEXD_WIREGUARD_INTERFACE": interface,
                 "PLEXD_LOG_LEVEL": "warning",
             },
         )
