@@ -97,9 +97,21 @@ class Connection:
             names = f"Plexd-Batch: {self._epoch};seq={self._seq};offset=0;of={POINTS}\r\n"
             names += "Plexd-Dropped: 0\r\n"
         self._socket.sendall((self._head + names + "\r\n").encode() + self._body)
-        answer = self._socket.recv(65536)
+        answer = self._answer()
         if b'"duplicate":false' not in answer:
             raise RuntimeError(answer.decode())
+
+    def _answer(self) -> bytes:
+        """One whole answer; it may come in several pieces."""
+        answer = b""
+        while True:
+            piece = self._socket.recv(65536)
+            if not piece:
+                raise RuntimeError(f"cut off after {answer!r}")
+            answer += piece
+            head, end, body = answer.partition(b"\r\n\r\n")
+            if end and len(body) >= int(head.lower().partition(b"content-length:")[2].split()[0]):
+                return answer
 
     def send_many(self, *, with_name: bool) -> None:
         """One round."""

@@ -45,6 +45,7 @@ _RECOVERY_SECONDS = 0.015
 _PATIENCE_SECONDS = 60
 # strace makes the start slow, and what was not told cannot be lost.
 _TRACED_SECONDS = 0.15
+_POLL_SECONDS = 0.005
 _LYING = Fault("fdatasync,fsync", "retval=0", "1+")
 
 
@@ -135,6 +136,7 @@ def _cut_once(node: Node, disk: Disk, forks: Forks, seconds: float, *, lying: bo
     with ExitStack() as stack:
         subject = _start(node, forks, stack, lying=lying)
         time.sleep(seconds + (_TRACED_SECONDS if lying else 0.0))
+        _wait_for_a_promise(node)
         # Nobody is told anything after a real cut. After this one a sync under way may still be
         # reported as done, if the journal ends between its data and its turn to wait for it.
         with node.nothing_told_after():
@@ -142,6 +144,14 @@ def _cut_once(node: Node, disk: Disk, forks: Forks, seconds: float, *, lying: bo
             assert subject.kill() == -signal.SIGKILL, node.log.read_text()[-2000:]
     disk.unmount()
     disk.mount()
+
+
+def _wait_for_a_promise(node: Node) -> None:
+    """Where nothing was told yet, as on a slow machine, a cut has nothing to lose."""
+    deadline = time.monotonic() + _PATIENCE_SECONDS / 2
+    while not node.told():
+        assert time.monotonic() < deadline, node.log.read_text()[-2000:]
+        time.sleep(_POLL_SECONDS)
 
 
 def _start(node: Node, forks: Forks, stack: ExitStack, *, lying: bool) -> Started:
