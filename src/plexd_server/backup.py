@@ -11,7 +11,7 @@ import shutil
 from typing import TYPE_CHECKING, Final
 
 from plexd_server.errors import StartError
-from plexd_server.store.duckdb import FILE_NAME
+from plexd_server.store.duckdb import FILE_NAME, DuckDBStore
 from plexd_server.store.opening import open_database
 
 if TYPE_CHECKING:
@@ -45,8 +45,9 @@ def back_up(registry: Registry, data_dir: Path, directory: Path, *, with_points:
 
 
 def _settle(points: Path) -> None:
-    """Put what the database's log holds into its file, and see that nobody else has it open."""
+    """Put what both logs hold into the database's file, and see that nobody else has it open."""
     try:
+        DuckDBStore(points.parent).close()
         connection = open_database(points, _MEMORY)
     except StartError as err:
         raise StartError(

@@ -61,6 +61,9 @@ def bind(address: Address) -> socket.socket:
         raise StartError(f"cannot listen on {address}: {_reason(err)}") from err
     # Connections inherit it. The kernel would take megabytes of an answer that nobody reads.
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
+    # asyncio sets it only on sockets that were made with TCP's number. Without it an answer's body
+    # waits up to 40 ms for the client to acknowledge its head.
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     listening.setblocking(False)  # noqa: FBT003 -- the socket module's own name for it
     return listening
 

@@ -62,14 +62,15 @@ def ingest_routes(gate: Gate, store: Store, clock: Clock) -> list[HTTPRouteHandl
         label = parse_label(request)
         with intake.admit(node_id) as room:
             try:
-                batch = parse_report(await read_body(request, room, clock=clock))
+                body = await read_body(request, room, clock=clock)
+                batch = parse_report(body)
                 received_at = clock.now()
                 refuse_future(batch, received_at)
                 label.check(batch)
             except Problem as refusal:
                 await _note(store, node_id, label, refusal, clock.now())
                 raise
-            return await store.write(Delivery(node_id, batch, received_at, *label))
+            return await store.write(Delivery(node_id, batch, received_at, *label, body=body))
 
     return [receive_metrics, receive_locally]
 

@@ -20,6 +20,7 @@ import plexd_server.app
 from faults.numbered import json_of
 from plexd.api import GROUP_LATENCY, LatencyResult, MetricBatch, MetricPoint
 from plexd_server.cli import main as run_command
+from plexd_server.store import DuckDBStore
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -171,6 +172,7 @@ class Server:
 
     def stored(self, node: str) -> list[bytes]:
         """Every point of ``node``, as JSON. The server must have been stopped."""
+        DuckDBStore(self._data).close()  # fills in what a kill left in the journal
         with duckdb.connect(self._data / "points.duckdb", read_only=True) as store:
             rows = store.execute(
                 "SELECT ts, peer_id, rtt_nano FROM points_latency WHERE node_id = ?", [node]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+import signal
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,7 +13,7 @@ import pytest
 from server.running import Client, Running, create_node, running
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
 
 @dataclass
@@ -54,3 +56,13 @@ def operator(shared: Shared, session: aiohttp.ClientSession) -> Client:
 def nobody(shared: Shared, session: aiohttp.ClientSession) -> Client:
     """Speaks without a token."""
     return Client(session, shared.server.url)
+
+
+@pytest.fixture
+def files_may_grow_to() -> Iterator[Callable[[int], None]]:
+    """Sets how large this process's files may grow; the kernel's signal about it is ignored."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    signal.signal(signal.SIGXFSZ, handler)

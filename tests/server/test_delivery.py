@@ -28,9 +28,9 @@ BODY = EXAMPLE.to_json()
 
 @pytest.fixture
 async def node(tmp_path: Path, session: aiohttp.ClientSession) -> Any:
-    """The node n1 of a server of its own."""
+    """The node n1 of a server of its own, which may hurry."""
     token = create_node(tmp_path / "d")["auth_token"]
-    with running(tmp_path / "d") as server:
+    with running(tmp_path / "d", "--node-rate", "0") as server:
         yield Node(Client(session, server.url, token))
 
 

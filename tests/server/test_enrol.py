@@ -356,7 +356,7 @@ async def test_nothing_secret_is_in_the_log_or_in_the_files(
     await Client(session, plane.server.url, ingest).post("/ingest/canary", b"{")
 
     pages = (await client.with_token(plane.server.operator_token).get("/v1/nodes")).body
-    files = b"".join(path.read_bytes() for path in plane.data_dir.iterdir())
+    files = b"".join(path.read_bytes() for path in plane.data_dir.rglob("*") if path.is_file())
     secrets = [
         *(token, made["auth_token"], made["node_secret_key"], ingest),
         *("canary-in-the-vault", plane.server.operator_token),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import pytest
@@ -143,7 +143,7 @@ def observed(store: ScriptedStore) -> tuple[ObservedStore, Board]:
     return ObservedStore(store, board), board  # type: ignore[arg-type]
 
 
-def delivery(seq: int, **more: int) -> Delivery:
+def delivery(seq: int, **more: Any) -> Delivery:
     name = BatchName("0" * 32, seq, 0, 1)
     return Delivery("n1", [system_point(NOW)], NOW, name, **more)
 

@@ -1,9 +1,9 @@
-"""The embedded store: one DuckDB file, one writer, readers beside it.
+"""The embedded store: a journal that makes reports durable, and a database that answers.
 
-A write is durable when it is acknowledged: DuckDB appends the transaction to its log and syncs
-that before a commit returns, and replays the log when it opens. Points reach the tables through
-DuckDB's appender, the fastest way in that needs no other package (measured in
-docs/adr/0006-embedded-store.md).
+A write is acknowledged when the journal has it on the disk (`Journal`, one fsync for all that came
+meanwhile). The tables are filled from it in strokes (`Filler`, `Tables`); with them goes the number
+of the journal's last record in them, so that after a kill at any moment the rest, and only that, is
+filled in again. Whoever asks sees all that was acknowledged before.
 """
 
 from __future__ import annotations
@@ -12,25 +12,20 @@ import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
-
-import duckdb
+from typing import TYPE_CHECKING
 
 from plexd.clock import SystemClock
-from plexd_server.errors import StoreClosed, StoreError
+from plexd_server.errors import JournalDamaged, StoreBusy, StoreClosed, StoreError
 from plexd_server.store import receipts, schema
+from plexd_server.store.columns import Arrival
 from plexd_server.store.drafts import Draft, Marks
 from plexd_server.store.faults import FaultLog
-from plexd_server.store.opening import open_database
+from plexd_server.store.filler import Addition, Filler
+from plexd_server.store.journal import Journal
 from plexd_server.store.port import Delivery, Receipt, Series, Store
-from plexd_server.store.rows import (
-    read_latest,
-    read_ledger,
-    read_marks,
-    summary_of,
-    table_rows,
-    utc,
-)
+from plexd_server.store.records import TRIAL, decode_record, encode_record
+from plexd_server.store.rows import read_latest, read_ledger, read_marks, summary_of, utc
+from plexd_server.store.tables import Tables
 from plexd_server.store.writer import GroupWriter
 
 if TYPE_CHECKING:
@@ -38,51 +33,61 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import TypeVar
 
+    import duckdb
+
     from plexd_server.store.marks import Mark
     from plexd_server.store.port import Ledger, NodeSummary, SeriesQuery, StoredPoint
 
     T = TypeVar("T")
 
-__all__ = ["DuckDBStore"]
+__all__ = ["FILE_NAME", "JOURNAL_NAME", "DuckDBStore"]
 
 FILE_NAME = "points.duckdb"
+JOURNAL_NAME = "journal"
 _READERS = 2
 _NOTHING = Delivery("", (), datetime.min.replace(tzinfo=UTC))
+_REPLAYED_AT_ONCE = 1000
 
 
 class DuckDBStore:
     """A `Store` in ``data_dir``. Opens on construction, which blocks; raises `StartError`.
 
     ``memory`` is DuckDB's own limit (``"256MB"``); a query that needs more spills to the data
-    directory. ``max_pending_points`` bounds what waits to be written.
+    directory. ``max_pending_points`` bounds what waits for the journal, and what of the journal
+    waits for the tables.
     """
 
     def __init__(
         self, data_dir: Path, *, memory: str = "256MB", max_pending_points: int = 200_000
     ) -> None:
-        self._path = data_dir / FILE_NAME
-        self._memory = memory
-        self._appenders: dict[str, duckdb.Appender] = {}
-        self._open()
-        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="store-reader")
         clock = SystemClock()
-        self._read_faults = FaultLog("reading", clock)
-        self._write_faults = FaultLog("writing", clock)
-        self._writer = GroupWriter(
-            self._commit, max_points=max_pending_points, faults=self._write_faults
+        self._max_pending = max_pending_points
+        self._journalling = FaultLog("writing", clock)
+        self._filling = FaultLog("filling", clock)
+        self._tables = Tables(
+            data_dir / FILE_NAME, memory, filling=self._filling, reading=FaultLog("reading", clock)
         )
+        self._marks = Marks(self._tables.marks(), self._find_mark)
+        self._journal = Journal(data_dir / JOURNAL_NAME)
+        self._filler = Filler(self._fill)
+        try:
+            self._replay(data_dir / JOURNAL_NAME)
+        except BaseException:
+            self._filler.close()
+            self._tables.close()
+            raise
+        self._writer = GroupWriter(
+            self._commit, max_points=max_pending_points, faults=self._journalling
+        )
+        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="store-reader")
         self._closing: asyncio.Task[None] | None = None
 
-    def _open(self) -> None:
-        self._connection = open_database(self._path, self._memory)
-        self._writing = self._connection.cursor()
-        self._marks = Marks(read_marks(self._writing, receipts.ALL_THAT_HOLD), self._find_mark)
-        self._is_open = True
-
     async def write(self, delivery: Delivery) -> Receipt:
-        """Commit the points together with whatever else is waiting, then return."""
+        """Journal the points together with whatever else is waiting, then return."""
         if not delivery.points and not delivery.rejected:
             return Receipt(accepted=0)
+        if self._filler.backlog >= self._max_pending:
+            raise StoreBusy("too much is waiting to be stored; try again in a moment")
         return await self._writer.write(delivery)
 
     async def ledger(self, node_id: str) -> Ledger:
@@ -109,106 +114,105 @@ class DuckDBStore:
         return [summary_of(*row) for row in rows]
 
     async def check(self) -> None:
-        """Return if a query gets through, and a commit, too, if the last one failed."""
-        if self._write_faults.failing:
-            await self._writer.write(_NOTHING)  # opens the file again if need be
-            await self._on_reader(self._try_commit)
+        """Return if a query gets through and, if it did not the last time, a write as well."""
+        if self._journalling.failing:
+            await self._writer.write(_NOTHING)
+        if self._filling.failing:
+            await self._on_reader(self._filler.settle)
         await self._read(lambda c: c.execute("SELECT value FROM meta").fetchone())
 
     async def aclose(self) -> None:
-        """Finish accepted writes, then close the file. Cancelling the wait does not stop it."""
+        """Finish accepted writes, then close the files. Cancelling the wait does not stop it."""
         if self._closing is None:
-            self._closing = asyncio.create_task(asyncio.to_thread(self._close))
+            self._closing = asyncio.create_task(asyncio.to_thread(self.close))
         await asyncio.shield(self._closing)
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """As `aclose`, for who has no event loop. Blocks."""
         self._writer.close()
+        self._filler.close()
+        if self._filler.backlog or self._filling.failing:
+            self._journal.close()
+        else:
+            self._journal.clear()
         self._readers.shutdown()
-        self._let_go()
-
-    def _let_go(self) -> None:
-        self._appenders.clear()
-        self._writing.close()
-        self._connection.close()
-        self._is_open = False
+        self._tables.close()
 
     def _commit(self, deliveries: Sequence[Delivery]) -> list[Receipt]:
-        """Runs on the writer's thread only, which is why the appenders may be kept."""
-        try:
-            if not self._is_open:
-                self._open()
-            draft = Draft(self._marks)
-            answers = [draft.take(delivery).receipt for delivery in deliveries]
-            if rows := table_rows(draft):
-                self._write(rows)
-        except Exception as err:
-            self._forget()
-            # It answers nothing any more, not even reads, until its file is opened anew; what
-            # became of the transaction is seen then.
-            if isinstance(err, duckdb.FatalException):
-                self._let_go()
-            raise StoreError("the points could not be stored; the server's log says why") from err
+        """Runs on the writer's thread only."""
+        draft = Draft(self._marks)
+        steps = [(delivery, draft.take(delivery)) for delivery in deliveries]
+        records = [encode_record(delivery) for delivery, step in steps if step.is_to_keep]
+        if not records and self._journalling.failing:
+            records = [TRIAL]
+        if records:
+            self._keep(records, draft)
         draft.adopt()
-        return answers
+        return [step.receipt for _, step in steps]
 
-    def _write(self, rows: dict[str, list[tuple[Any, ...]]]) -> None:
-        self._writing.begin()
-        for table, added in rows.items():
-            self._append(table, added)
-        self._writing.commit()
-        self._write_faults.worked()
-
-    def _try_commit(self) -> None:
-        """Find out whether commits work again, without waiting for the next report."""
+    def _keep(self, records: Sequence[bytes], draft: Draft) -> None:
         try:
-            with self._connection.cursor() as cursor:
-                for statement in schema.TRIAL_WRITES:
-                    cursor.execute(statement)
-        except duckdb.Error as err:
-            self._write_faults.failed(err)
-            raise StoreError(
-                "the last points could not be stored; the server's log says why"
-            ) from err
-        self._write_faults.worked()
+            last = self._journal.append(records)
+        except OSError as err:
+            raise StoreError("the points could not be stored; the server's log says why") from err
+        self._journalling.worked()
+        self._filler.add(_addition(last, draft))
 
-    def _append(self, table: str, rows: list[tuple[Any, ...]]) -> None:
-        appender = self._appenders.get(table)
-        if appender is None:
-            appender = self._writing.appender(table)
-            self._appenders[table] = appender
-        appender.append_rows(rows)
-        appender.flush()
+    def _fill(self, additions: Sequence[Addition]) -> None:
+        """Runs on the filler's thread only."""
+        self._tables.fill(additions)
+        with suppress(OSError):  # the next time will do
+            self._journal.forget(additions[-1].record)
 
-    def _forget(self) -> None:
-        """Leave nothing of a failed transaction behind, neither in the log nor in an appender."""
-        appenders = list(self._appenders.values())
-        self._appenders.clear()
-        with suppress(duckdb.Error):  # of a database that is no longer valid
-            for appender in appenders:
-                appender.clear()
-        with suppress(duckdb.Error):  # there is none: it had not begun, or the commit ended it
-            self._writing.rollback()
+    def _replay(self, directory: Path) -> None:
+        """Take in again what the journal has and the tables have not."""
+        draft = Draft(self._marks)
+        last = count = 0
+        for last, record in self._journal.replay(self._tables.filled_upto()):
+            try:
+                delivery = decode_record(record)
+            except ValueError as err:
+                raise JournalDamaged(directory, f"record {last}: {err}") from err
+            if delivery is not None:
+                draft.take(delivery)
+            count += 1
+            if count % _REPLAYED_AT_ONCE == 0:
+                draft = self._take_in(last, draft)
+        if count:
+            self._take_in(last, draft)
+
+    def _take_in(self, last: int, draft: Draft) -> Draft:
+        self._filler.add(_addition(last, draft))
+        draft.adopt()
+        return Draft(self._marks)
 
     def _find_mark(self, node_id: str, epoch: str) -> Mark | None:
-        return next(read_marks(self._writing, receipts.MARK_OF_EPOCH, node_id, epoch), None)
+        # In this order, for an addition is in the tables before it no longer waits.
+        for addition in reversed(self._filler.waiting()):
+            for mark in addition.receipts:
+                if (mark.node_id, mark.epoch) == (node_id, epoch):
+                    return mark
+        return self._tables.read(
+            lambda c: next(read_marks(c, receipts.MARK_OF_EPOCH, node_id, epoch), None)
+        )
 
     async def _read(self, question: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
         return await self._on_reader(lambda: self._ask(question))
+
+    def _ask(self, question: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
+        with suppress(StoreError):  # then the answer is as old as the tables
+            self._filler.settle()
+        return self._tables.read(question)
 
     async def _on_reader(self, task: Callable[[], T]) -> T:
         if self._closing is not None:
             raise StoreClosed("the store is shutting down")
         return await asyncio.get_running_loop().run_in_executor(self._readers, task)
 
-    def _ask(self, question: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
-        try:
-            with self._connection.cursor() as cursor:
-                answer = question(cursor)
-        except duckdb.Error as err:
-            self._read_faults.failed(err)
-            raise StoreError("the store cannot be read; the server's log says why") from err
-        self._read_faults.worked()
-        return answer
+
+def _addition(last: int, draft: Draft) -> Addition:
+    arrivals = [Arrival(d.node_id, d.received_at, points) for d, points in draft.points]
+    return Addition(last, arrivals, list(draft.receipts()), draft.losses)
 
 
 if TYPE_CHECKING:

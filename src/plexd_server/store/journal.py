@@ -39,7 +39,7 @@ _NUMBER: Final = struct.Struct("<Q")
 _SUFFIX: Final = ".journal"
 # A length beyond it is damage; reports are bounded far below.
 _LONGEST: Final = 256 * 1024 * 1024
-_SEGMENT_BYTES: Final = 64 * 1024 * 1024
+_SEGMENT_BYTES: Final = 8 * 1024 * 1024
 
 
 class Journal:
@@ -105,8 +105,10 @@ class Journal:
             chunks += (_HEAD.pack(len(payload), _checksum(number, payload), number), payload)
         try:
             self._write(b"".join(chunks))
-        except BaseException:
+        except BaseException as err:
             self._drop_segment()
+            if isinstance(err, OSError):
+                err.filename = err.filename or str(self._directory)
             raise
         self._last = number
         return number
@@ -142,15 +144,20 @@ class Journal:
                 self.close()
 
     def forget(self, upto: int) -> None:
-        """Delete the segments of which no record is behind ``upto``; never the one written to."""
+        """Delete the segments of which no record is behind ``upto``; never the one written to.
+
+        May be called on another thread than the rest.
+        """
         segments = self._segments()
         for (_, path), (following, _) in pairwise(segments):
             if following <= upto + 1:
                 path.unlink(missing_ok=True)
 
-    def size(self) -> int:
-        """Bytes on the disk."""
-        return sum(path.stat().st_size for _, path in self._segments())
+    def clear(self) -> None:
+        """Delete all segments, as everything is in the tables. The numbers go on."""
+        self.close()
+        for _, path in self._segments():
+            path.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Let go of the open segment. May be called again; an append opens another."""

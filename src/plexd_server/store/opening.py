@@ -11,6 +11,7 @@ import duckdb
 
 from plexd_server.errors import StartError
 from plexd_server.store import receipts, schema
+from plexd_server.store.rows import read_meta
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -94,10 +95,10 @@ def _missing(connection: duckdb.DuckDBPyConnection, path: Path) -> list[str]:
     """The statements that lead to this version."""
     if not connection.execute("SHOW TABLES").fetchall():
         return list(schema.create_statements())
-    version = _meta(connection, "schema_version")
+    version = read_meta(connection, "schema_version")
     if version is None or version > schema.SCHEMA_VERSION:
         raise StartError(f"{path} was written by a newer plexd-server; upgrade")
-    return list(schema.upgrade_statements()) if version < schema.SCHEMA_VERSION else []
+    return list(schema.upgrade_statements(version)) if version < schema.SCHEMA_VERSION else []
 
 
 def _check_sum(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
@@ -107,18 +108,13 @@ def _check_sum(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
     """
     (points,) = connection.execute(schema.COUNT_POINTS).fetchone() or (0,)
     (received,) = connection.execute(receipts.TOTAL_RECEIVED).fetchone() or (0,)
-    unaccounted = _meta(connection, receipts.UNACCOUNTED)
+    unaccounted = read_meta(connection, receipts.UNACCOUNTED)
     if unaccounted is None or points != received + unaccounted:
         raise StartError(
             f"{path} is damaged (it holds {points} points, and receipts for "
             f"{received + (unaccounted or 0)}); put a backup in its place, or move it away to "
             "start with an empty store"
         )
-
-
-def _meta(connection: duckdb.DuckDBPyConnection, key: str) -> int | None:
-    row = connection.execute("SELECT value FROM meta WHERE key = ?", [key]).fetchone()
-    return None if row is None else int(row[0])
 
 
 def _start_error(path: Path, err: duckdb.Error) -> StartError:

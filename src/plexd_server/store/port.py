@@ -38,7 +38,8 @@ class Delivery(Struct, frozen=True):
     ``name`` says which sealed batch of the node, and which part of it, this is; without one
     nothing is known to be a duplicate. ``dropped`` points were lost on the node ahead of it.
     ``rejected`` points of the batch ``name`` were refused with a reason that stands, so that the
-    node will give them up: such a delivery has no points and is noted in the ledger only.
+    node will give them up: such a delivery has no points and is noted in the ledger only. ``body``
+    is the JSON that ``points`` were read from, if it is at hand, which spares making it again.
     """
 
     node_id: str
@@ -47,6 +48,7 @@ class Delivery(Struct, frozen=True):
     name: BatchName | None = None
     dropped: int = 0
     rejected: int = 0
+    body: bytes = b""
 
 
 class Receipt(Struct, frozen=True):

@@ -26,9 +26,11 @@ __all__ = [
     "ALL_THAT_HOLD",
     "LOSSES",
     "LOSSES_OF_NODE",
+    "LOSS_TYPES",
     "MARKS_OF_NODE",
     "MARK_OF_EPOCH",
     "RECEIPTS",
+    "RECEIPT_TYPES",
     "TOTAL_RECEIVED",
     "UNACCOUNTED",
     "create_statements",
@@ -42,10 +44,21 @@ LOSSES: Final = "losses"
 UNACCOUNTED: Final = "unaccounted"
 
 _LOSSES_SHOWN = 100
-_TIMES = {"newest", "complete_until", "received_at"}
-_TEXTS = {"node_id", "epoch"}
+_TIMES = {"newest", "complete_until", "received_at", "since", "until", "noticed_at"}
+_MAY_BE_NULL = {"newest", "complete_until", "received_at", "since"}
+_TEXTS = {"node_id", "epoch", "reason"}
 _FIELDS = Mark.__struct_fields__
 _LOSS_FIELDS = Loss.__struct_fields__
+
+
+def _type(name: str) -> str:
+    if name in _TIMES:
+        return "TIMESTAMP"
+    return "VARCHAR" if name in _TEXTS else "BIGINT"
+
+
+RECEIPT_TYPES: Final = {name: _type(name) for name in _FIELDS}
+LOSS_TYPES: Final = {name: _type(name) for name in ("node_id", *_LOSS_FIELDS)}
 
 _COLUMNS = ", ".join(_FIELDS)
 _HOLDING = (
@@ -64,18 +77,12 @@ LOSSES_OF_NODE: Final = (
 
 def create_statements() -> Iterable[str]:
     """What a database without receipts needs."""
-    yield f"CREATE TABLE {RECEIPTS}({', '.join(map(_column, _FIELDS))})"
-    yield (
-        f"CREATE TABLE {LOSSES}(node_id VARCHAR NOT NULL, reason VARCHAR NOT NULL, "
-        "since TIMESTAMP, until TIMESTAMP NOT NULL, noticed_at TIMESTAMP NOT NULL, "
-        "points BIGINT NOT NULL, batches BIGINT NOT NULL)"
-    )
+    for table, types in ((RECEIPTS, RECEIPT_TYPES), (LOSSES, LOSS_TYPES)):
+        yield f"CREATE TABLE {table}({', '.join(map(_column, types, types.values()))})"
 
 
-def _column(name: str) -> str:
-    if name in _TIMES:
-        return f"{name} TIMESTAMP"
-    return f"{name} {'VARCHAR' if name in _TEXTS else 'BIGINT'} NOT NULL"
+def _column(name: str, kind: str) -> str:
+    return f"{name} {kind}" if name in _MAY_BE_NULL else f"{name} {kind} NOT NULL"
 
 
 def loss_row(node_id: str, loss: Loss) -> tuple[Any, ...]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from msgspec.structs import astuple
-
 from plexd.api import GROUP_SYSTEM
 from plexd_server.store import receipts, schema
 from plexd_server.store.marks import Mark
@@ -17,18 +15,7 @@ if TYPE_CHECKING:
 
     import duckdb
 
-    from plexd_server.store.drafts import Draft
-
-__all__ = ["read_latest", "read_ledger", "read_marks", "summary_of", "table_rows", "utc"]
-
-
-def table_rows(draft: Draft) -> dict[str, list[tuple[Any, ...]]]:
-    """What a transaction adds to which table; nothing for duplicates."""
-    points = schema.rows_by_group(draft.points)
-    rows = {schema.table_of(group): group_rows for group, group_rows in points.items()}
-    rows[receipts.RECEIPTS] = [astuple(mark) for mark in draft.receipts()]
-    rows[receipts.LOSSES] = [receipts.loss_row(*loss) for loss in draft.losses]
-    return {table: added for table, added in rows.items() if added}
+__all__ = ["read_latest", "read_ledger", "read_marks", "read_meta", "summary_of", "utc"]
 
 
 def read_marks(
@@ -37,6 +24,12 @@ def read_marks(
     """The marks that one of the questions in receipts.py finds."""
     rows = cursor.execute(question, parameters).fetchall()
     return (Mark(**dict(zip(Mark.__struct_fields__, map(zoned, row), strict=True))) for row in rows)
+
+
+def read_meta(connection: duckdb.DuckDBPyConnection, key: str) -> int | None:
+    """A number of the table ``meta``; None if it is not there."""
+    row = connection.execute("SELECT value FROM meta WHERE key = ?", [key]).fetchone()
+    return None if row is None else int(row[0])
 
 
 def read_ledger(

@@ -5,16 +5,15 @@ would need a time zone library to hand out zoned ones); byte counts are unsigned
 
     points_<group>(node_id, ts, received_at, peer_id?, <the group's fields>)
     receipts, losses       see receipts.py
-    meta(key, value)       schema_version, unaccounted (see receipts.py)
+    meta(key, value)       schema_version, unaccounted (see receipts.py), journal: the number of the
+                           journal's last record of which all is in the tables
 
-Version 1 had no receipts.
+Version 1 had no receipts, version 2 no journal.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
-
-import msgspec
 
 from plexd.api import (
     GROUP_AGENT,
@@ -29,28 +28,30 @@ from plexd.api import (
 from plexd_server.store import receipts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
-    from plexd.api import MetricPoint
-    from plexd_server.store.port import Delivery, SeriesQuery
+    import msgspec
+
+    from plexd_server.store.port import SeriesQuery
 
 __all__ = [
     "COUNT_POINTS",
+    "JOURNAL",
     "PAYLOADS",
     "SCHEMA_VERSION",
-    "TRIAL_WRITES",
+    "column_type",
     "create_statements",
     "data_fields",
     "fleet_query",
     "has_peers",
     "latest_query",
-    "rows_by_group",
     "series_query",
     "table_of",
     "upgrade_statements",
 ]
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
+JOURNAL: Final = "journal"
 
 PAYLOADS: Final[dict[str, type[msgspec.Struct]]] = {
     GROUP_SYSTEM: SystemStats,
@@ -60,11 +61,6 @@ PAYLOADS: Final[dict[str, type[msgspec.Struct]]] = {
 }
 _COUNTS = (f"(SELECT count(*) FROM points_{group})" for group in PAYLOADS)  # noqa: S608 -- our own names
 COUNT_POINTS: Final = f"SELECT {' + '.join(_COUNTS)}"
-# As large as a large report: a disk that is full has room for a few bytes.
-TRIAL_WRITES: Final = (
-    "INSERT OR REPLACE INTO meta VALUES ('trial', repeat('x', 1048576))",
-    "DELETE FROM meta WHERE key = 'trial'",
-)
 _COLUMN_TYPES: dict[str, str] = {
     "peer_id": "VARCHAR",
     "last_handshake_time": "TIMESTAMP",
@@ -103,31 +99,19 @@ def create_statements() -> Iterable[str]:
             "node_id VARCHAR NOT NULL",
             "ts TIMESTAMP NOT NULL",
             "received_at TIMESTAMP NOT NULL",
-            *(f"{name} {_column_type(name)} NOT NULL" for name in data_fields(group)),
+            *(f"{name} {column_type(name)} NOT NULL" for name in data_fields(group)),
         ]
         yield f"CREATE TABLE {table_of(group)}({', '.join(columns)})"
-    yield from upgrade_statements()
+    yield from upgrade_statements(1)
 
 
-def upgrade_statements() -> Iterable[str]:
-    """What makes a database of version 1 one of this version."""
-    yield from receipts.create_statements()
-    yield f"INSERT INTO meta SELECT '{receipts.UNACCOUNTED}', ({COUNT_POINTS})::VARCHAR"
+def upgrade_statements(version: int) -> Iterable[str]:
+    """What makes a database of an earlier version one of this version."""
+    if version < 2:
+        yield from receipts.create_statements()
+        yield f"INSERT INTO meta SELECT '{receipts.UNACCOUNTED}', ({COUNT_POINTS})::VARCHAR"
+    yield f"INSERT INTO meta VALUES ('{JOURNAL}', '0')"  # noqa: S608 -- our own name
     yield f"UPDATE meta SET value = '{SCHEMA_VERSION}' WHERE key = 'schema_version'"  # noqa: S608 -- a number
-
-
-def rows_by_group(
-    deliveries: Iterable[tuple[Delivery, Sequence[MetricPoint]]],
-) -> dict[str, list[tuple[Any, ...]]]:
-    """As table rows those points of each delivery that are to be stored."""
-    rows: dict[str, list[tuple[Any, ...]]] = {group: [] for group in PAYLOADS}
-    for delivery, points in deliveries:
-        node_id, received_at = delivery.node_id, delivery.received_at
-        for point in points:
-            data: Any = point.data
-            values = msgspec.structs.astuple(data)
-            rows[point.group].append((node_id, point.timestamp, received_at, *values))
-    return rows
 
 
 def latest_query(group: str) -> str:
@@ -193,5 +177,6 @@ def _rate(field: str) -> str:
     )
 
 
-def _column_type(field: str) -> str:
+def column_type(field: str) -> str:
+    """The type of a payload's column."""
     return _COLUMN_TYPES.get(field, "UBIGINT" if field.endswith("_bytes") else "DOUBLE")
