@@ -9,6 +9,7 @@ import signal
 import stat
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from litestar import Litestar
@@ -27,6 +28,8 @@ from plexd_server.mesh import Board, ObservedStore, mesh_routes, watching
 from plexd_server.openapi import openapi_routes
 from plexd_server.problems import problem_handlers
 from plexd_server.query import query_routes
+from plexd_server.retention import retaining
+from plexd_server.standstill import granting
 from plexd_server.store import DuckDBStore, Store
 from plexd_server.terminal import put
 from plexd_server.tls import shown
@@ -59,6 +62,7 @@ class ServeOptions:
     allowed_hosts: tuple[str, ...] = ()
     operator_token_file: Path | None = None
     store_memory: str = "256MB"
+    retention: timedelta = timedelta(days=365)
     grace_seconds: float = 10.0
     mesh_network: str | None = None
     node_rate: float = 50.0
@@ -135,10 +139,10 @@ async def _composed(options: ServeOptions, address: Address, token: str) -> Asyn
     registry = await asyncio.to_thread(_open_registry, options, clock)
     try:
         board = Board()
-        store = ObservedStore(
-            await asyncio.to_thread(DuckDBStore, options.data_dir, memory=options.store_memory),
-            board,
+        embedded = await asyncio.to_thread(
+            DuckDBStore, options.data_dir, memory=options.store_memory
         )
+        store = ObservedStore(embedded, board)
         key = OperatorKey.of(token)
         try:
             app = build_app(
@@ -151,7 +155,11 @@ async def _composed(options: ServeOptions, address: Address, token: str) -> Asyn
                 node_rate=options.node_rate,
                 is_secure=options.certificate is not None,
             )
-            async with watching(store, board, registry, clock):
+            async with (
+                watching(store, board, registry, clock),
+                retaining(store, options.retention, clock),
+                granting(embedded.hold_still, options.data_dir),
+            ):
                 yield Guard(InFlight(app, clock), _allowed(options))
         finally:
             await store.aclose()

@@ -413,3 +413,53 @@ async def test_a_new_epoch_goes_on_in_the_same_ledger(store: Store) -> None:
     assert (ledger.received, ledger.gap_batches) == (2, 9)
     assert ledger.losses[-1].since == NOW
     assert ledger.complete_until == NOW + timedelta(seconds=30)
+
+
+async def test_what_is_older_than_is_kept_goes_and_the_ledger_still_counts_it(
+    make: Callable[[], Store],
+) -> None:
+    store = make()
+    week = 7 * 86_400
+    for seq, seconds in enumerate((0, week), 1):
+        await store.write(batch(seq, seconds, seconds + 60))
+    now, keep = NOW + timedelta(seconds=week + 120), timedelta(days=1)
+
+    assert await store.expire(now, keep) == 2
+    assert await store.expire(now, keep) == 0
+
+    for _ in range(2):
+        series = await store.series(
+            msgspec.structs.replace(asked("rtt_nano", group="latency", peer_id="p"), until=now)
+        )
+        assert len(series.times) == 2
+        assert (await store.ledger("n1")).received == 4
+        assert (await store.write(batch(1, 0, 60))).duplicate
+        await store.aclose()
+        store = make()
+    await store.aclose()
+
+
+async def test_a_wrong_clock_of_the_server_alone_removes_nothing(store: Store) -> None:
+    await store.write(delivery(system(0), system(60)))
+
+    assert await store.expire(NOW + timedelta(days=30_000), timedelta(days=1)) == 0
+    assert await store.expire(NOW - timedelta(days=30_000), timedelta(days=1)) == 0
+    assert len(await store.latest("n1")) == 1
+
+
+async def test_nothing_expires_in_an_empty_store(store: Store) -> None:
+    assert await store.expire(NOW, timedelta(days=1)) == 0
+
+
+async def test_reports_are_taken_while_points_expire(store: Store) -> None:
+    for day in range(20):
+        await store.write(delivery(*(system(day * 86_400 + n) for n in range(50))))
+    await store.write(delivery(system(21 * 86_400)))
+    now = NOW + timedelta(days=20)
+
+    expiring = asyncio.create_task(store.expire(now, timedelta(days=3)))
+    writes = [store.write(batch(seq, 20 * 86_400 + seq)) for seq in range(1, 30)]
+
+    assert not any(receipt.duplicate for receipt in await asyncio.gather(*writes))
+    assert await expiring == 17 * 50
+    assert (await store.ledger("n1")).received == 29

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import duckdb
@@ -139,6 +141,37 @@ async def test_a_record_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 
     with pytest.raises(JournalDamaged, match="record 1"):
         DuckDBStore(tmp_path)
+
+
+async def test_the_room_of_expired_points_is_used_again_also_while_somebody_reads(
+    tmp_path: Path,
+) -> None:
+    store = DuckDBStore(tmp_path)
+    sizes: list[int] = []
+    for year in range(2000, 2004):
+        fill(store, f"{year}-01-01", rows=250_000)
+        newest = NOW.replace(year=year, month=1, day=7)
+        expiring = asyncio.create_task(store.expire(newest, timedelta(days=30)))
+        while not expiring.done():
+            assert len(await store.latest("n1")) == 1
+        assert await expiring == (250_000 if year > 2000 else 0)
+        sizes.append((tmp_path / "points.duckdb").stat().st_size)
+
+    assert count(store, "points_latency") == 250_000
+    assert max(sizes) < 3 * sizes[0]
+    assert not (tmp_path / "points.duckdb.wal").exists()
+    await store.aclose()
+
+
+def fill(store: DuckDBStore, day: str, *, rows: int) -> None:
+    """Many points, a second apart, as if from before there were receipts."""
+    store._tables.connection.execute(
+        f"INSERT INTO points_latency SELECT 'n1', TIMESTAMP '{day}' + to_seconds(range), "
+        f"now(), 'p', hash(range) & 1073741823 FROM range({rows})"
+    )
+    store._tables.connection.execute(
+        f"UPDATE meta SET value = value::BIGINT + {rows} WHERE key = 'unaccounted'"
+    )
 
 
 async def test_the_largest_numbers_a_node_can_send_do_not_stop_the_tables(tmp_path: Path) -> None:

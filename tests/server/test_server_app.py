@@ -19,6 +19,7 @@ from support.points import EXAMPLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from datetime import datetime, timedelta
     from pathlib import Path
 
     from plexd_server.store import (
@@ -55,6 +56,9 @@ class FaultyStore:
         raise self.error
 
     async def fleet(self) -> list[NodeSummary]:
+        raise self.error
+
+    async def expire(self, now: datetime, keep: timedelta) -> int:  # noqa: ARG002 -- the port's
         raise self.error
 
     async def check(self) -> None:

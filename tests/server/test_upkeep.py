@@ -151,12 +151,11 @@ async def test_a_copy_serves_in_place_of_the_original(
     with running(data_dir) as server:
         client = Client(session, server.url, node["auth_token"])
         assert (await client.post("/v1/nodes/n1/metrics", EXAMPLE.to_json())).status == 200
-        said = refused(data_dir, "backup", copy)
-        assert "--registry-only" in said
-        assert not copy.exists()
+        run(data_dir, "backup", copy)
+        assert (await client.post("/v1/nodes/n1/metrics", EXAMPLE.to_json())).status == 200
         run(data_dir, "backup", tmp_path / "registry-copy", "--registry-only")
         server.stop()
-    run(data_dir, "backup", copy)
+    run(data_dir, "backup", tmp_path / "of-a-stopped-one")
 
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in copy.iterdir()}
     assert modes == dict.fromkeys(["master.key", "points.duckdb", "registry.db"], 0o600)
@@ -165,6 +164,10 @@ async def test_a_copy_serves_in_place_of_the_original(
         latest = await client.get("/v1/nodes/n1/latest")
         assert {point["group"] for point in latest.json["points"]} >= {"system", "tunnel"}
         assert (await client.get("/v1/nodes/n1/secrets/s")).status == 200
+        assert (await client.get("/v1/nodes/n1/ledger")).json["received"] == 0
+    with running(tmp_path / "of-a-stopped-one") as server:
+        client = Client(session, server.url, node["auth_token"])
+        assert len((await client.get("/v1/nodes/n1/latest")).json["points"]) == 3
     with running(tmp_path / "registry-copy") as server:
         client = Client(session, server.url, node["auth_token"])
         assert (await client.get("/v1/nodes/n1/state")).status == 200

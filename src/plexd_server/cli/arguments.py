@@ -60,9 +60,9 @@ _PRUNE = """\
 Forgets nodes revoked, and tokens expired or used up, longer ago than that.
 """
 _BACKUP = """\
-Copies everything to a new directory and reads it back. While a server runs its
-points cannot be copied; the rest can, with --registry-only. Keep the copy as
-safe as the master key, which is in it.
+Copies everything to a new directory and reads it back, also while a server
+runs: what nodes report meanwhile waits. Keep the copy as safe as the master
+key, which is in it.
 """
 _SIMULATE = """\
 Registers nodes whose names begin with sim- and reports for them through the
@@ -171,6 +171,7 @@ def _add_serve(parser: _Parser) -> None:
         metavar="N",
         help="requests a second a node may make, for long; 0 for any number; default 50",
     )
+    add("--retention", default="365d", metavar="DURATION", help="keep points for; default 365d")
     add("--store-memory", default="256MB", metavar="SIZE", help="default %(default)s")
     add("--log-format", choices=("logfmt", "json"), default="logfmt", help="default %(default)s")
 

@@ -15,6 +15,7 @@ from plexd_server.store import SeriesQuery
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from datetime import datetime
 
     from plexd.clock import Clock
     from plexd_server.mesh.board import Board
@@ -77,6 +78,10 @@ class ObservedStore:
     async def fleet(self) -> list[NodeSummary]:
         """As the store's own."""
         return await self._store.fleet()
+
+    async def expire(self, now: datetime, keep: timedelta) -> int:
+        """As the store's own."""
+        return await self._store.expire(now, keep)
 
     async def check(self) -> None:
         """As the store's own."""

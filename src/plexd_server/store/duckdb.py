@@ -30,6 +30,7 @@ from plexd_server.store.writer import GroupWriter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from datetime import timedelta
     from pathlib import Path
     from typing import TypeVar
 
@@ -113,6 +114,10 @@ class DuckDBStore:
         rows = await self._read(lambda c: c.execute(schema.fleet_query()).fetchall())
         return [summary_of(*row) for row in rows]
 
+    async def expire(self, now: datetime, keep: timedelta) -> int:
+        """Slice by slice, so that what comes meanwhile waits for an hour's points at most."""
+        return await asyncio.to_thread(self._expire, now, keep)
+
     async def check(self) -> None:
         """Return if a query gets through and, if it did not the last time, a write as well."""
         if self._journalling.failing:
@@ -126,6 +131,19 @@ class DuckDBStore:
         if self._closing is None:
             self._closing = asyncio.create_task(asyncio.to_thread(self.close))
         await asyncio.shield(self._closing)
+
+    def hold_still(self, until: Callable[[], None]) -> None:
+        """Call ``until`` while the database's file has all that came before and is left alone.
+
+        Blocks; what comes meanwhile waits in the journal. Raises `StoreError`.
+        """
+        self._filler.settle()
+
+        def hold() -> None:
+            self._tables.checkpoint()
+            until()
+
+        self._filler.between(hold)
 
     def close(self) -> None:
         """As `aclose`, for who has no event loop. Blocks."""
@@ -163,6 +181,17 @@ class DuckDBStore:
         self._tables.fill(additions)
         with suppress(OSError):  # the next time will do
             self._journal.forget(additions[-1].record)
+
+    def _expire(self, now: datetime, keep: timedelta) -> int:
+        newest = self._filler.between(self._tables.newest)
+        if newest is None:
+            return 0
+        before = min(now, newest) - keep
+        expired = 0
+        while gone := self._filler.between(lambda: self._tables.expire(before)):
+            expired += gone
+        self._filler.between(lambda: self._tables.tidy(before))
+        return expired
 
     def _replay(self, directory: Path) -> None:
         """Take in again what the journal has and the tables have not."""

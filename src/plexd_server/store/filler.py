@@ -7,22 +7,29 @@ come along, unless somebody asks. They are durable meanwhile: the journal has th
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Final, NamedTuple
+from collections import deque
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from plexd_server.errors import StoreError
+from plexd_server.errors import StoreClosed, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from typing import TypeVar
 
     from plexd_server.store.columns import Arrival
     from plexd_server.store.marks import Mark
     from plexd_server.store.port import Loss
+
+    T = TypeVar("T")
 
 __all__ = ["Addition", "Filler"]
 
 _STROKE_POINTS: Final = 30_000
 _WAIT_SECONDS: Final = 1.0
 _RETRY_SECONDS: Final = 1.0
+# Who asks waits no longer for what else the thread may be at, such as a copy.
+_PATIENCE_SECONDS: Final = 5.0
 
 
 class Addition(NamedTuple):
@@ -49,6 +56,7 @@ class Filler:
     def __init__(self, fill: Callable[[Sequence[Addition]], None]) -> None:
         self._fill = fill
         self._waiting: list[Addition] = []
+        self._tasks: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
         self._added = self._filled = self._failures = 0
         self._asked = 0
         self._closed = False
@@ -76,10 +84,24 @@ class Filler:
             upto, failures = self._added, self._failures
             self._asked = max(self._asked, upto)
             self._changed.notify_all()
-            while self._filled < upto:
-                if self._failures > failures or not self._thread.is_alive():
-                    raise StoreError("points are kept but not in their tables yet")
-                self._changed.wait(_WAIT_SECONDS)
+            self._changed.wait_for(
+                lambda: self._filled >= upto or self._failures > failures, _PATIENCE_SECONDS
+            )
+            if self._filled < upto:
+                raise StoreError("points are kept but not in their tables yet")
+
+    def between(self, task: Callable[[], T]) -> T:
+        """What ``task`` returns, run on the thread while no stroke is; blocks.
+
+        Raises `StoreClosed` after `close`. Points wait meanwhile, so a long task is done in slices.
+        """
+        done: Future[T] = Future()
+        with self._changed:
+            if self._closed:
+                raise StoreClosed("the store is shutting down")
+            self._tasks.append((done, task))
+            self._changed.notify_all()
+        return done.result()
 
     def close(self) -> None:
         """Fill once more and end the thread. Blocks; what failed stays in the journal."""
@@ -89,19 +111,38 @@ class Filler:
         self._thread.join()
 
     def _run(self) -> None:
-        while stroke := self._next():
+        is_over = False
+        while not is_over:
+            self._wait_for_work()
+            self._do_tasks()
+            stroke = self._next()
+            is_over = self._closed if not stroke else not self._try(stroke)
+        self._do_tasks()
+
+    def _try(self, stroke: Sequence[Addition]) -> bool:
+        """Fill it in; whether to go on."""
+        try:
+            self._fill(stroke)
+        except Exception:  # noqa: BLE001 -- it has told; the thread must outlive whatever it was
+            return self._pause()
+        self._done(stroke)
+        return True
+
+    def _wait_for_work(self) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._tasks or self._closed)
+
+    def _do_tasks(self) -> None:
+        while self._tasks:
+            done, task = self._tasks.popleft()
             try:
-                self._fill(stroke)
-            except Exception:  # noqa: BLE001 -- it has told; the thread must outlive whatever it was
-                if self._pause():
-                    continue
-                return
-            self._done(stroke)
+                done.set_result(task())
+            except BaseException as err:  # noqa: BLE001 -- whoever waits for it is told
+                done.set_exception(err)
 
     def _next(self) -> Sequence[Addition]:
-        """The next stroke, whole additions; empty once closed and done."""
+        """The next stroke, whole additions; empty if there is something else to do."""
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._closed)
             self._changed.wait_for(self._is_due, _WAIT_SECONDS)
             stroke: list[Addition] = []
             points = 0
@@ -113,7 +154,9 @@ class Filler:
             return stroke
 
     def _is_due(self) -> bool:
-        return self._closed or self._asked > self._filled or self.backlog >= _STROKE_POINTS
+        if not self._waiting or self._tasks or self._closed:
+            return True
+        return self._asked > self._filled or self.backlog >= _STROKE_POINTS
 
     def _done(self, stroke: Sequence[Addition]) -> None:
         with self._changed:

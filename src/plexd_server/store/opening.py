@@ -11,7 +11,7 @@ import duckdb
 
 from plexd_server.errors import StartError
 from plexd_server.store import receipts, schema
-from plexd_server.store.rows import read_meta
+from plexd_server.store.rows import read_meta, read_one
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -106,8 +106,8 @@ def _check_sum(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
 
     Without a receipt, a batch that is sent again would be stored again.
     """
-    (points,) = connection.execute(schema.COUNT_POINTS).fetchone() or (0,)
-    (received,) = connection.execute(receipts.TOTAL_RECEIVED).fetchone() or (0,)
+    points = read_one(connection, schema.COUNT_POINTS)
+    received = read_one(connection, receipts.TOTAL_RECEIVED)
     unaccounted = read_meta(connection, receipts.UNACCOUNTED)
     if unaccounted is None or points != received + unaccounted:
         raise StartError(

@@ -174,6 +174,14 @@ class Store(Protocol):
         """Every node that ever reported, by id."""
         ...
 
+    async def expire(self, now: datetime, keep: timedelta) -> int:
+        """Remove what was measured longer than ``keep`` ago; how many points.
+
+        Ago is before ``now`` or the newest measurement, whichever is older: a clock of the server
+        that is wrong removes nothing by itself. What a node's ledger counts stays counted.
+        """
+        ...
+
     async def check(self) -> None:
         """Return if the store can write and read; raise if not."""
         ...

@@ -31,6 +31,9 @@ __all__ = [
     "MARK_OF_EPOCH",
     "RECEIPTS",
     "RECEIPT_TYPES",
+    "REMOVE_LOSSES",
+    "REMOVE_SUPERSEDED",
+    "TAKE_OFF_UNACCOUNTED",
     "TOTAL_RECEIVED",
     "UNACCOUNTED",
     "create_statements",
@@ -69,6 +72,14 @@ ALL_THAT_HOLD: Final = _HOLDING.format(columns=_COLUMNS, where="")
 MARKS_OF_NODE: Final = _HOLDING.format(columns=_COLUMNS, where="WHERE node_id = ? AND epoch <> ''")
 MARK_OF_EPOCH: Final = _HOLDING.format(columns=_COLUMNS, where="WHERE node_id = ? AND epoch = ?")
 TOTAL_RECEIVED: Final = f"SELECT coalesce(sum(received), 0)::BIGINT FROM ({ALL_THAT_HOLD})"  # noqa: S608 -- our own names
+REMOVE_SUPERSEDED: Final = (
+    "DELETE FROM receipts WHERE ordinal NOT IN "
+    "(SELECT max(ordinal) FROM receipts GROUP BY node_id, epoch)"
+)
+REMOVE_LOSSES: Final = "DELETE FROM losses WHERE noticed_at < ?"
+TAKE_OFF_UNACCOUNTED: Final = (
+    "UPDATE meta SET value = (value::BIGINT - ?)::VARCHAR WHERE key = 'unaccounted'"
+)
 LOSSES_OF_NODE: Final = (
     f"SELECT {', '.join(_LOSS_FIELDS)} FROM losses WHERE node_id = ? "  # noqa: S608 -- our own names
     f"ORDER BY rowid DESC LIMIT {_LOSSES_SHOWN}"

@@ -15,7 +15,16 @@ if TYPE_CHECKING:
 
     import duckdb
 
-__all__ = ["read_latest", "read_ledger", "read_marks", "read_meta", "summary_of", "utc"]
+__all__ = [
+    "read_latest",
+    "read_ledger",
+    "read_marks",
+    "read_meta",
+    "read_moment",
+    "read_one",
+    "summary_of",
+    "utc",
+]
 
 
 def read_marks(
@@ -28,8 +37,23 @@ def read_marks(
 
 def read_meta(connection: duckdb.DuckDBPyConnection, key: str) -> int | None:
     """A number of the table ``meta``; None if it is not there."""
-    row = connection.execute("SELECT value FROM meta WHERE key = ?", [key]).fetchone()
-    return None if row is None else int(row[0])
+    value = read_one(connection, "SELECT value FROM meta WHERE key = ?", key)
+    return None if value is None else int(value)
+
+
+def read_moment(connection: duckdb.DuckDBPyConnection, question: str) -> datetime | None:
+    """The one time that the question finds, if any."""
+    found = read_one(connection, question)
+    return None if found is None else utc(found)
+
+
+def read_one(connection: duckdb.DuckDBPyConnection, question: str, *parameters: Any) -> Any:
+    """The one value that the question finds, if any.
+
+    Read to its end: an answer that is not keeps a transaction open, and that every checkpoint out.
+    """
+    rows = connection.execute(question, parameters).fetchall()
+    return rows[0][0] if rows else None
 
 
 def read_ledger(

@@ -37,7 +37,10 @@ if TYPE_CHECKING:
 __all__ = [
     "COUNT_POINTS",
     "JOURNAL",
+    "NEWEST_POINT",
+    "OLDEST_POINT",
     "PAYLOADS",
+    "REMOVE_POINTS",
     "SCHEMA_VERSION",
     "column_type",
     "create_statements",
@@ -61,6 +64,16 @@ PAYLOADS: Final[dict[str, type[msgspec.Struct]]] = {
 }
 _COUNTS = (f"(SELECT count(*) FROM points_{group})" for group in PAYLOADS)  # noqa: S608 -- our own names
 COUNT_POINTS: Final = f"SELECT {' + '.join(_COUNTS)}"
+REMOVE_POINTS: Final = [f"DELETE FROM points_{group} WHERE ts < ?" for group in PAYLOADS]  # noqa: S608 -- our own names
+
+
+def _extreme(fold: str) -> str:
+    times = " UNION ALL ".join(f"SELECT {fold}(ts) AS ts FROM points_{group}" for group in PAYLOADS)  # noqa: S608 -- our own names
+    return f"SELECT {fold}(ts) FROM ({times})"  # noqa: S608 -- our own names
+
+
+OLDEST_POINT: Final = _extreme("min")
+NEWEST_POINT: Final = _extreme("max")
 _COLUMN_TYPES: dict[str, str] = {
     "peer_id": "VARCHAR",
     "last_handshake_time": "TIMESTAMP",

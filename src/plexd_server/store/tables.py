@@ -8,7 +8,8 @@ failed is read from ``meta.journal``, which is written with it.
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final
 
 import duckdb
 from msgspec.structs import astuple
@@ -17,10 +18,11 @@ from plexd_server.errors import StoreError
 from plexd_server.store import receipts, schema
 from plexd_server.store.columns import columns_by_group, columns_of
 from plexd_server.store.opening import open_database
-from plexd_server.store.rows import read_marks, read_meta
+from plexd_server.store.rows import read_marks, read_meta, read_moment, read_one
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from datetime import datetime
     from pathlib import Path
     from typing import TypeVar
 
@@ -33,8 +35,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Tables"]
 
-_ADDED = "added"
-_SET_JOURNAL = f"UPDATE meta SET value = ? WHERE key = '{schema.JOURNAL}'"  # noqa: S608 -- our own name
+_ADDED: Final = "added"
+_CHECKPOINT: Final = "FORCE CHECKPOINT"  # without force it fails while somebody reads
+_SLICE: Final = timedelta(hours=1)
+_SET_JOURNAL: Final = f"UPDATE meta SET value = ? WHERE key = '{schema.JOURNAL}'"  # noqa: S608 -- our own name
 
 
 class Tables:
@@ -105,6 +109,34 @@ class Tables:
         finally:
             self._writing.unregister(_ADDED)
 
+    def newest(self) -> datetime | None:
+        """When the newest of all points was measured; None if there are none."""
+        return self._change(lambda cursor: read_moment(cursor, schema.NEWEST_POINT))
+
+    def expire(self, before: datetime) -> int:
+        """Remove the oldest points, an hour's at most, if they are older; how many.
+
+        Zero says that all that is left was measured at ``before`` or later.
+        """
+        return self._change(lambda cursor: _expire(cursor, before))
+
+    def tidy(self, before: datetime) -> None:
+        """Remove receipts that were superseded and losses of before; give room back to the disk."""
+        self._change(lambda cursor: _tidy(cursor, before))
+
+    def checkpoint(self) -> None:
+        """Put what the database's own log holds into its file."""
+        self._change(lambda cursor: cursor.execute(_CHECKPOINT))
+
+    def _change(self, change: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
+        """Upkeep, on the thread that fills. Raises `StoreError`."""
+        try:
+            return change(self._writing)
+        except duckdb.Error as err:
+            with suppress(duckdb.Error):
+                self._writing.rollback()
+            raise StoreError(f"upkeep: {err}") from err
+
     def read(self, question: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
         """The answer to a question, on any thread. Raises `StoreError`."""
         try:
@@ -121,3 +153,21 @@ class Tables:
         self._writing.close()
         self.connection.close()
         self._is_open = False
+
+
+def _expire(cursor: duckdb.DuckDBPyConnection, before: datetime) -> int:
+    oldest = read_moment(cursor, schema.OLDEST_POINT)
+    if oldest is None or oldest >= before:
+        return 0
+    until = min(before, oldest + _SLICE).replace(tzinfo=None)
+    cursor.begin()
+    points = sum(int(read_one(cursor, statement, until)) for statement in schema.REMOVE_POINTS)
+    cursor.execute(receipts.TAKE_OFF_UNACCOUNTED, [points])
+    cursor.commit()
+    return points
+
+
+def _tidy(cursor: duckdb.DuckDBPyConnection, before: datetime) -> None:
+    cursor.execute(receipts.REMOVE_SUPERSEDED)
+    cursor.execute(receipts.REMOVE_LOSSES, [before.replace(tzinfo=None)])
+    cursor.execute(_CHECKPOINT)
