@@ -1,4 +1,4 @@
-"""Run every benchmark, or those named on the command line."""
+"""Run every benchmark, or those named on the command line: ``history``, twenty minutes, only so."""
 
 from __future__ import annotations
 

@@ -1,0 +1,164 @@
+"""Claim: a year of a mesh answers as fast as its first minute.
+
+``python -m benchmarks history`` lays 100 million points of 200 simulated nodes with 50 peers each
+through the store itself (some twenty minutes), starts a server on them, and asks as the pages do.
+``PLEXD_BENCH_POINTS`` makes it another number, ``PLEXD_BENCH_DIR`` keeps the store for another run.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import time
+import urllib.request
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Final
+
+from benchmarks.measure import table
+from plexd.api import BatchName
+from plexd.clock import SystemClock
+from plexd_server.registry import Registry
+from plexd_server.simulate import World
+from plexd_server.simulate.readings import read_node
+from plexd_server.store import Delivery
+from plexd_server.store.columns import Arrival
+from plexd_server.store.drafts import Draft, Marks
+from plexd_server.store.faults import FaultLog
+from plexd_server.store.filler import Addition
+from plexd_server.store.tables import Tables
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+NODES, PEERS, EVERY_SECONDS = 200, 50, 15
+POINTS = int(os.environ.get("PLEXD_BENCH_POINTS", "100_000_000"))
+QUESTIONS = 20
+NODE: Final = "/v1/nodes/sim-7"
+_LINK = f"{NODE}/series?peer_id=sim-8&since="
+ASKED: Final = {
+    "node: newest readings": f"{NODE}/latest",
+    "node: peers": f"{NODE}/peers",
+    "node: ledger": f"{NODE}/ledger",
+    **{
+        f"node: charts of {span}": f"{NODE}/series?since={span}&field=cpu_usage_percent"
+        "&field=memory_used_bytes&field=network_rx_bytes&field=load_avg_1"
+        for span in ("15m", "6h", "24h", "7d")
+    },
+    **{
+        f"link: {group} of {span}": f"{_LINK}{span}&group={group}&field={field}"
+        for span in ("15m", "24h")
+        for group, field in (("latency", "rtt_nano"), ("tunnel", "rx_bytes"))
+    },
+    "nodes by name": "/v1/nodes",
+    "fleet": "/v1/fleet",
+    "mesh": "/v1/mesh",
+}
+
+
+def main() -> None:
+    """Lay the points unless they are there, then print both tables."""
+    kept = os.environ.get("PLEXD_BENCH_DIR")
+    with TemporaryDirectory() as directory:
+        data = Path(kept or directory) / "data"
+        if not data.exists():
+            lay(data)
+        size = (data / "points.duckdb").stat().st_size
+        with serving(data) as (url, pid):
+            rows = [[name, *timed(f"{url}{path}")] for name, path in ASKED.items()]
+            resident = memory_mib(pid)
+    table(
+        f"{POINTS:,} points: wall time of an answer, {QUESTIONS} questions each",
+        ["", "median ms", "p95 ms"],
+        rows,
+    )
+    facts = [["bytes a point", f"{size / POINTS:.1f}"], ["memory, MiB", f"{resident:.0f}"]]
+    table("the store", ["", ""], facts)
+
+
+def lay(data: Path) -> None:
+    """Collections of all nodes up to now, batch by batch, as the store's own thread lays them."""
+    data.mkdir(mode=0o700, parents=True)
+    registry = Registry(data, clock=SystemClock())
+    names = [f"sim-{number}" for number in range(NODES)]
+    for name in names:
+        registry.create_node(name)
+    registry.close()
+    log = FaultLog("filling", SystemClock())
+    tables = Tables(data / "points.duckdb", "256MB", filling=log, reading=log)
+    marks = Marks([], lambda _node, _epoch: None)
+    world = World(NODES, PEERS)
+    left, record, start = POINTS, 0, datetime.now(UTC)
+    start -= timedelta(seconds=POINTS / (NODES * (2 + 2 * PEERS)) * EVERY_SECONDS)
+    while left > 0:
+        draft = Draft(marks)
+        for number, name in enumerate(names):
+            at = float(record * EVERY_SECONDS)
+            points = read_node(world, number, names, start, at)[:left]
+            left -= len(points)
+            if points:
+                batch = BatchName(f"{number:032x}", record + 1, 0, len(points))
+                draft.take(Delivery(name, points, start + timedelta(seconds=at), name=batch))
+        record += 1
+        arrivals = [Arrival(d.node_id, d.received_at, points) for d, points in draft.points]
+        tables.fill([Addition(record, arrivals, list(draft.receipts()), draft.losses)])
+        draft.adopt()
+    tables.tidy(start)
+    tables.close()
+
+
+@contextmanager
+def serving(data: Path) -> Iterator[tuple[str, int]]:
+    """The address of a server on ``data`` that knows its mesh, and its process id."""
+    token = data.parent / "token"
+    token.write_text("bench-operator-token", "ascii")
+    token.chmod(0o600)
+    command = [sys.executable, "-m", "plexd_server", "serve", "--listen", "127.0.0.1:0"]
+    command += ["--data-dir", str(data), "--operator-token-file", str(token)]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as server:
+        assert server.stdout is not None
+        began = time.perf_counter()
+        url = server.stdout.readline().removeprefix("listening on ").strip()
+        sys.stderr.write(f"open after {time.perf_counter() - began:.1f} s\n")
+        while ask(f"{url}/v1/mesh").count(b'"state"') < NODES * PEERS // 2:
+            time.sleep(0.1)
+        sys.stderr.write(f"mesh known after {time.perf_counter() - began:.1f} s\n")
+        try:
+            yield url, server.pid
+        finally:
+            server.terminate()
+
+
+def ask(url: str) -> bytes:
+    """An answer to the operator."""
+    headers = {"Authorization": "Bearer bench-operator-token"}
+    request = urllib.request.Request(url, headers=headers)  # noqa: S310 -- our own
+    with urllib.request.urlopen(request, timeout=120) as got:  # noqa: S310
+        body: bytes = got.read()
+        return body
+
+
+def timed(url: str) -> list[str]:
+    """Median and p95 of its answers in milliseconds."""
+    took = []
+    for _ in range(QUESTIONS):
+        began = time.perf_counter()
+        ask(url)
+        took.append(1000 * (time.perf_counter() - began))
+    return [f"{statistics.median(took):.0f}", f"{statistics.quantiles(took, n=20)[-1]:.0f}"]
+
+
+def memory_mib(pid: int) -> float:
+    """What of the process is in memory."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0]) / 1024
+
+
+if __name__ == "__main__":
+    main()
