@@ -447,6 +447,25 @@ async def test_a_wrong_clock_of_the_server_alone_removes_nothing(store: Store) -
     assert len(await store.latest("n1")) == 1
 
 
+async def test_what_was_measured_at_the_beginning_of_time_is_kept_and_found(store: Store) -> None:
+    first = msgspec.structs.replace(SYSTEM, timestamp=datetime(1, 1, 1, tzinfo=UTC))
+    await store.write(delivery(first))
+
+    assert await store.expire(NOW, timedelta(days=365)) == 0
+    assert len(await store.latest("n1")) == 1
+
+
+async def test_peers_and_groups_that_are_gone_are_not_the_latest_any_more(store: Store) -> None:
+    day = 86_400
+    old = [latency(0, 1, "gone"), latency(day, 2, "gone for an hour"), system(0)]
+    at = NOW + timedelta(seconds=day + 3601)
+    await store.write(delivery(*old, latency(day + 3601, 3, "p"), at=at))
+    await store.write(delivery(latency(0, 4), node_id="n2"))
+
+    assert [point.peer_id for point in await store.latest("n1")] == ["p"]
+    assert len(await store.latest("n2")) == 1
+
+
 async def test_nothing_expires_in_an_empty_store(store: Store) -> None:
     assert await store.expire(NOW, timedelta(days=1)) == 0
 

@@ -14,6 +14,7 @@ from plexd_server.store.marks import Mark, Step, advance
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
+    from datetime import datetime
 
     from plexd.api import MetricPoint
     from plexd_server.store.port import Delivery, Loss
@@ -52,6 +53,18 @@ class Marks:
     def of_node(self, node_id: str) -> Sequence[Mark]:
         """The node's marks that are in memory. May be called on any thread."""
         return list(self._nodes.get(node_id, {}).values())
+
+    def newest_of(self, node_id: str) -> datetime | None:
+        """About when the node's newest point was measured; None if it never reported."""
+        marks = self.of_node(node_id)
+        stamps = [mark.newest for mark in marks if mark.newest]
+        return max(stamps or (mark.received_at for mark in marks if mark.received_at), default=None)
+
+    def seen(self) -> dict[str, datetime]:
+        """When each node was heard of last. May be called on any thread."""
+        found = ((node_id, self.of_node(node_id)) for node_id in list(self._nodes))
+        arrivals = {node: [m.received_at for m in marks if m.received_at] for node, marks in found}
+        return {node: max(times) for node, times in arrivals.items() if times}
 
     def put(self, mark: Mark) -> None:
         """Replace a mark by what was committed; the longest unused one may have to go."""

@@ -24,7 +24,7 @@ from plexd_server.store.filler import Addition, Filler
 from plexd_server.store.journal import Journal
 from plexd_server.store.port import Delivery, Receipt, Series, Store
 from plexd_server.store.records import TRIAL, decode_record, encode_record
-from plexd_server.store.rows import read_latest, read_ledger, read_marks, summary_of, utc
+from plexd_server.store.rows import read_fleet, read_latest, read_ledger, read_marks, utc
 from plexd_server.store.tables import Tables
 from plexd_server.store.writer import GroupWriter
 
@@ -48,6 +48,7 @@ JOURNAL_NAME = "journal"
 _READERS = 2
 _NOTHING = Delivery("", (), datetime.min.replace(tzinfo=UTC))
 _REPLAYED_AT_ONCE = 1000
+_EVER = datetime(1, 1, 1, tzinfo=UTC)
 
 
 class DuckDBStore:
@@ -96,8 +97,9 @@ class DuckDBStore:
         return await self._read(lambda c: read_ledger(c, node_id, self._marks.of_node(node_id)))
 
     async def latest(self, node_id: str) -> list[StoredPoint]:
-        """The newest point of each group and peer."""
-        return await self._read(lambda cursor: list(read_latest(cursor, node_id)))
+        """Looked for around the time that the marks tell."""
+        newest = self._marks.newest_of(node_id)
+        return await self._read(lambda cursor: read_latest(cursor, node_id, newest))
 
     async def series(self, query: SeriesQuery) -> Series:
         """Buckets of the fields' means, least and greatest values."""
@@ -110,9 +112,8 @@ class DuckDBStore:
         return Series([utc(row[0]) for row in rows], *folds)
 
     async def fleet(self) -> list[NodeSummary]:
-        """The newest arrival and system numbers of every node."""
-        rows = await self._read(lambda c: c.execute(schema.fleet_query()).fetchall())
-        return [summary_of(*row) for row in rows]
+        """Arrivals as the marks tell, and system numbers from their table."""
+        return await self._read(lambda cursor: read_fleet(cursor, self._marks.seen()))
 
     async def expire(self, now: datetime, keep: timedelta) -> int:
         """Slice by slice, so that what comes meanwhile waits for an hour's points at most."""
@@ -184,7 +185,7 @@ class DuckDBStore:
 
     def _expire(self, now: datetime, keep: timedelta) -> int:
         newest = self._filler.between(self._tables.newest)
-        if newest is None:
+        if newest is None or newest - _EVER <= keep:
             return 0
         before = min(now, newest) - keep
         expired = 0

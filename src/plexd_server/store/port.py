@@ -163,7 +163,11 @@ class Store(Protocol):
         ...
 
     async def latest(self, node_id: str) -> list[StoredPoint]:
-        """The newest point of each group, and of each peer in the groups that have peers."""
+        """The newest point of each group, and of each peer in the groups that have peers.
+
+        A group without points in the day before the node's newest, or a peer without any in the
+        hour before its group's newest, is not there any more.
+        """
         ...
 
     async def series(self, query: SeriesQuery) -> Series:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
 
 from plexd.api import GROUP_SYSTEM
 from plexd_server.store import receipts, schema
@@ -11,20 +12,25 @@ from plexd_server.store.marks import Mark
 from plexd_server.store.port import Ledger, NodeSummary, StoredPoint
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     import duckdb
 
 __all__ = [
+    "read_fleet",
     "read_latest",
     "read_ledger",
     "read_marks",
     "read_meta",
     "read_moment",
     "read_one",
-    "summary_of",
     "utc",
 ]
+
+
+_HOUR: Final = timedelta(hours=1)
+_DAY: Final = timedelta(days=1)
+_EVER: Final = datetime(1, 1, 1, tzinfo=UTC)
 
 
 def read_marks(
@@ -67,11 +73,28 @@ def read_ledger(
     return receipts.make_ledger(list(marks.values()), losses)
 
 
-def read_latest(cursor: duckdb.DuckDBPyConnection, node_id: str) -> Iterable[StoredPoint]:
-    """The newest point of each group and peer."""
-    for group in schema.PAYLOADS:
-        for row in cursor.execute(schema.latest_query(group), [node_id]).fetchall():
-            yield _stored(group, *row)
+def read_latest(
+    cursor: duckdb.DuckDBPyConnection, node_id: str, newest: datetime | None
+) -> list[StoredPoint]:
+    """The newest point of each group and peer, of a node whose newest is about ``newest``.
+
+    Looked for in the last hour, then in the last day, as a scan of all takes seconds; further back
+    only if that finds nothing at all.
+    """
+    question = partial(_latest_of, cursor, node_id)
+    found: list[StoredPoint] = []
+    if newest is not None:
+        newest = max(newest, _EVER + _DAY)
+        for group in schema.PAYLOADS:
+            found += question(group, newest - _HOUR) or question(group, newest - _DAY)
+    return found or [point for group in schema.PAYLOADS for point in question(group, _EVER)]
+
+
+def _latest_of(
+    cursor: duckdb.DuckDBPyConnection, node_id: str, group: str, since: datetime
+) -> list[StoredPoint]:
+    rows = cursor.execute(schema.latest_query(group), [node_id, since.replace(tzinfo=None)])
+    return [_stored(group, *row) for row in rows.fetchall()]
 
 
 def _stored(group: str, ts: datetime, received_at: datetime, *values: Any) -> StoredPoint:
@@ -85,10 +108,14 @@ def _stored(group: str, ts: datetime, received_at: datetime, *values: Any) -> St
     )
 
 
-def summary_of(node_id: str, seen: datetime, ts: datetime | None, *rest: Any) -> NodeSummary:
-    """A row of `schema.fleet_query`."""
-    system = None if ts is None else _stored(GROUP_SYSTEM, ts, *rest)
-    return NodeSummary(node_id, utc(seen), system)
+def read_fleet(
+    cursor: duckdb.DuckDBPyConnection, seen: Mapping[str, datetime]
+) -> list[NodeSummary]:
+    """A summary of every node; ``seen`` has newest arrivals, but for those before version 2."""
+    rows = cursor.execute(schema.fleet_query()).fetchall()
+    system = {node_id: _stored(GROUP_SYSTEM, *rest) for node_id, *rest in rows}
+    arrivals = {node_id: point.received_at for node_id, point in system.items()} | dict(seen)
+    return [NodeSummary(node, at, system.get(node)) for node, at in sorted(arrivals.items())]
 
 
 def zoned(value: Any) -> Any:

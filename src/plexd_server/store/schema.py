@@ -128,31 +128,26 @@ def upgrade_statements(version: int) -> Iterable[str]:
 
 
 def latest_query(group: str) -> str:
-    """Parameter: the node. Columns: ts, received_at, then the payload's."""
+    """Parameters: the node, and since when. Columns: ts, received_at, then the payload's.
+
+    Of peers only those that were measured within an hour of the newest: the others are gone.
+    """
     key = "PARTITION BY peer_id " if has_peers(group) else ""
     order = "ORDER BY peer_id" if has_peers(group) else ""
     return (
         f"SELECT ts, received_at, {', '.join(data_fields(group))} "  # noqa: S608 -- our own names
-        f"FROM {table_of(group)} WHERE node_id = ? "
-        f"QUALIFY row_number() OVER ({key}ORDER BY ts DESC, received_at DESC) = 1 {order}"
+        f"FROM {table_of(group)} WHERE node_id = ? AND ts >= ? "
+        f"QUALIFY row_number() OVER ({key}ORDER BY ts DESC, received_at DESC) = 1 "
+        f"AND ts >= max(ts) OVER () - INTERVAL 1 HOUR {order}"
     )
 
 
 def fleet_query() -> str:
-    """No parameters. Columns: node_id, newest arrival, ts, received_at, system payload or NULLs."""
-    seen = " UNION ALL ".join(
-        f"SELECT node_id, max(received_at) AS seen FROM {table_of(group)} GROUP BY node_id"  # noqa: S608 -- our own names
-        for group in PAYLOADS
-    )
-    fields = ", ".join(data_fields(GROUP_SYSTEM))
-    newest = (
-        f"SELECT node_id, ts, received_at, {fields} FROM {table_of(GROUP_SYSTEM)} "  # noqa: S608 -- our own names
-        "QUALIFY row_number() OVER (PARTITION BY node_id ORDER BY ts DESC, received_at DESC) = 1"
-    )
+    """No parameters. Columns: node_id, ts, received_at, system payload."""
     return (
-        f"WITH seen AS (SELECT node_id, max(seen) AS seen FROM ({seen}) GROUP BY node_id), "  # noqa: S608 -- our own names
-        f"newest AS ({newest}) SELECT node_id, seen, ts, received_at, {fields} "
-        "FROM seen LEFT JOIN newest USING (node_id) ORDER BY node_id"
+        f"SELECT node_id, ts, received_at, {', '.join(data_fields(GROUP_SYSTEM))} "  # noqa: S608 -- our own names
+        f"FROM {table_of(GROUP_SYSTEM)} QUALIFY "
+        "row_number() OVER (PARTITION BY node_id ORDER BY ts DESC, received_at DESC) = 1"
     )
 
 
