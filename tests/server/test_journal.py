@@ -97,11 +97,51 @@ def test_no_flipped_byte_is_read_as_a_record(directory: Path) -> None:
     path = files(directory)[0]
     whole = path.read_bytes()
     records = [(1, b"first"), (2, b"second"), (3, b"third")]
-    for place in range(len(whole)):
+    for place in range(whole.index(b"first") - 16, len(whole)):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x10]) + whole[place + 1 :])
         found = read(directory)
         assert found == records[: len(found)]
         assert len(found) < len(records)
+
+
+def test_a_damaged_record_before_another_append_is_refused_by_name(directory: Path) -> None:
+    """All but the last append were acknowledged: whoever read on would lose them unseen."""
+    journal = opened(directory)
+    journal.append([b"first"])
+    journal.append([b"second", b"third"])
+    path = files(directory)[0]
+    acknowledged = path.stat().st_size
+    journal.append([b"fourth"])
+    whole = path.read_bytes()
+    for place in range(acknowledged):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :])
+        with pytest.raises(JournalDamaged, match=rf"{path} is damaged: what stands before record"):
+            read(directory)
+
+
+def test_what_is_in_the_tables_may_be_damaged_if_nothing_follows(directory: Path) -> None:
+    journal = opened(directory)
+    journal.append([b"first"])
+    journal.append([b"second"])
+    path = files(directory)[0]
+    path.write_bytes(path.read_bytes().replace(b"first", b"other"))
+
+    assert read(directory, after=2) == []
+    assert opened(directory, after=2).append([b"third"]) == 3
+    assert read(directory, after=2) == [(3, b"third")]
+
+
+def test_an_append_of_which_the_disk_has_only_the_end_was_not_acknowledged(directory: Path) -> None:
+    """A power cut leaves some pages of it written and others not, in any order."""
+    journal = opened(directory)
+    journal.append([b"first"])
+    kept = files(directory)[0].stat().st_size
+    journal.append([b"second", b"third", b"fourth"])
+    path = files(directory)[0]
+    whole = path.read_bytes()
+    for place in range(kept, whole.index(b"second") + len(b"second")):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :])
+        assert read(directory) == [(1, b"first")]
 
 
 def test_what_was_ignored_at_the_end_is_told(directory: Path) -> None:

@@ -8,16 +8,19 @@ deleted, segment by segment.
         magic                    8 bytes, "plexdj1" and a line end
         record*                  length u32 | crc32 u32 | number u64 | payload, little-endian
 
-The checksum covers number and payload. Records are numbered 1, 2, 3 … over all segments. What
-follows the last whole record of the last segment is taken for a write that was cut, of which
-nothing was acknowledged. A segment is over where the next one begins: what stands behind, or in a
-segment that was begun anew, comes from an append that failed. A record missing before that place
-was acknowledged, and reading stops with `JournalDamaged`.
+The checksum covers number and payload; the highest bit of the length marks the first record of an
+append. Records are numbered 1, 2, 3 … over all segments. A segment is over where the next one
+begins: what stands behind, or in a segment that was begun anew, comes from an append that failed.
+A record missing before that place was acknowledged, and reading stops with `JournalDamaged`. So it
+does in the last segment where another append follows, which was not begun before the one in front
+of it was durable. Anything else behind the last whole record is taken for a write that was cut, of
+which nothing was acknowledged.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import struct
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final
@@ -37,6 +40,7 @@ _MAGIC: Final = b"plexdj1\n"
 _HEAD: Final = struct.Struct("<IIQ")
 _NUMBER: Final = struct.Struct("<Q")
 _SUFFIX: Final = ".journal"
+_BEGINS_APPEND: Final = 1 << 31
 # A length beyond it is damage; reports are bounded far below.
 _LONGEST: Final = 256 * 1024 * 1024
 _SEGMENT_BYTES: Final = 8 * 1024 * 1024
@@ -89,20 +93,32 @@ class Journal:
                 place = opened.tell()
                 payload = _read_payload(opened, expected)
                 if payload is None:
-                    self.ignored_bytes = path.stat().st_size - place if end is None else 0
+                    if end is None:
+                        self._ignore(path, place, max(first, expected))
                     return
                 if expected > after:
                     self._last = expected
                     yield expected, payload
                 expected += 1
 
+    def _ignore(self, path: Path, place: int, expected: int) -> None:
+        """Take what the last segment has from ``place`` on for a write that was cut."""
+        behind = path.read_bytes()[place:]
+        following = _find_append(behind, expected)
+        if following is not None and following > self._last:
+            raise JournalDamaged(path, f"what stands before record {following} cannot be read")
+        self.ignored_bytes = len(behind)
+
     def append(self, payloads: Sequence[bytes]) -> int:
         """Make the records durable, all or, when this raises, none; the last one's number."""
         number = self._last
         chunks: list[bytes] = []
+        flags = _BEGINS_APPEND
         for payload in payloads:
             number += 1
-            chunks += (_HEAD.pack(len(payload), _checksum(number, payload), number), payload)
+            head = _HEAD.pack(len(payload) | flags, _checksum(number, payload), number)
+            chunks += (head, payload)
+            flags = 0
         try:
             self._write(b"".join(chunks))
         except BaseException as err:
@@ -176,12 +192,28 @@ def _read_payload(opened: BinaryIO, expected: int) -> bytes | None:
     if len(head) < _HEAD.size:
         return None
     length, crc, number = _HEAD.unpack(head)
+    length &= ~_BEGINS_APPEND
     if number != expected or length > _LONGEST:
         return None
     payload = opened.read(length)
     if len(payload) < length or _checksum(number, payload) != crc:
         return None
     return payload
+
+
+def _find_append(data: bytes, least: int) -> int | None:
+    """The number of the first whole record in ``data`` that begins an append, from ``least`` on."""
+    most = least + len(data) // _HEAD.size
+    for upper in range(least >> 16, (most >> 16) + 1):
+        # The bit in the length, and all of the number but its two lowest bytes.
+        heads = b"(?=...[\x80-\xff].{6}" + re.escape(upper.to_bytes(6, "little")) + b")"
+        for found in re.finditer(heads, data, re.DOTALL):
+            length, crc, number = _HEAD.unpack_from(data, found.start())
+            begin = found.start() + _HEAD.size
+            payload = data[begin : begin + (length & ~_BEGINS_APPEND)]
+            if number >= least and _checksum(number, payload) == crc:
+                return int(number)
+    return None
 
 
 def _checksum(number: int, payload: bytes) -> int:
