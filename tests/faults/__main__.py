@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from faults.diskfull import fill_apart
+from faults.everybyte import damage_every_byte
 from faults.kills import kill_agents
 from faults.outage import outage
 from faults.powercut import cut_apart
@@ -196,6 +197,13 @@ def _outages(directory: Path, scale: float, _: int) -> Iterator[Row]:
     yield Row(what, 1, done.collected, max(0, lost), max(0, -lost), 0, remark)
 
 
+def _every_byte(_: Path, scale: float, __: int) -> Iterator[Row]:
+    done = asyncio.run(damage_every_byte(max(1, round(1 / scale))))
+    remark = ", ".join(f"{what} in {count:,}" for what, count in done.outcomes.most_common())
+    what = "one byte of the spool's files flipped, zeroed or the last (C01)"
+    yield Row(what, done.cases, 0, done.wrong, 0, done.altered, remark)
+
+
 _BENCHES = {
     "kills": _agent_kills,
     "server-kills": _server_kills,
@@ -203,6 +211,7 @@ _BENCHES = {
     "server-sweeps": _server_sweeps,
     "power-cuts": _power_cuts,
     "full-disks": _full_disks,
+    "every-byte": _every_byte,
     "outage": _outages,
 }
 

@@ -1,6 +1,6 @@
 """One damaged byte anywhere in a spool's files: nothing altered goes out, losses are told exactly.
 
-The full form, every position: ``PYTHONPATH=tests python -m support.corrupting``.
+The full form, every position: ``PYTHONPATH=tests python -m faults every-byte``.
 """
 
 from __future__ import annotations

@@ -1,17 +1,10 @@
-"""Every byte of a spool's files, one after the other: what a single damaged one does.
-
-python -m support.corrupting [STRIDE]       (with tests/ on PYTHONPATH) prints the table
-"""
+"""Every byte of a spool's files, one after the other: what a single damaged one does."""
 
 from __future__ import annotations
 
-import asyncio
 import copy
-import logging
 import shutil
-import sys
 import tempfile
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,7 +19,7 @@ if TYPE_CHECKING:
     from plexd.api import MetricPoint
     from plexd.spool import SpoolStatistics
 
-__all__ = ["FILES", "KINDS", "Specimen", "damaged", "main"]
+__all__ = ["FILES", "KINDS", "Specimen", "damaged"]
 
 FILES = ("spool.db", "spool.db-wal", "spool.mark", "spool.lock")
 KINDS = ("flip", "zero", "truncate")
@@ -112,34 +105,3 @@ class Specimen:
         assert found.appended == len(self.points), found
         assert found.lost == lost, f"{lost} points lost, {found}"
         return "nothing lost" if lost == 0 else "loss told exactly"
-
-
-def _in_memory() -> str | None:
-    """A directory that needs no disk, if there is one."""
-    return "/dev/shm" if Path("/dev/shm").is_dir() else None
-
-
-async def _survey(stride: int, names: tuple[str, ...]) -> None:
-    counts: Counter[tuple[str, str, str]] = Counter()
-    with tempfile.TemporaryDirectory(dir=_in_memory()) as made:
-        specimen = await Specimen.make(Path(made))
-        for name, kind, position in specimen.cases(stride, names):
-            try:
-                outcome = await specimen.outcome(name, kind, position)
-            except Exception as err:  # noqa: BLE001  # the table says so
-                outcome = f"WRONG {type(err).__name__}"
-                print(name, kind, position, repr(err)[:300])  # noqa: T201  # see above
-            counts[name, kind, outcome] += 1
-    for (name, kind, outcome), count in sorted(counts.items()):
-        print(f"{name:14} {kind:10} {outcome:30} {count:8,}")  # noqa: T201  # a table
-
-
-def main() -> None:
-    """Print how many positions ended how."""
-    logging.disable(logging.CRITICAL)
-    stride, *names = sys.argv[1:] or ["1"]
-    asyncio.run(_survey(int(stride), tuple(names) or FILES))
-
-
-if __name__ == "__main__":
-    main()
