@@ -9,11 +9,12 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+import apsw
 import pytest
 
 from plexd.metrics.testing import ManualClock
 from plexd.spool import DiskSpool
-from support.faulty_disk import FAULTS, FaultyDisk
+from support.faulty_disk import FAULTS, BadSector, FaultyDisk
 from support.latency import latency_points as points
 from support.receivers import StrictReceiver
 
@@ -83,3 +84,64 @@ async def test_a_disk_that_fails_is_told_once_and_so_is_its_recovery(
             assert not spool.statistics().degraded
     events = [(r.levelname, r.getMessage()) for r in caplog.records if r.name == "plexd.spool"]
     assert events == [("WARNING", "spool degraded"), ("INFO", "spool recovered")]
+
+
+def place_of(directory: Path, batch: int, offset: int) -> int:
+    """Where in the database ``batch`` has its bytes from ``offset`` on."""
+    connection = apsw.Connection(str(directory / "spool.db"))
+    bodies = [body for (body,) in connection.execute("SELECT body FROM batches ORDER BY id")]
+    connection.close()
+    part = bodies[batch][offset : offset + 80]
+    return (directory / "spool.db").read_bytes().rindex(part)
+
+
+@pytest.mark.parametrize("offset", [5000, 0], ids=["its body", "its page in the table"])
+@pytest.mark.parametrize("batch", [0, 4, 9])
+async def test_a_place_that_cannot_be_read_any_more_costs_the_row_on_it(
+    batch: int, offset: int, fast_path: Path
+) -> None:
+    directory, clock, receiver = fast_path / "spool", ManualClock(), StrictReceiver()
+    async with DiskSpool(directory, clock=clock) as spool:
+        for number in range(10):
+            await spool.append(points(60, 60 * number))
+            await spool.seal(60)
+    with BadSector(directory / "spool.db", place_of(directory, batch, offset)) as disk:
+        async with DiskSpool(directory, clock=clock) as spool:
+            for cycle in range(4):
+                await receiver.drain(spool)
+                await clock.advance(20)
+                await spool.append(points(1, 1000 + cycle))
+                await spool.seal(1)
+            await receiver.drain(spool)
+            found = balanced(spool.statistics())
+    assert 0 < disk.struck < 10
+    assert (found.appended, found.damaged, found.waiting, found.degraded) == (604, 60, 0, "")
+    lost = {point.peer_id for point in points(60, 60 * batch)}
+    assert set(receiver.points).isdisjoint(lost)
+    assert len(receiver.points) == 544
+    assert receiver.told == 60
+
+
+async def test_a_place_that_goes_bad_under_the_head_holds_up_nothing(fast_path: Path) -> None:
+    directory, clock, receiver = fast_path / "spool", ManualClock(), StrictReceiver()
+    async with DiskSpool(directory, clock=clock) as spool:
+        for number in range(10):
+            await spool.append(points(60, 60 * number))
+            await spool.seal(60)
+    with BadSector(directory / "spool.db", place_of(directory, 0, 5000)) as disk:
+        disk.is_good = True
+        async with DiskSpool(directory, clock=clock) as spool:
+            head = await spool.head()
+            assert head is not None
+            name = receiver.take(head)
+            for number in range(10, 40):  # which push its pages out of the cache
+                await spool.append(points(60, 60 * number))
+            disk.is_good = False
+            await spool.acknowledge(name)
+            await spool.seal(60)
+            await receiver.drain(spool)
+            found = balanced(spool.statistics())
+    assert disk.struck > 0
+    # What had arrived may count as damaged: more is told then than was lost, never less.
+    assert (found.appended, found.waiting, found.degraded) == (2400, 0, "")
+    assert len(receiver.points) == 2400

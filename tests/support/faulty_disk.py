@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import apsw
@@ -11,8 +12,9 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-__all__ = ["FAULTS", "FaultyDisk"]
+__all__ = ["FAULTS", "BadSector", "FaultyDisk"]
 
+_PAGE_BYTES = 4096
 FAULTS = {
     "full": ("write", apsw.FullError),
     "write": ("write", apsw.IOError),
@@ -55,6 +57,9 @@ class FaultyDisk(apsw.VFS):
         ):
             raise self._error("injected")
 
+    def check_place(self, file: int, offset: int, amount: int) -> None:
+        """Fail if nothing can be read there of the file with that inode."""
+
     def xOpen(self, name: Any, flags: list[int]) -> FaultyFile:  # noqa: N802  # SQLite's name
         self.check("open")
         return FaultyFile(self, name, flags)
@@ -71,13 +76,38 @@ class FaultyDisk(apsw.VFS):
         self.unregister()
 
 
+class BadSector(FaultyDisk):
+    """A disk on which the page around ``place`` of ``path``, as it is now, cannot be read.
+
+    Attributes:
+        struck: how often that was tried.
+        is_good: as long as it is set the page can be read.
+    """
+
+    def __init__(self, path: Path, place: int) -> None:
+        self.struck = 0
+        self.is_good = False
+        self._file = path.stat().st_ino
+        self._page = place // _PAGE_BYTES
+        super().__init__("read", 0)
+
+    def check_place(self, file: int, offset: int, amount: int) -> None:
+        first, last = offset // _PAGE_BYTES, (offset + amount - 1) // _PAGE_BYTES
+        if not self.is_good and file == self._file and first <= self._page <= last:
+            self.struck += 1
+            raise apsw.exception_for(apsw.SQLITE_IOERR_READ)
+
+
 class FaultyFile(apsw.VFSFile):
     def __init__(self, disk: FaultyDisk, name: Any, flags: list[int]) -> None:
         self._disk = disk
         super().__init__("unix", name, flags)
+        path = name.filename() if isinstance(name, apsw.URIFilename) else name
+        self._file = Path(path).stat().st_ino if path else 0
 
     def xRead(self, amount: int, offset: int) -> bytes:  # noqa: N802
         self._disk.check("read")
+        self._disk.check_place(self._file, offset, amount)
         return super().xRead(amount, offset)
 
     def xWrite(self, data: bytes, offset: int) -> None:  # noqa: N802

@@ -29,11 +29,15 @@ class SpoolLockedError(SpoolError):
 
 
 class DiskError(SpoolError):
-    """An operating system's refusal; the text is its reason. ``is_full``: there is no space."""
+    """An operating system's refusal; the text is its reason.
 
-    def __init__(self, reason: str, *, is_full: bool = False) -> None:
+    ``is_full``: there is no space. ``is_read``: bytes of the file cannot be read.
+    """
+
+    def __init__(self, reason: str, *, is_full: bool = False, is_read: bool = False) -> None:
         super().__init__(reason)
         self.is_full = is_full
+        self.is_read = is_read
 
     @classmethod
     def of(cls, err: OSError) -> DiskError:

@@ -174,7 +174,8 @@ class Keeper:
         """Do ``work``; if that fails once more on a freshly opened file, raise `DiskError`.
 
         Never again on the same connection: after a failed sync the system may have thrown away
-        what was to be written, and would report the next one as done.
+        what was to be written, and would report the next one as done. What cannot be read then
+        either, of a file that was just opened and written to, is taken for damaged.
         """
         for attempt in range(3):
             try:
@@ -184,7 +185,7 @@ class Keeper:
             except SpoolError as err:
                 if attempt == 2:
                     raise DiskError(str(err)) from err
-                self._open_anew(err)
+                self._open_anew(_damage(err) if attempt else err)
         raise AssertionError
 
     def _current(self) -> DiskQueue:
@@ -268,3 +269,9 @@ class Keeper:
             fresh.hand_over(ailing)
             ailing.close()
         self._shelter.empty_into(fresh, self._limit)
+
+
+def _damage(err: SpoolError) -> SpoolError:
+    if isinstance(err, DiskError) and err.is_read:
+        return DamagedError(f"a part of it cannot be read: {err}")
+    return err

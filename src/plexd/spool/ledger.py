@@ -41,12 +41,11 @@ class Ledger(Intake):
         super().__init__(tables, account, bounds, steady, max_age_ms)
         self._oldest_at_start = self._first_name()
 
-    def _first_name(self) -> tuple[str, int] | None:
+    def _first_name(self) -> tuple[object, object] | None:
         """The oldest batch: the process before may have sent it, telling of no loss."""
         with translated():
             for place in self.tables.first_ids("batches", 1):
-                row = self.tables.read("batches", place)
-                return None if row is None else (row.epoch, row.seq)
+                return self.tables.name_of(place)
         return None
 
     def head(self) -> MetricBatch | None:
@@ -160,8 +159,8 @@ class Ledger(Intake):
 
     def _holds(self, found: Handed) -> bool:
         with translated():
-            row = self.tables.read("batches", found.id)
-        return row is not None and (row.epoch, row.seq) == (found.name.epoch, found.name.seq)
+            name = self.tables.name_of(found.id)
+        return name == (found.name.epoch, found.name.seq)
 
     def settle_again(self, found: Handed, refused: Sequence[Refusal]) -> None:
         """Settle what was settled before without getting to the disk, unless it did."""

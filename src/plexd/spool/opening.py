@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 __all__ = ["DiskQueue", "Opener"]
 
+# Attempts to open a file of which a part cannot be read, before it is given up.
+_MOST_UNREAD = 3
+
 
 class DiskQueue:
     """A ledger in its files, with its mark.
@@ -84,6 +87,7 @@ class Opener:
         self._max_age_ms = max_age_ms
         self._clock = clock
         self._logger = logger
+        self._unread = 0
 
     def open(self, before: Ledger | None = None) -> DiskQueue:
         """The queue; ``before`` is the one that worked on it so far in this process.
@@ -94,9 +98,28 @@ class Opener:
         self._files.finish_succession()
         try:
             tables = Tables.open(self._files.database, self._bounds)
-            return self._reckoned(tables, before)
+            queue = self._reckoned(tables, before)
         except DamagedError as err:
             return self.replace(None, str(err), before)
+        except DiskError as err:
+            if not self._is_lasting(err):
+                raise
+            reason = f"a part of it cannot be read: {err}"
+            return self.replace(None, reason, before)
+        self._unread = 0
+        return queue
+
+    def _is_lasting(self, err: DiskError) -> bool:
+        """Whether this is a place that cannot be read, and no disk that is away for a while."""
+        self._unread = self._unread + 1 if err.is_read else 0
+        if self._unread < _MOST_UNREAD:
+            return False
+        self._unread = 0
+        tables = Tables.open_as_found(self._files.database)
+        try:
+            return tables.is_whole()
+        finally:
+            tables.close()
 
     def replace(self, source: Tables | None, reason: str, before: Ledger | None) -> DiskQueue:
         """A new database with what can be read of the old one, through ``source`` if it is open.

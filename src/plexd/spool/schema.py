@@ -70,7 +70,8 @@ def translated() -> Iterator[None]:
     except apsw.FullError as err:
         raise DiskError("the disk is full", is_full=True) from err
     except apsw.Error as err:
-        raise DiskError(str(err)) from err
+        is_read = getattr(err, "extendedresult", 0) == apsw.SQLITE_IOERR_READ
+        raise DiskError(str(err), is_read=is_read) from err
     except OSError as err:
         raise DiskError.of(err) from err
 

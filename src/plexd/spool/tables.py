@@ -165,6 +165,11 @@ class Tables:
         found = self._do(sql, (place,)).fetchone()
         return None if found is None else Row.checked(found[:-1], found[-1])
 
+    def name_of(self, place: int) -> tuple[object, object] | None:
+        """Epoch and number of the batch with this id, unchecked: its body is not looked at."""
+        found = self._do("SELECT epoch, seq FROM batches WHERE id = ?", (place,)).fetchone()
+        return None if found is None else (found[0], found[1])
+
     def sums(self, table: str) -> tuple[int, int, int]:
         """Rows, points in them, and bytes of their bodies."""
         sql = f"""SELECT count(*), total(CASE WHEN {_SANE} THEN points END), total(length(body))
