@@ -47,7 +47,7 @@ test-kernel: setup ## the kernel's tunnels in a real kernel, booted in software 
 	PYTHONPATH=tests $(BIN)/python -m kernel.debian
 	PLEXD_TEST_KERNEL=required $(BIN)/python -m pytest -m kernel tests/kernel
 
-faults-full: setup ## the fault bench in full: kills, power cuts, full disks, an outage (root, strace, e2fsprogs)
+faults-full: setup ## the fault bench in full: kills, power cuts, full disks, an outage (root, strace, e2fsprogs, nftables)
 	PYTHONPATH=tests $(BIN)/python -m faults $(ARGS)
 
 bench: setup ## the claims, measured side by side

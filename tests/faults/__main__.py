@@ -1,7 +1,7 @@
 """The full forms of the fault bench: ``PYTHONPATH=tests python -m faults [NAME…]``.
 
 Prints a table; the exit status is 1 if anything was lost, doubled, altered or not explained.
-Needs root, strace and e2fsprogs. ``--scale`` multiplies the counts.
+Needs root, strace, e2fsprogs, iproute2 and nftables. ``--scale`` multiplies the counts.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from faults.diskfull import fill_apart
 from faults.everybyte import damage_every_byte
 from faults.kills import kill_agents
+from faults.lossy import lose_packets
 from faults.outage import outage
 from faults.powercut import cut_apart
 from faults.serverkills import kill_servers
@@ -204,6 +205,14 @@ def _every_byte(_: Path, scale: float, __: int) -> Iterator[Row]:
     yield Row(what, done.cases, 0, done.wrong, 0, done.altered, remark)
 
 
+def _lossy_links(directory: Path, scale: float, _: int) -> Iterator[Row]:
+    done = lose_packets(max(1, round(100 * scale)), directory)
+    remark = (
+        f"{done.packets:,} packets lost, {done.duplicates} reports came again, {done.gaps} gaps"
+    )
+    yield _of("link that loses 30 % is cut and mended (D06)", done.cuts, [done.account], remark)
+
+
 _BENCHES = {
     "kills": _agent_kills,
     "server-kills": _server_kills,
@@ -212,6 +221,7 @@ _BENCHES = {
     "power-cuts": _power_cuts,
     "full-disks": _full_disks,
     "every-byte": _every_byte,
+    "lossy-link": _lossy_links,
     "outage": _outages,
 }
 
