@@ -178,6 +178,18 @@ async def test_a_node_with_a_new_spool_starts_anew(node: Node) -> None:
     assert (await node.ledger())["received"] == 2
 
 
+async def test_a_node_whose_clock_was_put_back_reports_on(node: Node) -> None:
+    """Its stamps repeat; batches are told apart by their numbers, and no point is refused."""
+    answers = [await node.send(seq, numbered(*range(60, 90)), of=30) for seq in (1, 2)]
+    answers += [await node.send(3, numbered(*range(30)), of=30)]
+    ledger = await node.ledger()
+    loads = await node.loads()
+
+    assert [(a.status, a.json["duplicate"]) for a in answers] == [(200, False)] * 3
+    assert (ledger["received"], ledger["rejected"], ledger["gap_batches"]) == (90, 0, 0)
+    assert loads == [float(minute) for minute in (*range(30), *range(60, 90))]
+
+
 async def test_the_answers_json_has_all_that_the_documentation_names(node: Node) -> None:
     await node.send(3, numbered(1), of=1)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tracemalloc
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -135,6 +136,23 @@ async def test_a_revoked_token_does_not_pass_for_having_been_right(askers: Asker
     await askers.clock.advance(6)
 
     assert await askers.status(node) == 401
+
+
+@pytest.mark.parametrize("years", [30, -30])
+async def test_a_step_of_the_clock_neither_ends_a_wait_nor_begins_one(
+    askers: Askers, years: int
+) -> None:
+    node = askers.registry.create_node("n1").auth_token
+    assert await askers.status(node) == 200
+    await askers.guess(30)
+
+    askers.clock.step(timedelta(days=365 * years))
+
+    assert await askers.status("guess-again") == 429
+    assert await askers.status(node) == 200
+    assert await askers.guess(1, "192.0.2.2") == [401]
+    await askers.clock.advance(5)
+    assert await askers.status("guess-after") == 401
 
 
 async def test_a_node_that_hurries_waits_and_others_do_not(registry: Registry) -> None:

@@ -2,17 +2,22 @@ from __future__ import annotations
 
 import sqlite3
 import stat
+from contextlib import closing
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
 
 from plexd.clock import SystemClock
-from plexd_server.errors import RegistryError, StartError
-from plexd_server.registry import NODE, Registry, hash_token, is_node_id
+from plexd.metrics.testing import ManualClock
+from plexd_server.errors import RegistryError, StartError, TokenRefused
+from plexd_server.registry import NODE, Applicant, Registry, hash_token, is_node_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+KEY = "AQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyA="
 
 
 @pytest.fixture
@@ -29,6 +34,23 @@ def test_a_node_is_known_by_its_token_from_then_on(registry: Registry, tmp_path:
     assert second.holder_of_token(hash_token(made.auth_token)) == ("n1", NODE)
     assert [(node.node_id, node.mesh_ip) for node in second.nodes()] == [("n1", "10.0.0.1")]
     second.close()
+
+
+def test_a_step_of_the_clock_shuts_nobody_out_and_lets_nobody_in_again(tmp_path: Path) -> None:
+    clock = ManualClock()
+    with closing(Registry(tmp_path, clock=clock)) as registry:
+        stays, goes = registry.create_node("stays"), registry.create_node("goes")
+        token, _ = registry.tokens.create(uses=1, expires_in=timedelta(hours=1))
+        enrolled = registry.enrol(Applicant(token, KEY, "new", {}))
+        registry.revoke_node("goes")
+        for years in (80, -110, 30):
+            clock.step(timedelta(days=365 * years))
+
+            assert registry.holder_of_token(hash_token(stays.auth_token)) == ("stays", NODE)
+            assert registry.holder_of_token(hash_token(enrolled.auth_token)) is not None
+            assert registry.holder_of_token(hash_token(goes.auth_token)) is None
+            with pytest.raises(TokenRefused):
+                registry.enrol(Applicant(token, KEY, "another", {}))
 
 
 def test_every_node_gets_secrets_of_its_own(registry: Registry) -> None:
