@@ -1,8 +1,9 @@
-"""The agent's process is signalled, stopped, starved and run twice (A04-A07, A11, A12)."""
+"""The agent's process is signalled, stopped, starved and robbed (A04-A06, A11, A12, C10)."""
 
 from __future__ import annotations
 
 import resource
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -107,6 +108,37 @@ def test_held_for_twenty_intervals_it_makes_one_point_up_to_none_of_them(
     more = len(node.told()) - collected
     intervals_awake = (time.monotonic() - began - 2.0) / 0.1
     assert more <= intervals_awake + 3
+    stop(subject, node)
+    is_exact(node, oracle, forks)
+
+
+def replace_database(spool: Path) -> None:
+    (spool / "spool.db").rename(spool / "other")
+    (spool / "spool.db").write_bytes(b"something else" * 1000)
+
+
+@pytest.mark.parametrize(
+    "remove",
+    [
+        shutil.rmtree,
+        lambda spool: spool.rename(spool.with_name("elsewhere")),
+        lambda spool: (spool / "spool.db").unlink(),
+        replace_database,
+    ],
+    ids=["deleted", "renamed", "without its database", "with another database"],
+)
+def test_a_spool_that_is_taken_away_under_it_costs_nothing(
+    node: Node, oracle: Oracle, forks: Forks, remove: Callable[[Path], None]
+) -> None:
+    """With nothing delivered since it began, all of it is owed from the files that are gone."""
+    oracle.answers = lambda _: Answer(status=503)
+    subject = node.start(forks)
+    until(lambda: len(node.told()) > 50)
+    remove(node.directory / "spool")
+    taken = len(node.told())
+    until(lambda: len(node.told()) > taken + 50)
+    assert "spool set aside" in node.log.read_text()
+    oracle.answers = lambda _: ACCEPT
     stop(subject, node)
     is_exact(node, oracle, forks)
 
