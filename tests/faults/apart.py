@@ -34,11 +34,17 @@ def needs(*programs: str) -> Sequence[pytest.MarkDecorator]:
     ]
 
 
-def run_apart(module: str, orders: msgspec.Struct, *, seconds: float) -> bytes:
-    """Run ``python -m module ORDERS`` as root of its own mounts; what it printed."""
+def run_apart(
+    module: str, orders: msgspec.Struct, *, seconds: float, network: bool = False
+) -> bytes:
+    """Run ``python -m module ORDERS`` as root of its own mounts; what it printed.
+
+    With a ``network`` of its own as well, in which loopback is down.
+    """
     unshare = shutil.which("unshare")
     assert unshare is not None, "not installed: unshare"
     alone = [unshare, "--mount", "--propagation", "private", "--fork", "--kill-child"]
+    alone += ["--net"] if network else []
     argument = msgspec.json.encode(orders).decode()
     done = subprocess.run(
         [*alone, sys.executable, "-m", module, argument],
