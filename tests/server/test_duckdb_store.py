@@ -405,6 +405,47 @@ async def test_what_a_spoilt_log_of_the_database_has_lost_comes_again_from_the_j
     assert outcomes == {None, 15}
 
 
+async def test_no_damage_of_the_database_shows_other_points(tmp_path: Path) -> None:
+    """A place that the start does not read is found out by the first who asks for it."""
+    kept, directory = tmp_path / "kept", tmp_path / "try"
+    kept.mkdir()
+    for seqs in ((1, 2, 3), (4, 5)):
+        store = DuckDBStore(kept)
+        for seq in seqs:
+            await store.write(named(seq))
+        await store.aclose()
+    whole = (kept / "points.duckdb").read_bytes()
+    places = [*range(0, 12288, 1021), *range(12288, len(whole), 70001)]
+    damaged = [_flipped(whole, place) for place in places]
+    damaged += [whole[:length] for length in range(1, len(whole), 200_003)]
+    shown = [await _shown_after(content, directory) for content in [whole, *damaged]]
+
+    assert shown[0] is not None
+    assert {str(each) for each in shown[1:]} <= {"None", str(shown[0])}
+    assert None in shown[1:]
+
+
+async def _shown_after(content: bytes, directory: Path) -> tuple[object, ...] | None:
+    """What a store shows of the node on that database; None if it refuses to."""
+    _make_anew(directory, content)
+    try:
+        store = DuckDBStore(directory)
+    except StartError:
+        return None
+    try:
+        return await store.ledger("n1"), await store.latest("n1"), count(store, "points_system")
+    except StoreError:
+        return None
+    finally:
+        await store.aclose()
+
+
+def _make_anew(directory: Path, database: bytes) -> None:
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir()
+    (directory / "points.duckdb").write_bytes(database)
+
+
 def _flipped(data: bytes, at: int) -> bytes:
     return data[:at] + bytes([data[at] ^ 0x10]) + data[at + 1 :]
 
