@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import resource
 import signal
 import sys
 import tempfile
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from faults.diskfull import fill_apart
 from faults.everybyte import damage_every_byte
+from faults.herd import come_back
 from faults.kills import kill_agents
 from faults.lossy import lose_packets
 from faults.outage import outage
@@ -213,6 +215,18 @@ def _lossy_links(directory: Path, scale: float, _: int) -> Iterator[Row]:
     yield _of("link that loses 30 % is cut and mended (D06)", done.cuts, [done.account], remark)
 
 
+def _herds(directory: Path, scale: float, _: int) -> Iterator[Row]:
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    done = come_back(max(1, round(10_000 * scale)), directory)
+    remark = (
+        f"in {done.seconds:.0f} s, told {done.refusals:,} times to come later; "
+        f"the server's resident memory was {done.peak_mib:.0f} MiB at most"
+    )
+    what = "nodes that come back at once with a backlog (H12)"
+    yield Row(what, done.nodes, done.points, done.lost, done.doubled, done.altered, remark)
+
+
 _BENCHES = {
     "kills": _agent_kills,
     "server-kills": _server_kills,
@@ -222,6 +236,7 @@ _BENCHES = {
     "full-disks": _full_disks,
     "every-byte": _every_byte,
     "lossy-link": _lossy_links,
+    "herd": _herds,
     "outage": _outages,
 }
 

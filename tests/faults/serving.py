@@ -81,6 +81,7 @@ class Server:
     """One data directory on one port; a context manager that leaves nothing running.
 
     ``forks`` of this module start it in a fifth of the time; without it is the real command.
+    ``data`` is its data directory.
     """
 
     def __init__(self, directory: Path, forks: Forks | None = None) -> None:
@@ -88,7 +89,7 @@ class Server:
         directory.mkdir(parents=True, exist_ok=True)
         self.log = directory / "log"
         self._forks = forks
-        self._data = directory / "data"
+        self.data = directory / "data"
         self._port = _free_port()
         self._tokens: dict[str, str] = {}
         self.running: _Process | Started | None = None
@@ -100,14 +101,14 @@ class Server:
     def create_node(self, node: str) -> str:
         """Its token."""
         output = self.directory / f"{node}.json"
-        words = ["node", "create", node, "--output", str(output), "--data-dir", str(self._data)]
+        words = ["node", "create", node, "--output", str(output), "--data-dir", str(self.data)]
         assert run_command(words) == 0
         self._tokens[node] = json.loads(output.read_text())["auth_token"]
         return self._tokens[node]
 
     def start(self, *, held: bool = False) -> _Process | Started:
         listen = f"127.0.0.1:{self._port}"
-        words = ["serve", "--listen", listen, "--data-dir", str(self._data)]
+        words = ["serve", "--listen", listen, "--data-dir", str(self.data)]
         if self._forks is None:
             assert not held
             self.running = _Process(words, self.log)
@@ -172,8 +173,8 @@ class Server:
 
     def stored(self, node: str) -> list[bytes]:
         """Every point of ``node``, as JSON. The server must have been stopped."""
-        DuckDBStore(self._data).close()  # fills in what a kill left in the journal
-        with duckdb.connect(self._data / "points.duckdb", read_only=True) as store:
+        DuckDBStore(self.data).close()  # fills in what a kill left in the journal
+        with duckdb.connect(self.data / "points.duckdb", read_only=True) as store:
             rows = store.execute(
                 "SELECT ts, peer_id, rtt_nano FROM points_latency WHERE node_id = ?", [node]
             ).fetchall()
