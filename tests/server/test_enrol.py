@@ -6,6 +6,8 @@ import asyncio
 import base64
 import json
 import os
+import sqlite3
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -97,6 +99,23 @@ async def test_a_one_time_token_lets_exactly_one_of_many_in(plane: Plane, client
     )
 
     assert sorted(answer.status for answer in answers) == [200] + [401] * 7
+
+
+async def test_a_registry_that_is_locked_keeps_nobody_from_reporting(
+    plane: Plane, client: Client
+) -> None:
+    made = await enrol(client, plane.token())
+    body, path = application(plane.token()), f"/v1/nodes/{made['node_id']}/metrics"
+    with closing(sqlite3.connect(plane.data_dir / "registry.db", isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        entering = asyncio.create_task(client.post("/v1/register", body))
+        report = await client.with_token(made["auth_token"]).post(path, EXAMPLE.to_json())
+        refused = await entering
+        other.execute("ROLLBACK")
+
+    assert report.status == 200
+    assert (refused.status, "Retry-After" in refused.headers) == (503, True)
+    assert (await client.post("/v1/register", body)).status == 200
 
 
 async def test_a_fixed_address_is_kept_and_nobody_elses_is_taken(
