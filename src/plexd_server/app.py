@@ -16,7 +16,7 @@ from litestar import Litestar
 
 from plexd.clock import Clock, SystemClock
 from plexd_server.auth import Gate, OperatorKey, new_operator_token
-from plexd_server.dashboard import dashboard_routes, page_handlers
+from plexd_server.dashboard import RefusalPages, dashboard_routes
 from plexd_server.data_dir import open_registry
 from plexd_server.enrol import enrol_routes
 from plexd_server.errors import StartError
@@ -126,7 +126,7 @@ def build_app(
             *dashboard_routes(gate),
             *openapi_routes(),
         ],
-        exception_handlers=page_handlers(problem_handlers()),
+        exception_handlers=problem_handlers(),
         openapi_config=None,  # openapi.py tells what a handler's signature does not
         logging_config=None,
     )
@@ -160,7 +160,7 @@ async def _composed(options: ServeOptions, address: Address, token: str) -> Asyn
                 retaining(store, options.retention, clock),
                 granting(embedded.hold_still, options.data_dir),
             ):
-                yield Guard(InFlight(app, clock), _allowed(options))
+                yield RefusalPages(Guard(InFlight(app, clock), _allowed(options)))
         finally:
             await store.aclose()
     finally:

@@ -225,7 +225,7 @@ def _success(status: int, told: _Told) -> dict[str, Any]:
 
 def _refusal(status: int, told: _Told) -> dict[str, Any]:
     content: dict[str, Any] = {"application/problem+json": {"schema": _reference("Problem")}}
-    if told.media_type == _PAGE:
+    if not told.body:  # what a browser can ask for in its address bar
         content[_PAGE] = {}
     said: dict[str, Any] = {"description": _MEANINGS[status], "content": content}
     if status in {429, 503}:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from litestar import Response
@@ -22,10 +22,11 @@ if TYPE_CHECKING:
     from litestar import Request
     from litestar.types import ExceptionHandlersMap, Send
 
-__all__ = ["Problem", "encode_problem", "problem_handlers", "send_problem"]
+__all__ = ["PROBLEM_TYPE", "Problem", "encode_problem", "problem_handlers", "send_problem"]
+
+PROBLEM_TYPE: Final = "application/problem+json"
 
 _LOG = logging.getLogger(__name__)
-_MEDIA_TYPE = "application/problem+json"
 _RETRY_AFTER_SECONDS = 2
 
 
@@ -68,7 +69,7 @@ async def send_problem(problem: Problem, send: Send) -> None:
     """Answer an ASGI request with a problem, where no route is reached."""
     body = encode_problem(problem)
     fields = {
-        "content-type": _MEDIA_TYPE,
+        "content-type": PROBLEM_TYPE,
         "content-length": str(len(body)),
         **problem.headers,
     }
@@ -91,7 +92,7 @@ def _answer(problem: Problem) -> Response[bytes]:
     return Response(
         encode_problem(problem),
         status_code=problem.status,
-        media_type=_MEDIA_TYPE,
+        media_type=PROBLEM_TYPE,
         headers=problem.headers,
     )
 

@@ -265,6 +265,16 @@ async def test_an_unknown_address_is_a_page_that_leads_on(visit: Opener) -> None
         await visitor.page.wait_for_selector("[aria-busy=false]")
 
 
+async def test_an_address_for_programs_is_told_on_a_page(visit: Opener) -> None:
+    async with visit("phone") as visitor:
+        answer = await visitor.page.goto(f"{visitor.url}/v1/register")
+        assert answer is not None
+        assert answer.status == 405
+        await expect(visitor.page.locator("h1")).to_have_text("Method Not Allowed")
+        assert await visitor.page.evaluate(NEEDS) == []
+        assert await visitor.page.evaluate(CONTRAST) == []
+
+
 RUDE = [
     "<img src=x onerror=alert(1)>",
     "a~b n1",

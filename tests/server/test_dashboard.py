@@ -7,14 +7,17 @@ from contextlib import ExitStack
 from html.parser import HTMLParser
 from http.cookies import SimpleCookie
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import plexd_server.dashboard
+from plexd.clock import SystemClock
+from plexd_server.dashboard import RefusalPages
 from plexd_server.dashboard.assets import PLOTLY_NAME
 from plexd_server.dashboard.pages import node_page
 from plexd_server.guard import host_name
+from plexd_server.limits import InFlight
 from server.running import Client, connected, running
 
 if TYPE_CHECKING:
@@ -112,6 +115,94 @@ async def test_every_answer_carries_the_security_headers(nobody: Client, path: s
     assert "frame-ancestors 'none'" in policy
     assert headers["X-Content-Type-Options"] == "nosniff"
     assert headers["Referrer-Policy"] == "no-referrer"
+
+
+BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
+
+
+def assert_page(answer: Answer, status: int, heading: str) -> None:
+    assert (answer.status, answer.headers["Content-Type"]) == (status, "text/html; charset=utf-8")
+    assert f"<h1>{heading}</h1>".encode() in answer.body
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "heading"),
+    [
+        ("/no-such-page", 404, "There is no such page"),
+        ("/a/b/c", 404, "There is no such page"),
+        ("/static/none.js", 404, "There is no such page"),
+        ("/v1/nodes", 401, "Log in"),
+        ("/v1/nodes/n1/metrics", 405, "Method Not Allowed"),
+    ],
+)
+async def test_a_browser_sees_a_refusal_as_a_page_and_a_program_as_a_problem(
+    nobody: Client, path: str, status: int, heading: str
+) -> None:
+    assert_page(await nobody.get(path, Accept=BROWSER), status, heading)
+    for accept in ("*/*", "application/json"):
+        answer = await nobody.get(path, Accept=accept)
+        assert answer.status == status
+        assert answer.headers["Content-Type"] == "application/problem+json"
+
+
+async def test_a_browser_without_the_right_sees_why_as_a_page(operator: Client, n1: Client) -> None:
+    assert_page(await n1.get("/v1/nodes", Accept=BROWSER), 403, "Forbidden")
+    answer = await operator.get("/v1/nodes/n1/series?group=%3Cb%3E", Accept=BROWSER)
+    assert_page(answer, 400, "Bad Request")
+    assert b"<b>" not in answer.body
+
+
+async def test_a_browser_on_a_foreign_host_sees_why_as_a_page(nobody: Client) -> None:
+    answer = await nobody.get("/", Accept=BROWSER, Host="evil.example")
+
+    assert_page(answer, 421, "Misdirected Request")
+
+
+async def test_a_browser_that_guesses_is_told_on_a_page_when_to_come_back(
+    tmp_path: Path, session: aiohttp.ClientSession
+) -> None:
+    with running(tmp_path / "d") as server:
+        client = Client(session, server.url)
+        for number in range(30):
+            await client.get(f"/login?token={number}")
+        answer = await client.get("/login?token=30", Accept=BROWSER)
+
+    assert_page(answer, 429, "Too Many Requests")
+    assert f"Try again in {answer.headers['Retry-After']} s.".encode() in answer.body
+
+
+async def test_a_busy_server_tells_a_browser_on_a_page_and_passes_answers_on_as_they_are() -> None:
+    sent = list[Any]()
+    refused: Any = RefusalPages(InFlight(_answer_in_pieces, SystemClock(), requests=0))
+    answered: Any = RefusalPages(_answer_in_pieces)
+    scope = {"type": "http", "method": "GET", "headers": [(b"accept", BROWSER.encode())]}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    await refused(scope, None, send)
+    assert (sent[0]["status"], len(sent)) == (503, 2)
+    assert b"Try again in 2 s." in sent[1]["body"]
+    assert (b"content-length", str(len(sent[1]["body"])).encode()) in sent[0]["headers"]
+    sent.clear()
+    await answered(scope, None, send)
+    assert sent == PIECES
+
+
+PIECES: Any = [
+    {"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/css")]},
+    {"type": "http.response.body", "body": b"a", "more_body": True},
+    {"type": "http.response.body", "body": b"b", "more_body": False},
+]
+
+
+async def _answer_in_pieces(scope: Any, receive: Any, send: Any) -> None:
+    del scope, receive
+    for message in PIECES:
+        await send(message)
 
 
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "", "localhost@evil"])

@@ -15,6 +15,7 @@ __all__ = [
     "node_page",
     "not_found_page",
     "redirect_page",
+    "refusal_page",
 ]
 
 _LAYOUT: Final = Template("""<!doctype html>
@@ -86,6 +87,16 @@ def not_found_page() -> str:
     )
 
 
+def refusal_page(title: str, detail: str, retry_seconds: str = "") -> str:
+    """Why there is nothing to see here, and when it is worth another try."""
+    again = f" Try again in {escape(retry_seconds)} s." if retry_seconds else ""
+    return _page(
+        title,
+        f"""<div class="empty"><h1>{escape(title)}</h1>
+<p>{escape(_sentence(detail))}{again}</p></div>""",
+    )
+
+
 def login_page() -> str:
     """What a visitor without the operator's cookie sees."""
     return _page(
@@ -128,6 +139,10 @@ def _page(
         scripts=scripts,
         pages="" if here is None else _pages(here),
     )
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:] + "."
 
 
 def _pages(here: str) -> str:

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from litestar import MediaType, Request, Response, get
 from litestar.datastructures import Cookie
-from litestar.exceptions import HTTPException, NotFoundException
 from litestar.types import ASGIApp  # noqa: TC002 -- Litestar reads the annotations
 
 from plexd_server.dashboard.assets import Assets
@@ -23,11 +22,10 @@ from plexd_server.registry import is_node_id
 if TYPE_CHECKING:
     from litestar.handlers import HTTPRouteHandler
     from litestar.params import FromPath
-    from litestar.types import ExceptionHandlersMap
 
     from plexd_server.auth import Gate
 
-__all__ = ["dashboard_routes", "page_handlers"]
+__all__ = ["dashboard_routes"]
 
 _NO_STORE: Final = {"Cache-Control": "no-store"}
 
@@ -62,19 +60,6 @@ def dashboard_routes(gate: Gate) -> list[HTTPRouteHandler]:
         return await assets.answer(name, request.headers)
 
     return [fleet, mesh, node, login, static]
-
-
-def page_handlers(problems: ExceptionHandlersMap) -> ExceptionHandlersMap:
-    """``problems``, but that a browser on an unknown address sees a page."""
-    otherwise = problems[HTTPException]
-
-    def not_found(request: Request[Any, Any, Any], err: Any) -> Response[Any]:
-        asks_for_a_page = "text/html" in request.headers.get("accept", "")
-        if asks_for_a_page and request.method in {"GET", "HEAD"}:
-            return _page(not_found_page(), 404)
-        return otherwise(request, err)
-
-    return {**problems, NotFoundException: not_found}
 
 
 def _page(html: str, status: int = 200) -> Response[str]:
