@@ -6,6 +6,7 @@ passes the bound, having cost that much memory and no more.
 
 from __future__ import annotations
 
+from io import BytesIO
 from typing import TYPE_CHECKING, Any, Final
 
 from isal import isal_zlib
@@ -27,6 +28,7 @@ __all__ = ["MAX_COMPRESSED_BYTES", "MAX_DECOMPRESSED_BYTES", "read_body"]
 MAX_COMPRESSED_BYTES: Final = 1024 * 1024
 MAX_DECOMPRESSED_BYTES: Final = 8 * 1024 * 1024
 _READ_SECONDS = 20.0
+_LINGER_SECONDS = 2.0
 _LINGER_BYTES = 16 * MAX_COMPRESSED_BYTES
 _STEP_BYTES = 64 * 1024
 _GZIP = 31  # zlib's number for "a gzip header, and check the CRC"
@@ -37,15 +39,18 @@ async def read_body(request: Request[Any, Any, Any], room: Room, *, clock: Clock
 
     It fills ``room`` as it grows, which may raise 503. What a refused body still holds is read and
     thrown away up to a bound: a client that is mid-way in sending would otherwise see a reset
-    connection in place of the answer. Nothing is kept of one whose refusal is known beforehand.
+    connection in place of the answer. Nothing is kept of one whose refusal is known beforehand,
+    and little time given to it, or slow ones would take up all the requests there may be.
     """
     check_type(request)
     sink = _sink(request, room)
     problem = room.refusal or _refuse_announced(sink, request.headers.get("content-length", ""))
     try:
-        async with clock.timeout(_READ_SECONDS):
+        async with clock.timeout(_READ_SECONDS if problem is None else _LINGER_SECONDS):
             return await _read(request.stream(), sink, problem)
     except TimeoutError:
+        if problem is not None:
+            raise problem from None
         raise Problem(408, f"the body took longer than {_READ_SECONDS:.0f} s") from None
     except HTTPException:
         raise Problem(408, "the body ended early") from None
@@ -60,18 +65,22 @@ def check_type(request: Request[Any, Any, Any]) -> None:
 
 async def _read(chunks: AsyncIterator[bytes], sink: _PlainSink, problem: Problem | None) -> bytes:
     taken = 0
-    async for chunk in chunks:
-        taken += len(chunk)
-        if taken > _LINGER_BYTES:
-            break
-        if problem is None:
-            try:
-                sink.take(chunk)
-            except Problem as err:
-                problem = err
-    if problem is not None:
-        raise problem
-    return sink.finish()
+    try:
+        async for chunk in chunks:
+            taken += len(chunk)
+            if taken > _LINGER_BYTES:
+                break
+            if problem is None:
+                try:
+                    sink.take(chunk)
+                except Problem as err:
+                    problem = err
+                    sink.drop()
+        if problem is not None:
+            raise problem
+        return sink.finish()
+    finally:
+        sink.drop()  # or it would live as long as the traceback of a refusal
 
 
 class _PlainSink:
@@ -81,7 +90,7 @@ class _PlainSink:
         self._limit = limit
         self._room = room
         self._size = 0
-        self._parts: list[bytes] = []
+        self._gathered = BytesIO()  # gives away what it holds without a copy of it
 
     def announce(self, size: int) -> None:
         """Make room for a body of this ``Content-Length``. Raises `Problem` if it is too much."""
@@ -92,16 +101,19 @@ class _PlainSink:
     def take(self, chunk: bytes) -> None:
         self._size += len(chunk)
         if self._size > self._limit:
-            self._parts.clear()
             raise self._too_large()
         self._room.fill(len(chunk))
-        self._parts.append(chunk)
+        self._gathered.write(chunk)
 
     def _too_large(self) -> Problem:
         return Problem(413, f"the body is larger than {self._limit} bytes")
 
+    def drop(self) -> None:
+        """Let go of what was gathered."""
+        self._gathered = BytesIO()
+
     def finish(self) -> bytes:
-        return b"".join(self._parts)
+        return self._gathered.getvalue()
 
 
 class _GzipSink(_PlainSink):
