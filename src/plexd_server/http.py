@@ -34,6 +34,7 @@ _LOG = logging.getLogger(__name__)
 _BACKLOG = 4096  # the kernel's own default limit
 _HEAD_SECONDS = 10.0
 _HEAD_BYTES: Final = 64 * 1024
+_PIPELINED: Final = 16
 # Longer than the usual report interval, or every report would need a new connection.
 _IDLE_SECONDS = 90
 _SEND_BUFFER_BYTES = 256 * 1024
@@ -133,10 +134,11 @@ class _Server(Server):
 
 
 class _BoundedProtocol(HttpToolsProtocol):
-    """One connection: its requests' heads within bounds of time and size.
+    """One connection: its requests' heads within bounds of time and size, few of them waiting.
 
     Uvicorn bounds the idle time between two requests; the body's time and size are the
-    application's to bound (body.py, limits.py).
+    application's to bound (body.py, limits.py). What is left of a body that was answered already
+    is thrown away, in the time of a head.
     """
 
     def __init__(
@@ -151,6 +153,7 @@ class _BoundedProtocol(HttpToolsProtocol):
         self._most_connections = most_connections
         self._deadline: asyncio.TimerHandle | None = None
         self._head_bytes = 0
+        self._is_in_body = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
         super().connection_made(transport)
@@ -166,8 +169,9 @@ class _BoundedProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._is_idle():  # an empty line ends uvicorn's patience and begins no message
             self._expect_head()
+        began_in_body = self._is_in_body
         super().data_received(data)
-        if self._deadline is not None:
+        if self._deadline is not None and not (began_in_body or self._is_in_body):
             self._head_bytes += len(data)
             if self._head_bytes > _HEAD_BYTES and not self.transport.is_closing():
                 self.send_400_response("The head of the request is too long.")
@@ -178,7 +182,14 @@ class _BoundedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._have_head()
+        self._is_in_body = True
         super().on_headers_complete()
+        if len(self.pipeline) > _PIPELINED:  # thousands fit into what is read at once
+            raise ValueError("too many requests without waiting for an answer")
+
+    def on_message_complete(self) -> None:
+        self._is_in_body = False
+        super().on_message_complete()
 
     def _is_idle(self) -> bool:
         cycle: RequestResponseCycle | None = self.cycle  # uvicorn's annotation leaves None out

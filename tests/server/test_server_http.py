@@ -2,15 +2,14 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from contextlib import ExitStack, suppress
+from typing import Any
+
+import pytest
 
 from plexd.clock import SystemClock
 from plexd_server.http import Address, bind, serving
 from plexd_server.limits import InFlight
-
-if TYPE_CHECKING:
-    import pytest
 
 WHOLE = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 HALF = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nhalf"
@@ -73,6 +72,35 @@ async def test_a_connection_that_never_ends_a_request_s_head_is_cut_and_all_othe
         assert (await slow[0].readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 204")
         for _, writer in (kept, slow, half, silent, again):
             writer.close()
+
+
+async def answer_at_once(scope: Any, receive: Any, send: Any) -> None:
+    del scope, receive
+    await send({"type": "http.response.start", "status": 401, "headers": []})
+    await send({"type": "http.response.body", "body": b""})
+
+
+@pytest.mark.parametrize("piece", [b"x", b"x" * 10_000], ids=["slowly", "fast"])
+async def test_a_body_that_goes_on_after_the_answer_has_an_end_and_no_answer_of_its_own(
+    piece: bytes,
+) -> None:
+    listening = bind(Address("127.0.0.1", 0))
+    endless = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999\r\n\r\n"
+    async with (
+        asyncio.timeout(20),
+        serving(answer_at_once, listening, grace_seconds=0.2, head_seconds=0.5),
+    ):
+        reader, writer = await asyncio.open_connection(*listening.getsockname())
+        writer.write(endless)
+        answers = asyncio.create_task(reader.read())
+        with suppress(ConnectionError):
+            while not answers.done():
+                writer.write(piece)
+                await writer.drain()
+                await asyncio.sleep(0.01)
+        writer.close()
+
+    assert (await answers).count(b"HTTP/1.1 ") == 1
 
 
 async def test_idle_connections_alone_do_not_deny_service() -> None:
