@@ -137,8 +137,9 @@ class _BoundedProtocol(HttpToolsProtocol):
     """One connection: its requests' heads within bounds of time and size, few of them waiting.
 
     Uvicorn bounds the idle time between two requests; the body's time and size are the
-    application's to bound (body.py, limits.py). What is left of a body that was answered already
-    is thrown away, in the time of a head.
+    application's to bound (body.py, limits.py). What is no body, that is heads, the extensions of
+    chunks and what follows the last one, is bounded here. What is left of a body that was answered
+    already is thrown away, in the time of a head.
     """
 
     def __init__(
@@ -152,7 +153,8 @@ class _BoundedProtocol(HttpToolsProtocol):
         self._head_seconds = head_seconds
         self._most_connections = most_connections
         self._deadline: asyncio.TimerHandle | None = None
-        self._head_bytes = 0
+        self._bare_bytes = 0  # since a head ended or a piece of a body came
+        self._is_bare = True
         self._is_in_body = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
@@ -169,12 +171,13 @@ class _BoundedProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._is_idle():  # an empty line ends uvicorn's patience and begins no message
             self._expect_head()
-        began_in_body = self._is_in_body
+        self._is_bare = True
         super().data_received(data)
-        if self._deadline is not None and not (began_in_body or self._is_in_body):
-            self._head_bytes += len(data)
-            if self._head_bytes > _HEAD_BYTES and not self.transport.is_closing():
-                self.send_400_response("The head of the request is too long.")
+        self._bare_bytes = self._bare_bytes + len(data) if self._is_bare else 0
+        if self._bare_bytes > _HEAD_BYTES and not self.transport.is_closing():
+            self.send_400_response(
+                "The head of the request, or what is between its chunks, is long."
+            )
 
     def on_message_begin(self) -> None:
         self._expect_head()
@@ -182,10 +185,18 @@ class _BoundedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._have_head()
-        self._is_in_body = True
+        self._is_bare, self._is_in_body = False, True
         super().on_headers_complete()
         if len(self.pipeline) > _PIPELINED:  # thousands fit into what is read at once
             raise ValueError("too many requests without waiting for an answer")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._is_in_body:  # what comes after the body could change what was already read
+            super().on_header(name, value)
+
+    def on_body(self, body: bytes) -> None:
+        self._is_bare = False
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         self._is_in_body = False
@@ -200,7 +211,6 @@ class _BoundedProtocol(HttpToolsProtocol):
             self._deadline = self.loop.call_later(self._head_seconds, self.transport.close)
 
     def _have_head(self) -> None:
-        self._head_bytes = 0
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
