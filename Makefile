@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint coverage test-kernel faults-full bench lock screenshots clean
+.PHONY: help setup demo test check lint coverage test-kernel faults-full fuzz bench lock screenshots clean
 
 help: ## show the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -49,6 +49,9 @@ test-kernel: setup ## the kernel's tunnels in a real kernel, booted in software 
 
 faults-full: setup ## the fault bench in full: kills, power cuts, full disks, an outage (root, strace, e2fsprogs, nftables)
 	PYTHONPATH=tests $(BIN)/python -m faults $(ARGS)
+
+fuzz: setup ## 100,000 requests made up from the API's document; ARGS="--minutes 10" bounds it
+	PYTHONPATH=tests $(BIN)/python -m server.fuzz $(ARGS)
 
 bench: setup ## the claims, measured side by side
 	$(BIN)/python -m benchmarks
