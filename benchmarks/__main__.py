@@ -17,6 +17,7 @@ NAMES = (
     "ingest",
     "mesh",
     "storm",
+    "slow",
 )
 
 

@@ -58,6 +58,12 @@ class Agent:
         assert self._process.stdout is not None
         return self._process.stdout.readline()
 
+    def write_line(self, line: str) -> None:
+        """Give it a line of standard input."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{line}\n")
+        self._process.stdin.flush()
+
     def __enter__(self) -> Self:
         return self
 

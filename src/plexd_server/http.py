@@ -11,7 +11,8 @@ import errno
 import logging
 import resource
 import socket
-from contextlib import asynccontextmanager, nullcontext
+import struct
+from contextlib import asynccontextmanager, nullcontext, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -35,6 +36,8 @@ _BACKLOG = 4096  # the kernel's own default limit
 _HEAD_SECONDS = 10.0
 _HEAD_BYTES: Final = 64 * 1024
 _PIPELINED: Final = 16
+_FLUSH_SECONDS = 60.0
+_NO_LINGERING: Final = struct.pack("ii", 1, 0)
 # Longer than the usual report interval, or every report would need a new connection.
 _IDLE_SECONDS = 90
 _SEND_BUFFER_BYTES = 256 * 1024
@@ -77,14 +80,22 @@ async def serving(
     grace_seconds: float,
     tls: SSLContext | None = None,
     head_seconds: float = _HEAD_SECONDS,
+    flush_seconds: float = _FLUSH_SECONDS,
 ) -> AsyncIterator[None]:
     """Serve ``app`` while the body runs; on leaving, let requests in flight finish within bounds.
 
     New connections are refused from the moment of leaving. What has not finished after
     ``grace_seconds`` is cut off. A connection that takes longer than ``head_seconds`` for the
-    head of a request is closed.
+    head of a request is closed. One that is closed is cut off if nobody has read what was written
+    to it after ``flush_seconds``.
     """
-    server = _Server(_config(app, tls, head_seconds))
+    protocol = partial(
+        _BoundedProtocol,
+        head_seconds=head_seconds,
+        flush_seconds=flush_seconds,
+        most_connections=_room_for_connections(),
+    )
+    server = _Server(_config(app, tls, protocol))
     async with asyncio.TaskGroup() as tasks:
         task = tasks.create_task(server.serve([listening]))
         try:
@@ -99,13 +110,10 @@ async def serving(
                 task.cancel()
 
 
-def _config(app: ASGIApp, tls: SSLContext | None, head_seconds: float) -> Config:
-    protocol = partial(
-        _BoundedProtocol, head_seconds=head_seconds, most_connections=_room_for_connections()
-    )
+def _config(app: ASGIApp, tls: SSLContext | None, protocol: Any) -> Config:
     return Config(
         app,
-        http=protocol,  # type: ignore[arg-type]  # only ever called
+        http=protocol,
         ws="none",
         loop="none",
         lifespan="off",
@@ -133,6 +141,34 @@ class _Server(Server):
             connection.transport.abort()
 
 
+class _Ending:
+    """A transport whose closing has an end, also while nobody reads what is to be sent before."""
+
+    def __init__(
+        self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, seconds: float
+    ) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._seconds = seconds
+        self.write = transport.write
+
+    def close(self) -> None:
+        """Close when all is sent, or after the seconds."""
+        if not self._transport.is_closing() and self._transport.get_write_buffer_size():
+            self._loop.call_later(self._seconds, self._cut_off)
+        self._transport.close()
+
+    def _cut_off(self) -> None:
+        """Let go of what the kernel still holds as well."""
+        if (connection := self._transport.get_extra_info("socket")) is not None:
+            with suppress(OSError):  # it ended by itself
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGERING)
+        self._transport.abort()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
 class _BoundedProtocol(HttpToolsProtocol):
     """One connection: its requests' heads within bounds of time and size, few of them waiting.
 
@@ -146,11 +182,13 @@ class _BoundedProtocol(HttpToolsProtocol):
         self,
         *args: Any,  # what uvicorn hands over is its own
         head_seconds: float,
+        flush_seconds: float,
         most_connections: int,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self._head_seconds = head_seconds
+        self._flush_seconds = flush_seconds
         self._most_connections = most_connections
         self._deadline: asyncio.TimerHandle | None = None
         self._bare_bytes = 0  # since a head ended or a piece of a body came
@@ -158,7 +196,7 @@ class _BoundedProtocol(HttpToolsProtocol):
         self._is_in_body = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
-        super().connection_made(transport)
+        super().connection_made(_Ending(transport, self.loop, self._flush_seconds))  # type: ignore[arg-type]  # it is one in all but its type
         if len(self.connections) > self._most_connections:
             transport.abort()
             return

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import select
 import socket
 from contextlib import ExitStack, suppress
 from typing import Any
@@ -110,6 +111,29 @@ async def test_a_body_that_goes_on_after_the_answer_has_an_end_and_no_answer_of_
         writer.close()
 
     assert (await answers).count(b"HTTP/1.1 ") == 1
+
+
+async def answer_at_length_and_give_up(scope: Any, receive: Any, send: Any) -> None:
+    """As `InFlight` ends what takes too long."""
+    del scope, receive
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    with suppress(TimeoutError):
+        async with asyncio.timeout(0.1):
+            while True:
+                await send({"type": "http.response.body", "body": bytes(10**6), "more_body": True})
+
+
+async def test_an_answer_nobody_reads_does_not_keep_its_connection() -> None:
+    listening = bind(Address("127.0.0.1", 0))
+    async with (
+        asyncio.timeout(20),
+        serving(answer_at_length_and_give_up, listening, grace_seconds=0.2, flush_seconds=0.3),
+    ):
+        with socket.create_connection(listening.getsockname()) as unread:
+            unread.sendall(WHOLE)
+            poll = select.poll()
+            poll.register(unread, 0)  # for its end only: to read would be to take the answer
+            assert await asyncio.to_thread(poll.poll, 10_000)
 
 
 async def test_idle_connections_alone_do_not_deny_service() -> None:
