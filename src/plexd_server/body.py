@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from plexd.clock import Clock
     from plexd_server.limits import Room
 
-__all__ = ["MAX_COMPRESSED_BYTES", "MAX_DECOMPRESSED_BYTES", "read_body"]
+__all__ = ["MAX_COMPRESSED_BYTES", "MAX_DECOMPRESSED_BYTES", "check_type", "field_of", "read_body"]
 
 MAX_COMPRESSED_BYTES: Final = 1024 * 1024
 MAX_DECOMPRESSED_BYTES: Final = 8 * 1024 * 1024
@@ -58,9 +58,14 @@ async def read_body(request: Request[Any, Any, Any], room: Room, *, clock: Clock
 
 def check_type(request: Request[Any, Any, Any]) -> None:
     """Refuse what is not JSON before reading it."""
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    media_type = field_of(request, "content-type").partition(";")[0].strip().lower()
     if media_type != "application/json":
         raise Problem(415, "the Content-Type must be application/json")
+
+
+def field_of(request: Request[Any, Any, Any], name: str, default: str = "") -> str:
+    """A header as one line, as many as there are: which of two is meant is not ours to guess."""
+    return ", ".join(request.headers.getall(name, [default]))
 
 
 async def _read(chunks: AsyncIterator[bytes], sink: _PlainSink, problem: Problem | None) -> bytes:
@@ -166,7 +171,7 @@ def _refuse_announced(sink: _PlainSink, length: str) -> Problem | None:
 
 def _sink(request: Request[Any, Any, Any], room: Room) -> _PlainSink:
     """The sink for the body's encoding. Raises `Problem` 415 for one that is not taken."""
-    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    encoding = field_of(request, "content-encoding", "identity").strip().lower()
     if encoding == "gzip":
         return _GzipSink(MAX_COMPRESSED_BYTES, MAX_DECOMPRESSED_BYTES, room)
     if encoding == "identity":

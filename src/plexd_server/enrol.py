@@ -14,7 +14,7 @@ import msgspec
 from litestar import Request, Response, get, post
 
 from plexd.api import Registration, SecretResponse  # noqa: TC001 -- msgspec reads the annotations
-from plexd_server.body import check_type
+from plexd_server.body import check_type, field_of
 from plexd_server.errors import NoNodeKey, RegistryError, TokenRefused, UnknownSecret
 from plexd_server.peerbook import PeerBook
 from plexd_server.problems import Problem
@@ -125,7 +125,7 @@ class _Door:
 
 async def _read(request: Request[Any, Any, Any], clock: Clock) -> bytes:
     """The body. Raises `Problem`: 408 not come in time, 413 too large, 415 compressed."""
-    if request.headers.get("content-encoding", "identity").lower() != "identity":
+    if field_of(request, "content-encoding", "identity").strip().lower() != "identity":
         raise Problem(415, "the Content-Encoding must be identity")
     body = bytearray()
     try:

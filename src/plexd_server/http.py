@@ -95,6 +95,7 @@ async def serving(
         flush_seconds=flush_seconds,
         most_connections=_room_for_connections(),
     )
+    logging.getLogger("uvicorn.error").addFilter(_is_news)
     server = _Server(_config(app, tls, protocol))
     async with asyncio.TaskGroup() as tasks:
         task = tasks.create_task(server.serve([listening]))
@@ -127,6 +128,11 @@ def _config(app: ASGIApp, tls: SSLContext | None, protocol: Any) -> Config:
         log_level="error",
         ssl_context_factory=None if tls is None else lambda *_: tls,
     )
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Not that an answer was given up (`limits.InFlight`): anybody could fill the log with it."""
+    return record.msg != "ASGI callable returned without completing response."
 
 
 class _Server(Server):

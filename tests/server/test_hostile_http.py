@@ -170,6 +170,41 @@ async def test_a_report_in_chunks_of_one_byte_is_a_report(shared: Shared, n1: Cl
     assert (await n1.get("/healthz")).status == 200
 
 
+JSON = b"Content-Type: application/json"
+GZIP = b"Content-Encoding: gzip"
+
+
+@pytest.mark.parametrize("path", ["/v1/nodes/n1/metrics", "/v1/register"])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        (),
+        (b"Content-Type: ",),
+        (b"Content-Type: application/json, text/plain",),
+        (b"Content-Type: application/jsonx",),
+        (b"Content-Type: application/json\xff",),
+        (b"Content-Type: text/plain; application/json",),
+        (JSON, b"Content-Type: text/plain"),
+        (b"Content-Type: multipart/form-data; boundary=x",),
+        (JSON, b"Content-Encoding: "),
+        (JSON, b"Content-Encoding: GZIP, GZIP"),
+        (JSON, GZIP, GZIP),
+        (JSON, b"Content-Encoding: identity", GZIP),
+        (JSON, b"Content-Encoding: x-gzip"),
+        (JSON, b"Content-Encoding: \xff"),
+    ],
+)
+def test_any_other_form_than_one_that_is_taken_is_415(
+    shared: Shared, path: str, fields: tuple[bytes, ...]
+) -> None:
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {shared.n1}\r\n"
+    rest = b"".join(field + b"\r\n" for field in (*fields, b"Content-Length: 2"))
+
+    statuses, _ = talk(shared.server.url, head.encode() + rest + b"Connection: close\r\n\r\n[]")
+
+    assert statuses == [415]
+
+
 def test_fields_after_the_body_change_nothing(shared: Shared) -> None:
     after = b"0\r\nContent-Encoding: gzip\r\nAuthorization: Bearer none\r\nPlexd-Batch: x\r\n\r\n"
 

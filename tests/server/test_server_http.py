@@ -123,7 +123,9 @@ async def answer_at_length_and_give_up(scope: Any, receive: Any, send: Any) -> N
                 await send({"type": "http.response.body", "body": bytes(10**6), "more_body": True})
 
 
-async def test_an_answer_nobody_reads_does_not_keep_its_connection() -> None:
+async def test_an_answer_nobody_reads_keeps_no_connection_and_fills_no_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     listening = bind(Address("127.0.0.1", 0))
     async with (
         asyncio.timeout(20),
@@ -134,6 +136,7 @@ async def test_an_answer_nobody_reads_does_not_keep_its_connection() -> None:
             poll = select.poll()
             poll.register(unread, 0)  # for its end only: to read would be to take the answer
             assert await asyncio.to_thread(poll.poll, 10_000)
+    assert caplog.records == []
 
 
 async def test_idle_connections_alone_do_not_deny_service() -> None:
