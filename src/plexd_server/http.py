@@ -211,6 +211,7 @@ class _BoundedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._have_head()
         super().connection_lost(exc)
+        self._unset_keepalive_if_required()  # uvicorn leaves it to run after a reset
 
     def data_received(self, data: bytes) -> None:
         if self._is_idle():  # an empty line ends uvicorn's patience and begins no message

@@ -1,15 +1,17 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import select
 import socket
+import struct
 from contextlib import ExitStack, suppress
 from typing import Any
 
 import pytest
 
 from plexd.clock import SystemClock
-from plexd_server.http import Address, bind, serving
+from plexd_server.http import Address, _BoundedProtocol, bind, serving
 from plexd_server.limits import InFlight
 
 WHOLE = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -129,7 +131,7 @@ async def test_an_answer_nobody_reads_keeps_no_connection_and_fills_no_log(
     listening = bind(Address("127.0.0.1", 0))
     async with (
         asyncio.timeout(20),
-        serving(answer_at_length_and_give_up, listening, grace_seconds=0.2, flush_seconds=0.3),
+        serving(answer_at_length_and_give_up, listening, grace_seconds=10, flush_seconds=0.3),
     ):
         with socket.create_connection(listening.getsockname()) as unread:
             unread.sendall(WHOLE)
@@ -137,6 +139,25 @@ async def test_an_answer_nobody_reads_keeps_no_connection_and_fills_no_log(
             poll.register(unread, 0)  # for its end only: to read would be to take the answer
             assert await asyncio.to_thread(poll.poll, 10_000)
     assert caplog.records == []
+
+
+async def test_nothing_is_kept_of_a_connection_that_was_reset_after_its_answer() -> None:
+    listening = bind(Address("127.0.0.1", 0))
+    async with (
+        asyncio.timeout(20),
+        serving(answer_at_once, listening, grace_seconds=10),
+    ):
+        for _ in range(3):
+            reader, writer = await asyncio.open_connection(*listening.getsockname())
+            writer.write(WHOLE)
+            await reader.readuntil(b"0\r\n\r\n")
+            own: socket.socket = writer.get_extra_info("socket")
+            own.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            writer.transport.abort()
+        for _ in range(20):  # the server hears of it after a few turns
+            await asyncio.sleep(0.01)
+        gc.collect()
+        assert not any(isinstance(found, _BoundedProtocol) for found in gc.get_objects())
 
 
 async def test_idle_connections_alone_do_not_deny_service() -> None:
