@@ -7,6 +7,7 @@ import json
 import os
 import time
 import zlib
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -203,7 +204,8 @@ async def test_json_that_is_only_odd_is_read_as_every_parser_does(
 ) -> None:
     n3 = operator.with_token(shared.n3)
     peer = rb'"\u0000 \ud83d\ude00"'  # a NUL and a pair of surrogates
-    twice = b'{"timestamp":"2026-02-12T10:31:00Z","group":"latency","data":{"peer_id":%b,%b}}' % (
+    twice = b'{"timestamp":"%b","group":"latency","data":{"peer_id":%b,%b}}' % (
+        f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}".encode(),
         peer,
         b'"rtt_nano":1,"rtt_nano":-0',
     )

@@ -297,7 +297,8 @@ async def test_a_number_as_large_as_the_wire_allows_comes_back_unchanged(
 ) -> None:
     n3 = operator.with_token(shared.n3)
     points = json.loads(MetricBatch([SYSTEM]).to_json())
-    points[0]["timestamp"] = "2026-02-12T11:00:00.123456Z"
+    soon = datetime.now(UTC) + timedelta(hours=1)  # the newest of this node
+    points[0]["timestamp"] = f"{soon:%Y-%m-%dT%H:%M:%S}.123456Z"
     points[0]["data"]["disk_total_bytes"] = 2**64 - 1
 
     await n3.post("/v1/nodes/n3/metrics", json.dumps(points).encode())
