@@ -166,7 +166,7 @@ class Store(Protocol):
         """The newest point of each group, and of each peer in the groups that have peers.
 
         A group without points in the day before the node's newest, or a peer without any in the
-        hour before its group's newest, is not there any more.
+        quarter of an hour before its group's newest, is not there any more.
         """
         ...
 

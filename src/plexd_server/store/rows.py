@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 
-_HOUR: Final = timedelta(hours=1)
+_SHORTLY: Final = timedelta(minutes=schema.PEER_MINUTES)
 _DAY: Final = timedelta(days=1)
 _EVER: Final = datetime(1, 1, 1, tzinfo=UTC)
 
@@ -78,7 +78,7 @@ def read_latest(
 ) -> list[StoredPoint]:
     """The newest point of each group and peer, of a node whose newest is about ``newest``.
 
-    Looked for in the last hour, then in the last day, as a scan of all takes seconds; further back
+    Looked for in the last minutes, then in the last day, as a scan of all takes long; further back
     only if that finds nothing at all.
     """
     question = partial(_latest_of, cursor, node_id)
@@ -86,7 +86,7 @@ def read_latest(
     if newest is not None:
         newest = max(newest, _EVER + _DAY)
         for group in schema.PAYLOADS:
-            found += question(group, newest - _HOUR) or question(group, newest - _DAY)
+            found += question(group, newest - _SHORTLY) or question(group, newest - _DAY)
     return found or [point for group in schema.PAYLOADS for point in question(group, _EVER)]
 
 

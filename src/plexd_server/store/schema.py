@@ -40,6 +40,7 @@ __all__ = [
     "NEWEST_POINT",
     "OLDEST_POINT",
     "PAYLOADS",
+    "PEER_MINUTES",
     "REMOVE_POINTS",
     "SCHEMA_VERSION",
     "column_type",
@@ -55,6 +56,7 @@ __all__ = [
 
 SCHEMA_VERSION: Final = 3
 JOURNAL: Final = "journal"
+PEER_MINUTES: Final = 15  # how long after its last point a peer still counts
 
 PAYLOADS: Final[dict[str, type[msgspec.Struct]]] = {
     GROUP_SYSTEM: SystemStats,
@@ -130,7 +132,7 @@ def upgrade_statements(version: int) -> Iterable[str]:
 def latest_query(group: str) -> str:
     """Parameters: the node, and since when. Columns: ts, received_at, then the payload's.
 
-    Of peers only those that were measured within an hour of the newest: the others are gone.
+    Of peers only those that were measured shortly before the newest: the others are gone.
     """
     key = "PARTITION BY peer_id " if has_peers(group) else ""
     order = "ORDER BY peer_id" if has_peers(group) else ""
@@ -138,16 +140,17 @@ def latest_query(group: str) -> str:
         f"SELECT ts, received_at, {', '.join(data_fields(group))} "  # noqa: S608 -- our own names
         f"FROM {table_of(group)} WHERE node_id = ? AND ts >= ? "
         f"QUALIFY row_number() OVER ({key}ORDER BY ts DESC, received_at DESC) = 1 "
-        f"AND ts >= max(ts) OVER () - INTERVAL 1 HOUR {order}"
+        f"AND ts >= max(ts) OVER () - INTERVAL {PEER_MINUTES} MINUTE {order}"
     )
 
 
 def fleet_query() -> str:
     """No parameters. Columns: node_id, ts, received_at, system payload."""
+    table = table_of(GROUP_SYSTEM)
     return (
-        f"SELECT node_id, ts, received_at, {', '.join(data_fields(GROUP_SYSTEM))} "  # noqa: S608 -- our own names
-        f"FROM {table_of(GROUP_SYSTEM)} QUALIFY "
-        "row_number() OVER (PARTITION BY node_id ORDER BY ts DESC, received_at DESC) = 1"
+        f"SELECT node_id, ts, received_at, {', '.join(data_fields(GROUP_SYSTEM))} FROM {table} "  # noqa: S608 -- our own names
+        f"JOIN (SELECT node_id, max(ts) AS ts FROM {table} GROUP BY node_id) USING (node_id, ts) "
+        "QUALIFY row_number() OVER (PARTITION BY node_id ORDER BY received_at DESC) = 1"
     )
 
 
