@@ -71,6 +71,10 @@ _SERVER_CALLS = (
     "sendto",
     "openat,link,unlink,ftruncate,mkdir",
 )
+_SERVER_FAILURES = {
+    "error=ENOSPC": ("pwrite64", "write"),
+    "error=EIO": ("pwrite64", "fdatasync,fsync", "write", "pread64"),
+}
 
 
 class Row(NamedTuple):
@@ -162,6 +166,10 @@ def _server_sweeps(directory: Path, scale: float, seed: int) -> Iterator[Row]:
         sweep_server(call, directory, first=1 + seed % step, step=step) for call in _SERVER_CALLS
     ]
     yield _swept("server killed at each call of its life (H01, H17)", done)
+    for effect, calls in _SERVER_FAILURES.items():
+        place = directory / effect
+        done = [sweep_server(call, place, effect=effect, step=step) for call in calls]
+        yield _swept(f"each call of the server fails once, {effect} (H08)", done)
 
 
 def _power_cuts(directory: Path, scale: float, seed: int) -> Iterator[Row]:

@@ -1,8 +1,9 @@
-"""kill -9 of the server at every call of the kernel in its life (H01, H17).
+"""A fault at every call of the kernel in the server's life (H01, H08, H17).
 
 Each position gets a data directory of its own: the server makes its tables there, takes in one
-named batch and is stopped, and dies somewhere on the way. Then it is started again as if nothing
-had been, and the batch is sent again, as an agent would that got no answer.
+named batch and is stopped, and dies or fails somewhere on the way. Then it is started again as if
+nothing had been, and the batch is sent again, as an agent would that got no answer; one that was
+answered has to be known.
 """
 
 from __future__ import annotations
@@ -28,34 +29,39 @@ _NUMBERS = range(5)
 _PATIENCE_SECONDS = 30.0
 
 
-def sweep_server(call: str, directory: Path, *, first: int = 1, step: int = 1) -> Swept:
-    """Kill it at every ``step``-th ``call``."""
+def sweep_server(
+    call: str, directory: Path, *, effect: str = KILL, first: int = 1, step: int = 1
+) -> Swept:
+    """Let ``effect`` strike every ``step``-th ``call``, once."""
     wrong: list[str] = []
     positions = 0
     with Forks("faults.serving") as forks:
         for when in range(first, MOST_POSITIONS, step):
-            fault = Fault(call, KILL, str(when))
+            fault = Fault(call, effect, str(when))
             with Server(directory / f"{call}-{when}", forks) as server:
                 server.create_node(_NODE)
-                if not _strike(fault, server):
+                struck, was_answered = _strike(fault, server)
+                if not struck:
                     break
                 positions += 1
-                if found := _send_again(server):
+                if found := _send_again(server, was_answered=was_answered):
                     wrong.append(f"{fault}: {found}")
-    return Swept(call, KILL, positions, wrong)
+    return Swept(call, effect, positions, wrong)
 
 
-def _strike(fault: Fault, server: Server) -> bool:
+def _strike(fault: Fault, server: Server) -> tuple[bool, bool]:
+    """Whether there was a call to strike, and whether the batch was answered."""
     running = server.start(held=True)
     assert isinstance(running, Started)
     with injected(fault, running.pid) as injection:
         _wait_until_it_answers_or_dies(server, running)
-        server.post(_NODE, _NAME, _NUMBERS)
+        answer = server.post(_NODE, _NAME, _NUMBERS)
         running.send(signal.SIGTERM)
         status = running.wait(_PATIENCE_SECONDS)
         server.running = None
-    assert status in {-signal.SIGKILL, 0}, server.tail()
-    return injection.struck
+    # What fails while it starts is told, with status 1.
+    assert status in ({-signal.SIGKILL, 0} if fault.effect == KILL else {0, 1}), server.tail()
+    return injection.struck, answer is not None
 
 
 def _wait_until_it_answers_or_dies(server: Server, running: Started) -> None:
@@ -66,13 +72,15 @@ def _wait_until_it_answers_or_dies(server: Server, running: Started) -> None:
         time.sleep(0.005)
 
 
-def _send_again(server: Server) -> str:
+def _send_again(server: Server, *, was_answered: bool) -> str:
     """What is wrong once the batch was sent again; empty when nothing is."""
     server.start()
     server.wait_until_it_answers()
     answer = server.post(_NODE, _NAME, _NUMBERS)
     if answer is None:
         return f"refused: {server.tail()}"
+    if was_answered and not answer["duplicate"]:
+        return "answered and lost"
     server.stop()
     found = account(_NUMBERS, server.stored(_NODE))
     return "" if found.is_exact else str(found)
