@@ -56,12 +56,27 @@ def _strike(fault: Fault, server: Server) -> tuple[bool, bool]:
     with injected(fault, running.pid) as injection:
         _wait_until_it_answers_or_dies(server, running)
         answer = server.post(_NODE, _NAME, _NUMBERS)
-        running.send(signal.SIGTERM)
-        status = running.wait(_PATIENCE_SECONDS)
+        status = _stop(running)
         server.running = None
     # What fails while it starts is told, with status 1.
     assert status in ({-signal.SIGKILL, 0} if fault.effect == KILL else {0, 1}), server.tail()
     return injection.struck, answer is not None
+
+
+def _stop(running: Started) -> int:
+    """SIGTERM, and the wait status.
+
+    Told again once a second: the call that was struck may be the one by which Python's handler
+    wakes the event loop, on a pair of sockets that no disk is behind.
+    """
+    give_up = time.monotonic() + _PATIENCE_SECONDS
+    told = float("-inf")
+    while running.is_alive() and time.monotonic() < give_up:
+        if time.monotonic() - told >= 1:
+            running.send(signal.SIGTERM)
+            told = time.monotonic()
+        time.sleep(0.005)
+    return running.wait(_PATIENCE_SECONDS)
 
 
 def _wait_until_it_answers_or_dies(server: Server, running: Started) -> None:
