@@ -99,8 +99,8 @@ function layout(spec, data, top, gaps) {
   return {
     annotations: isEmpty ? [NO_READINGS] : gaps.map((gap) => label(gap, data)).filter(Boolean),
     shapes: gaps.map(shade),
-    margin: { l: 68, r: 14, t: 8, b: 26 },
-    height: 200,
+    margin: { l: 68, r: 14, t: 8, b: 32 },
+    height: 206,
     paper_bgcolor: "transparent",
     plot_bgcolor: "transparent",
     font: { family: "inherit", size: 12, color: colour("--muted") },
@@ -114,6 +114,7 @@ function layout(spec, data, top, gaps) {
       gridcolor: colour("--grid"),
       fixedrange: true,
       nticks: 6,
+      ticklabelstandoff: 6,
       tickformat: days ? "%d %b" : "%H:%M",
       hoverformat: days ? "%d %b %H:%M" : "%H:%M:%S",
     },

@@ -37,13 +37,15 @@ const MODES = {
   },
 };
 
+const STANDINGS = ["unknown", "never", "one-way", "down"].map((state) => [`--state-${state}`, `${state} ${sign(state)}`]);
+
 const LEGENDS = {
   state: ["up", "idle", "unknown", "stale", "never", "one-way", "down"].map((state) => [
     `--state-${state}`,
     `${state}${sign(state) ? ` ${sign(state)}` : ""}`,
   ]),
-  rtt: [...RTT_STEPS.map((top, i) => [`--heat-${i}`, `to ${top} ms`]), [`--heat-5`, "more"], ["--state-down", "no answer ×"], ["--state-unknown", "unknown ?"]],
-  loss: [...LOSS_STEPS.map((top, i) => [`--heat-${i}`, i ? `to ${top} %` : "none"]), ["--heat-5", "more"], ["--state-none", "not measured"]],
+  rtt: [...RTT_STEPS.map((top, i) => [`--heat-${i}`, `to ${top} ms`]), ["--heat-5", "more"], ["--state-none", "last ping lost, or (empty) none sent"], ...STANDINGS],
+  loss: [...LOSS_STEPS.map((top, i) => [`--heat-${i}`, i ? `to ${top} %` : "none"]), ["--heat-5", "more"], ["--state-none", "not measured"], ...STANDINGS],
 };
 
 function step(steps, value) {
