@@ -6,7 +6,6 @@ running server holds it still for that long, and where none runs, nobody does.
 
 from __future__ import annotations
 
-import os
 import shutil
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -14,6 +13,7 @@ from plexd_server.errors import StartError
 from plexd_server.standstill import held_still
 from plexd_server.store.duckdb import FILE_NAME, DuckDBStore
 from plexd_server.store.opening import open_database
+from plexd_server.syncing import sync
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,7 +35,8 @@ def back_up(registry: Registry, data_dir: Path, directory: Path, *, with_points:
         registry.backup_to(directory)
         if with_points and (data_dir / FILE_NAME).exists():
             _copy_points(data_dir / FILE_NAME, directory / FILE_NAME)
-        _sync(directory)
+        for path in (*directory.iterdir(), directory):
+            sync(path)
     except BaseException:
         shutil.rmtree(directory, ignore_errors=True)
         raise
@@ -76,12 +77,3 @@ def _stamp(points: Path) -> _Stamp:
     found = points.stat()
     log = points.with_suffix(".duckdb.wal")
     return _Stamp(found.st_size, found.st_mtime_ns, log.exists() and log.stat().st_size > 0)
-
-
-def _sync(directory: Path) -> None:
-    for path in (*directory.iterdir(), directory):
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

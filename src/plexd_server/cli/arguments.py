@@ -251,7 +251,7 @@ def _add_simulate(parser: _Parser) -> None:
         help="points a second of all nodes; default: every node is read each 15 s",
     )
     add("--past", default="0", metavar="DURATION", help="tell so much of the past first")
-    add("--for", dest="run_for", metavar="DURATION", help="end by itself after so long")
+    add("--for", dest="run_for", metavar="DURATION", help="end so long after the past is told")
     add("--token-file", type=Path, metavar="FILE", help="enrol with the token in it")
     add("--connections", type=int, default=16, metavar="N", help="default %(default)s")
 

@@ -71,6 +71,7 @@ async def _simulate(
             asyncio.get_running_loop().add_signal_handler(number, running.cancel)
         told = asyncio.create_task(_announce(simulation, sender, plan))
         try:
+            await asyncio.wait([running, told], return_when=asyncio.FIRST_COMPLETED)
             await asyncio.wait([running], timeout=seconds)
         finally:
             for task in (running, told):

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from plexd_server.errors import SealError, StartError
+from plexd_server.syncing import sync
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -63,7 +64,7 @@ class MasterKey:
             with suppress(FileExistsError):  # another process was faster, with a key of its own
                 self.path.hardlink_to(partial)
             partial.unlink()
-            _sync_directory(self.path.parent)
+            sync(self.path.parent)
         except OSError as err:
             raise StartError(f"cannot write {self.path}: {err.strerror}") from err
 
@@ -117,11 +118,3 @@ def _write_new(path: Path, text: str) -> None:
         opened.write(text)
         opened.flush()
         os.fsync(opened.fileno())
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

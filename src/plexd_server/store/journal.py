@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Final
 from isal import isal_zlib
 
 from plexd_server.errors import JournalDamaged
+from plexd_server.syncing import sync
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -147,7 +148,7 @@ class Journal:
         self._descriptor = os.open(path, flags, 0o600)
         os.write(self._descriptor, _MAGIC)
         self._size = len(_MAGIC)
-        _sync_directory(self._directory)
+        sync(self._directory)
 
     def _drop_segment(self) -> None:
         """Cut off what was not acknowledged, if the disk still can, and write there no more."""
@@ -218,11 +219,3 @@ def _find_append(data: bytes, least: int) -> int | None:
 
 def _checksum(number: int, payload: bytes) -> int:
     return isal_zlib.crc32(payload, isal_zlib.crc32(_NUMBER.pack(number)))
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

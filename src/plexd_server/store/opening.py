@@ -12,6 +12,7 @@ import duckdb
 from plexd_server.errors import StartError
 from plexd_server.store import receipts, schema
 from plexd_server.store.rows import read_meta, read_one
+from plexd_server.syncing import sync
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,17 +52,9 @@ def _make(path: Path, memory: str) -> None:
     # Unlike a rename, a link never takes the place of what somebody else made meanwhile.
     with suppress(FileExistsError):
         os.link(draft, path)
-    _sync(path.parent)
+    sync(path.parent)
     for left in path.parent.glob(f"{path.stem}.*.new*"):
         left.unlink(missing_ok=True)
-
-
-def _sync(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _connect(path: Path, memory: str) -> duckdb.DuckDBPyConnection:
