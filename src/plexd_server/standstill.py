@@ -9,6 +9,7 @@ store lets wait.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -22,10 +23,13 @@ if TYPE_CHECKING:
 
 __all__ = ["granting", "held_still"]
 
+_LOG = logging.getLogger(__name__)
 _NAME: Final = "backup.sock"
 _STILL: Final = b"still\n"
 _HOLD_SECONDS: Final = 600.0
 _LONGEST_ANSWER: Final = 1000
+_ANSWER_SECONDS: Final = 120.0
+_AGAIN_SECONDS: Final = 1.0
 
 
 @asynccontextmanager
@@ -48,7 +52,12 @@ async def granting(
 async def _grant_all(hold: Callable[[Callable[[], None]], None], listening: socket.socket) -> None:
     loop = asyncio.get_running_loop()
     while True:
-        connection, _ = await loop.sock_accept(listening)
+        try:
+            connection, _ = await loop.sock_accept(listening)
+        except OSError as err:  # no descriptors are left
+            _LOG.warning("backup not heard", extra={"error": str(err)})
+            await asyncio.sleep(_AGAIN_SECONDS)
+            continue
         connection.settimeout(_HOLD_SECONDS)
         try:
             await asyncio.to_thread(_grant, hold, connection)
@@ -81,11 +90,19 @@ def held_still(data_dir: Path) -> Iterator[bool]:
         yield False
         return
     with connection:
-        answer = connection.makefile("rb").readline(_LONGEST_ANSWER)
+        answer = _answer(connection)
         if answer != _STILL:
-            reason = answer.decode("utf-8", "replace").strip() or "it went away"
+            reason = answer.decode("utf-8", "replace").strip() or "it does not answer"
             raise StartError(f"the running server does not hold its points still: {reason}")
         yield True
+
+
+def _answer(connection: socket.socket) -> bytes:
+    """Its line; empty if none came."""
+    connection.settimeout(_ANSWER_SECONDS)
+    with suppress(OSError):
+        return connection.makefile("rb").readline(_LONGEST_ANSWER)
+    return b""
 
 
 def _connect(data_dir: Path) -> socket.socket | None:

@@ -189,6 +189,35 @@ async def test_the_largest_numbers_a_node_can_send_do_not_stop_the_tables(tmp_pa
     await store.aclose()
 
 
+def test_a_journal_that_cannot_be_one_is_named(tmp_path: Path) -> None:
+    (tmp_path / "journal").write_text("a file")
+
+    with pytest.raises(StartError, match=r"cannot read the journal .*journal: File exists"):
+        DuckDBStore(tmp_path)
+
+
+async def test_refusals_that_wait_for_the_tables_are_bounded_and_outlive_the_store(
+    tmp_path: Path,
+) -> None:
+    store = DuckDBStore(tmp_path, max_pending_points=2)
+    rename(store, "receipts", "elsewhere")
+    for seq in (1, 2):
+        await store.write(refusal(seq))
+    with pytest.raises(StoreBusy):
+        await store.write(refusal(3))
+    await store.aclose()
+    with duckdb.connect(tmp_path / "points.duckdb") as connection:
+        connection.execute("ALTER TABLE elsewhere RENAME TO receipts")
+
+    store = DuckDBStore(tmp_path)
+    assert (await store.ledger("n1")).rejected == 6
+    await store.aclose()
+
+
+def refusal(seq: int) -> Delivery:
+    return Delivery("n1", (), NOW, name=BatchName(EPOCH, seq, 0, 3), rejected=3)
+
+
 def rename(store: DuckDBStore, table: str, name: str) -> None:
     store._tables.connection.execute(f"ALTER TABLE {table} RENAME TO {name}")
 

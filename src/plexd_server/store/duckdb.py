@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from plexd.clock import SystemClock
-from plexd_server.errors import JournalDamaged, StoreBusy, StoreClosed, StoreError
+from plexd_server.errors import JournalDamaged, StartError, StoreBusy, StoreClosed, StoreError
 from plexd_server.store import receipts, schema
 from plexd_server.store.columns import Arrival
 from plexd_server.store.drafts import Draft, Marks
@@ -70,10 +70,9 @@ class DuckDBStore:
             data_dir / FILE_NAME, memory, filling=self._filling, reading=FaultLog("reading", clock)
         )
         self._marks = Marks(self._tables.marks(), self._find_mark)
-        self._journal = Journal(data_dir / JOURNAL_NAME)
         self._filler = Filler(self._fill)
         try:
-            self._replay(data_dir / JOURNAL_NAME)
+            self._open_journal(data_dir / JOURNAL_NAME)
         except BaseException:
             self._filler.close()
             self._tables.close()
@@ -193,6 +192,13 @@ class DuckDBStore:
             expired += gone
         self._filler.between(lambda: self._tables.tidy(before))
         return expired
+
+    def _open_journal(self, directory: Path) -> None:
+        try:
+            self._journal = Journal(directory)
+            self._replay(directory)
+        except OSError as err:
+            raise StartError(f"cannot read the journal {directory}: {err.strerror}") from err
 
     def _replay(self, directory: Path) -> None:
         """Take in again what the journal has and the tables have not."""

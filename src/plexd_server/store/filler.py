@@ -42,8 +42,8 @@ class Addition(NamedTuple):
 
     @property
     def size(self) -> int:
-        """How many points."""
-        return sum(len(arrival.points) for arrival in self.arrivals)
+        """How many points it counts as; none at all would not be bounded."""
+        return max(1, sum(len(arrival.points) for arrival in self.arrivals))
 
 
 class Filler:
@@ -116,7 +116,7 @@ class Filler:
             self._wait_for_work()
             self._do_tasks()
             stroke = self._next()
-            is_over = self._closed if not stroke else not self._try(stroke)
+            is_over = not self._try(stroke) if stroke else self._closed and not self._waiting
         self._do_tasks()
 
     def _try(self, stroke: Sequence[Addition]) -> bool:
