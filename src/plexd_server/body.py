@@ -13,6 +13,7 @@ from isal import isal_zlib
 from isal.igzip_lib import IsalError
 from litestar.exceptions import HTTPException
 
+from plexd_server.limits import Intake, Room
 from plexd_server.problems import Problem
 
 if TYPE_CHECKING:
@@ -21,9 +22,14 @@ if TYPE_CHECKING:
     from litestar import Request
 
     from plexd.clock import Clock
-    from plexd_server.limits import Room
 
-__all__ = ["MAX_COMPRESSED_BYTES", "MAX_DECOMPRESSED_BYTES", "check_type", "field_of", "read_body"]
+__all__ = [
+    "MAX_COMPRESSED_BYTES",
+    "MAX_DECOMPRESSED_BYTES",
+    "field_of",
+    "read_body",
+    "read_small",
+]
 
 MAX_COMPRESSED_BYTES: Final = 1024 * 1024
 MAX_DECOMPRESSED_BYTES: Final = 8 * 1024 * 1024
@@ -42,9 +48,23 @@ async def read_body(request: Request[Any, Any, Any], room: Room, *, clock: Clock
     connection in place of the answer. Nothing is kept of one whose refusal is known beforehand,
     and little time given to it, or slow ones would take up all the requests there may be.
     """
-    check_type(request)
-    sink = _sink(request, room)
-    problem = room.refusal or _refuse_announced(sink, request.headers.get("content-length", ""))
+    _check_type(request)
+    return await _take(request, _sink(request, room), room.refusal, clock)
+
+
+async def read_small(request: Request[Any, Any, Any], most: int, *, clock: Clock) -> bytes:
+    """As `read_body`, of a body that is not compressed and has ``most`` bytes at most."""
+    _check_type(request)
+    if field_of(request, "content-encoding", "identity").strip().lower() != "identity":
+        raise Problem(415, "the Content-Encoding must be identity")
+    sink = _PlainSink(most, Room(Intake(total_bytes=most), None))
+    return await _take(request, sink, None, clock)
+
+
+async def _take(
+    request: Request[Any, Any, Any], sink: _PlainSink, refusal: Problem | None, clock: Clock
+) -> bytes:
+    problem = refusal or _refuse_announced(sink, request.headers.get("content-length", ""))
     try:
         async with clock.timeout(_READ_SECONDS if problem is None else _LINGER_SECONDS):
             return await _read(request.stream(), sink, problem)
@@ -56,7 +76,7 @@ async def read_body(request: Request[Any, Any, Any], room: Room, *, clock: Clock
         raise Problem(408, "the body ended early") from None
 
 
-def check_type(request: Request[Any, Any, Any]) -> None:
+def _check_type(request: Request[Any, Any, Any]) -> None:
     """Refuse what is not JSON before reading it."""
     media_type = field_of(request, "content-type").partition(";")[0].strip().lower()
     if media_type != "application/json":

@@ -14,7 +14,7 @@ import msgspec
 from litestar import Request, Response, get, post
 
 from plexd.api import Registration, SecretResponse  # noqa: TC001 -- msgspec reads the annotations
-from plexd_server.body import check_type, field_of
+from plexd_server.body import read_small
 from plexd_server.errors import NoNodeKey, RegistryError, TokenRefused, UnknownSecret
 from plexd_server.peerbook import PeerBook
 from plexd_server.problems import Problem
@@ -35,7 +35,6 @@ __all__ = ["enrol_routes"]
 _LOG = logging.getLogger(__name__)
 _NO_STORE: Final = {"Cache-Control": "no-store"}
 _MAX_BYTES: Final = 16 * 1024
-_READ_SECONDS: Final = 10.0
 _SHOWN: Final = 200
 _AT_ONCE: Final = 2
 
@@ -98,11 +97,10 @@ class _Door:
 
     async def enter(self, request: Request[Any, Any, Any]) -> Registration:
         """Read the application and enrol. Raises `Problem`."""
-        check_type(request)
         address = address_of(request)
         if wait := self._arrivals.take(address):
             raise Problem(429, "too many registrations", headers=retry_after(wait))
-        applicant = _applicant(await _read(request, self._clock))
+        applicant = _applicant(await read_small(request, _MAX_BYTES, clock=self._clock))
         token_hash = hash_token(applicant.token)
         self._wrong.refuse_blocked(address, token_hash)
         made = await self._enrol(applicant, address, token_hash)
@@ -121,22 +119,6 @@ class _Door:
         except RegistryError as err:
             _LOG.warning("registration refused", extra={"address": address, "reason": str(err)})
             raise Problem(409, str(err)) from None
-
-
-async def _read(request: Request[Any, Any, Any], clock: Clock) -> bytes:
-    """The body. Raises `Problem`: 408 not come in time, 413 too large, 415 compressed."""
-    if field_of(request, "content-encoding", "identity").strip().lower() != "identity":
-        raise Problem(415, "the Content-Encoding must be identity")
-    body = bytearray()
-    try:
-        async with clock.timeout(_READ_SECONDS):
-            async for chunk in request.stream():
-                body += chunk
-                if len(body) > _MAX_BYTES:
-                    raise Problem(413, f"the body is larger than {_MAX_BYTES} bytes")
-    except TimeoutError:
-        raise Problem(408, f"the body took longer than {_READ_SECONDS:.0f} s") from None
-    return bytes(body)
 
 
 def _applicant(body: bytes) -> Applicant:

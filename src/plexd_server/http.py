@@ -36,6 +36,7 @@ _BACKLOG = 4096  # the kernel's own default limit
 _HEAD_SECONDS = 10.0
 _HEAD_BYTES: Final = 64 * 1024
 _PIPELINED: Final = 16
+_TRANSFER_ENCODING: Final = b"transfer-encoding"
 _FLUSH_SECONDS = 60.0
 _NO_LINGERING: Final = struct.pack("ii", 1, 0)
 # Longer than the usual report interval, or every report would need a new connection.
@@ -236,8 +237,12 @@ class _BoundedProtocol(HttpToolsProtocol):
             raise ValueError("too many requests without waiting for an answer")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if not self._is_in_body:  # what comes after the body could change what was already read
-            super().on_header(name, value)
+        if self._is_in_body:  # what comes after the body could change what was already read
+            return
+        # The parser looks at the last coding only, and would hand over what others have made of it.
+        if name.lower() == _TRANSFER_ENCODING and value.lower() != b"chunked":
+            raise ValueError("a transfer coding besides chunked")
+        super().on_header(name, value)
 
     def on_body(self, body: bytes) -> None:
         self._is_bare = False

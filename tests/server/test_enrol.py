@@ -193,6 +193,12 @@ async def test_an_odd_application_is_refused_with_its_reason(
     assert answer.headers["Content-Type"] == "application/problem+json"
 
 
+async def test_an_application_of_megabytes_is_413_even_to_a_client_still_sending(
+    client: Client,
+) -> None:
+    assert (await client.post("/v1/register", b" " * 4_000_000)).status == 413
+
+
 @pytest.mark.parametrize(
     "headers", [{"content_type": "text/plain"}, {"Content_Encoding": "gzip"}], ids=str
 )
