@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
     from pathlib import Path
 
+    from plexd.clock import Clock
+
 __all__ = ["granting", "held_still"]
 
 _LOG = logging.getLogger(__name__)
@@ -34,14 +36,14 @@ _AGAIN_SECONDS: Final = 1.0
 
 @asynccontextmanager
 async def granting(
-    hold: Callable[[Callable[[], None]], None], data_dir: Path
+    hold: Callable[[Callable[[], None]], None], data_dir: Path, clock: Clock
 ) -> AsyncIterator[None]:
     """While the body runs, stand still for whoever asks, one after the other.
 
     ``hold`` calls what it is given while the file stands still; it blocks and raises `StoreError`.
     """
     with _listening(data_dir) as listening:
-        task = asyncio.create_task(_grant_all(hold, listening))
+        task = asyncio.create_task(_grant_all(hold, listening, clock))
         try:
             yield
         finally:
@@ -49,14 +51,16 @@ async def granting(
             await asyncio.wait([task])
 
 
-async def _grant_all(hold: Callable[[Callable[[], None]], None], listening: socket.socket) -> None:
+async def _grant_all(
+    hold: Callable[[Callable[[], None]], None], listening: socket.socket, clock: Clock
+) -> None:
     loop = asyncio.get_running_loop()
     while True:
         try:
             connection, _ = await loop.sock_accept(listening)
         except OSError as err:  # no descriptors are left
             _LOG.warning("backup not heard", extra={"error": str(err)})
-            await asyncio.sleep(_AGAIN_SECONDS)
+            await clock.sleep(_AGAIN_SECONDS)
             continue
         connection.settimeout(_HOLD_SECONDS)
         try:
@@ -80,26 +84,26 @@ def _grant(hold: Callable[[Callable[[], None]], None], connection: socket.socket
 
 
 @contextmanager
-def held_still(data_dir: Path) -> Iterator[bool]:
+def held_still(data_dir: Path, *, answer_seconds: float = _ANSWER_SECONDS) -> Iterator[bool]:
     """While the body runs no server writes to the points' file; false if none was there to ask.
 
-    Raises `StartError` if a server is and does not hold still.
+    Raises `StartError` if a server is and does not hold still within ``answer_seconds``.
     """
     connection = _connect(data_dir)
     if connection is None:
         yield False
         return
     with connection:
-        answer = _answer(connection)
+        answer = _answer(connection, answer_seconds)
         if answer != _STILL:
             reason = answer.decode("utf-8", "replace").strip() or "it does not answer"
             raise StartError(f"the running server does not hold its points still: {reason}")
         yield True
 
 
-def _answer(connection: socket.socket) -> bytes:
+def _answer(connection: socket.socket, seconds: float) -> bytes:
     """Its line; empty if none came."""
-    connection.settimeout(_ANSWER_SECONDS)
+    connection.settimeout(seconds)
     with suppress(OSError):
         return connection.makefile("rb").readline(_LONGEST_ANSWER)
     return b""

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import resource
+import socket
 import stat
 from typing import TYPE_CHECKING
 
-from plexd_server.standstill import held_still
+import pytest
+
+from plexd.metrics.testing import ManualClock
+from plexd_server.errors import StartError
+from plexd_server.standstill import granting, held_still
 from plexd_server.store import DuckDBStore
 from server.reporting import Node, numbered
 from server.running import Client, command, create_node, running
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     import aiohttp
@@ -102,3 +110,40 @@ def test_the_socket_is_its_owners_alone_however_long_its_path(tmp_path: Path) ->
         assert stat.S_IMODE((deep / "backup.sock").stat().st_mode) == 0o600
         with held_still(deep) as is_held:
             assert is_held
+
+
+def test_a_server_that_does_not_answer_is_waited_for_so_long_only(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(os.fspath(tmp_path / "backup.sock"))
+        silent.listen()
+
+        with (
+            pytest.raises(StartError, match="does not hold its points still: it does not answer"),
+            held_still(tmp_path, answer_seconds=0.01),
+        ):
+            pass
+
+
+async def test_who_came_while_no_descriptors_were_left_is_answered_later(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = ManualClock()
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    def hold(until: Callable[[], None]) -> None:
+        until()
+
+    with socket.socket(socket.AF_UNIX) as asking:
+        asking.settimeout(0)
+        async with granting(hold, tmp_path, clock):
+            asking.connect(os.fspath(tmp_path / "backup.sock"))
+            resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+            try:
+                await clock.advance(0)
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+            assert [record.message for record in caplog.records] == ["backup not heard"]
+            await clock.advance(1)
+            answer = await asyncio.get_running_loop().sock_recv(asking, 100)
+
+    assert answer == b"still\n"
