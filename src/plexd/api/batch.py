@@ -19,7 +19,7 @@ from plexd.api.errors import DecodeError, EncodeError
 from plexd.api.types import MetricPoint
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 __all__ = ["BatchName", "MetricBatch", "decode_batch"]
 
@@ -133,6 +133,9 @@ class MetricBatch(Sequence[MetricPoint]):
 
     def __len__(self) -> int:
         return self._length
+
+    def __iter__(self) -> Iterator[MetricPoint]:  # Sequence's own asks for each index
+        return iter(self._read())
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, MetricBatch):
