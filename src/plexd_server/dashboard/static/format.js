@@ -13,6 +13,11 @@ export function number(value) {
   return value.toLocaleString("en", { maximumFractionDigits: size >= 100 ? 0 : size >= 10 ? 1 : 2 });
 }
 
+/** How many of what, as in "1 link" and "12 links". */
+export function counted(count, noun, nouns = `${noun}s`) {
+  return `${number(count)} ${count === 1 ? noun : nouns}`;
+}
+
 export function percent(value) {
   return value === null || value === undefined ? NONE : `${number(value)} %`;
 }

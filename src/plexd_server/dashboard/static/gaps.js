@@ -1,5 +1,7 @@
 // Where readings are missing, and what the ledger says about it.
 
+import { counted } from "./format.js";
+
 const GAP_FACTOR = 2.5;
 const WINDOW = 3;
 const REPORT_MS = 150_000; // what is newer may still be on its way
@@ -28,7 +30,7 @@ function lossIn(losses, from, to) {
 }
 
 export function describeLoss(loss) {
-  const what = loss.points ? `${loss.points.toLocaleString("en")} points` : `${loss.batches} batches`;
+  const what = loss.points ? counted(loss.points, "point") : counted(loss.batches, "batch", "batches");
   return loss.reason === "gap" ? `${what} never came` : `${what} ${REASONS[loss.reason] ?? loss.reason}`;
 }
 

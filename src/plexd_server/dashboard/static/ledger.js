@@ -1,7 +1,7 @@
 // What is missing of a node's points, and why.
 
 import { el } from "./dom.js";
-import { duration, number, secondsBetween } from "./format.js";
+import { counted, duration, number, secondsBetween } from "./format.js";
 import { describeLoss } from "./gaps.js";
 
 const WHEN = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "short" });
@@ -29,10 +29,10 @@ function table(losses) {
 
 function sentence(ledger) {
   const lost = ledger.evicted + ledger.rejected;
-  const parts = [`${number(ledger.received)} points stored`];
+  const parts = [`${counted(ledger.received, "point")} stored`];
   parts.push(lost ? `${number(lost)} lost` : ledger.gap_batches ? "" : "none lost");
-  if (ledger.gap_batches) parts.push(`${number(ledger.gap_batches)} batches never came`);
-  if (ledger.duplicates) parts.push(`${number(ledger.duplicates)} deliveries came twice and were stored once`);
+  if (ledger.gap_batches) parts.push(`${counted(ledger.gap_batches, "batch", "batches")} never came`);
+  if (ledger.duplicates) parts.push(`${counted(ledger.duplicates, "delivery", "deliveries")} repeated without effect`);
   return `${parts.filter(Boolean).join(", ")}.`;
 }
 

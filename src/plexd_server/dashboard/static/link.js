@@ -38,7 +38,7 @@ function chartsOf(link) {
   return [
     { title: "Round trip, as each end measures it", format: milliseconds, least: 1, lines: both("rtt_nano", 1e-6) },
     { title: "Loss, as each end measures it", format: percent, top: 100, step: 25, lines: both("packet_loss_percent") },
-    { title: "Received by each end", format: rate, binary: true, least: 1024, lines: both("rx_bytes") },
+    { title: "Received by each end", format: rate, binary: true, least: 64, lines: both("rx_bytes") },
   ];
 }
 

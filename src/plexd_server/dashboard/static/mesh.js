@@ -3,7 +3,7 @@
 import { getJSON, keepFresh } from "./api.js";
 import { onColourChange } from "./charts.js";
 import { el, emptyState } from "./dom.js";
-import { duration, NONE, number, secondsBetween } from "./format.js";
+import { counted, duration, NONE, number, secondsBetween } from "./format.js";
 import { LinkPanel } from "./link.js";
 import { Matrix } from "./matrix.js";
 import { countStates, severity, simulatedBadge, stateBadge } from "./states.js";
@@ -138,7 +138,7 @@ function summarise(answer) {
   const counts = {};
   for (const link of answer.links) counts[link.state] = (counts[link.state] ?? 0) + 1;
   const left = answer.links_left_out ? ` (${number(answer.links_left_out)} more that are better)` : "";
-  const text = `${number(answer.nodes.length)} nodes, ${number(answer.links.length)} links: ${countStates(counts)}${left}`;
+  const text = `${counted(answer.nodes.length, "node")}, ${counted(answer.links.length, "link")}: ${countStates(counts)}${left}`;
   const made = answer.nodes.some((node) => node.simulated) ? [" ", simulatedBadge()] : [];
   return [text, ...made];
 }

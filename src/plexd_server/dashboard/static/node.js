@@ -4,7 +4,7 @@ import { getJSON, keepFresh } from "./api.js";
 import { chartCard } from "./cards.js";
 import { draw, onColourChange } from "./charts.js";
 import { el, emptyState, meter } from "./dom.js";
-import { bytes, duration, freshness, number, percent, rate, share } from "./format.js";
+import { bytes, counted, duration, freshness, number, percent, rate, share } from "./format.js";
 import { showLedger } from "./ledger.js";
 import { peerRows, peersTable } from "./peers.js";
 import { chosenRange, fitRange, rangePicker } from "./ranges.js";
@@ -79,7 +79,7 @@ function agentTiles(data) {
     tile("Up since", duration(data.uptime_seconds)),
     tile("Memory", bytes(data.heap_alloc_bytes), el("small", {}, `of ${bytes(data.heap_sys_bytes)} mapped`)),
     tile("Tasks and threads", number(data.goroutine_count)),
-    tile("Collector pauses", `${number(data.gc_pause_total_ns / 1e6)} ms`, el("small", {}, `${number(data.gc_num_gc)} collections`)),
+    tile("Collector pauses", `${number(data.gc_pause_total_ns / 1e6)} ms`, el("small", {}, counted(data.gc_num_gc, "collection"))),
     tile("Reconnects", number(data.reconnect_count)),
   ];
 }
