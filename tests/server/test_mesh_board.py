@@ -96,7 +96,7 @@ def test_a_node_that_falls_silent_knows_nothing_any_more() -> None:
     found = view(board, at(600))
 
     assert found.state == "unknown"
-    assert found.reason.startswith("n1 has not read it for 10 min; before that: answers in 14 ms")
+    assert found.reason.startswith("not read for 10 min; before that: answers in 14 ms")
     assert found.since == at(1 + 150)
 
 
@@ -257,8 +257,8 @@ def test_what_a_store_remembers_fills_in_and_never_replaces() -> None:
             data=point.data,  # type: ignore[arg-type]
         )
     ]
-    board.recall("n1", old, [])
-    board.recall("n3", old, [(at(0).timestamp(), 12.0)])
+    board.recall("n1", old, [], at(0))
+    board.recall("n3", old, [(at(0).timestamp(), 12.0)], at(0))
 
     assert view(board, at(61)).rx_bytes == 2000
     assert view(board, at(61), "n3").rx_bytes == 1000
@@ -275,6 +275,71 @@ def test_the_mesh_names_registered_silent_waiting_and_foreign_nodes() -> None:
     statuses = {node.node_id: node.status for node in answer.nodes}
     assert statuses == {"n1": "silent", "n2": "up", "n3": "waiting", "laptop": "foreign"}
     assert [link.id for link in answer.links] == ["laptop~n1", "n1~n2"]
+
+
+@pytest.mark.parametrize("names", [("n2", "KEY="), ("KEY=", "n2")])
+def test_a_peer_read_of_by_its_key_for_a_while_is_what_was_read_last(
+    names: tuple[str, str],
+) -> None:
+    board = Board()
+    board.names = {"KEY=": "n2"}
+    for number, name in enumerate([*names, "n2"]):
+        tell(board, "n1", reading(name, at(300 * number)))
+
+    assert (view(board, at(601)).state, view(board, at(601)).measured_at) == ("up", at(601))
+
+
+def test_peers_that_were_revoked_are_left_out() -> None:
+    board = Board()
+    tell(board, "n1", reading("n2", at(0)) + reading("KEY=", at(0)) + reading("n3", at(0)))
+    board.gone = {"n2", "KEY="}
+
+    answer = mesh(board, registered("n1", "n3"), at(1))
+
+    assert ([link.id for link in answer.links], len(answer.nodes)) == (["n1~n3"], 2)
+
+
+def test_a_tunnel_that_is_cut_is_one_way_long_before_its_keys_end() -> None:
+    board = Board()
+    tell(board, "n1", reading("n2", at(0), moved=1000))
+    for number in range(1, 6):
+        dead = reading(
+            "n2", at(15 * number), rtt_nano=-1, loss=5.0 * number, handshake_age=60.0 + 15 * number,
+            rx=1000, moved=1000 + 148 * number,
+        )  # fmt: skip
+        tell(board, "n1", dead)
+
+    found = view(board, at(76))
+    assert (found.state, found.since) == ("one-way", at(61))
+
+
+def test_a_peer_without_a_tunnel_that_never_answered_raises_no_alert() -> None:
+    board = Board()
+    for number in range(3):
+        tell(board, "n1", [latency("n2", at(15 * number), -1)])
+
+    (link,) = board.picture(at(31)).links
+    assert (link.state, list(link_alerts([link], frozenset()))) == ("unknown", [])
+
+
+def test_the_loss_of_an_old_reading_raises_no_alert() -> None:
+    board = Board()
+    tell(board, "n1", reading("n2", at(0), loss=80.0))
+
+    (link,) = board.picture(at(600)).links
+    assert (link.state, list(link_alerts([link], frozenset()))) == ("unknown", [])
+
+
+def test_a_node_owes_no_report_while_the_server_was_away() -> None:
+    board = Board()
+    data = system_point(at(0)).data
+    point = StoredPoint(timestamp=at(0), received_at=at(0), group="system", data=data)  # type: ignore[arg-type]
+    board.recall("n1", [point], [], at(600))
+
+    node = board.node("n1")
+    assert [list(node_alerts(node, at(s).timestamp())) for s in (601, 749)] == [[], []]
+    (late,) = node_alerts(node, at(751).timestamp())
+    assert late.text == "no report for 13 min"
 
 
 def test_a_peer_read_of_by_its_public_key_is_the_node_with_that_key() -> None:

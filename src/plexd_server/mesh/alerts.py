@@ -58,9 +58,11 @@ def node_alerts(node: NodeTrack, now: float) -> Iterator[Alert]:
 
 def silent_for(node: NodeTrack, now: float) -> float | None:
     """Since how many seconds the node owes a report; None if it does not."""
-    if node.received_at is None or now - node.received_at <= node.silent_after:
+    if node.received_at is None:
         return None
-    return now - node.received_at
+    # What came while this server was not there is no fault of the node.
+    is_owed = now - max(node.received_at, node.recalled_at) > node.silent_after
+    return now - node.received_at if is_owed else None
 
 
 def link_alerts(links: Iterable[Link], silent: frozenset[str]) -> Iterator[Alert]:
@@ -91,7 +93,8 @@ def _is_bad(link: Link) -> bool:
 
 def _loss(link: Link) -> float:
     views = (link.a_to_b, link.b_to_a)
-    return max((view.loss_percent or 0.0 for view in views if view is not None), default=0.0)
+    recent = [view for view in views if view is not None and view.state != "unknown"]
+    return max((view.loss_percent or 0.0 for view in recent), default=0.0)
 
 
 def _one(link: Link) -> Alert:

@@ -16,7 +16,7 @@ from plexd_server.mesh.links import Link, View, join
 from plexd_server.mesh.nodetrack import NodeTrack
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
 
     from plexd.api import MetricPoint
@@ -52,7 +52,8 @@ class Board:
 
     Not safe for threads; every method is quick but `settle`, which takes about two microseconds
     a point, and `picture`, about ten a view; `drawing` does the same in pieces. ``names`` are the
-    ids of nodes that peers are read of under another name, such as their public key.
+    ids of nodes that peers are read of under another name, such as their public key; peers of the
+    names in ``gone`` are left out.
     """
 
     def __init__(self, *, max_waiting: int = _MAX_WAITING, max_views: int = _MAX_VIEWS) -> None:
@@ -65,6 +66,7 @@ class Board:
         self._links: Mapping[str, Link] = {}
         self.nodes: dict[str, NodeTrack] = {}
         self.names: Mapping[str, str] = {}
+        self.gone: Container[str] = ()
         self.skipped = 0
 
     @property
@@ -85,13 +87,19 @@ class Board:
             self.skipped += self._leave()
 
     def recall(
-        self, node_id: str, points: Sequence[StoredPoint], cpu: Iterable[tuple[float, float]]
+        self,
+        node_id: str,
+        points: Sequence[StoredPoint],
+        cpu: Iterable[tuple[float, float]],
+        now: datetime,
     ) -> None:
         """Take in what a store remembers: the newest points, and (epoch seconds, CPU percent).
 
-        It is never newer than what was observed, so it only fills in.
+        It is never newer than what was observed, so it only fills in. The node owes its next report
+        from ``now`` on.
         """
         node = self._known(node_id)
+        node.recalled_at = now.timestamp()
         for at, percent in cpu:
             node.remember_cpu(at, percent)
         received_at = max(point.received_at for point in points).timestamp()
@@ -132,7 +140,7 @@ class Board:
             yield
         views: dict[str, list[View]] = {}
         for number, (node_id, node) in enumerate(list(self.nodes.items())):
-            views[node_id] = list(node.views(at, self.names))
+            views[node_id] = list(node.views(at, self.names, self.gone))
             if number % _NODES_AT_ONCE == 0:
                 yield
         picture = Picture(at, views, [], {})

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Link", "View", "join", "link_id"]
 
-_ASYMMETRY_PERCENT: Final = 10.0
+# Of twenty pings each, read up to a minute apart: four of them may be lost in between.
+_ASYMMETRY_PERCENT: Final = 25.0
 _BETWEEN: Final = "~"  # in no node's id
 
 
@@ -117,7 +118,7 @@ def _link(a: str, b: str, a_to_b: View | None, b_to_a: View | None) -> Link:
 def _reason(worst: View, silence: str, asymmetry: float | None) -> str:
     if silence:
         return silence
-    reason = f"{worst.node_id}: {worst.reason}"
+    reason = f"{worst.node_id} about {worst.peer_id}: {worst.reason}"
     if asymmetry is not None and abs(asymmetry) >= _ASYMMETRY_PERCENT:
         return f"{reason}; the two ends' loss differs by {number(abs(asymmetry))} points"
     return reason

@@ -10,7 +10,7 @@ from plexd_server.mesh.arrivals import Arrivals, clock_offset, silent_after
 from plexd_server.mesh.track import Track
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Container, Iterator, Mapping, Sequence
 
     from plexd.api import AgentStats, MetricPoint, SystemStats
     from plexd_server.mesh.links import View
@@ -28,7 +28,10 @@ _FAR_PAST: Final = float("-inf")
 
 
 class NodeTrack:
-    """One node. ``losses`` are the latest of its ledger, as somebody else keeps them up to date."""
+    """One node. ``losses`` are the latest of its ledger, as somebody else keeps them up to date.
+
+    ``recalled_at`` is when it was read from a store, after its reports could not come here.
+    """
 
     __slots__ = (
         "_full_at",
@@ -39,6 +42,7 @@ class NodeTrack:
         "newest",
         "node_id",
         "peers",
+        "recalled_at",
         "system",
         "unseen",
     )
@@ -46,7 +50,7 @@ class NodeTrack:
     def __init__(self, node_id: str) -> None:
         self.node_id = node_id
         self.arrivals = Arrivals()
-        self.newest = self._full_at = _FAR_PAST
+        self.newest = self._full_at = self.recalled_at = _FAR_PAST
         self.system: tuple[float, SystemStats] | None = None
         self.agent: tuple[float, AgentStats] | None = None
         self.history: deque[tuple[int, float]] = deque(maxlen=HISTORY_MINUTES)
@@ -94,13 +98,25 @@ class NodeTrack:
         self.arrivals.add(received_at, received_at - newest)
         return len(self.peers) - known
 
-    def views(self, now: float, names: Mapping[str, str]) -> Iterator[View]:
-        """What it reads of each peer, as of ``now``; ``names`` turn public keys into ids."""
+    def views(
+        self, now: float, names: Mapping[str, str], gone: Container[str] = ()
+    ) -> Iterator[View]:
+        """What it reads of each peer that is not ``gone``; ``names`` turn public keys into ids."""
         offset, limit = self.offset, self.silent_after
+        for name, track in self._named(names).items():
+            if name not in gone:
+                yield track.view(self.node_id, name, now=now, offset=offset, limit=limit)
+
+    def _named(self, names: Mapping[str, str]) -> dict[str, Track]:
+        """Peers by their ids. One that was read under its key as well is what was read last."""
+        named: dict[str, Track] = {}
         for peer_id, track in self.peers.items():
             if track.standing is not None and track.at > self.newest - _GONE_SECONDS:
                 name = names.get(peer_id, peer_id)
-                yield track.view(self.node_id, name, now=now, offset=offset, limit=limit)
+                other = named.get(name)
+                if other is None or track.at > other.at:
+                    named[name] = track
+        return named
 
     def remember_cpu(self, at: float, percent: float) -> None:
         """Keep one number a minute for the sparkline."""

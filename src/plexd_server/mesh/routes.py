@@ -43,9 +43,12 @@ def mesh_routes(
                 await clock.sleep(0)
 
     async def registered() -> list[Node]:
-        nodes = await asyncio.to_thread(registry.nodes)
+        every = await asyncio.to_thread(registry.nodes, revoked=True)
+        nodes = [node for node in every if node.revoked_at is None]
         board.keep_only(node.node_id for node in nodes)
         board.names = {node.public_key: node.node_id for node in nodes if node.public_key}
+        revoked = [node for node in every if node.revoked_at is not None]
+        board.gone = {name for node in revoked for name in (node.node_id, node.public_key)}
         return nodes
 
     @get("/v1/fleet")

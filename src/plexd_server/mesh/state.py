@@ -8,7 +8,7 @@ that only keeps alive sends 32 bytes at a time and expects no answer.
     state    what it means
     up       both directions work: a ping came back, or a handshake is fresh
     idle     nothing is sent, so nothing is known to be wrong
-    unknown  there is no reading, or none that is new enough
+    unknown  there is no reading, or none that is new enough, or nothing to read: no tunnel is there
     stale    the last proof of life is old, and there is none of the contrary
     never    there has never been a handshake
     one-way  bytes go out and none come back, or bytes come in and none seem to arrive
@@ -43,6 +43,8 @@ _SLACK_SECONDS: Final = 5.0
 _KEEPALIVE_BYTES: Final = 32
 _LEAST_KEEPALIVE_SECONDS: Final = 10  # also WireGuard's own passive keepalive
 _LOSSY_PERCENT: Final = 1.0
+# A path that loses every other ping loses as many in a row once in 16 times.
+_MANY_LOST: Final = 4
 
 
 class Observation(Struct, frozen=True, gc=False, kw_only=True):
@@ -55,7 +57,9 @@ class Observation(Struct, frozen=True, gc=False, kw_only=True):
             counter went back, which says that the interface was made anew and not what was moved.
         span: seconds since the reading before.
         rtt_nano: of the ping that goes with the reading; -1 when it was not answered.
+        lost_in_row: how many pings up to that one were not answered, as far as is known.
         loss_percent: of the latest pings.
+        was_reached: whether there ever was a tunnel or an answer.
     """
 
     handshake_age: float | None = None
@@ -64,7 +68,9 @@ class Observation(Struct, frozen=True, gc=False, kw_only=True):
     tx_bytes: int | None = None
     span: float = 0.0
     rtt_nano: int | None = None
+    lost_in_row: int = 0
     loss_percent: float | None = None
+    was_reached: bool = True
 
 
 class Verdict(Struct, frozen=True, gc=False):
@@ -92,10 +98,10 @@ def _by_ping_alone(seen: Observation) -> Verdict:
     if seen.rtt_nano is None:
         return Verdict("unknown", "neither its tunnel nor its round trip was read")
     if seen.rtt_nano >= 0:
-        return Verdict("up", f"answers in {_round_trip(seen)}; its tunnel is not read")
-    if _all_lost(seen):
-        return Verdict("down", "answers no ping; its tunnel is not read")
-    return Verdict("down", "did not answer the last ping; its tunnel is not read")
+        return Verdict("up", f"answers in {_round_trip(seen)}; no tunnel to it is read")
+    if not seen.was_reached:
+        return Verdict("unknown", "no tunnel to it is read, and it never answered a ping")
+    return Verdict("down", f"{_lost(seen)}; no tunnel to it is read")
 
 
 def _never(seen: Observation) -> Verdict:
@@ -113,22 +119,22 @@ def _answered(seen: Observation, age: float) -> Verdict:
         return Verdict(
             "stale",
             f"pings are answered in {_round_trip(seen)}, but the last handshake was "
-            f"{seconds(age)} ago and its keys end at {seconds(REJECT_SECONDS)}: "
+            f"{seconds(age)} old and its keys end at {seconds(REJECT_SECONDS)}: "
             "the answers may not come through the tunnel",
         )
     loss = seen.loss_percent
     lost = f", {percent(loss)} of pings lost" if loss is not None and loss >= _LOSSY_PERCENT else ""
-    return Verdict("up", f"answers in {_round_trip(seen)}{lost}; handshake {seconds(age)} ago")
+    return Verdict("up", f"answers in {_round_trip(seen)}{lost}; handshake {seconds(age)} old")
 
 
 def _with_keys(seen: Observation, age: float) -> Verdict:
     """No answer to a ping, or none was sent; the keys are good."""
     pinged = seen.rtt_nano is not None
-    handshake = f"handshake {seconds(age)} ago"
+    handshake = f"handshake {seconds(age)} old"
     if seen.rx_bytes:
         return _heard(seen, age, handshake)
     if pinged and not _all_lost(seen):
-        return Verdict("up", f"the last ping was lost{_some_lost(seen)}; {handshake}")
+        return Verdict("up", f"{_lost(seen)}; {handshake}")
     if _sends_in_vain(seen):
         return Verdict("one-way", f"{_sent(seen)}, nothing came back; {handshake}")
     if pinged:
@@ -139,20 +145,20 @@ def _with_keys(seen: Observation, age: float) -> Verdict:
 def _heard(seen: Observation, age: float, handshake: str) -> Verdict:
     """Bytes came in; whether ours arrive is the question."""
     if not _all_lost(seen):
-        missed = f", the last ping was lost{_some_lost(seen)}" if seen.rtt_nano == -1 else ""
+        missed = f", {_lost(seen)}" if seen.rtt_nano == -1 else ""
         return Verdict("up", f"{_received(seen)}{missed}; {handshake}")
     if age <= REKEY_SECONDS + _SLACK_SECONDS:
         return Verdict("up", f"{_received(seen)}; answers no ping, which it may not allow")
     return Verdict(
         "one-way",
-        f"{_received(seen)}, but no ping is answered and the handshake of {seconds(age)} ago "
+        f"{_received(seen)}, but no ping is answered and the handshake {seconds(age)} old "
         "was not renewed: what is sent seems not to arrive",
     )
 
 
 def _without_keys(seen: Observation, age: float) -> Verdict:
     """No answer to a ping, or none was sent; the keys have expired."""
-    handshake = f"the last handshake was {seconds(age)} ago"
+    handshake = f"the last handshake was {seconds(age)} old"
     if seen.rx_bytes:
         return Verdict(
             "one-way",
@@ -175,11 +181,16 @@ def _sends_in_vain(seen: Observation) -> bool:
 
 
 def _all_lost(seen: Observation) -> bool:
-    return seen.loss_percent is not None and seen.loss_percent >= 100
+    all_of_latest = seen.loss_percent is not None and seen.loss_percent >= 100
+    return all_of_latest or seen.lost_in_row >= _MANY_LOST
 
 
-def _some_lost(seen: Observation) -> str:
-    return "" if seen.loss_percent is None else f" ({percent(seen.loss_percent)} of the latest)"
+def _lost(seen: Observation) -> str:
+    many = seen.lost_in_row > 1
+    which = f"the last {seen.lost_in_row} pings were" if many else "the last ping was"
+    if many or seen.loss_percent is None:
+        return f"{which} lost"
+    return f"{which} lost ({percent(seen.loss_percent)} of the latest)"
 
 
 def _round_trip(seen: Observation) -> str:

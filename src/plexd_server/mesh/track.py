@@ -35,6 +35,8 @@ class Track:
         "before",
         "handshake_at",
         "loss",
+        "lost_in_row",
+        "reached",
         "rtt",
         "rtt_at",
         "rx",
@@ -55,6 +57,8 @@ class Track:
         self.span = 0.0
         self.loss: float | None = None
         self.rtt: int | None = None
+        self.lost_in_row = 0
+        self.reached = False
         self.before: Standing | None = None
         self.standing: Standing | None = None
         self._shown: tuple[float, View] | None = None
@@ -73,7 +77,7 @@ class Track:
         last = stats.last_handshake_time
         self.handshake_at = last.timestamp() if stats.handshake_succeeded else None
         self.loss = None if stats.packet_loss_percent < 0 else stats.packet_loss_percent
-        self.tunnel_at = at
+        self.tunnel_at, self.reached = at, True
         return True
 
     def read_round_trip(self, at: float, rtt_nano: int) -> bool:
@@ -83,6 +87,8 @@ class Track:
         if not self._has_tunnel(at):
             self.before = self.standing
         self.rtt, self.rtt_at = rtt_nano, at
+        self.lost_in_row = self.lost_in_row + 1 if rtt_nano < 0 else 0
+        self.reached = self.reached or rtt_nano >= 0
         return True
 
     def judge(self) -> None:
@@ -127,8 +133,7 @@ class Track:
 
     def _unknown(self, node_id: str, peer_id: str, age: float, since: float, offset: float) -> View:
         last = self._view(node_id, peer_id, offset, since)
-        ago = f"{node_id} has not read it for {seconds(age)}"
-        reason = f"{ago}; before that: {last.reason}"
+        reason = f"not read for {seconds(age)}; before that: {last.reason}"
         return replace(last, state="unknown", since=_moment(since), reason=reason)
 
     def _since(self) -> float:
@@ -152,7 +157,11 @@ class Track:
         at = self.at
         pinged = self._has_round_trip(at)
         if not self._has_tunnel(at):
-            return Observation(rtt_nano=self.rtt if pinged else None)
+            return Observation(
+                rtt_nano=self.rtt if pinged else None,
+                lost_in_row=self.lost_in_row,
+                was_reached=self.reached,
+            )
         return Observation(
             handshake_age=self._handshake_age(),
             handshake_succeeded=self.handshake_at is not None,
@@ -160,6 +169,7 @@ class Track:
             tx_bytes=self.tx_moved,
             span=self.span,
             rtt_nano=self.rtt if pinged else None,
+            lost_in_row=self.lost_in_row,
             loss_percent=self.loss,
         )
 

@@ -92,10 +92,13 @@ class ObservedStore:
         await self._store.aclose()
 
     def _suspect(self, delivery: Delivery) -> None:
-        """Note a node that told of a loss, or whose batch numbers jumped."""
+        """Note a node that told of a loss, or whose batch numbers jumped, or may have.
+
+        Of its first batch here nobody knows which one was to come: the store may be an older copy.
+        """
         name = delivery.name
         if name is not None:
-            epoch, seq = self._next.get(delivery.node_id, (name.epoch, name.seq))
+            epoch, seq = self._next.get(delivery.node_id, (name.epoch, 1))
             if name.epoch == epoch and name.seq > seq:
                 self._suspects.add(delivery.node_id)
             self._next[delivery.node_id] = (name.epoch, name.seq + 1)
@@ -145,7 +148,7 @@ async def _recall(store: Store, board: Board, node_id: str, clock: Clock) -> Non
     if not points:
         return
     before = [] if node_id in board.nodes else await _history(store, node_id, clock)
-    board.recall(node_id, points, before)
+    board.recall(node_id, points, before, clock.now())
     await _look_up_losses(store, board, node_id)
 
 
