@@ -1,4 +1,7 @@
-"""Run every benchmark, or those named on the command line: ``history``, twenty minutes, only so."""
+"""Run every benchmark, or those named on the command line.
+
+``history`` (twenty minutes) and ``stores`` (an hour) only so.
+"""
 
 from __future__ import annotations
 
