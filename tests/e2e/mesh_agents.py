@@ -112,12 +112,22 @@ class Agents:
 
     def shown(self, node: Node) -> Shown:
         """What the server shows of ``node``."""
+        return Shown(self._ask(node, "latest")["points"])
+
+    def link(self, one: Node, other: Node) -> dict[str, Any]:
+        """What the server makes of what both read of each other."""
+        ends = {one.namespace, other.namespace}
+        links = self._ask(one, "peers")["links"]
+        (found,) = [link for link in links if {link["a"], link["b"]} == ends]
+        return dict(found)
+
+    def _ask(self, node: Node, what: str) -> dict[str, Any]:
         headers = {"Authorization": f"Bearer {self._tokens[node.namespace]}"}
         with self._switch.inside(), closing(HTTPConnection(_SERVER, timeout=10)) as server:
-            server.request("GET", f"/v1/nodes/{node.namespace}/latest", headers=headers)
+            server.request("GET", f"/v1/nodes/{node.namespace}/{what}", headers=headers)
             answer = server.getresponse()
             assert answer.status == 200, answer.read()
-            return Shown(json.load(answer)["points"])
+            return dict(json.load(answer))
 
     def log(self, node: Node) -> str:
         return self._programs.log_of(self._agents[node.namespace])
