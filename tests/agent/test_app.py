@@ -11,6 +11,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from msgspec.structs import replace as replace_struct
 
 from plexd import api, metrics
 from plexd.agent import app
@@ -191,6 +192,25 @@ async def test_peers_that_are_configured_are_pinged_and_their_tunnels_looked_for
     assert latency.data.peer_id == "self"
     assert [group for group, _ in report.failures] == ["tunnel"]
     assert not await app.has_tunnels(settings)
+
+
+async def test_peers_that_the_control_plane_knows_are_pinged_by_their_names() -> None:
+    told = {"id": "told", "public_key": "A" * 43 + "=", "mesh_ip": "127.0.0.1"}
+    answer = Reply(body=msgspec.json.encode({"peers": [told]}))
+    async with ScriptedServer(answer) as plane:
+        settings = replace(settings_for(plane.url), wireguard=WireGuardSettings(interface="none0"))
+        report = await app.collect_once(settings, IDENTITY)
+
+    assert report.addresses == {"told": "127.0.0.1"}
+    assert [p.peer_id for p in report.points if p.group == "latency"] == ["told"]
+
+
+async def test_without_an_answer_the_peers_of_the_enrolment_are_pinged() -> None:
+    known = replace_struct(IDENTITY, peers=(api.Peer("known", "A" * 43 + "=", "127.0.0.1"),))
+    settings = settings_for("http://127.0.0.1:1")
+    settings = replace(settings, wireguard=WireGuardSettings(interface="none0"))
+
+    assert (await app.collect_once(settings, known)).addresses == {"known": "127.0.0.1"}
 
 
 async def test_the_reasons_why_pings_failed_are_told_once_each_with_their_peers() -> None:

@@ -38,7 +38,7 @@ POINT = MetricPoint(
 @pytest.fixture
 def collects(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     def script(points: list[MetricPoint], *failures: tuple[str, str]) -> None:
-        async def collect_once(_: config.Settings) -> app.CollectReport:
+        async def collect_once(*_: object) -> app.CollectReport:
             return app.CollectReport(points, list(failures), {"latency": 0.02}, {})
 
         monkeypatch.setattr(app, "collect_once", collect_once)
@@ -89,7 +89,7 @@ def test_collect_fails_only_when_nothing_was_collected(
 def test_an_interrupted_collect_ends_without_a_word(
     monkeypatch: pytest.MonkeyPatch, capfd: Captured
 ) -> None:
-    async def collect_once(_: config.Settings) -> app.CollectReport:
+    async def collect_once(*_: object) -> app.CollectReport:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(app, "collect_once", collect_once)
@@ -100,7 +100,7 @@ def test_an_interrupted_collect_ends_without_a_word(
 def test_an_unexpected_error_is_one_line_and_a_traceback_only_for_debugging(
     monkeypatch: pytest.MonkeyPatch, capfd: Captured
 ) -> None:
-    async def collect_once(_: config.Settings) -> app.CollectReport:
+    async def collect_once(*_: object) -> app.CollectReport:
         raise ExceptionGroup("several", [ExceptionGroup("more", [KeyError("x\ny")])])
 
     monkeypatch.setattr(app, "collect_once", collect_once)

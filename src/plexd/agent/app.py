@@ -48,6 +48,7 @@ _logger = logging.getLogger("plexd")
 
 # Without a data directory points wait in memory, of which a node has less to spare than of disk.
 _MOST_IN_MEMORY = 16 * 1024 * 1024
+_PEERS_SECONDS = 2.0
 
 
 class CollectReport(Struct, frozen=True):
@@ -234,18 +235,28 @@ def _why(err: OSError | UnicodeError) -> str:
     return os.strerror(err.errno)
 
 
+async def _ask_for_peers(settings: Settings, identity: Identity, mesh: Mesh) -> None:
+    async with _control_plane(settings, identity, None) as plane:
+        await PeerWatch(mesh.index, plane, identity.node_id, _logger).refresh()
+
+
 async def _ended(task: asyncio.Task[None]) -> None:
     task.cancel()
     await asyncio.wait([task])
 
 
-async def collect_once(settings: Settings) -> CollectReport:
+async def collect_once(settings: Settings, identity: Identity | None = None) -> CollectReport:
     """One cycle of every collector, each cut at the collect interval.
 
-    Side by side, but for the last one, the tunnels', whose loss is that of the pings.
+    Side by side, but for the last one, the tunnels', whose loss is that of the pings. With an
+    ``identity`` the control plane is asked for the peers, which takes two seconds at most.
     """
     clock = SystemClock()
-    mesh = _mesh(settings)
+    mesh = _mesh(settings, identity.peers if identity is not None else ())
+    if mesh is not None and identity is not None and settings.api.base_url and not settings.peers:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_PEERS_SECONDS):
+                await _ask_for_peers(settings, identity, mesh)
     deadline = settings.metrics.collect_interval.total_seconds()
     async with mesh.pinger if mesh is not None else nullcontext():
         collectors = _collectors(settings, clock.now(), mesh)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from plexd.agent import config
 from plexd.agent.checks import check_for_run, warnings_about
-from plexd.agent.errors import SettingsError, StartError
+from plexd.agent.errors import IdentityError, SettingsError, StartError
 from plexd.agent.logs import setup_logging
 from plexd.agent.terminal import complain, put
 from plexd.agent.text import printable
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from plexd.agent.config import Settings
+    from plexd.agent.identity import Identity
 
 __all__ = ["COMMANDS"]
 
@@ -60,7 +61,7 @@ def _collect(options: argparse.Namespace) -> int:
     # What failed is part of the result; the log would only say it twice.
     level = "debug" if settings.log.level == "debug" else "error"
     setup_logging(level, settings.log.format)
-    report = asyncio.run(app.collect_once(settings))
+    report = asyncio.run(app.collect_once(settings, _identity_if_any(settings)))
     failures = [(group, why.removeprefix(f"metrics: {group}: ")) for group, why in report.failures]
     if options.json:
         put(MetricBatch(report.points).to_json() + b"\n")
@@ -72,6 +73,18 @@ def _collect(options: argparse.Namespace) -> int:
     if not report.points:
         complain("nothing could be collected")
     return 0 if report.points else 1
+
+
+def _identity_if_any(settings: Settings) -> Identity | None:
+    """Of a node, for whoever may read it: without one, peers have no names."""
+    from plexd.agent.identity import load_identity  # noqa: PLC0415 - see _run
+
+    if settings.data_dir is None:
+        return None
+    try:
+        return load_identity(settings.data_dir)
+    except IdentityError:
+        return None
 
 
 def _config_check(options: argparse.Namespace) -> int:

@@ -63,7 +63,7 @@ class PeerWatch:
     async def run(self) -> None:
         """Ask at once and then every minute, until cancelled."""
         while True:
-            await self._refresh()
+            await self.refresh()
             self._asked.set()
             await self._clock.sleep(_EVERY_SECONDS)
 
@@ -76,7 +76,8 @@ class PeerWatch:
             async with self._clock.timeout(_FIRST_SECONDS):
                 await self._asked.wait()
 
-    async def _refresh(self) -> None:
+    async def refresh(self) -> None:
+        """Ask once. When they cannot be had, a warning says so."""
         try:
             self._store.load(await self._fetcher.fetch_peers(self._node_id))
         except Exception as err:  # noqa: BLE001  # whatever it is, the peers known so far stay
