@@ -211,7 +211,7 @@ class Gate:
         return holder
 
     async def _require_known(self, node_id: str) -> None:
-        if not await asyncio.to_thread(self._registry.has_node, node_id):
+        if await asyncio.to_thread(self._registry.node, node_id) is None:
             raise Problem(404, "no such node")
 
     def _forbidden(self, request: Request[Any, Any, Any], holder: Holder) -> Problem:

@@ -31,11 +31,15 @@ _NO_STORE: Final = {"Cache-Control": "no-store"}
 
 
 class LatestAnswer(msgspec.Struct, frozen=True):
-    """The newest point of each group and peer; ``now`` is the server's clock."""
+    """The newest point of each group and peer; ``now`` is the server's clock.
+
+    ``revoked_at`` is when the node was let go, if it was.
+    """
 
     node_id: str
     now: datetime
     points: list[StoredPoint]
+    revoked_at: datetime | None = None
 
 
 class LedgerAnswer(msgspec.Struct, frozen=True):
@@ -104,7 +108,9 @@ def query_routes(
     @get("/v1/nodes/{node_id:str}/latest", response_headers=_NO_STORE)
     async def latest(node_id: FromPath[str], request: Request[Any, Any, Any]) -> LatestAnswer:
         await gate.require_reader(request, node_id)
-        return LatestAnswer(node_id, clock.now(), await store.latest(node_id))
+        node = await asyncio.to_thread(registry.node, node_id)
+        revoked_at = None if node is None else node.revoked_at
+        return LatestAnswer(node_id, clock.now(), await store.latest(node_id), revoked_at)
 
     @get("/v1/nodes/{node_id:str}/ledger", response_headers=_NO_STORE)
     async def ledger(node_id: FromPath[str], request: Request[Any, Any, Any]) -> LedgerAnswer:

@@ -261,7 +261,7 @@ class Doors:
 @pytest.fixture
 def tokens(plane: Plane) -> dict[str, str]:
     """A token of each kind that does not open ``victim``, by what it is."""
-    if not plane.registry.has_node("victim"):
+    if plane.registry.node("victim") is None:
         plane.registry.create_node("victim")
         plane.registry.vault.set("victim", "s", "v")
     name = f"mallory-{new_key()[:6].replace('/', '-').replace('+', '-')}"
@@ -352,6 +352,9 @@ async def test_a_revoked_node_is_out_within_seconds_and_no_peer_any_more(
     assert "gone" not in {peer.id for peer in plane.registry.peers_of("stays")}
     known = await client.with_token(stays["auth_token"]).get("/v1/nodes/stays/state")
     assert known.status == 200
+    operator = client.with_token(plane.server.operator_token)
+    told = [(await operator.get(f"/v1/nodes/{node}/latest")).json for node in ("gone", "stays")]
+    assert [answer["revoked_at"] is None for answer in told] == [False, True]
 
 
 async def test_the_old_and_the_new_token_work_while_one_takes_over(

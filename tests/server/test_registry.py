@@ -76,7 +76,7 @@ def test_the_file_is_for_its_owner_only(registry: Registry, tmp_path: Path) -> N
     mode = (tmp_path / "registry.db").stat().st_mode
 
     assert stat.S_IMODE(mode) == 0o600
-    assert not registry.has_node("n1")
+    assert registry.node("n1") is None
 
 
 def test_a_node_id_can_be_taken_once(registry: Registry) -> None:

@@ -149,9 +149,13 @@ def refuse_revoked(node: sa.Row[tuple[object, ...]]) -> None:
         )
 
 
-def list_nodes(connection: sa.Connection, *, revoked: bool) -> list[Node]:
-    """Nodes by id, with or without those that were revoked."""
+def list_nodes(
+    connection: sa.Connection, *, revoked: bool, node_id: str | None = None
+) -> list[Node]:
+    """Nodes by id, with or without those that were revoked; all, or the one of this id."""
     query = sa.select(NODES).order_by(NODES.c.node_id)
+    if node_id is not None:
+        query = query.where(NODES.c.node_id == node_id)
     if not revoked:
         query = query.where(NODES.c.revoked_at.is_(None))
     return [_node(row) for row in connection.execute(query)]

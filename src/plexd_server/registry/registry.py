@@ -156,11 +156,10 @@ class Registry:
         with self._database.reading() as connection:
             return find_holder(connection, token_hash, self._clock.now())
 
-    def has_node(self, node_id: str) -> bool:
-        """Whether the node is registered, or was until it was revoked."""
-        query = sa.select(NODES.c.node_id).where(NODES.c.node_id == node_id)
+    def node(self, node_id: str) -> Node | None:
+        """The node, also one that was revoked; None if there is none."""
         with self._database.reading() as connection:
-            return connection.scalar(query) is not None
+            return next(iter(list_nodes(connection, revoked=True, node_id=node_id)), None)
 
     def nodes(self, *, revoked: bool = False) -> list[Node]:
         """Every registered node, by id; those that were revoked only if asked for."""
