@@ -17,7 +17,7 @@ from litestar import Litestar
 from plexd.clock import Clock, SystemClock
 from plexd_server.auth import Gate, OperatorKey, new_operator_token
 from plexd_server.dashboard import RefusalPages, dashboard_routes
-from plexd_server.data_dir import open_registry
+from plexd_server.data_dir import provide_registry
 from plexd_server.enrol import enrol_routes
 from plexd_server.errors import StartError
 from plexd_server.guard import Guard
@@ -168,7 +168,7 @@ async def _composed(options: ServeOptions, address: Address, token: str) -> Asyn
 
 
 def _open_registry(options: ServeOptions, clock: Clock) -> Registry:
-    registry = open_registry(options.data_dir, clock)
+    registry = provide_registry(options.data_dir, clock)
     try:
         registry.check_key()
         if options.mesh_network is not None:

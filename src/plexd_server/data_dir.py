@@ -6,24 +6,18 @@ import os
 from typing import TYPE_CHECKING
 
 from plexd_server.errors import StartError
-from plexd_server.registry import Registry
+from plexd_server.registry import Registry, has_registry
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from plexd.clock import Clock
 
-__all__ = ["open_registry"]
+__all__ = ["open_registry", "provide_registry"]
 
 
-def open_registry(data_dir: Path, clock: Clock) -> Registry:
-    """The registry in the data directory, which is made if need be. Raises `StartError`."""
-    _prepare(data_dir)
-    return Registry(data_dir, clock=clock)
-
-
-def _prepare(data_dir: Path) -> None:
-    """Make the data directory, readable by its owner only, unless it is there."""
+def provide_registry(data_dir: Path, clock: Clock) -> Registry:
+    """The registry in the data directory, both made if need be. Raises `StartError`."""
     try:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as err:
@@ -31,6 +25,27 @@ def _prepare(data_dir: Path) -> None:
             f"cannot make the data directory {data_dir}: {err.strerror}; choose another with "
             "--data-dir"
         ) from err
+    _check_writable(data_dir)
+    return Registry(data_dir, clock=clock)
+
+
+def open_registry(data_dir: Path, clock: Clock) -> Registry:
+    """The registry of a server that is there; nothing is made. Raises `StartError`."""
+    if not os.path.isdir(data_dir):  # noqa: PTH112 -- never raises, whoever may look there
+        raise StartError(
+            f"there is no data directory {data_dir}; name the server's with --data-dir, or start "
+            "a server with it first"
+        )
+    _check_writable(data_dir)
+    if not has_registry(data_dir):
+        raise StartError(
+            f"there is no registry in {data_dir}; name the server's data directory with "
+            "--data-dir, or start a server with it first"
+        )
+    return Registry(data_dir, clock=clock)
+
+
+def _check_writable(data_dir: Path) -> None:
     if not os.access(data_dir, os.W_OK | os.X_OK):
         raise StartError(
             f"the data directory {data_dir} is not writable; check its owner, or choose another "

@@ -14,7 +14,7 @@ from plexd.clock import SystemClock
 from plexd_server.app import _operator_token
 from plexd_server.cli import main
 from plexd_server.cli.values import parse_listen, parse_size
-from plexd_server.data_dir import open_registry
+from plexd_server.data_dir import provide_registry
 from plexd_server.errors import StartError
 from plexd_server.http import Address, bind
 from server.running import command, create_node, running
@@ -163,7 +163,7 @@ def test_a_data_directory_that_cannot_be_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
 
     with pytest.raises(StartError, match=r"cannot make the data directory .* --data-dir"):
-        open_registry(tmp_path / "file" / "data", SystemClock())
+        provide_registry(tmp_path / "file" / "data", SystemClock())
 
 
 def test_a_data_directory_that_is_not_writable_is_told(tmp_path: Path) -> None:
@@ -177,6 +177,49 @@ def test_a_data_directory_that_is_not_writable_is_told(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert "is not writable" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["token", "list"],
+        ["token", "revoke", "t"],
+        ["node", "list"],
+        ["node", "show", "n1"],
+        ["node", "revoke", "n1"],
+        ["node", "rotate", "n1"],
+        ["secret", "set", "n1", "s", "--value-file", __file__],
+        ["secret", "list"],
+        ["secret", "delete", "n1", "s"],
+        ["ingest-token", "revoke", "n1"],
+        ["prune"],
+        ["backup", "copy"],
+        ["simulate"],
+    ],
+    ids=" ".join,
+)
+def test_a_data_directory_that_is_not_there_is_told_and_none_is_made(
+    words: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*words, "--data-dir", str(tmp_path / "none")]) == 1
+    assert f"there is no data directory {tmp_path / 'none'}; " in capfd.readouterr().err
+
+    assert main([*words, "--data-dir", str(tmp_path)]) == 1
+    assert f"there is no registry in {tmp_path}; " in capfd.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "words", [["token", "create"], ["node", "create", "n1"], ["ingest-token", "create", "n1"]]
+)
+def test_what_lets_in_may_come_before_the_first_start_and_says_so(
+    words: list[str], tmp_path: Path
+) -> None:
+    first = command(*words, "--data-dir", tmp_path / "d")
+    again = command("token", "create", "--data-dir", tmp_path / "d")
+
+    assert f"{tmp_path / 'd'} is a new data directory; start the server with it" in first.stderr
+    assert "new data directory" not in again.stderr
 
 
 def test_a_damaged_file_is_told_with_the_way_out(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from plexd.api import MetricBatch, check_points, decode_batch
 from plexd_server.mesh.board import Board
 from plexd_server.simulate.readings import read_node
 from plexd_server.simulate.world import World
-from server.running import Client, command, running
+from server.running import Client, command, create_node, running
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -164,7 +164,8 @@ def test_wrong_options_are_a_sentence(
 
 
 def test_a_server_that_is_not_there_is_waited_for(tmp_path: Path) -> None:
-    line = ["simulate", "--data-dir", tmp_path / "d", "--server", "http://127.0.0.1:1"]
+    create_node(tmp_path)
+    line = ["simulate", "--data-dir", tmp_path, "--server", "http://127.0.0.1:1"]
     done = command(*line, "--nodes", 1, "--for", "2s")
 
     assert "0 points in 0 batches accepted" in done.stdout

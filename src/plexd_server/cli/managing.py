@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 from plexd.clock import SystemClock
 from plexd_server.cli import nodes, secrets, tokens, upkeep
-from plexd_server.data_dir import open_registry
+from plexd_server.data_dir import open_registry, provide_registry
+from plexd_server.registry import has_registry
+from plexd_server.terminal import note
 
 if TYPE_CHECKING:
     import argparse
@@ -21,8 +23,16 @@ __all__ = ["run"]
 def run(options: argparse.Namespace) -> None:
     """Do it. Raises `ServerError`, and `ValueError` for options that are wrong."""
     command = _COMMANDS[options.command](options)
-    with closing(open_registry(options.data_dir, SystemClock())) as registry:
+    is_new = options.command in _BEFORE_THE_FIRST_START and not has_registry(options.data_dir)
+    get_registry = provide_registry if is_new else open_registry
+    with closing(get_registry(options.data_dir, SystemClock())) as registry:
         command(registry)
+    if is_new:
+        note(f"{options.data_dir} is a new data directory; start the server with it")
+
+
+# What lets somebody in can be prepared; the others would make a directory of a mistyped name.
+_BEFORE_THE_FIRST_START = frozenset({"token create", "node create", "ingest-token create"})
 
 
 # Options are read first, so that a wrong one leaves no trace; then the registry is opened.

@@ -4,7 +4,7 @@ from plexd_server.registry.bootstrap import BootstrapToken
 from plexd_server.registry.enrolment import Applicant
 from plexd_server.registry.ids import hash_token, is_node_id, is_public_key
 from plexd_server.registry.nodes import INGEST, NODE, Holder, Node, parse_address
-from plexd_server.registry.registry import Registry
+from plexd_server.registry.registry import Registry, has_registry
 from plexd_server.registry.vault import StoredSecret
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "Node",
     "Registry",
     "StoredSecret",
+    "has_registry",
     "hash_token",
     "is_node_id",
     "is_public_key",

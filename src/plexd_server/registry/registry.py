@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 from typing import TYPE_CHECKING, Final
 
 import sqlalchemy as sa
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from plexd.clock import Clock
     from plexd_server.registry.enrolment import Applicant
 
-__all__ = ["FILE_NAME", "Registry"]
+__all__ = ["FILE_NAME", "Registry", "has_registry"]
 
 FILE_NAME: Final = "registry.db"
 _CHECK: Final = "seal_check"
@@ -246,6 +247,11 @@ class Registry:
                 if not _setting(connection, _CHECK):
                     sealed = self._master.seal("plexd", "settings", _CHECK)
                     _put_setting(connection, _CHECK, sealed)
+
+
+def has_registry(data_dir: Path) -> bool:
+    """Whether a registry was made in this directory."""
+    return os.path.exists(data_dir / FILE_NAME)  # noqa: PTH110 -- never raises
 
 
 def _setting(connection: sa.Connection, name: str) -> bytes:

@@ -32,7 +32,10 @@ class Identity(Struct, frozen=True):
 
 
 def register_here(data_dir: Path, names: Sequence[str], clock: Clock) -> list[Identity]:
-    """Register the nodes in a server's own directory. One of an earlier run is replaced."""
+    """Register the nodes in a server's own directory. One of an earlier run is replaced.
+
+    Raises `StartError` for a directory that is no server's.
+    """
     made = []
     with closing(open_registry(data_dir, clock)) as registry:
         for number, name in enumerate(names):
