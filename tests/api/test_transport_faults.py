@@ -187,8 +187,9 @@ async def test_a_refused_connection_is_a_transport_error() -> None:
         taken.bind(("127.0.0.1", 0))  # bound, not listening: nobody else gets the port
         url = f"http://127.0.0.1:{taken.getsockname()[1]}"
         async with client(url) as plane:
-            with pytest.raises(TransportError, match=f"^POST {url}: Connect call failed") as caught:
+            with pytest.raises(TransportError, match=f"^POST {url}: Connection refused$") as caught:
                 await plane.report_metrics("node-1", EXAMPLE)
+    assert not caught.value.was_connected
     assert caught.value.__cause__ is not None
     assert plane.reconnect_count() == 0
 

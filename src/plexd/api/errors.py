@@ -40,7 +40,20 @@ class APIError(Exception):
 
 
 class TransportError(Exception):
-    """No complete answer came: refused, reset, timed out, cut short. The cause is chained."""
+    """No complete answer came: refused, reset, timed out, cut short. The cause is chained.
+
+    ``place`` is the method and the origin that were asked, where that is known. The request may
+    have arrived if ``was_connected``.
+    """
+
+    def __init__(self, reason: str, place: str = "", *, was_connected: bool = True) -> None:
+        super().__init__(reason, place)
+        self.reason = reason
+        self.place = place
+        self.was_connected = was_connected
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.reason}" if self.place else self.reason
 
 
 class TLSError(TransportError):

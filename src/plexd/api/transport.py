@@ -8,6 +8,8 @@ read to a cap. aiohttp is imported on first use, since loading it takes longer t
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 import ssl
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, Literal
@@ -47,7 +49,8 @@ class Trust(Struct, frozen=True):
             context = ssl.create_default_context(cafile=self.ca_file or None)
         except (OSError, ValueError) as err:  # ssl.SSLError is an OSError; a NUL is a ValueError
             reason = getattr(err, "reason", None) or getattr(err, "strerror", None) or err
-            raise TLSError(f"cannot use the CA file {self.ca_file}: {reason}") from err
+            text = f"cannot use the CA file {self.ca_file}: {reason}"
+            raise TLSError(text, was_connected=False) from err
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         return context
 
@@ -134,18 +137,20 @@ class HTTPTransport(AsyncClosing):
                     method, url, headers, body, cap, repeatable=repeatable
                 )
         except aiohttp.ClientSSLError as err:
-            raise TLSError(f"{place}: {_tls_reason(err)}") from err
+            raise TLSError(_tls_reason(err), place, was_connected=False) from err
+        except aiohttp.ClientConnectorError as err:
+            raise TransportError(_reason(err), place, was_connected=False) from err
         except aiohttp.ConnectionTimeoutError as err:
-            limit = _within(self._connect_timeout)
-            raise TransportError(f"{place}: no connection {limit}") from err
+            reason = f"no connection {_within(self._connect_timeout)}"
+            raise TransportError(reason, place, was_connected=False) from err
         except TimeoutError as err:
-            limit = _within(self._request_timeout)
-            raise TransportError(f"{place}: no complete answer {limit}") from err
+            reason = f"no complete answer {_within(self._request_timeout)}"
+            raise TransportError(reason, place) from err
         except aiohttp.ClientResponseError as err:
             # Chained past aiohttp's error, whose repr shows the request's headers and the token.
-            raise TransportError(f"{place}: {_reason(err)}") from err.__cause__
+            raise TransportError(_reason(err), place) from err.__cause__
         except (aiohttp.ClientError, OSError, ValueError) as err:
-            raise TransportError(f"{place}: {_reason(err)}") from err
+            raise TransportError(_reason(err), place) from err
 
     async def _send_at_most_twice(
         self,
@@ -282,6 +287,8 @@ def _reason(err: BaseException) -> str:
     inner = getattr(err, "os_error", None) or err
     if isinstance(inner, ConnectionResetError):
         return "connection reset"
+    if isinstance(inner, OSError) and inner.errno and not isinstance(inner, socket.gaierror):
+        return os.strerror(inner.errno)  # asyncio puts a text of its own in its place
     said = getattr(inner, "strerror", None) or getattr(inner, "message", None) or str(inner)
     return one_line(str(said)) or type(inner).__name__
 
