@@ -246,7 +246,7 @@ def test_run_without_an_identity_says_so(runnable: Path, capfd: Captured) -> Non
     (runnable / "identity.json").unlink()
     assert main(["run"]) == 1
     said = capfd.readouterr().err
-    assert said.startswith(f"plexd: no identity in {runnable}: run `plexd register`")
+    assert said.startswith(f"plexd: no identity at {runnable}/identity.json: run `plexd register`")
 
 
 def test_run_without_its_data_directory_says_so(

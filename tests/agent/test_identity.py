@@ -77,7 +77,7 @@ def test_peers_may_be_left_out_and_what_is_not_known_is_passed_over(tmp_path: Pa
 
 def test_a_missing_identity_says_where_to_put_one(tmp_path: Path) -> None:
     assert complaint(tmp_path) == (
-        f"no identity in {tmp_path}: run `plexd register`, or save there, as identity.json "
+        f"no identity at {tmp_path}/identity.json: run `plexd register`, or save there, "
         "with mode 0600, what `plexd-server node create` printed"
     )
 

@@ -96,8 +96,8 @@ def _read(path: Path) -> bytes:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
         raise IdentityError(
-            f"no identity in {_name(path.parent)}: run `plexd register`, or save there, as "
-            f"{FILE_NAME} with mode 0600, what `plexd-server node create` printed"
+            f"no identity at {_name(path)}: run `plexd register`, or save there, with mode 0600, "
+            "what `plexd-server node create` printed"
         ) from None
     except OSError as err:
         raise IdentityError(f"cannot read {_name(path)}: {err.strerror}") from None
