@@ -68,14 +68,14 @@ def test_what_is_no_answer_is_tried_again_unless_somebody_must_act(error: Except
 @pytest.mark.parametrize(
     ("statuses", "words"),
     [
-        (CREDENTIAL, "credential"),
+        (CREDENTIAL, "plexd register --force"),
         (CONFIGURATION, "configuration error"),
         ({100, 101, 402, 406, 409, 410, 418, 451, 499}, "not understood"),
     ],
 )
 def test_a_hold_says_what_the_operator_must_look_at(statuses: set[int], words: str) -> None:
     assert all(words in decide(APIError(status, ""), 0).hint for status in statuses)
-    assert "configuration error" in decide(TLSError("expired"), 0).hint
+    assert "api.ca_file" in decide(TLSError("expired"), 0).hint
 
 
 def test_a_hold_is_probed_every_few_minutes_however_often_it_failed() -> None:

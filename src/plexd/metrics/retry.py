@@ -46,11 +46,11 @@ _TOO_LARGE = 413
 
 _RENEW = (
     "the control plane does not accept this node's credential; put a valid one in its place, "
-    "it is read again before each attempt"
+    "it is read again before each attempt; a node that was revoked needs `plexd register --force`"
 )
 _CORRECT = (
-    "a configuration error: check the control plane's address and the authority its "
-    "certificate is from"
+    "a configuration error: check the control plane's address (api.base_url) and the authority "
+    "its certificate is from (api.ca_file)"
 )
 _LOOK = "an answer that is not understood; is it the control plane that answers there?"
 
