@@ -5,21 +5,25 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import socket
 import stat
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
 
-from plexd.agent import register
+from plexd.agent import interface, register
 from plexd.agent.cli import main
 from plexd.agent.identity import Identity, load_identity, save_identity
 from plexd.agent.interface import read_address
 from plexd.api import Peer, Registration
-from support.servers import Reply, ScriptedServer
+from support.servers import RawServer, Reply, ScriptedServer
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from support.servers import Connection
+    from support.tls import Authority
 
     Captured = pytest.CaptureFixture[str]
 
@@ -123,7 +127,76 @@ async def test_an_answer_that_makes_no_sense_leaves_no_identity(
 async def test_a_control_plane_that_is_not_there_is_told(capfd: Captured) -> None:
     assert await registering("http://127.0.0.1:1") == 1
 
-    assert "cannot reach the control plane at http://127.0.0.1:1" in capfd.readouterr().err
+    assert capfd.readouterr().err == (
+        "plexd: cannot reach the control plane at http://127.0.0.1:1: Connection refused\n"
+    )
+
+
+async def test_a_token_that_may_have_arrived_is_told(capfd: Captured) -> None:
+    async def hang_up(connection: Connection) -> None:
+        await connection.request()
+
+    async with RawServer(hang_up) as plane:
+        assert await registering(plane.url) == 1
+
+    assert "; if it had the token already, a one-time token is used up" in capfd.readouterr().err
+
+
+async def test_a_wait_that_is_asked_for_is_told(capfd: Captured) -> None:
+    headers = {"Retry-After": "7"}
+    async with ScriptedServer(Reply(status=429, body=b"too many", headers=headers)) as plane:
+        assert await registering(plane.url) == 1
+
+    said = "plexd: the control plane refused: too many; try again in 7 s\n"
+    assert capfd.readouterr().err == said
+
+
+async def test_an_authority_of_the_environment_belongs_into_the_file(
+    authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Captured
+) -> None:
+    file = tmp_path / "my ca.pem"
+    file.write_bytes(authority.ca_file.read_bytes())
+    reply = Reply(body=msgspec.json.encode(MADE))
+    async with ScriptedServer(reply, tls=authority.server()) as plane:
+        assert await registering(plane.url) == 1
+        assert "api.ca_file or PLEXD_API_CA_FILE" in capfd.readouterr().err
+
+        monkeypatch.setenv("PLEXD_API_CA_FILE", str(file))
+        assert await registering(plane.url) == 0
+        assert f'  api: {{base_url: {plane.url}, ca_file: "{file}"}}\n' in capfd.readouterr().out
+
+
+async def test_what_the_file_says_already_is_not_asked_for(tmp_path: Path, capfd: Captured) -> None:
+    file = tmp_path / "config.yaml"
+    async with welcoming() as plane:
+        file.write_text(f"api: {{base_url: {plane.url}}}\n")
+        assert await registering(plane.url, "--config", str(file)) == 0
+        assert "base_url" not in capfd.readouterr().out
+
+        file.write_text("api: {base_url: https://elsewhere.example}\n")
+        assert await registering(plane.url, "--config", str(file), "--force") == 0
+        assert f"  api: {{base_url: {plane.url}}}\n" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("option", "text", "reason"),
+    [
+        ("--public-key", "abc", "expected a WireGuard public key"),
+        ("--public-key", "", "expected a WireGuard public key"),
+        ("--mesh-ip", "10.99.0.7/24", "leave out the prefix length"),
+        ("--mesh-ip", "host", "expected an IP address"),
+    ],
+)
+async def test_an_option_that_cannot_be_is_told_before_anything_is_sent(
+    option: str, text: str, reason: str, capfd: Captured
+) -> None:
+    async with welcoming() as plane:
+        assert await registering(plane.url, option, text) == 2
+        assert not plane.requests
+
+    said = capfd.readouterr().err
+    assert said.startswith(f"plexd: {option}: ")
+    assert reason in said
 
 
 @pytest.mark.parametrize("server", ["", "plane.example", "ftp://plane.example"])
@@ -162,8 +235,22 @@ def test_an_interface_that_is_not_there_is_told_with_the_way_out(capfd: Captured
     assert main(line) == 1
 
     said = capfd.readouterr().err
-    assert "cannot read the public key of" in said
+    assert 'there is no interface "none0"' in said
     assert "--public-key" in said
+
+
+def test_the_key_of_an_interface_in_userspace_is_asked_for_with_the_way_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Captured
+) -> None:
+    monkeypatch.setattr(interface, "_SOCKETS", tmp_path)
+    line = ["register", "--server", "http://127.0.0.1:1", "--interface", "lo"]
+    assert main(line) == 1
+    assert "cannot read the public key of" in capfd.readouterr().err
+
+    with socket.socket(socket.AF_UNIX) as daemon:
+        daemon.bind(str(tmp_path / "lo.sock"))
+        assert main(line) == 1
+    assert 'in userspace: --public-key "$(wg show lo public-key)"' in capfd.readouterr().err
 
 
 def test_the_address_of_an_interface_is_found() -> None:

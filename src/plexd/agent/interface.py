@@ -10,14 +10,15 @@ from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Final
 
-from plexd.wireguard import Absent, kernel
+from plexd.wireguard import Absent, kernel, userspace
 
-__all__ = ["read_address", "read_public_key"]
+__all__ = ["is_in_userspace", "is_there", "read_address", "read_public_key"]
 
 _SIOCGIFADDR: Final = 0x8915  # linux/sockios.h
 _IFREQ: Final = struct.Struct("16s2xH4s16x")  # name, then a sockaddr_in: family, port, address
 _IF_INET6: Final = Path("/proc/net/if_inet6")
 _GLOBAL_SCOPE: Final = "00"
+_SOCKETS: Final = Path(userspace.DIRECTORY)
 
 
 async def read_public_key(interface: str) -> str | Absent:
@@ -27,6 +28,20 @@ async def read_public_key(interface: str) -> str | Absent:
     """
     reader = await kernel.open(interface)
     return reader if isinstance(reader, Absent) else await reader.read_public_key()
+
+
+def is_there(interface: str) -> bool:
+    """Whether this machine has such an interface, of whatever kind."""
+    with suppress(OSError, ValueError):
+        return socket.if_nametoindex(interface) > 0
+    return False
+
+
+def is_in_userspace(interface: str) -> bool:
+    """Whether a userspace daemon has a socket for the interface."""
+    with suppress(OSError):
+        return (_SOCKETS / f"{interface}.sock").is_socket()
+    return False
 
 
 def read_address(interface: str) -> str:

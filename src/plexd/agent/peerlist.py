@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from plexd.agent.yamlfile import Node
 
-__all__ = ["read_peers"]
+__all__ = ["parse_mesh_ip", "parse_public_key", "read_peers"]
 
 _KEY_BYTES = 32
 _LONGEST_ID = 256
@@ -71,7 +71,8 @@ def _peer_id(text: str) -> str:
     return text
 
 
-def _public_key(text: str) -> str:
+def parse_public_key(text: str) -> str:
+    """A WireGuard key. Raises `ValueError` for anything else."""
     # The value is not quoted back: a private key looks the same and may have been pasted here.
     try:
         raw = base64.b64decode(text, validate=True)
@@ -82,7 +83,8 @@ def _public_key(text: str) -> str:
     return text
 
 
-def _mesh_ip(text: str) -> str:
+def parse_mesh_ip(text: str) -> str:
+    """An address without a prefix length. Raises `ValueError` for anything else."""
     try:
         ip_address(text)
     except ValueError:
@@ -93,6 +95,6 @@ def _mesh_ip(text: str) -> str:
 
 _FIELDS: dict[str, Callable[[str], str]] = {
     "id": _peer_id,
-    "public_key": _public_key,
-    "mesh_ip": _mesh_ip,
+    "public_key": parse_public_key,
+    "mesh_ip": parse_mesh_ip,
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import platform
 import socket
@@ -15,13 +16,16 @@ from plexd import __version__
 from plexd.agent.checks import warnings_about
 from plexd.agent.errors import SettingsError, StartError
 from plexd.agent.identity import FILE_NAME, Identity, save_identity
+from plexd.agent.keys import KEYS, variable
+from plexd.agent.peerlist import parse_mesh_ip, parse_public_key
 from plexd.agent.terminal import complain, put
 from plexd.agent.text import printable, shown
 from plexd.api import APIError, ControlPlane, DecodeError, Secret, TLSError, TransportError
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+    from datetime import timedelta
 
     from plexd.agent.config import Settings
     from plexd.api import Registration
@@ -31,6 +35,8 @@ __all__ = ["register"]
 _TOKEN: Final = "PLEXD_TOKEN"  # noqa: S105 - the name of a variable
 _MAX_TOKEN: Final = 4096
 _STDIN: Final = 0
+_BASE_URL: Final = "api.base_url"
+_CA_FILE: Final = "api.ca_file"
 _REASONS: Final = {
     401: "the control plane does not take this token: {}; make one with: plexd-server token create",
     404: "there is no control plane that registers nodes at {server}: {}",
@@ -43,6 +49,8 @@ def register(options: argparse.Namespace, settings: Settings, environ: Mapping[s
 
     Nothing is sent before all else is known to be in order: a token may work only once.
     """
+    _check("--public-key", options.public_key, parse_public_key)
+    _check("--mesh-ip", options.mesh_ip, parse_mesh_ip)
     settings = _with_server(settings, options.server)
     directory = _data_dir(settings, force=options.force)
     for warning in warnings_about(settings, environ):
@@ -60,9 +68,19 @@ def register(options: argparse.Namespace, settings: Settings, environ: Mapping[s
     put(_outcome(made, settings, directory, has_address=bool(metadata.get("mesh_ip"))))
 
 
+def _check(option: str, text: str | None, parse: Callable[[str], object]) -> None:
+    if text is None:
+        return
+    try:
+        parse(text)
+    except ValueError as err:
+        raise SettingsError(option, "", str(err)) from None
+
+
 def _with_server(settings: Settings, server: str | None) -> Settings:
-    if server is not None:
-        return replace(settings, api=replace(settings.api, base_url=server))
+    if server is not None and server != settings.api.base_url:
+        origins = {key: where for key, where in settings.origins.items() if key != _BASE_URL}
+        return replace(settings, api=replace(settings.api, base_url=server), origins=origins)
     if not settings.api.base_url:
         reason = "is not set; say where the control plane is: plexd register --server URL"
         raise SettingsError("", "api.base_url", reason)
@@ -91,7 +109,11 @@ def _data_dir(settings: Settings, *, force: bool) -> Path:
 
 
 def _public_key(interface: str) -> str:
-    from plexd.agent.interface import read_public_key  # noqa: PLC0415 - loads the readers
+    from plexd.agent.interface import (  # noqa: PLC0415 - loads the readers
+        is_in_userspace,
+        is_there,
+        read_public_key,
+    )
     from plexd.wireguard import Absent, WireGuardError  # noqa: PLC0415 - the same
 
     if not interface:
@@ -100,12 +122,18 @@ def _public_key(interface: str) -> str:
         found = asyncio.run(read_public_key(interface))
     except WireGuardError as err:
         found = Absent(str(err))
-    if isinstance(found, Absent):
+    if not isinstance(found, Absent):
+        return found
+    if not is_there(interface):
         raise StartError(
-            f"cannot read the public key of {shown(interface)}: {found.reason}; name the interface "
-            "with --interface, or give the key with --public-key"
+            f"there is no interface {shown(interface)}; name the mesh's with --interface, or give "
+            "the public key with --public-key"
         )
-    return found
+    way_out = "name the mesh's interface with --interface, or give the key with --public-key"
+    if is_in_userspace(interface):
+        found = Absent("a userspace daemon runs it, and tells its private key only")
+        way_out = f'in userspace: --public-key "$(wg show {printable(interface)} public-key)"'
+    raise StartError(f"cannot read the public key of {shown(interface)}: {found.reason}; {way_out}")
 
 
 def _address(interface: str) -> str:
@@ -167,11 +195,13 @@ async def _enrol(
     except APIError as err:
         reason = printable(err.message).replace(token, str(Secret(token)))
         text = _REASONS.get(err.status_code, "the control plane refused: {}")
-        server = settings.api.base_url
-        raise StartError(text.format(reason, server=server)) from None
+        wait = "" if err.retry_after is None else f"; {_again(err.retry_after)}"
+        raise StartError(text.format(reason, server=settings.api.base_url) + wait) from None
     except TransportError as err:
         unsure = "; if it had the token already, a one-time token is used up"
-        reason = printable(str(err)) + ("" if isinstance(err, TLSError) else unsure)
+        reason = printable(err.reason) + (unsure if err.was_connected else "")
+        if isinstance(err, TLSError) and "certificate" in reason and not settings.api.ca_file:
+            reason += f"; name the authority it is from in api.ca_file or {variable(_CA_FILE)}"
         raise StartError(
             f"cannot reach the control plane at {settings.api.base_url}: {reason}"
         ) from None
@@ -179,6 +209,10 @@ async def _enrol(
         raise StartError(f"no control plane answers at {settings.api.base_url}: {err}") from None
     except ValueError as err:
         raise SettingsError("", "api.base_url", printable(str(err))) from None
+
+
+def _again(wait: timedelta) -> str:
+    return f"try again in {math.ceil(wait.total_seconds())} s"
 
 
 def _outcome(made: Registration, settings: Settings, directory: Path, *, has_address: bool) -> str:
@@ -191,8 +225,17 @@ def _outcome(made: Registration, settings: Settings, directory: Path, *, has_add
     ]
     if made.mesh_ip and not has_address:
         lines.append(f"next: give the mesh's interface the address {made.mesh_ip}")
-    if "api.base_url" not in settings.origins:
+    if missing := _not_in_the_file(settings):
         lines.append("next: say in /etc/plexd/config.yaml where the control plane is:")
-        lines.append(f"  api: {{base_url: {settings.api.base_url}}}")
+        lines.append(f"  api: {{{', '.join(missing)}}}")
     lines.append("next: plexd run")
     return "".join(f"{printable(line)}\n" for line in lines)
+
+
+def _not_in_the_file(settings: Settings) -> list[str]:
+    """What `plexd run` needs to know of the control plane as well, as YAML: a shell forgets it."""
+    return [
+        f"{key.rpartition('.')[2]}: {KEYS[key].kind.yaml(settings.value(key))}"
+        for key in (_BASE_URL, _CA_FILE)
+        if settings.value(key) and settings.origins.get(key) in {None, variable(key)}
+    ]
