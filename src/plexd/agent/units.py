@@ -10,7 +10,7 @@ __all__ = ["format_duration", "format_size", "parse_duration", "parse_size", "ro
 # Eight digits keep every sum within what a timedelta holds.
 _NUMBER = r"\d{1,8}(?:\.\d{1,6})?"
 _DURATION = re.compile(
-    rf"(?:(?P<days>{_NUMBER})d)?(?:(?P<hours>{_NUMBER})h)?(?:(?P<minutes>{_NUMBER})m(?!s))?"
+    rf"(?:(?P<weeks>{_NUMBER})w)?(?:(?P<days>{_NUMBER})d)?(?:(?P<hours>{_NUMBER})h)?(?:(?P<minutes>{_NUMBER})m(?!s))?"
     rf"(?:(?P<seconds>{_NUMBER})s)?(?:(?P<milliseconds>{_NUMBER})ms)?",
     re.ASCII,
 )
@@ -46,9 +46,9 @@ _SHORT_SIZE = re.compile(r"(\d{1,15}) ?([kKmMgGtT])[iI]?[bB]?", re.ASCII)
 
 
 def parse_duration(text: str) -> timedelta:
-    """Days to milliseconds, largest unit first, each at most once: ``7d``, ``1m30s``, ``500ms``.
+    """Weeks to milliseconds, largest unit first, each at most once: ``7d``, ``1m30s``, ``500ms``.
 
-    Raises `ValueError` with a hint for what is nearly one: ``15``, ``15 s``, ``15sec``, ``1w``.
+    Raises `ValueError` with a hint for what is nearly one: ``15``, ``15 s``, ``15sec``.
     """
     match = _DURATION.fullmatch(text)
     if match is None or not text:
@@ -67,10 +67,8 @@ def _duration_hint(text: str) -> str:
 
 
 def _abbreviated(part: re.Match[str]) -> str:
-    count, unit = part[1], _UNITS.get(part[2].lower())
-    if unit == "w":
-        return f"{int(count) * 7}d" if count.isdigit() else part[0]
-    return f"{count}{unit}" if unit else part[0]
+    unit = _UNITS.get(part[2].lower())
+    return f"{part[1]}{unit}" if unit else part[0]
 
 
 def format_duration(value: timedelta) -> str:
