@@ -4,6 +4,7 @@ import json
 import stat
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,10 @@ from plexd.api import Registration
 from plexd.clock import SystemClock
 from plexd_server.app import _operator_token
 from plexd_server.cli import main
-from plexd_server.cli.values import parse_listen, parse_size
+from plexd_server.cli.values import parse_host, parse_listen, parse_retention, parse_size
 from plexd_server.data_dir import provide_registry
 from plexd_server.errors import StartError
+from plexd_server.guard import host_name
 from plexd_server.http import Address, bind
 from server.running import command, create_node, running
 from support.privileges import bound_by_file_modes
@@ -146,6 +148,26 @@ def test_a_memory_limit_that_is_no_size_is_no_size(size: str) -> None:
 @pytest.mark.parametrize("size", ["256MB", "1.5 GiB", "512mb"])
 def test_a_memory_limit_is_taken_as_it_is(size: str) -> None:
     assert parse_size(size) == size
+
+
+@pytest.mark.parametrize("text", ["1s", "59m59s"])
+def test_points_are_kept_for_an_hour_at_least(text: str) -> None:
+    with pytest.raises(ValueError, match=r"--retention .* is too short, at least 1h: "):
+        parse_retention(text)
+    assert parse_retention("1h") == timedelta(hours=1)
+
+
+@pytest.mark.parametrize("host", ["plane.example", "Plane", "192.0.2.1", "[2001:db8::1]", "a_b"])
+def test_a_host_is_allowed_as_requests_name_it(host: str) -> None:
+    assert host_name(parse_host(host)) == host.lower()
+
+
+@pytest.mark.parametrize(
+    "host", ["", "http://foo", "plane.example:8443", "2001:db8::1", "a b", "plane/", "[::1]:80"]
+)
+def test_a_host_that_no_request_could_name_is_refused(host: str) -> None:
+    with pytest.raises(ValueError, match=r"--allowed-host .* without scheme and port"):
+        parse_host(host)
 
 
 def test_an_address_of_another_machine_is_told() -> None:

@@ -24,6 +24,12 @@ if TYPE_CHECKING:
     import aiohttp
 
 KEY = "A" * 43 + "="
+CANNOT_BE_SECRETS = [
+    (b"", "there is nothing in"),
+    (b"\n", "there is nothing in"),
+    (b"\xff", "is not UTF-8 text"),
+    (b"x" * 70_000, "secret"),
+]
 
 
 def run(data_dir: Path, *arguments: object) -> str:
@@ -53,28 +59,29 @@ def test_a_token_is_listed_without_what_it_is_and_can_be_withdrawn(tmp_path: Pat
 
     assert (kept["state"], kept["uses_left"], kept["node_id"]) == ("valid", 3, "")
     assert token not in run(tmp_path, "token", "list")
-    run(tmp_path, "token", "revoke", kept["token_id"])
+    revoked = command("token", "revoke", kept["token_id"], "--data-dir", tmp_path)
+    assert revoked.stderr == f"token {kept['token_id']} is withdrawn\n"
     assert run(tmp_path, "token", "list") == ""
     assert "there is no token" in refused(tmp_path, "token", "revoke", kept["token_id"])
 
 
 @pytest.mark.parametrize(
-    ("options", "status"),
+    ("options", "status", "words"),
     [
-        (["--uses", "0"], 1),
-        (["--uses", "100001"], 1),
-        (["--node", "../x"], 1),
-        (["--node", "n1", "--uses", "2"], 1),
-        (["--uses", "many"], 2),
-        (["--expires", "soon"], 2),
-        (["--expires", "0s"], 2),
-        (["--expires", "9999999d"], 2),
+        (["--uses", "0"], 1, "1 to 100000 times"),
+        (["--uses", "100001"], 1, "1 to 100000 times"),
+        (["--node", "../x"], 1, "../x"),
+        (["--node", "n1", "--uses", "2"], 1, "can be used once"),
+        (["--uses", "many"], 2, "argument --uses: expected a whole number, found 'many'"),
+        (["--expires", "soon"], 2, "--expires 'soon' is no duration, such as"),
+        (["--expires", "0s"], 2, "--expires must be more than 0"),
+        (["--expires", "4000d"], 2, "--expires '4000d' is too long, at most 3660d"),
     ],
 )
 def test_a_token_that_makes_no_sense_is_refused(
-    tmp_path: Path, options: list[str], status: int
+    tmp_path: Path, options: list[str], status: int, words: str
 ) -> None:
-    refused(tmp_path, "token", "create", *options, status=status)
+    assert words in refused(tmp_path, "token", "create", *options, status=status)
 
 
 def test_a_secret_comes_from_a_file_and_never_from_the_command_line(tmp_path: Path) -> None:
@@ -85,11 +92,13 @@ def test_a_secret_comes_from_a_file_and_never_from_the_command_line(tmp_path: Pa
     run(tmp_path / "d", "secret", "set", "n1", "s", "--value-file", file)
     assert listed(tmp_path / "d", "secret", "list")["secrets"][0]["version"] == 1
     refused(tmp_path / "d", "secret", "set", "n1", "s", "hush", status=2)
-    for content in (b"", b"\n", b"\xff", b"x" * 70_000):
+    for content, words in CANNOT_BE_SECRETS:
         file.write_bytes(content)
-        refused(tmp_path / "d", "secret", "set", "n1", "s", "--value-file", file)
+        said = refused(tmp_path / "d", "secret", "set", "n1", "s", "--value-file", file)
+        assert words in said
     assert "there is no node" in refused(tmp_path / "d", "secret", "list", "n2")
-    run(tmp_path / "d", "secret", "delete", "n1", "s")
+    deleted = command("secret", "delete", "n1", "s", "--data-dir", tmp_path / "d")
+    assert deleted.stderr == "secret s of n1 is forgotten\n"
     assert "has no secret" in refused(tmp_path / "d", "secret", "delete", "n1", "s")
 
 
@@ -117,8 +126,9 @@ def test_a_revoked_node_leaves_the_list_and_its_secrets_the_file(tmp_path: Path)
     create_node(tmp_path)
     with closing(Registry(tmp_path, clock=SystemClock())) as registry:
         registry.vault.set("n1", "s", "v")
-    run(tmp_path, "node", "revoke", "n1")
+    revoked = command("node", "revoke", "n1", "--data-dir", tmp_path)
 
+    assert revoked.stderr.startswith("node n1 is revoked and its secrets are forgotten; ")
     assert run(tmp_path, "node", "list") == ""
     assert "revoked" in run(tmp_path, "node", "list", "--all")
     assert run(tmp_path, "secret", "list") == ""

@@ -124,7 +124,7 @@ def _sub(parser: _Parser) -> _Commands[_Parser]:
 def _group(
     commands: _Commands[_Parser], name: str, about: str, more: str = ""
 ) -> _Commands[_Parser]:
-    return _sub(commands.add_parser(name, help=about, description=more or about.capitalize()))
+    return _sub(commands.add_parser(name, help=about, description=more or f"{about.capitalize()}."))
 
 
 def _add(commands: _Commands[_Parser], name: str, about: str, more: str = "") -> _Parser:
@@ -166,7 +166,7 @@ def _add_serve(parser: _Parser) -> None:
     )
     add(
         "--node-rate",
-        type=float,
+        type=_number,
         default=50.0,
         metavar="N",
         help="requests a second a node may make, for long; 0 for any number; default 50",
@@ -178,7 +178,7 @@ def _add_serve(parser: _Parser) -> None:
 
 def _add_token(commands: _Commands[_Parser]) -> None:
     create = _add(commands, "create", "print a new token", _JOIN_CREATE)
-    create.add_argument("--uses", type=int, default=1, metavar="N", help="how many machines")
+    create.add_argument("--uses", type=_whole, default=1, metavar="N", help="how many machines")
     create.add_argument("--expires", default="1h", metavar="DURATION", help="default 1h")
     create.add_argument(
         "--node", default="", metavar="NODE", help="for this node only, known or new"
@@ -242,18 +242,32 @@ def _add_ingest(commands: _Commands[_Parser]) -> None:
 def _add_simulate(parser: _Parser) -> None:
     add = parser.add_argument
     add("--server", default="http://127.0.0.1:8080", metavar="URL", help="default %(default)s")
-    add("--nodes", type=int, default=12, metavar="N", help="default %(default)s")
-    add("--peers", type=int, default=11, metavar="N", help="of each node; default %(default)s")
+    add("--nodes", type=_whole, default=12, metavar="N", help="default %(default)s")
+    add("--peers", type=_whole, default=11, metavar="N", help="of each node; default %(default)s")
     add(
         "--rate",
-        type=float,
+        type=_number,
         metavar="N",
         help="points a second of all nodes; default: every node is read each 15 s",
     )
     add("--past", default="0", metavar="DURATION", help="tell so much of the past first")
     add("--for", dest="run_for", metavar="DURATION", help="end so long after the past is told")
     add("--token-file", type=Path, metavar="FILE", help="enrol with the token in it")
-    add("--connections", type=int, default=16, metavar="N", help="default %(default)s")
+    add("--connections", type=_whole, default=16, metavar="N", help="default %(default)s")
+
+
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a whole number, found {text!r}") from None
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a number, found {text!r}") from None
 
 
 class _Version(argparse.Action):

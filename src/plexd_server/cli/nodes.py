@@ -122,7 +122,12 @@ def _validity(token: dict[str, object]) -> str:
 
 def revoke(options: argparse.Namespace) -> Callable[[Registry], None]:
     """Let a node in no more."""
-    return lambda registry: registry.revoke_node(options.node_id)
+
+    def command(registry: Registry) -> None:
+        registry.revoke_node(options.node_id)
+        note(f"node {options.node_id} is revoked and its secrets are forgotten; its points stay")
+
+    return command
 
 
 def rotate(options: argparse.Namespace) -> Callable[[Registry], None]:

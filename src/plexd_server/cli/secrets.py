@@ -52,7 +52,12 @@ def show_all(options: argparse.Namespace) -> Callable[[Registry], None]:
 
 def delete(options: argparse.Namespace) -> Callable[[Registry], None]:
     """Forget a secret."""
-    return lambda registry: registry.vault.delete(options.node_id, options.name)
+
+    def command(registry: Registry) -> None:
+        registry.vault.delete(options.node_id, options.name)
+        note(f"secret {options.name} of {options.node_id} is forgotten")
+
+    return command
 
 
 def create_ingest_token(options: argparse.Namespace) -> Callable[[Registry], None]:
@@ -89,7 +94,7 @@ def _value(path: Path | None, prompt: str) -> str:
     except OSError as err:
         raise StartError(f"cannot read {path or 'standard input'}: {err.strerror}") from err
     except UnicodeDecodeError:
-        raise StartError(f"{path or 'standard input'} holds more than UTF-8 text") from None
+        raise StartError(f"{path or 'standard input'} is not UTF-8 text") from None
     text = text.removesuffix("\n").removesuffix("\r")
     if not text:
         raise StartError(f"there is nothing in {path or 'standard input'}")

@@ -31,9 +31,9 @@ def run(options: argparse.Namespace) -> None:
     chosen = ServeOptions(
         listen=values.parse_listen(options.listen),
         data_dir=options.data_dir,
-        allowed_hosts=tuple(options.allowed_host),
+        allowed_hosts=tuple(map(values.parse_host, options.allowed_host)),
         operator_token_file=options.operator_token_file,
-        retention=values.parse_duration("--retention", options.retention),
+        retention=values.parse_retention(options.retention),
         store_memory=values.parse_size(options.store_memory),
         mesh_network=None if network is None else values.parse_network(network),
         node_rate=values.parse_rate(options.node_rate),

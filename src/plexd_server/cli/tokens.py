@@ -57,4 +57,9 @@ def show_all(options: argparse.Namespace) -> Callable[[Registry], None]:
 
 def revoke(options: argparse.Namespace) -> Callable[[Registry], None]:
     """Withdraw one."""
-    return lambda registry: registry.tokens.revoke(options.token_id)
+
+    def command(registry: Registry) -> None:
+        registry.tokens.revoke(options.token_id)
+        note(f"token {options.token_id} is withdrawn")
+
+    return command

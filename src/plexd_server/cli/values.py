@@ -12,28 +12,56 @@ if TYPE_CHECKING:
 
 __all__ = [
     "parse_duration",
+    "parse_host",
     "parse_listen",
     "parse_mesh_ip",
     "parse_network",
     "parse_rate",
+    "parse_retention",
     "parse_size",
 ]
 
 _MAX_PORT: Final = 65_535
 _MAX_DURATION: Final = timedelta(days=3660)
+_LEAST_RETENTION: Final = timedelta(hours=1)
 _MAX_RATE: Final = 1e6
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _DURATION = re.compile(r"(?:\d{1,9}[smhdw])+", re.ASCII)
+_HOST = re.compile(r"[\w.-]+|\[[0-9a-fA-F:.]+\]", re.ASCII)
 
 
 def parse_duration(option: str, text: str) -> timedelta:
     """``90s``, ``1h30m``, ``30d``; longer than nothing, at most ten years."""
-    if _DURATION.fullmatch(text):
-        parts = re.findall(r"(\d+)(\w)", text)
-        seconds = sum(int(number) * _UNITS[unit] for number, unit in parts)
-        if 0 < seconds <= _MAX_DURATION.total_seconds():
-            return timedelta(seconds=seconds)
-    raise ValueError(f"{option} {text!r} is no duration, such as 90s, 1h30m or 30d")
+    if not _DURATION.fullmatch(text):
+        raise ValueError(f"{option} {text!r} is no duration, such as 90s, 1h30m or 30d")
+    parts = re.findall(r"(\d+)(\w)", text)
+    seconds = sum(int(number) * _UNITS[unit] for number, unit in parts)
+    if not seconds:
+        raise ValueError(f"{option} must be more than 0")
+    if seconds > _MAX_DURATION.total_seconds():
+        raise ValueError(f"{option} {text!r} is too long, at most {_MAX_DURATION.days}d")
+    return timedelta(seconds=seconds)
+
+
+def parse_retention(text: str) -> timedelta:
+    """How long points are kept, an hour at least."""
+    retention = parse_duration("--retention", text)
+    if retention < _LEAST_RETENTION:
+        raise ValueError(
+            f"--retention {text!r} is too short, at least 1h: points that wait on a node through "
+            "an outage would be let go as they arrive"
+        )
+    return retention
+
+
+def parse_host(text: str) -> str:
+    """A name as it stands in a request's ``Host``, less the port."""
+    if not _HOST.fullmatch(text):
+        raise ValueError(
+            f"--allowed-host {text!r} is no name or address without scheme and port, such as "
+            "plane.example, 192.0.2.1 or [2001:db8::1]"
+        )
+    return text
 
 
 def parse_mesh_ip(text: str) -> str:
