@@ -61,5 +61,15 @@ async def _run(text: str, place: str) -> None:
             await result
 
 
+def test_what_register_is_said_to_say_is_said_somewhere() -> None:
+    table = (ROOT / "docs/how-to/enrol.md").read_text().partition("## When it is refused")[2]
+    source = "\n".join(path.read_text() for path in (ROOT / "src").rglob("*.py"))
+    rows = re.findall(r"^\| (`.*?) \|", table, re.MULTILINE)
+    texts = [text for row in rows for text in re.findall("`(.*?)`", row)]
+
+    assert len(texts) > len(rows) > 5
+    assert [text for text in texts for part in text.split("…") if part not in source] == []
+
+
 def test_there_are_examples() -> None:
     assert len(BLOCKS) >= 6
