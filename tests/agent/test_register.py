@@ -75,6 +75,17 @@ async def test_the_machine_becomes_a_node_and_is_told_what_is_next(
     assert NSK not in said.out + said.err
 
 
+async def test_the_interface_that_was_named_is_for_the_configuration(
+    data_dir: Path, capfd: Captured
+) -> None:
+    async with welcoming() as plane:
+        assert await registering(plane.url, "--interface", "wg7") == 0
+
+    assert "next: say in /etc/plexd/config.yaml:\n" in (said := capfd.readouterr().out)
+    assert "  wireguard: {interface: wg7}\n" in said
+    assert data_dir.is_dir()  # noqa: ASYNC240 -- nothing else runs any more
+
+
 async def test_an_identity_is_not_overwritten_and_no_token_used_up(
     data_dir: Path, capfd: Captured
 ) -> None:

@@ -65,7 +65,8 @@ def register(options: argparse.Namespace, settings: Settings, environ: Mapping[s
         made.node_id, made.mesh_ip, made.node_secret_key, made.auth_token, tuple(made.peers)
     )
     save_identity(directory, identity)
-    put(_outcome(made, settings, directory, has_address=bool(metadata.get("mesh_ip"))))
+    missing = _not_in_the_file(settings, interface)
+    put(_outcome(made, missing, directory, has_address=bool(metadata.get("mesh_ip"))))
 
 
 def _check(option: str, text: str | None, parse: Callable[[str], object]) -> None:
@@ -215,7 +216,7 @@ def _again(wait: timedelta) -> str:
     return f"try again in {math.ceil(wait.total_seconds())} s"
 
 
-def _outcome(made: Registration, settings: Settings, directory: Path, *, has_address: bool) -> str:
+def _outcome(made: Registration, missing: list[str], directory: Path, *, has_address: bool) -> str:
     """What this machine is now, and what to do next."""
     address = f", {made.mesh_ip} in the mesh" if made.mesh_ip else ""
     peers = "1 peer" if len(made.peers) == 1 else f"{len(made.peers)} peers"
@@ -225,17 +226,24 @@ def _outcome(made: Registration, settings: Settings, directory: Path, *, has_add
     ]
     if made.mesh_ip and not has_address:
         lines.append(f"next: give the mesh's interface the address {made.mesh_ip}")
-    if missing := _not_in_the_file(settings):
-        lines.append("next: say in /etc/plexd/config.yaml where the control plane is:")
-        lines.append(f"  api: {{{', '.join(missing)}}}")
+    if missing:
+        lines += ["next: say in /etc/plexd/config.yaml:", *(f"  {line}" for line in missing)]
     lines.append("next: plexd run")
     return "".join(f"{printable(line)}\n" for line in lines)
 
 
-def _not_in_the_file(settings: Settings) -> list[str]:
-    """What `plexd run` needs to know of the control plane as well, as YAML: a shell forgets it."""
-    return [
-        f"{key.rpartition('.')[2]}: {KEYS[key].kind.yaml(settings.value(key))}"
+def _not_in_the_file(settings: Settings, interface: str) -> list[str]:
+    """What `plexd run` needs to know as well, as YAML: a shell forgets it."""
+    api = [
+        _yaml(key, settings.value(key))
         for key in (_BASE_URL, _CA_FILE)
         if settings.value(key) and settings.origins.get(key) in {None, variable(key)}
     ]
+    lines = [f"api: {{{', '.join(api)}}}"] if api else []
+    if interface and interface != settings.wireguard.interface:
+        lines.append(f"wireguard: {{{_yaml('wireguard.interface', interface)}}}")
+    return lines
+
+
+def _yaml(key: str, value: object) -> str:
+    return f"{key.rpartition('.')[2]}: {KEYS[key].kind.yaml(value)}"
