@@ -158,6 +158,7 @@ _ROUTES: Final[dict[str, _Told]] = {
         media_type=_PAGE,
         statuses=(200, 303),
     ),
+    "POST /logout": _Told("Have the browser forget the cookie", _OPERATOR, _KNOWN, statuses=(303,)),
     "GET /static/{name}": _Told(
         "A script, a style sheet or an image",
         [],
@@ -286,6 +287,6 @@ _SCHEMES: Final = {
         "type": "apiKey",
         "in": "cookie",
         "name": "plexd-operator-8080",
-        "description": "set by /login, named after the port; reads only",
+        "description": "set by /login, named after the port; for reads and logging out",
     },
 }

@@ -305,3 +305,22 @@ def test_a_page_has_nothing_inline_and_needs_nobody_else() -> None:
 
 def test_a_node_id_cannot_become_markup() -> None:
     assert "<b>" not in node_page("<b>")
+
+
+async def test_a_link_of_an_earlier_start_says_so(nobody: Client) -> None:
+    assert b"an earlier start" in (await nobody.get("/login?token=old")).body
+    assert b"an earlier start" not in (await nobody.get("/login")).body
+
+
+async def test_logging_out_takes_the_cookie_and_an_own_page(nobody: Client, shared: Shared) -> None:
+    cookie = cookie_of(await log_in(nobody, shared))
+
+    assert (await nobody.post("/logout", b"")).status == 401
+    for origin in ("https://evil.example", "null"):
+        foreign = await nobody.post("/logout", b"", Cookie=cookie, Origin=origin)
+        assert (foreign.status, "Set-Cookie" in foreign.headers) == (403, False)
+    answer = await nobody.post("/logout", b"", Cookie=cookie, Origin=shared.server.url)
+
+    assert (answer.status, answer.headers["Location"]) == (303, "/")
+    forgotten = SimpleCookie(answer.headers["Set-Cookie"])[cookie.partition("=")[0]]
+    assert (forgotten.value, forgotten["max-age"], forgotten["path"]) == ("", "0", "/")

@@ -48,6 +48,10 @@ _NO_MAP_STYLE: Final = (
 )
 _CURRENT: Final = ' aria-current="page"'
 _PAGES: Final = (("/", "Nodes"), ("/mesh", "Mesh"))
+_LOG_OUT: Final = '<button type="button" id="log-out" class="quiet">Log out</button>\n'
+_WRONG_LINK: Final = """<p class="why">This link is from an earlier start of the server, or was
+mistyped; the server prints a new one when it starts.</p>
+"""
 _NO_SCRIPT: Final = '<noscript><p class="notice">This page needs JavaScript.</p></noscript>'
 
 
@@ -56,7 +60,7 @@ def fleet_page() -> str:
     main = f"""<h1>Nodes</h1>
 {_NO_SCRIPT}
 <div id="fleet" aria-busy="true"></div>"""
-    return _page("Nodes", main, here="/", modules=("fleet.js",))
+    return _page("Nodes", main, here="/", modules=("fleet.js", "logout.js"))
 
 
 def mesh_page() -> str:
@@ -64,7 +68,7 @@ def mesh_page() -> str:
     main = f"""<h1>Mesh</h1>
 {_NO_SCRIPT}
 <div id="mesh" aria-busy="true"></div>"""
-    return _page("Mesh", main, here="/mesh", modules=("mesh.js",), plotly=True)
+    return _page("Mesh", main, here="/mesh", modules=("mesh.js", "logout.js"), plotly=True)
 
 
 def node_page(node_id: str) -> str:
@@ -74,7 +78,7 @@ def node_page(node_id: str) -> str:
 <div class="title"><h1>{name}</h1><span id="freshness" class="badge" hidden></span></div>
 {_NO_SCRIPT}
 <div id="node" data-node="{name}" aria-busy="true"></div>"""
-    return _page(node_id, main, here="/nodes", modules=("node.js",), plotly=True)
+    return _page(node_id, main, here="/nodes", modules=("node.js", "logout.js"), plotly=True)
 
 
 def not_found_page() -> str:
@@ -97,14 +101,16 @@ def refusal_page(title: str, detail: str, retry_seconds: str = "") -> str:
     )
 
 
-def login_page() -> str:
-    """What a visitor without the operator's cookie sees."""
+def login_page(*, is_wrong: bool = False) -> str:
+    """What a visitor without the operator's cookie sees; ``is_wrong`` for one with a wrong link."""
+    why = _WRONG_LINK if is_wrong else ""
     return _page(
         "Log in",
-        """<div class="empty"><h1>Log in</h1>
-<p>Open the <strong>dashboard</strong> link that <code>plexd-server</code> printed when it
-started. It looks like <code>http://127.0.0.1:8080/login?token=…</code> and logs this browser
+        f"""<div class="empty"><h1>Log in</h1>
+{why}<p>Open the <strong>dashboard</strong> link that <code>plexd-server</code> printed when it
+started. It looks like <code><span id="origin"></span>/login?token=…</code> and logs this browser
 in.</p></div>""",
+        modules=("login.js",),
     )
 
 
@@ -137,7 +143,7 @@ def _page(
         main=main,
         head=head,
         scripts=scripts,
-        pages="" if here is None else _pages(here),
+        pages=("" if here is None else _pages(here)) + (_LOG_OUT if "logout.js" in modules else ""),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from litestar import MediaType, Request, Response, get
+from litestar import MediaType, Request, Response, get, post
 from litestar.datastructures import Cookie
 from litestar.types import ASGIApp  # noqa: TC002 -- Litestar reads the annotations
 
@@ -31,7 +31,7 @@ _NO_STORE: Final = {"Cache-Control": "no-store"}
 
 
 def dashboard_routes(gate: Gate) -> list[HTTPRouteHandler]:
-    """Pages at ``/``, ``/mesh`` and ``/nodes/{node_id}``, ``/login``, and ``/static/``."""
+    """Pages at ``/``, ``/mesh`` and ``/nodes/{node_id}``, login and logout, and ``/static/``."""
     assets = Assets()
 
     @get("/")
@@ -52,22 +52,30 @@ def dashboard_routes(gate: Gate) -> list[HTTPRouteHandler]:
 
     @get("/login")
     async def login(request: Request[Any, Any, Any]) -> Response[str]:
-        cookie = gate.login(request, request.query_params.get("token", ""))
-        return _ask_to_log_in() if cookie is None else _let_in(request, gate, cookie)
+        token = request.query_params.get("token", "")
+        cookie = gate.login(request, token)
+        if cookie is None:
+            return _ask_to_log_in(is_wrong=bool(token))
+        return _let_in(request, gate, cookie)
+
+    @post("/logout")
+    async def logout(request: Request[Any, Any, Any]) -> Response[str]:
+        await gate.require_operator(request)
+        return _let_out(gate)
 
     @get("/static/{name:str}")
     async def static(name: FromPath[str], request: Request[Any, Any, Any]) -> ASGIApp:
         return await assets.answer(name, request.headers)
 
-    return [fleet, mesh, node, login, static]
+    return [fleet, mesh, node, login, logout, static]
 
 
 def _page(html: str, status: int = 200) -> Response[str]:
     return Response(html, status_code=status, media_type=MediaType.HTML, headers=_NO_STORE)
 
 
-def _ask_to_log_in() -> Response[str]:
-    return _page(login_page(), 401)
+def _ask_to_log_in(*, is_wrong: bool = False) -> Response[str]:
+    return _page(login_page(is_wrong=is_wrong), 401)
 
 
 def _let_in(request: Request[Any, Any, Any], gate: Gate, value: str) -> Response[str]:
@@ -80,19 +88,34 @@ def _let_in(request: Request[Any, Any, Any], gate: Gate, value: str) -> Response
     target = _target(request.query_params.get("node", ""))
     response = _page(redirect_page(target))
     if request.headers.get("sec-fetch-site") != "cross-site":
-        headers = {**_NO_STORE, "Location": target}
-        response = Response("", status_code=303, media_type=MediaType.HTML, headers=headers)
-    response.set_cookie(
-        Cookie(
-            key=gate.cookie_name,
-            value=value,
-            httponly=True,
-            samesite="strict",
-            secure=gate.is_secure,
-            path="/",
-        )
-    )
+        response = _see(target)
+    response.set_cookie(_cookie(gate, value))
     return response
+
+
+def _let_out(gate: Gate) -> Response[str]:
+    """Have the browser forget the cookie, which stays right: it is the same for everybody."""
+    response = _see("/")
+    cookie = _cookie(gate, "")
+    cookie.max_age = 0
+    response.set_cookie(cookie)
+    return response
+
+
+def _see(target: str) -> Response[str]:
+    headers = {**_NO_STORE, "Location": target}
+    return Response("", status_code=303, media_type=MediaType.HTML, headers=headers)
+
+
+def _cookie(gate: Gate, value: str) -> Cookie:
+    return Cookie(
+        key=gate.cookie_name,
+        value=value,
+        httponly=True,
+        samesite="strict",
+        secure=gate.is_secure,
+        path="/",
+    )
 
 
 def _target(node_id: str) -> str:
