@@ -3,10 +3,11 @@
 
 import { el } from "./dom.js";
 import { number } from "./format.js";
-import { sign } from "./states.js";
+import { sign, STATES } from "./states.js";
 
 const LABEL_AT = 13; // the least cell in which names stand beside the rows
 const TEXT_AT = 34;
+const LONGEST_LABEL = 150;
 const WIDEST = 88;
 const TALLEST = 34;
 const RTT_STEPS = [20, 50, 100, 200, 400];
@@ -37,13 +38,13 @@ const MODES = {
   },
 };
 
-const STANDINGS = ["unknown", "never", "one-way", "down"].map((state) => [`--state-${state}`, `${state} ${sign(state)}`]);
+const standing = (state) => [`--state-${state}`, `${state} ${sign(state)}`.trim()];
+const NOT_READ = ["--track", "does not read"];
+// What a cell without a number may show, whatever the mode.
+const STANDINGS = [...STATES.filter((state) => state !== "up").map(standing), NOT_READ];
 
 const LEGENDS = {
-  state: ["up", "idle", "unknown", "stale", "never", "one-way", "down"].map((state) => [
-    `--state-${state}`,
-    `${state}${sign(state) ? ` ${sign(state)}` : ""}`,
-  ]),
+  state: [standing("up"), ...STANDINGS],
   rtt: [...RTT_STEPS.map((top, i) => [`--heat-${i}`, `to ${top} ms`]), ["--heat-5", "more"], ["--state-none", "last ping lost, or (empty) none sent"], ...STANDINGS],
   loss: [...LOSS_STEPS.map((top, i) => [`--heat-${i}`, i ? `to ${top} %` : "none"]), ["--heat-5", "more"], ["--state-none", "not measured"], ...STANDINGS],
 };
@@ -121,7 +122,7 @@ export class Matrix {
     const context = this.canvas.getContext("2d");
     context.font = this.#font(font);
     const longest = Math.max(...this.names.map((name) => context.measureText(name).width), 20);
-    let label = Math.min(longest + 12, room * 0.34);
+    let label = Math.min(longest + 12, room * 0.34, LONGEST_LABEL);
     let width = Math.min(WIDEST, Math.floor((room - label) / count));
     if (width < LABEL_AT) {
       const least = count > 60 ? 5 : LABEL_AT;
@@ -267,6 +268,9 @@ export class Matrix {
     const { label, width, height, top, count } = this.size;
     const column = Math.floor((event.offsetX - label) / width);
     const row = Math.floor((event.offsetY - top) / height);
+    // Headings may be cut.
+    const heading = row >= 0 && column < 0 ? row : row < 0 && column >= 0 ? column : -1;
+    this.canvas.title = this.names[heading] ?? "";
     const isCell = row >= 0 && column >= 0 && row < count && column < count && row !== column;
     this.canvas.style.cursor = isCell && this.view(row, column) ? "pointer" : "default";
     if (!isCell) return;
