@@ -9,17 +9,21 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import aiohttp
 import pytest
 import pytest_asyncio
 from playwright.async_api import async_playwright
 
-from server.running import Running, command, create_node, running
+from plexd.api import MetricBatch
+from server.running import Client, Running, command, create_node, running
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
     from playwright.async_api import Browser, ConsoleMessage, Page, Response
+
+    from plexd.api import MetricPoint
 
 Opener = Callable[..., AbstractAsyncContextManager["Visit"]]
 
@@ -43,6 +47,14 @@ class Site:
     server: Running
     node: str
     token: str
+
+
+async def report(site: Site, points: list[MetricPoint]) -> None:
+    """Have the site's own node deliver points."""
+    async with aiohttp.ClientSession() as session:
+        client = Client(session, site.server.url, site.token)
+        body = MetricBatch(points).to_json()
+        assert (await client.post(f"/v1/nodes/{site.node}/metrics", body)).status == 200
 
 
 @dataclass

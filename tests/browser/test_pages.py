@@ -6,21 +6,17 @@ import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-import aiohttp
 import msgspec
 import pytest
 from playwright.async_api import expect
 
-from browser.conftest import LOOKS, Opener, Site
-from plexd.api import MetricBatch
+from browser.conftest import LOOKS, Opener, Site, report
 from plexd.metrics.testing import system_point
-from server.running import Client
 from support.readings import reading
 
 if TYPE_CHECKING:
     from playwright.async_api import Page
 
-    from plexd.api import MetricPoint
 
 # One browser for all of them, which needs one event loop.
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -109,14 +105,7 @@ async def test_a_new_report_shows_without_a_reload(visit: Opener, site: Site) ->
 async def _report_cpu(site: Site, percent: float) -> None:
     point = system_point(datetime.now(UTC))
     stats = msgspec.structs.replace(point.data, cpu_usage_percent=percent)  # type: ignore[type-var]
-    await _report(site, [msgspec.structs.replace(point, data=stats)])
-
-
-async def _report(site: Site, points: list[MetricPoint]) -> None:
-    async with aiohttp.ClientSession() as session:
-        client = Client(session, site.server.url, site.token)
-        body = MetricBatch(points).to_json()
-        assert (await client.post(f"/v1/nodes/{site.node}/metrics", body)).status == 200
+    await report(site, [msgspec.structs.replace(point, data=stats)])
 
 
 async def test_a_gap_is_drawn_as_one_with_its_reason(visit: Opener) -> None:
@@ -159,7 +148,7 @@ async def test_the_range_is_chosen_and_kept_in_the_address(visit: Opener) -> Non
 async def test_a_node_that_began_minutes_ago_is_looked_at_closely(
     visit: Opener, rude_site: Site
 ) -> None:
-    await _report(rude_site, [system_point(datetime.now(UTC))])
+    await report(rude_site, [system_point(datetime.now(UTC))])
     async with visit("desktop", rude_site) as visitor:
         page = await visitor.open("/nodes/rude")
 
@@ -288,7 +277,7 @@ RUDE = [
 async def test_names_that_a_node_made_up_are_only_text(visit: Opener, rude_site: Site) -> None:
     now = datetime.now(UTC)
     points = [point for peer in RUDE for point in reading(peer, now)]
-    await _report(rude_site, [system_point(now), *points])
+    await report(rude_site, [system_point(now), *points])
 
     async with visit("phone", rude_site) as visitor:
         for path in ("/mesh", "/nodes/rude"):

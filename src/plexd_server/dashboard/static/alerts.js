@@ -1,6 +1,6 @@
 // What somebody should look at, each line with its reason and a link to where it is seen.
 
-import { el } from "./dom.js";
+import { el, endNames, named } from "./dom.js";
 
 const SHOWN = 6;
 const TITLES = {
@@ -13,23 +13,24 @@ const TITLES = {
   ledger: "Points lost",
 };
 
-function where(alert) {
+function where(alert, isNode) {
+  const [a, b] = alert.node_ids;
   if (alert.link_id) {
     const href = `/mesh#${encodeURIComponent(alert.link_id)}`;
-    return el("a", { href }, alert.node_ids.join(" ↔ "));
+    return el("a", { href }, endNames({ a, b }));
   }
-  return el("a", { href: `/nodes/${encodeURIComponent(alert.node_ids[0])}` }, alert.node_ids[0]);
+  // What many links have in common may be a peer that is not a node here, which has no page.
+  return isNode(a) ? el("a", { href: `/nodes/${encodeURIComponent(a)}` }, named(a)) : named(a);
 }
 
-function item(alert) {
+function item(alert, isNode) {
   const kind = el("span", { class: `badge ${alert.severity}` }, TITLES[alert.kind] ?? alert.kind);
-  return el("li", {}, kind, el("span", {}, where(alert), ` ${alert.text}`));
+  return el("li", {}, kind, el("span", {}, where(alert, isNode), ` ${alert.text}`));
 }
 
-const list = (alerts) => el("ul", { class: "alerts" }, alerts.map(item));
-
-/** Put the alerts into `target`, unless they stand there already. */
-export function alertList(target, alerts, leftOut) {
+/** Put the alerts into `target`, unless they stand there already; `isNode(name)` has a page. */
+export function alertList(target, alerts, leftOut, isNode) {
+  const list = (some) => el("ul", { class: "alerts" }, some.map((alert) => item(alert, isNode)));
   const same = JSON.stringify(alerts);
   if (target.dataset.shown === same) return;
   const open = target.querySelector("details")?.open ?? false;

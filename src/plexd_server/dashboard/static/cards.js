@@ -1,10 +1,10 @@
 // The frame of a chart.
 
-import { el } from "./dom.js";
+import { el, named } from "./dom.js";
 
 function legend(chart) {
   if (chart.lines.length < 2) return null;
-  const entries = chart.lines.map((line, i) => el("li", { class: `line-${i + 1}` }, line.name));
+  const entries = chart.lines.map((line, i) => el("li", { class: `line-${i + 1}` }, named(line.name)));
   return el("ul", { class: "legend", "aria-hidden": "true" }, entries);
 }
 

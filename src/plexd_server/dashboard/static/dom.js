@@ -11,6 +11,14 @@ export function el(tag, attributes = {}, ...children) {
   return element;
 }
 
+/** A name, cut by the style sheet where it is long, whole for whoever points at it or listens. */
+export function named(name) {
+  return el("span", { class: "name", title: name }, name);
+}
+
+/** The names of a link's ends. */
+export const endNames = ({ a, b }) => [named(a), " ↔ ", named(b)];
+
 /** A bar that is `percent` full; its text stands beside it, so it is hidden from screen readers. */
 export function meter(percent) {
   const level = percent >= 90 ? "high" : percent >= 75 ? "raised" : "fine";

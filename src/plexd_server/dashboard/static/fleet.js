@@ -118,6 +118,7 @@ keepFresh(async () => {
   parts ??= build();
   parts.nodes = answer.nodes.map((node) => ({ ...node, id: node.node_id }));
   parts.summary.textContent = summarise(answer);
-  alertList(parts.alerts, answer.alerts, answer.alerts_left_out);
+  const names = new Set(answer.nodes.map((node) => node.node_id));
+  alertList(parts.alerts, answer.alerts, answer.alerts_left_out, (name) => names.has(name));
   showNodes(parts);
 }, REFRESH_SECONDS);

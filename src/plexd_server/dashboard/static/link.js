@@ -3,7 +3,7 @@
 import { getJSON } from "./api.js";
 import { chartCard } from "./cards.js";
 import { draw } from "./charts.js";
-import { el } from "./dom.js";
+import { el, endNames, named } from "./dom.js";
 import { duration, NONE, number, percent, rate, secondsBetween } from "./format.js";
 import { chosenRange, rangePicker } from "./ranges.js";
 import { stateBadge } from "./states.js";
@@ -42,12 +42,9 @@ function chartsOf(link) {
   ];
 }
 
-function nodeLink(node) {
-  return el("a", { href: `/nodes/${encodeURIComponent(node)}` }, node);
-}
-
-function viewsTable(link, now) {
-  const head = ["", link.a, link.b].map((name, i) => el("th", { scope: "col" }, i ? [nodeLink(name), " reads"] : ""));
+function viewsTable(link, now, isNode) {
+  const page = (name) => (isNode(name) ? el("a", { href: `/nodes/${encodeURIComponent(name)}` }, named(name)) : named(name));
+  const head = ["", link.a, link.b].map((name, i) => el("th", { scope: "col" }, i ? [page(name), " reads"] : ""));
   const rows = ROWS.map(([name, of]) =>
     el(
       "tr",
@@ -75,7 +72,9 @@ async function seriesOf(view, range) {
 
 /** The panel of one link; `show` again with newer numbers. */
 export class LinkPanel {
-  constructor() {
+  /** `isNode(name)` tells the nodes of this server, which have a page, from peers that have none. */
+  constructor(isNode) {
+    this.isNode = isNode;
     this.element = el("section", { class: "link", "aria-labelledby": "link-title", hidden: true });
     this.id = null;
   }
@@ -90,7 +89,7 @@ export class LinkPanel {
     if (link.id !== this.id) this.#build(link);
     this.link = link;
     this.reason.replaceChildren(stateBadge(link.state), ` ${link.reason}`);
-    this.views.replaceChildren(viewsTable(link, now));
+    this.views.replaceChildren(viewsTable(link, now, this.isNode));
     await this.refresh();
   }
 
@@ -116,7 +115,7 @@ export class LinkPanel {
     this.reason = el("p", {});
     this.views = el("div", {});
     this.cards = chartsOf(link).map(chartCard);
-    const title = el("h2", { id: "link-title", tabindex: "-1" }, `${link.a} ↔ ${link.b}`);
+    const title = el("h2", { id: "link-title", tabindex: "-1" }, endNames(link));
     const heading = el("div", { class: "title" }, title, rangePicker(() => this.refresh()));
     this.element.replaceChildren(
       heading,

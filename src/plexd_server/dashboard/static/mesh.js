@@ -2,7 +2,7 @@
 
 import { getJSON, keepFresh } from "./api.js";
 import { onColourChange } from "./charts.js";
-import { el, emptyState } from "./dom.js";
+import { el, emptyState, endNames } from "./dom.js";
 import { counted, duration, NONE, number, secondsBetween } from "./format.js";
 import { LinkPanel } from "./link.js";
 import { Matrix } from "./matrix.js";
@@ -16,18 +16,20 @@ const MODES = { rtt: "Round trip", loss: "Loss", state: "State" };
 const root = document.getElementById("mesh");
 const links = new Map();
 const ends = new Map();
+const withPage = new Set(); // the nodes of this server
 const MOST_IN_MATRIX = 250;
 let now = "";
 let parts = null;
 
 const between = (from, to) => JSON.stringify([from, to]);
 
-/** The link in the page's address; nothing for an address that somebody garbled. */
+/** The link in the page's address; what somebody garbled, as it is. */
 function chosen() {
+  const asked = location.hash.slice(1);
   try {
-    return decodeURIComponent(location.hash.slice(1));
+    return decodeURIComponent(asked);
   } catch {
-    return "";
+    return asked;
   }
 }
 
@@ -56,7 +58,7 @@ const worst = (link, of) => {
 };
 
 function linkCell(link) {
-  return el("a", { href: `#${encodeURIComponent(link.id)}` }, `${link.a} ↔ ${link.b}`);
+  return el("a", { href: `#${encodeURIComponent(link.id)}` }, endNames(link));
 }
 
 /** Since when the worse view has been as it is. */
@@ -106,7 +108,7 @@ function choose(from, to) {
 
 function build() {
   const matrix = new Matrix({ onChoose: choose, describe });
-  const panel = new LinkPanel();
+  const panel = new LinkPanel((name) => withPage.has(name));
   const table = new SortedTable({
     caption: "All links, with both ends' numbers",
     columns: COLUMNS,
@@ -117,9 +119,11 @@ function build() {
   const summary = el("p", { class: "summary" });
   const filter = el("input", { type: "search", placeholder: "Filter", "aria-label": "Filter links by node" });
   const rest = el("p", { class: "muted note", hidden: true });
-  const made = { matrix, panel, table, summary, filter, rest };
+  const missing = el("p", { class: "notice", role: "status", hidden: true });
+  const made = { matrix, panel, table, summary, filter, rest, missing };
   filter.addEventListener("input", () => showTable(made));
   root.replaceChildren(
+    missing,
     el("div", { class: "title" }, summary, modePicker(matrix)),
     matrix.element,
     rest,
@@ -154,6 +158,8 @@ function matrixNames(answer) {
 async function showChosen(isNew) {
   if (!parts) return;
   const link = links.get(chosen());
+  parts.missing.hidden = Boolean(link) || !chosen();
+  parts.missing.textContent = parts.missing.hidden ? "" : `There is no link ${chosen()} here.`;
   const isOther = link && link.id !== parts.panel.id;
   const shown = parts.panel.show(link, now);
   if (isOther) {
@@ -176,6 +182,8 @@ async function refresh() {
   }
   links.clear();
   ends.clear();
+  withPage.clear();
+  for (const node of answer.nodes) if (node.status !== "foreign") withPage.add(node.node_id);
   for (const link of answer.links) {
     links.set(link.id, link);
     ends.set(between(link.a, link.b), link);

@@ -1,13 +1,13 @@
 // A node's peers: what it reads of each, and what they read of it.
 
-import { el } from "./dom.js";
+import { el, named } from "./dom.js";
 import { percent } from "./format.js";
 import { severity, stateBadge } from "./states.js";
 import { SortedTable } from "./table.js";
 import { handshakeOf, lossOf, otherEnd, receivedOf, roundTripOf, sentOf, viewsOf } from "./views.js";
 
 function peerCell(row) {
-  return el("a", { href: `/mesh#${encodeURIComponent(row.link.id)}`, title: "the link's history" }, row.id);
+  return el("a", { href: `/mesh#${encodeURIComponent(row.link.id)}`, title: "the link's history" }, named(row.id));
 }
 
 function stateCell({ mine, link }) {
