@@ -15,7 +15,8 @@ export async function getJSON(path) {
   }
   if (!response.ok) {
     const problem = await response.json().catch(() => ({}));
-    throw new Error(problem.detail ?? `The server answered ${response.status}.`);
+    const error = new Error(problem.detail ?? `The server answered ${response.status}.`);
+    throw Object.assign(error, { status: response.status });
   }
   return response.json();
 }

@@ -1,6 +1,7 @@
 // Line charts over time, drawn by Plotly in the page's own colours, with gaps that say why.
 
-import { describeGaps, findGaps, usualDistance } from "./gaps.js";
+import { brief, escaped } from "./format.js";
+import { describeGaps, findGaps, sayings, usualDistance } from "./gaps.js";
 
 const NO_READINGS = {
   text: "No readings in this time",
@@ -12,7 +13,11 @@ const NO_READINGS = {
 };
 const DARK = matchMedia("(prefers-color-scheme: dark)");
 const DAY_MS = 86_400_000;
-const LABEL_SHARE = 0.035;
+const MARGIN = { l: 68, r: 14, t: 14, b: 32 };
+const HEIGHT = 206;
+const LABEL_SIZE = 11;
+const LABEL_LINE = 14;
+const RULER = document.createElement("canvas").getContext("2d");
 
 /** Times and values with a null wherever readings are missing, so that a gap is drawn as one. */
 export function withGaps(times, values, stepSeconds) {
@@ -41,13 +46,13 @@ function traces(spec, data) {
     const drawn = withGaps(times, values, data.step_seconds);
     return {
       ...drawn,
-      customdata: drawn.y.map(spec.format),
-      name: line.name,
+      // Whole, as Plotly would put a space before the colon, and read names as templates.
+      customdata: drawn.y.map((value) => escaped(`${brief(line.name)}: ${spec.format(value)}`)),
       type: "scatter",
       mode: times.length === 1 ? "markers" : "lines",
       line: { color: colour(`--line-${i + 1}`), width: 2 },
       connectgaps: false,
-      hovertemplate: `%{customdata}<extra>${line.name}</extra>`,
+      hovertemplate: "%{customdata}<extra></extra>",
     };
   });
 }
@@ -74,33 +79,49 @@ function shade(gap) {
   };
 }
 
-/** A gap's reason, where there is room for it. */
-function label(gap, data) {
+/** How a text of these lines fits into a band: level, upright or (null) not at all. */
+function angle(lines, wide, high) {
+  RULER.font = `${LABEL_SIZE}px ${getComputedStyle(document.body).fontFamily}`;
+  const long = Math.max(...lines.map((line) => RULER.measureText(line).width)) + 8;
+  const thick = lines.length * LABEL_LINE;
+  if (long <= wide && thick <= high) return 0;
+  return thick <= wide && long <= high ? -90 : null;
+}
+
+/** A gap's reason within its band, in one line or more; where it has no room, dots that tell it. */
+function label(gap, data, width) {
   const share = (gap.to - gap.from) / (Date.parse(data.until) - Date.parse(data.since));
-  if (share < LABEL_SHARE) return null;
+  const [wide, high] = [share * (width - MARGIN.l - MARGIN.r), HEIGHT - MARGIN.t - MARGIN.b];
+  const said = gap.said.map(({ who, text }) => ({ who: who && brief(who), text }));
+  const whole = sayings({ said });
+  const broken = said.flatMap(({ who, text }) => (who ? [`${who}:`, text] : [text]));
+  const ways = [[whole.join(", ")], whole, broken];
+  const lines = ways.find((way) => angle(way, wide, high) === 0) ?? ways.find((way) => angle(way, wide, high) !== null);
+  if (!lines && wide < LABEL_LINE) return null;
   return {
-    text: gap.text,
+    text: lines ? lines.map(escaped).join("<br>") : "⋯",
+    hovertext: lines ? "" : sayings(gap).map(escaped).join("<br>"),
     showarrow: false,
     xref: "x",
     yref: "paper",
     x: new Date((gap.from + gap.to) / 2),
     y: 0.5,
-    textangle: share < 0.35 ? -90 : 0,
-    font: { size: 11, color: colour("--muted") },
+    textangle: lines ? angle(lines, wide, high) : 0,
+    font: { size: LABEL_SIZE, color: colour("--muted") },
   };
 }
 
-function layout(spec, data, top, gaps) {
+function layout(spec, data, top, gaps, width) {
   const high = spec.top ?? Math.max(top * 1.15, spec.least ?? 0);
   const step = spec.binary ? binaryStep(high) : spec.step;
   const ticks = step && [...Array(Math.floor(high / step) + 1).keys()].map((i) => i * step);
   const days = Date.parse(data.until) - Date.parse(data.since) > 1.5 * DAY_MS;
   const isEmpty = spec.lines.every((line) => !line.of(data).times.length);
   return {
-    annotations: isEmpty ? [NO_READINGS] : gaps.map((gap) => label(gap, data)).filter(Boolean),
+    annotations: isEmpty ? [NO_READINGS] : gaps.map((gap) => label(gap, data, width)).filter(Boolean),
     shapes: gaps.map(shade),
-    margin: { l: 68, r: 14, t: 8, b: 32 },
-    height: 206,
+    margin: MARGIN,
+    height: HEIGHT,
     paper_bgcolor: "transparent",
     plot_bgcolor: "transparent",
     font: { family: "inherit", size: 12, color: colour("--muted") },
@@ -150,19 +171,19 @@ function summary(spec, data, gaps) {
 
 /**
  * Draw, or redraw in place, one chart. `data` has `since`, `until`, `step_seconds` and whatever the
- * lines' `of(data)` take their `{times, values}` from; `losses` are those of the ledgers.
+ * lines' `of(data)` take their `{times, values}` from and `losses(data)` those of the ledger.
  */
-export function draw(target, spec, data, losses = []) {
+export function draw(target, spec, data) {
   const values = spec.lines.flatMap((line) => line.of(data).values);
   const top = values.reduce((a, b) => Math.max(a, b ?? 0), 0);
-  const gaps = findGaps(spec.lines.map((line) => line.of(data)), data, losses);
+  const gaps = findGaps(spec.lines, data);
   target.setAttribute("role", "img");
   target.setAttribute("aria-label", summary(spec, data, gaps));
   target.dataset.gaps = gaps.length;
   return window.Plotly.react(
     target,
     traces(spec, data),
-    layout(spec, data, top || (spec.least ?? 1), gaps),
+    layout(spec, data, top || (spec.least ?? 1), gaps, target.clientWidth),
     { displayModeBar: false, responsive: true },
   );
 }

@@ -3,7 +3,7 @@
 import { alertList } from "./alerts.js";
 import { getJSON, keepFresh } from "./api.js";
 import { el, emptyState, meter } from "./dom.js";
-import { bytes, duration, NONE, number, percent, secondsBetween, share } from "./format.js";
+import { bytes, duration, load, NONE, number, percent, secondsBetween, share } from "./format.js";
 import { sparkline } from "./spark.js";
 import { countStates, simulatedBadge } from "./states.js";
 import { SortedTable } from "./table.js";
@@ -26,8 +26,10 @@ function nameCell(node) {
   return [link, el("small", { class: "below" }, below)];
 }
 
-function cpuCell({ system, cpu_history: history }) {
+function cpuCell({ status, system, cpu_history: minutes }) {
   if (!system) return NONE;
+  // The picture of the last minute may lag: the line ends in the number beside it.
+  const history = status === "up" ? [...minutes.slice(0, -1), system.cpu_usage_percent] : minutes;
   const known = history.filter((value) => value !== null);
   const top = known.some((value) => value > 50) ? 100 : 50;
   return el("span", { class: "with-spark" }, el("span", {}, percent(system.cpu_usage_percent)), sparkline(history, top));
@@ -64,7 +66,7 @@ const COLUMNS = [
   {
     name: "Load",
     key: (node) => node.system?.load_avg_1,
-    cell: (node) => number(node.system?.load_avg_1),
+    cell: (node) => load(node.system?.load_avg_1),
     first: "descending",
   },
   { name: "Peers", key: badPeers, cell: peersCell, first: "descending" },

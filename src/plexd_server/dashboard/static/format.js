@@ -1,6 +1,7 @@
 // Numbers and times as people read them.
 
 const BINARY = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+const NAME_LETTERS = 24;
 const FRESH_SECONDS = 150;
 const NEVER = "0001-01-01T00:00:00Z";
 
@@ -11,6 +12,11 @@ export function number(value) {
   if (value === null || value === undefined) return NONE;
   const size = Math.abs(value);
   return value.toLocaleString("en", { maximumFractionDigits: size >= 100 ? 0 : size >= 10 ? 1 : 2 });
+}
+
+/** A load average, always with two decimals, as every tool shows it. */
+export function load(value) {
+  return value === null || value === undefined ? NONE : value.toFixed(2);
 }
 
 /** How many of what, as in "1 link" and "12 links". */
@@ -46,6 +52,15 @@ export function share(used, total) {
 export function roundTrip(nanoseconds) {
   return nanoseconds < 0 ? "no answer" : `${number(nanoseconds / 1e6)} ms`;
 }
+
+/** A name of any length, cut to what can stand in a picture. */
+export function brief(name) {
+  const letters = [...name];
+  return letters.length > NAME_LETTERS ? `${letters.slice(0, NAME_LETTERS - 1).join("")}…` : name;
+}
+
+/** Text for Plotly, which reads some markup in it. */
+export const escaped = (text) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;");
 
 /** A length of time in its two largest units. */
 export function duration(seconds) {

@@ -4,6 +4,7 @@ import { counted } from "./format.js";
 
 const GAP_FACTOR = 2.5;
 const WINDOW = 3;
+const NEAR_MS = 60_000; // ends that differ by less are the same moment, seen by two
 const REPORT_MS = 150_000; // what is newer may still be on its way
 const TIME = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit" });
 export const REASONS = {
@@ -34,40 +35,74 @@ export function describeLoss(loss) {
   return loss.reason === "gap" ? `${what} never came` : `${what} ${REASONS[loss.reason] ?? loss.reason}`;
 }
 
-function explained(from, to, isOpen, losses) {
+function explained(from, to, isOpen, losses, who) {
   const loss = lossIn(losses, from, to);
-  if (loss) return { from, to, known: true, text: describeLoss(loss) };
-  return { from, to, known: false, text: isOpen ? "no report since" : "not reported" };
+  const text = loss ? describeLoss(loss) : isOpen ? "no report since" : "not reported";
+  return { from, to, known: Boolean(loss), said: [{ who, text }] };
 }
 
 /** The gaps of one series within the drawn time, the one up to now included. */
-function gapsOf({ times }, data, losses) {
-  const moments = times.map((time) => Date.parse(time));
+function gapsOf(line, data) {
+  const losses = line.losses(data);
+  const moments = line.of(data).times.map((time) => Date.parse(time));
   if (!moments.length) return [];
   const isGap = usualDistance(moments, data.step_seconds);
   const found = [];
   moments.slice(1).forEach((moment, i) => {
-    if (isGap(i)) found.push(explained(moments[i], moment, false, losses));
+    if (isGap(i)) found.push(explained(moments[i], moment, false, losses, line.end));
   });
   const until = Date.parse(data.until);
   const last = moments.at(-1);
   if (until - last > Math.max(REPORT_MS, GAP_FACTOR * data.step_seconds * 1000)) {
-    found.push(explained(last, until, true, losses));
+    found.push(explained(last, until, true, losses, line.end));
   }
   return found;
 }
 
-/** The gaps of all series, each once. */
-export function findGaps(series, data, losses) {
-  const found = new Map();
-  for (const one of series) {
-    for (const gap of gapsOf(one, data, losses)) found.set(`${gap.from} ${gap.to}`, gap);
+/** Have gaps of two ends that overlap begin and end together where they nearly do. */
+function align(ones, others, near) {
+  for (const one of ones) {
+    for (const other of others.filter(({ from, to }) => from < one.to && to > one.from)) {
+      const slack = Math.min(near, (one.to - one.from) / 4, (other.to - other.from) / 4);
+      if (Math.abs(other.from - one.from) <= slack) other.from = one.from;
+      if (Math.abs(other.to - one.to) <= slack) other.to = one.to;
+    }
   }
-  return [...found.values()].sort((a, b) => a.from - b.from);
 }
+
+function joined(from, to, [first, second]) {
+  if (!second) return { ...first, from, to };
+  const isSame = first.said[0].text === second.said[0].text;
+  const said = isSame ? [{ ...first.said[0], who: "both" }] : [...first.said, ...second.said];
+  return { from, to, known: first.known || second.known, said };
+}
+
+/** Of two ends' gaps a row of gaps that do not overlap, each of one end or of both. */
+function merge(ones, others) {
+  const all = [...ones, ...others];
+  const edges = [...new Set(all.flatMap(({ from, to }) => [from, to]))].sort((a, b) => a - b);
+  return edges.slice(1).flatMap((to, i) => {
+    const open = all.filter((gap) => gap.from <= edges[i] && gap.to >= to);
+    return open.length ? [joined(edges[i], to, open)] : [];
+  });
+}
+
+/**
+ * The gaps of a chart, in order and without overlap. Lines have the same readings and thus the same
+ * gaps, unless each is of one `end`, which its gaps then name.
+ */
+export function findGaps(lines, data) {
+  const [ones, others] = lines.map((line) => gapsOf(line, data));
+  if (!lines[0].end) return ones;
+  align(ones, others, Math.max(NEAR_MS, 2000 * data.step_seconds));
+  return merge(ones, others);
+}
+
+/** What a gap says, each on its own: `rome: not reported`. */
+export const sayings = (gap) => gap.said.map(({ who, text }) => (who ? `${who}: ${text}` : text));
 
 export function describeGaps(gaps) {
   if (!gaps.length) return "";
-  const said = gaps.map((gap) => `${TIME.format(gap.from)} to ${TIME.format(gap.to)}: ${gap.text}`);
+  const said = gaps.map((gap) => `${TIME.format(gap.from)} to ${TIME.format(gap.to)}: ${sayings(gap).join(", ")}`);
   return `${gaps.length === 1 ? "One gap" : `${gaps.length} gaps`}: ${said.join("; ")}.`;
 }

@@ -5,7 +5,7 @@ import { chartCard } from "./cards.js";
 import { draw } from "./charts.js";
 import { el, endNames, named } from "./dom.js";
 import { duration, NONE, number, percent, rate, secondsBetween } from "./format.js";
-import { chosenRange, rangePicker } from "./ranges.js";
+import { chosenRange, fitRange, rangePicker, startOver } from "./ranges.js";
 import { stateBadge } from "./states.js";
 import { handshakeOf, lossOf, receivedOf, roundTripOf, sentOf } from "./views.js";
 
@@ -30,7 +30,7 @@ function line(end, name, field, scale = 1) {
     const values = answer.fields[field].avg.map((value) => (value === null ? null : value * scale));
     return { times: answer.times, values };
   };
-  return { name, of };
+  return { name, end: name, of, losses: (data) => data.ends[end]?.losses ?? [] };
 }
 
 function chartsOf(link) {
@@ -96,27 +96,32 @@ export class LinkPanel {
   /** Fetch the history anew. */
   async refresh() {
     const { link } = this;
-    const [a, b] = await Promise.all([seriesOf(link.a_to_b, chosenRange()), seriesOf(link.b_to_a, chosenRange())]);
+    const ask = () => Promise.all([link.a_to_b, link.b_to_a].map((view) => seriesOf(view, chosenRange())));
+    let [a, b] = await ask();
     if (this.id !== link.id) return; // another was chosen meanwhile
+    if (fitRange([a, b].filter(Boolean).map(({ tunnel }) => tunnel))) [a, b] = await ask();
+    if (this.id !== link.id) return;
+    if (!this.data) this.ranges.replaceChildren(rangePicker(() => this.refresh()));
     const any = (a ?? b).latency;
     this.data = { since: any.since, until: any.until, step_seconds: any.step_seconds, ends: { a, b } };
-    this.losses = [...(a?.losses ?? []), ...(b?.losses ?? [])];
     this.redraw();
   }
 
   redraw() {
     if (!this.data) return;
-    for (const card of this.cards) draw(card.target, card.chart, this.data, this.losses);
+    for (const card of this.cards) draw(card.target, card.chart, this.data);
   }
 
   #build(link) {
     this.id = link.id;
     this.data = null;
+    startOver();
+    this.ranges = el("div", { class: "ranges-place" });
     this.reason = el("p", {});
     this.views = el("div", {});
     this.cards = chartsOf(link).map(chartCard);
     const title = el("h2", { id: "link-title", tabindex: "-1" }, endNames(link));
-    const heading = el("div", { class: "title" }, title, rangePicker(() => this.refresh()));
+    const heading = el("div", { class: "title" }, title, this.ranges);
     this.element.replaceChildren(
       heading,
       this.reason,

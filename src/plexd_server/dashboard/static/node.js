@@ -4,17 +4,19 @@ import { getJSON, keepFresh } from "./api.js";
 import { chartCard } from "./cards.js";
 import { draw, onColourChange } from "./charts.js";
 import { el, emptyState, meter } from "./dom.js";
-import { bytes, counted, duration, freshness, number, percent, rate, share } from "./format.js";
+import { bytes, counted, duration, freshness, load, number, percent, rate, secondsBetween, share } from "./format.js";
 import { showLedger } from "./ledger.js";
 import { peerRows, peersTable } from "./peers.js";
 import { chosenRange, fitRange, rangePicker } from "./ranges.js";
 import { simulatedBadge } from "./states.js";
 
 const REFRESH_SECONDS = 5;
+const TRAFFIC_MS = 15 * 60_000; // holds two readings of any usual interval
 const line = (field, name) => ({
   field,
   name,
   of: (answer) => ({ times: answer.times, values: answer.fields[field].avg }),
+  losses: (answer) => answer.losses,
 });
 const CHARTS = [
   { title: "CPU", format: percent, top: 100, step: 25, lines: [line("cpu_usage_percent", "CPU")] },
@@ -33,7 +35,7 @@ const CHARTS = [
   },
   {
     title: "Load average",
-    format: number,
+    format: load,
     least: 1,
     lines: [line("load_avg_1", "1 min"), line("load_avg_5", "5 min"), line("load_avg_15", "15 min")],
   },
@@ -49,15 +51,23 @@ const FIELDS = CHARTS.flatMap((chart) => chart.lines.map((one) => one.field));
 const root = document.getElementById("node");
 const path = `/v1/nodes/${encodeURIComponent(root.dataset.node)}`;
 let seriesAnswer = null;
-let losses = [];
+let traffic = { until: "", received: null, sent: null };
+let isRevoked = null; // not known until it is asked
 let parts = null;
 
 function tile(title, value, ...rest) {
   return el("div", { class: "tile" }, el("dt", {}, title), el("dd", {}, el("strong", {}, value), ...rest));
 }
 
-function last(field) {
-  return seriesAnswer?.fields[field].avg.findLast((value) => value !== null) ?? null;
+/** How fast the newest reading's counters went up since the one before, whatever the charts show. */
+async function trafficAt(reading) {
+  if (!reading || reading.timestamp === traffic.until) return traffic;
+  const until = Date.parse(reading.timestamp) + 1000;
+  const [from, to] = [until - TRAFFIC_MS, until].map((moment) => new Date(moment).toISOString());
+  const asked = `since=${from}&until=${to}&step=1&field=network_rx_bytes&field=network_tx_bytes`;
+  const { fields } = await getJSON(`${path}/series?${asked}`);
+  const last = (field) => fields[field].avg.at(-1) ?? null;
+  return { until: reading.timestamp, received: last("network_rx_bytes"), sent: last("network_tx_bytes") };
 }
 
 function systemTiles(data) {
@@ -68,18 +78,18 @@ function systemTiles(data) {
     tile("CPU", percent(data.cpu_usage_percent), meter(data.cpu_usage_percent)),
     tile("Memory", percent(memory), meter(memory), of(data.memory_used_bytes, data.memory_total_bytes)),
     tile("Disk", percent(disk), meter(disk), of(data.disk_used_bytes, data.disk_total_bytes)),
-    tile("Load", number(data.load_avg_1), el("small", {}, `5 min ${number(data.load_avg_5)}`), el("small", {}, `15 min ${number(data.load_avg_15)}`)),
-    tile("Received", rate(last("network_rx_bytes")), el("small", {}, `${bytes(data.network_rx_bytes)} in all`)),
-    tile("Sent", rate(last("network_tx_bytes")), el("small", {}, `${bytes(data.network_tx_bytes)} in all`)),
+    tile("Load", load(data.load_avg_1), el("small", {}, `5 min ${load(data.load_avg_5)}`), el("small", {}, `15 min ${load(data.load_avg_15)}`)),
+    tile("Received", rate(traffic.received), el("small", {}, `${bytes(data.network_rx_bytes)} in all`)),
+    tile("Sent", rate(traffic.sent), el("small", {}, `${bytes(data.network_tx_bytes)} in all`)),
   ];
 }
 
 function agentTiles(data) {
   return [
-    tile("Up since", duration(data.uptime_seconds)),
+    tile("Running for", duration(data.uptime_seconds)),
     tile("Memory", bytes(data.heap_alloc_bytes), el("small", {}, `of ${bytes(data.heap_sys_bytes)} mapped`)),
     tile("Tasks and threads", number(data.goroutine_count)),
-    tile("Collector pauses", `${number(data.gc_pause_total_ns / 1e6)} ms`, el("small", {}, counted(data.gc_num_gc, "collection"))),
+    tile("Garbage collection", `${number(data.gc_pause_total_ns / 1e6)} ms`, el("small", {}, counted(data.gc_num_gc, "collection"))),
     tile("Reconnects", number(data.reconnect_count)),
   ];
 }
@@ -97,14 +107,15 @@ function build() {
     agent: el("dl", { class: "tiles" }),
     ledger: el("div", {}),
   };
+  made.now = section("Now", made.system);
   made.peersSection = section("Peers", made.peers.element);
   made.agentSection = section("Agent", made.agent);
   made.ledgerSection = section("Completeness", made.ledger);
-  const heading = el("div", { class: "title" }, el("h2", {}, "History"), rangePicker(() => refreshNow()));
+  const title = el("div", { class: "title" }, el("h2", {}, "History"), rangePicker(() => refreshNow()));
   const charts = el("div", { class: "charts" }, made.charts.map((card) => card.figure));
   root.replaceChildren(
-    section("Now", made.system),
-    el("section", {}, heading, charts),
+    made.now,
+    el("section", {}, title, charts),
     made.peersSection,
     made.ledgerSection,
     made.agentSection,
@@ -112,14 +123,32 @@ function build() {
   return made;
 }
 
-function showFreshness(latest) {
+/** Whether the node is revoked, asked once when it is found silent: then it is on no list. */
+async function askRevoked() {
+  const { nodes } = await getJSON("/v1/nodes");
+  return !nodes.some((node) => node.node_id === root.dataset.node);
+}
+
+async function showFreshness(latest) {
   const newest = latest.points.map((point) => point.received_at).sort().at(-1);
   const state = freshness(newest, latest.now);
+  const isSilent = state.word === "silent";
+  if (isSilent) isRevoked ??= await askRevoked();
+  const shown = isSilent && isRevoked ? { kind: "idle", word: "revoked, this is its history" } : state;
   const badge = document.getElementById("freshness");
-  badge.className = `badge ${state.kind}`;
-  badge.textContent = `${state.word} · ${state.detail}`;
+  badge.className = `badge ${shown.kind}`;
+  badge.textContent = `${shown.word} · ${state.detail}`;
   badge.hidden = false;
+  root.classList.toggle("silent", isSilent);
   if (latest.node_id.startsWith("sim-") && !badge.nextElementSibling) badge.after(simulatedBadge());
+}
+
+/** What the newest numbers are headed by: those of a silent node are not of now. */
+function heading(reading, now) {
+  if (!reading || !root.classList.contains("silent")) return "Now";
+  // Whichever is older: what was kept comes late, and the node's clock may be wrong.
+  const ages = [reading.timestamp, reading.received_at].map((then) => secondsBetween(then, now));
+  return `As of ${duration(Math.max(...ages))} ago`;
 }
 
 function showNumbers(latest, peers, ledger) {
@@ -127,6 +156,7 @@ function showNumbers(latest, peers, ledger) {
   const system = newest("system");
   const agent = newest("agent");
   const rows = peerRows(peers);
+  parts.now.firstChild.textContent = heading(system, latest.now);
   parts.system.replaceChildren(...(system ? systemTiles(system.data) : []));
   parts.agent.replaceChildren(...(agent ? agentTiles(agent.data) : []));
   parts.peers.show(rows);
@@ -136,7 +166,7 @@ function showNumbers(latest, peers, ledger) {
 }
 
 function drawAll() {
-  for (const card of parts?.charts ?? []) draw(card.target, card.chart, seriesAnswer, losses);
+  for (const card of parts?.charts ?? []) draw(card.target, card.chart, seriesAnswer);
 }
 
 function seriesPath() {
@@ -144,21 +174,41 @@ function seriesPath() {
   return `${path}/series?since=${chosenRange()}&${query}`;
 }
 
+/** Nothing but one sentence; what there was of the node is gone. */
+function showNothing(title, ...text) {
+  parts = null;
+  root.setAttribute("aria-busy", "false");
+  root.replaceChildren(emptyState(title, ...text));
+}
+
+/** The node's newest points; nothing if there is no such node, which the page then says. */
+async function askLatest() {
+  try {
+    return await getJSON(`${path}/latest`);
+  } catch (error) {
+    if (error.status !== 404) throw error;
+    document.getElementById("freshness").hidden = true;
+    showNothing(`There is no node ${root.dataset.node}`, el("a", { href: "/" }, "All nodes"));
+    return null;
+  }
+}
+
 async function refresh() {
-  const [latest, series, peers, ledger] = await Promise.all([
-    getJSON(`${path}/latest`),
+  const latest = await askLatest();
+  if (!latest) return;
+  const system = latest.points.find((point) => point.group === "system");
+  const [series, peers, ledger, newest] = await Promise.all([
     getJSON(seriesPath()),
     getJSON(`${path}/peers`),
     getJSON(`${path}/ledger`),
+    trafficAt(system),
   ]);
-  seriesAnswer = fitRange(series) ? await getJSON(seriesPath()) : series;
-  losses = ledger.losses;
-  showFreshness(latest);
+  const shown = fitRange([series]) ? await getJSON(seriesPath()) : series;
+  seriesAnswer = { ...shown, losses: ledger.losses };
+  traffic = newest;
+  await showFreshness(latest);
+  if (!latest.points.length) return showNothing("No points yet", "Waiting for the first report.");
   root.setAttribute("aria-busy", "false");
-  if (!latest.points.length) {
-    root.replaceChildren(emptyState("No points yet", "Waiting for the first report."));
-    return;
-  }
   parts ??= build();
   showNumbers(latest, peers, ledger);
   drawAll();

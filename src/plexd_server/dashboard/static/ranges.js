@@ -12,10 +12,17 @@ export function chosenRange() {
   return wanted in RANGES ? wanted : usual;
 }
 
+/** Forget what was shown before: something else will be. */
+export function startOver() {
+  usual = "1h";
+}
+
 /** Look closer at what began only minutes ago, unless somebody chose; whether that is a change. */
-export function fitRange({ times, until }) {
-  const isYoung = times.length > 0 && Date.parse(until) - Date.parse(times[0]) < YOUNG_MS;
-  if (!isYoung || chosenRange() !== "1h" || location.search.includes("range=")) return false;
+export function fitRange(series) {
+  const isYoung = ({ times, until }) => Date.parse(until) - Date.parse(times[0]) < YOUNG_MS;
+  const found = series.filter((one) => one.times.length);
+  if (!found.length || !found.every(isYoung)) return false;
+  if (chosenRange() !== "1h" || location.search.includes("range=")) return false;
   usual = "15m";
   return true;
 }
