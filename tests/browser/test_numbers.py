@@ -71,7 +71,6 @@ async def test_a_revoked_node_has_its_history_and_says_so(
     command("node", "revoke", "rude", "--data-dir", tmp_path / "data")
 
     async with visit("desktop", rude_site) as visitor:
-        await visitor.page.route("**/latest", _grown_old)
         page = await visitor.open("/nodes/rude")
         await expect(page.locator("#freshness")).to_contain_text("revoked, this is its history")
         await expect(page.locator(".tile", has_text="CPU")).to_be_visible()

@@ -52,7 +52,6 @@ const root = document.getElementById("node");
 const path = `/v1/nodes/${encodeURIComponent(root.dataset.node)}`;
 let seriesAnswer = null;
 let traffic = { until: "", received: null, sent: null };
-let isRevoked = null; // not known until it is asked
 let parts = null;
 
 function tile(title, value, ...rest) {
@@ -123,18 +122,11 @@ function build() {
   return made;
 }
 
-/** Whether the node is revoked, asked once when it is found silent: then it is on no list. */
-async function askRevoked() {
-  const { nodes } = await getJSON("/v1/nodes");
-  return !nodes.some((node) => node.node_id === root.dataset.node);
-}
-
-async function showFreshness(latest) {
+function showFreshness(latest) {
   const newest = latest.points.map((point) => point.received_at).sort().at(-1);
   const state = freshness(newest, latest.now);
-  const isSilent = state.word === "silent";
-  if (isSilent) isRevoked ??= await askRevoked();
-  const shown = isSilent && isRevoked ? { kind: "idle", word: "revoked, this is its history" } : state;
+  const isSilent = latest.revoked_at !== null || state.word === "silent";
+  const shown = latest.revoked_at === null ? state : { kind: "idle", word: "revoked, this is its history" };
   const badge = document.getElementById("freshness");
   badge.className = `badge ${shown.kind}`;
   badge.textContent = `${shown.word} · ${state.detail}`;
@@ -206,7 +198,7 @@ async function refresh() {
   const shown = fitRange([series]) ? await getJSON(seriesPath()) : series;
   seriesAnswer = { ...shown, losses: ledger.losses };
   traffic = newest;
-  await showFreshness(latest);
+  showFreshness(latest);
   if (!latest.points.length) return showNothing("No points yet", "Waiting for the first report.");
   root.setAttribute("aria-busy", "false");
   parts ??= build();

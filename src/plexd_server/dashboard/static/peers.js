@@ -26,7 +26,7 @@ const COLUMNS = [
   { name: "State", key: ({ mine }) => severity(mine.state), cell: stateCell, first: "descending" },
   { name: "Round trip", key: ({ mine }) => mine.rtt_nano, cell: ({ mine }) => roundTripOf(mine), first: "descending" },
   { name: "Loss", key: ({ mine }) => mine.loss_percent, cell: lossCell, first: "descending" },
-  { name: "Handshake", key: ({ mine }) => mine.handshake_age_seconds, cell: ({ mine }) => handshakeOf(mine), first: "descending" },
+  { name: "Handshake", key: ({ mine }) => mine.handshake_age_seconds, cell: ({ mine, now }) => handshakeOf(mine, now), first: "descending" },
   { name: "Received", key: ({ mine }) => mine.rx_bytes_per_second, cell: ({ mine }) => receivedOf(mine), first: "descending" },
   { name: "Sent", key: ({ mine }) => mine.tx_bytes_per_second, cell: ({ mine }) => sentOf(mine), first: "descending" },
 ];
@@ -43,7 +43,7 @@ export function peersTable() {
 /** The rows of a peers answer, for those the node itself reads. */
 export function peerRows(answer) {
   return answer.links
-    .map((link) => ({ id: otherEnd(link, answer.node_id), link, ...viewsOf(link, answer.node_id) }))
+    .map((link) => ({ id: otherEnd(link, answer.node_id), link, now: answer.now, ...viewsOf(link, answer.node_id) }))
     .filter((row) => row.mine);
 }
 

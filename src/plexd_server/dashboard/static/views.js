@@ -1,15 +1,16 @@
 // One directed view's numbers as people read them.
 
-import { duration, NONE, number, percent, rate } from "./format.js";
+import { duration, NONE, number, percent, rate, secondsBetween } from "./format.js";
 
 export const roundTripOf = (view) => (view?.rtt_nano == null ? NONE : `${number(view.rtt_nano / 1e6)} ms`);
 export const lossOf = (view) => percent(view?.loss_percent);
 export const receivedOf = (view) => rate(view?.rx_bytes_per_second);
 export const sentOf = (view) => rate(view?.tx_bytes_per_second);
 
-export function handshakeOf(view) {
+/** How long ago it is `now`, which is longer than when it was read. */
+export function handshakeOf(view, now) {
   if (!view || view.handshake_age_seconds === null) return view?.state === "never" ? "never" : NONE;
-  return `${duration(view.handshake_age_seconds)} ago`;
+  return `${duration(view.handshake_age_seconds + secondsBetween(view.measured_at, now))} ago`;
 }
 
 /** `other`'s view of `node` and back. */
