@@ -146,6 +146,8 @@ def _wait_for_stop(started: Started) -> None:
 
 
 def _serve(module: str) -> None:
+    # Whoever runs the tests may have had it ignored, as nohup(1) does, and an agent goes by that.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     main = importlib.import_module(module).main
     children: set[int] = set()
     try:
