@@ -42,10 +42,12 @@ async def test_traffic_is_that_of_the_newest_reading_whatever_the_range(
             await expect(received).to_contain_text("2 KiB/s")
 
 
-async def test_a_silent_nodes_numbers_are_dimmed_and_of_an_age(visit: Opener, site: Site) -> None:
-    assert site.node == "live"
-    async with visit("desktop") as visitor:
-        page = await visitor.open("/nodes/sim-berlin")
+async def test_a_silent_nodes_numbers_are_dimmed_and_of_an_age(
+    visit: Opener, rude_site: Site
+) -> None:
+    await report(rude_site, [system_point(datetime.now(UTC))])
+    async with visit("desktop", rude_site) as visitor:
+        page = await visitor.open("/nodes/rude")
         colour = "e => getComputedStyle(e).color"
         bright = await page.locator(".tile strong").first.evaluate(colour)
         await expect(page.locator("h2", has_text="Now")).to_be_visible()
