@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +17,7 @@ import pytest_asyncio
 from playwright.async_api import async_playwright
 
 from plexd.api import MetricBatch
-from server.running import Client, Running, command, create_node, running
+from server.running import Client, Running, create_node, running
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -93,19 +95,23 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
     data_dir = tmp_path_factory.mktemp("browser") / "data"
     token = create_node(data_dir, "live")["auth_token"]
-    with running(data_dir) as server:
-        command(
-            "simulate",
-            "--server",
-            server.url,
-            "--data-dir",
-            data_dir,
-            "--past",
-            "1h",
-            "--for",
-            "1s",
-        )
+    with running(data_dir) as server, _reporting_on(server, data_dir):
         yield Site(server, "live", token)
+
+
+@contextmanager
+def _reporting_on(server: Running, data_dir: Path) -> Iterator[None]:
+    """While the body runs the simulated mesh reports, after an hour that is told before it."""
+    line = [sys.executable, "-m", "plexd_server", "simulate", "--server", server.url]
+    line += ["--data-dir", str(data_dir), "--past", "1h"]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as simulating:
+        assert simulating.stdout is not None
+        try:
+            assert any(told.startswith("the past is told") for told in simulating.stdout)
+            yield
+        finally:
+            simulating.terminate()
+            simulating.communicate(timeout=30)
 
 
 @pytest.fixture
