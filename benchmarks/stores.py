@@ -40,6 +40,7 @@ _STROKE: Final = 30_000
 _MEMORY_MB: Final = 256
 _NODE, _PEER = "sim-7", "sim-8"
 _NUMBERED: Final = ("node_id", "peer_id")
+_NODES: Final = "SELECT DISTINCT node_id FROM points_system ORDER BY node_id"
 _SHORTLY: Final = timedelta(minutes=schema.PEER_MINUTES)
 
 
@@ -153,7 +154,7 @@ def _questions(source: duckdb.DuckDBPyConnection) -> Iterator[Question]:
     """What the server asks its store for the pages; the mesh is what it asks at its start."""
     found = source.execute("SELECT max(ts) FROM points_system").fetchall()
     until = found[0][0].replace(tzinfo=UTC) + timedelta(seconds=1)
-    nodes = [name for (name,) in source.execute(schema_nodes()).fetchall()]
+    nodes = [name for (name,) in source.execute(_NODES).fetchall()]
     yield Question("node: newest readings", *_latest(_NODE, until))
     for hours in (1, 24):
         span = (until - timedelta(hours=hours), until)
@@ -166,11 +167,6 @@ def _questions(source: duckdb.DuckDBPyConnection) -> Iterator[Question]:
     yield Question(
         "newest of all peers", [s for d, _ in every for s in d], [s for _, q in every for s in q]
     )
-
-
-def schema_nodes() -> str:
-    """All nodes by name."""
-    return "SELECT DISTINCT node_id FROM points_system ORDER BY node_id"
 
 
 def _fields(group: str) -> str:
@@ -214,7 +210,7 @@ def _fleet() -> Statement:
 def _series(
     group: str, fields: tuple[str, ...], since: datetime, until: datetime
 ) -> tuple[list[Statement], list[Statement]]:
-    rates = frozenset(f for f in fields if f.endswith(("x_bytes",)))
+    rates = frozenset(f for f in fields if f.endswith("x_bytes"))
     step = (until - since) / 120
     asked = SeriesQuery(_NODE, group, fields, rates, since, until, step, _PEER)
     values = ", ".join(f"{_rate(f) if f in rates else _gauge(f)} AS {f}" for f in fields)
