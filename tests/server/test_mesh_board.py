@@ -151,6 +151,17 @@ def test_pings_that_stopped_long_ago_say_nothing() -> None:
     assert (found.state, found.rtt_nano) == ("idle", None)
 
 
+def test_pings_that_were_lost_before_they_stopped_say_nothing_either() -> None:
+    board = Board()
+    for number in range(20):
+        now = at(15 * number)
+        pings = [latency("n2", now, -1)] if number < 6 else []
+        tell(board, "n1", [tunnel("n2", now, handshake_age=150.0, moved=1000 * number), *pings])
+
+    found = view(board, at(286))
+    assert (found.state, found.reason.endswith("; handshake 150 s old")) == ("up", True)
+
+
 def test_a_peer_that_is_not_read_any_more_leaves_the_picture() -> None:
     board = Board()
     tell(board, "n1", reading("n2", at(0)))

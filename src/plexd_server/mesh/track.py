@@ -169,7 +169,7 @@ class Track:
             tx_bytes=self.tx_moved,
             span=self.span,
             rtt_nano=self.rtt if pinged else None,
-            lost_in_row=self.lost_in_row,
+            lost_in_row=self.lost_in_row if pinged else 0,
             loss_percent=self.loss,
         )
 
