@@ -46,9 +46,14 @@ class DemoServer:
 
     async def create_node(self, node_id: str, output: Path) -> None:
         """Register ``node_id`` and write its identity file."""
-        process = await self._start("node", "create", node_id, "--output", str(output))
-        if await process.wait() != 0:
-            raise StartError("the demo could not register its node; the reason is above")
+        process = await self._start(
+            *("node", "create", node_id, "--output", str(output)),
+            errors=asyncio.subprocess.PIPE,  # its remarks are for who runs a server
+        )
+        _, said = await process.communicate()
+        if process.returncode != 0:
+            reason = said.decode("utf-8", "replace").strip()
+            raise StartError(f"the demo could not register its node: {reason}")
 
     @asynccontextmanager
     async def serving(self, listen: str) -> AsyncIterator[None]:
@@ -76,7 +81,9 @@ class DemoServer:
         finally:
             await _end(process)
 
-    async def _start(self, *arguments: str, output: int = asyncio.subprocess.PIPE) -> Process:
+    async def _start(
+        self, *arguments: str, output: int = asyncio.subprocess.PIPE, errors: int | None = None
+    ) -> Process:
         _libc()  # loaded here, since a child may not load anything between fork and exec
         # A session of its own: a Ctrl-C meant for the demo must not end the server before the
         # agent has flushed to it.
@@ -85,6 +92,7 @@ class DemoServer:
             *("-m", "plexd_server", *arguments, "--data-dir", str(self._directory)),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=output,
+            stderr=errors,
             start_new_session=True,
             preexec_fn=_end_with_parent,
         )
