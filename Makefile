@@ -51,7 +51,7 @@ faults-full: setup ## the fault bench in full: kills, power cuts, full disks, an
 	PYTHONPATH=tests $(BIN)/python -m faults $(ARGS)
 
 fuzz: setup ## 100,000 requests made up from the API's document; ARGS="--minutes 10" bounds it
-	PYTHONPATH=tests $(BIN)/python -m server.fuzz $(ARGS)
+	PYTHONPATH=tests $(BIN)/python -m server.routes.fuzz $(ARGS)
 
 bench: setup ## the claims, measured side by side
 	$(BIN)/python -m benchmarks

@@ -26,8 +26,8 @@ from benchmarks.daemon import public_key, what_is_missing, wireguard_go
 from benchmarks.measure import table
 from benchmarks.processes import Agent, Server
 from plexd import metrics
-from plexd.agent.config import Settings, WireGuardSettings
-from plexd.agent.mesh import Mesh
+from plexd.agent.config.settings import Settings, WireGuardSettings
+from plexd.agent.tunnels import Tunnels
 from plexd.api import MetricBatch, Peer
 from plexd.clock import SystemClock
 from plexd.metrics.collection import Collection
@@ -71,7 +71,7 @@ async def _seconds(interface: str, peers: tuple[Peer, ...]) -> float:
         peers=peers,
         wireguard=WireGuardSettings(interface=interface, stale_after=timedelta(seconds=180)),
     )
-    mesh = Mesh(settings, ())
+    mesh = Tunnels(settings, ())
     collectors: list[metrics.Collector] = [
         metrics.SystemCollector(LinuxSystemReader()),
         metrics.AgentStatsCollector(SystemClock().now()),

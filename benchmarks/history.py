@@ -25,12 +25,12 @@ from plexd.clock import SystemClock
 from plexd_server.registry import Registry
 from plexd_server.simulate import World
 from plexd_server.simulate.readings import read_node
-from plexd_server.store import Delivery
-from plexd_server.store.columns import Arrival
-from plexd_server.store.drafts import Draft, Marks
-from plexd_server.store.faults import FaultLog
-from plexd_server.store.filler import Addition
-from plexd_server.store.tables import Tables
+from plexd_server.store import Report
+from plexd_server.store.duckdb.columns import ReportPoints
+from plexd_server.store.duckdb.fault_log import FaultLog
+from plexd_server.store.duckdb.loader import Addition
+from plexd_server.store.duckdb.mark_cache import Draft, Marks
+from plexd_server.store.duckdb.tables import Tables
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -102,9 +102,9 @@ def lay(data: Path) -> None:
             left -= len(points)
             if points:
                 batch = BatchName(f"{number:032x}", record + 1, 0, len(points))
-                draft.take(Delivery(name, points, start + timedelta(seconds=at), name=batch))
+                draft.take(Report(name, points, start + timedelta(seconds=at), name=batch))
         record += 1
-        arrivals = [Arrival(d.node_id, d.received_at, points) for d, points in draft.points]
+        arrivals = [ReportPoints(d.node_id, d.received_at, points) for d, points in draft.points]
         tables.fill([Addition(record, arrivals, list(draft.receipts()), draft.losses)])
         draft.adopt()
     tables.tidy(start)

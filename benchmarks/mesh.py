@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from benchmarks.measure import table
-from plexd_server.mesh import Board
+from plexd_server.mesh import LiveMesh
 from plexd_server.simulate import World
 from plexd_server.simulate.readings import read_node
 
@@ -81,7 +81,7 @@ def _ask(url: str, until_bytes: int = 0) -> float:
 def _in_memory() -> Iterator[list[str]]:
     world = World(NODES, PEERS)
     names = [world.name(node) for node in range(NODES)]
-    board = Board(max_waiting=10_000_000)
+    board = LiveMesh(max_waiting=10_000_000)
     for step in range(3):
         for node in range(NODES):
             points = read_node(world, node, names, START, 15.0 * step)

@@ -27,7 +27,8 @@ import duckdb
 
 from benchmarks.history import POINTS, lay
 from benchmarks.measure import table
-from plexd_server.store import SeriesQuery, schema
+from plexd_server.store import SeriesQuery
+from plexd_server.store.duckdb import schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

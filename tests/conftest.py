@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import pytest
 
+from plexd.logs import StderrHandler
 from support.tls import Authority
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
 _OWN_FDS = Path("/proc/self/fd")
 
@@ -55,3 +58,19 @@ def _sockets() -> set[str]:
         if target.startswith("socket:"):
             found.add(target)
     return found
+
+
+@pytest.fixture
+def _process_state() -> Iterator[None]:
+    """Puts back what a command changes for the rest of its process."""
+    root = logging.getLogger()
+    level = root.level
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    handlers = {number: signal.getsignal(number) for number in numbers}
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the suite itself may run under nohup
+    yield
+    for handler in [found for found in root.handlers if isinstance(found, StderrHandler)]:
+        root.removeHandler(handler)
+    root.setLevel(level)
+    for number, handler_before in handlers.items():
+        signal.signal(number, handler_before)

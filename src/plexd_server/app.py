@@ -15,24 +15,24 @@ from typing import TYPE_CHECKING
 from litestar import Litestar
 
 from plexd.clock import Clock, SystemClock
-from plexd_server.auth import Gate, OperatorKey, new_operator_token
-from plexd_server.dashboard import RefusalPages, dashboard_routes
-from plexd_server.data_dir import provide_registry
-from plexd_server.enrol import enrol_routes
+from plexd.console import put_whole
+from plexd_server.auth.gate import Gate, OperatorKey, new_operator_token
+from plexd_server.dashboard import ErrorPages, dashboard_routes
 from plexd_server.errors import StartError
-from plexd_server.guard import Guard
-from plexd_server.http import Address, bind, serving
-from plexd_server.ingest import ingest_routes
-from plexd_server.limits import InFlight
-from plexd_server.mesh import Board, ObservedStore, mesh_routes, watching
-from plexd_server.openapi import openapi_routes
-from plexd_server.problems import problem_handlers
-from plexd_server.query import query_routes
-from plexd_server.retention import retaining
-from plexd_server.standstill import granting
+from plexd_server.mesh import LiveMesh, ObservedStore, mesh_routes, watching
+from plexd_server.routes.nodes import query_routes
+from plexd_server.routes.openapi import openapi_routes
+from plexd_server.routes.register import enrol_routes
+from plexd_server.routes.reports import ingest_routes
 from plexd_server.store import DuckDBStore, Store
-from plexd_server.terminal import put
-from plexd_server.tls import shown
+from plexd_server.upkeep.data_dir import provide_registry
+from plexd_server.upkeep.quiesce import granting
+from plexd_server.upkeep.retention import retaining
+from plexd_server.web.guard import Guard
+from plexd_server.web.limits import InFlight
+from plexd_server.web.problems import problem_handlers
+from plexd_server.web.server import Address, bind, serving
+from plexd_server.web.tls import served_certificate
 
 if TYPE_CHECKING:
     import socket
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from litestar.types import ASGIApp
 
     from plexd_server.registry import Registry
-    from plexd_server.tls import Certificate
+    from plexd_server.web.tls import Certificate
 
 __all__ = ["ServeOptions", "build_app", "serve"]
 
@@ -73,7 +73,7 @@ async def serve(options: ServeOptions) -> None:
     """Serve until SIGTERM or SIGINT. Raises `StartError` if that cannot begin."""
     stop = _stop_event()
     token = _operator_token(options.operator_token_file)
-    async with shown(options.certificate, SystemClock()) as tls:
+    async with served_certificate(options.certificate, SystemClock()) as tls:
         with bind(options.listen) as listening:
             await _serve_on(listening, options, tls, token, stop)
     _LOG.info("stopped")
@@ -99,7 +99,7 @@ async def _serve_on(
 
 def build_app(
     store: Store,
-    board: Board,
+    board: LiveMesh,
     registry: Registry,
     operator: OperatorKey,
     *,
@@ -138,7 +138,7 @@ async def _composed(options: ServeOptions, address: Address, token: str) -> Asyn
     clock = SystemClock()
     registry = await asyncio.to_thread(_open_registry, options, clock)
     try:
-        board = Board()
+        board = LiveMesh()
         embedded = await asyncio.to_thread(
             DuckDBStore, options.data_dir, memory=options.store_memory
         )
@@ -160,7 +160,7 @@ async def _composed(options: ServeOptions, address: Address, token: str) -> Asyn
                 retaining(store, options.retention, clock),
                 granting(embedded.hold_still, options.data_dir, clock),
             ):
-                yield RefusalPages(Guard(InFlight(app, clock), _allowed(options)))
+                yield ErrorPages(Guard(InFlight(app, clock), _allowed(options)))
         finally:
             await store.aclose()
     finally:
@@ -202,7 +202,7 @@ def _announce(address: Address, token: str | None, *, is_secure: bool) -> None:
     reached = Address("127.0.0.1", address.port) if address.host in _WILDCARDS else address
     scheme = "https" if is_secure else "http"
     link = f"{scheme}://{reached}/login" + (f"?token={token}" if token else "")
-    put(f"listening on {scheme}://{address}\ndashboard {link}\n")
+    put_whole(f"listening on {scheme}://{address}\ndashboard {link}\n")
     _LOG.info("started", extra={"listen": str(address)})
     if not is_secure and not _is_loopback(address):
         hint = "tokens and secrets travel readable; use --tls-cert and --tls-key, or listen on "

@@ -4,7 +4,6 @@ Exception
 └── ServerError
     ├── StartError         the operator: it cannot start, and the message says what to do
     │   └── JournalDamaged acknowledged points cannot be read
-    ├── OutputError        the operator: what was asked for cannot be printed
     ├── SimulationError    the operator: a server does not take what is simulated
     ├── SealError          the operator: a sealed value and the master key do not belong together
     ├── RegistryError      whoever asked: an id, a number or a text that is not allowed
@@ -30,7 +29,6 @@ __all__ = [
     "JournalDamaged",
     "NoNodeKey",
     "NodeConflict",
-    "OutputError",
     "RegistryError",
     "RegistryUnavailable",
     "SealError",
@@ -66,10 +64,6 @@ class JournalDamaged(StartError):  # noqa: N818 -- a state of the disk, found at
 
 class SimulationError(ServerError):
     """Simulated nodes cannot enrol or report; the text holds the server's own words."""
-
-
-class OutputError(ServerError):
-    """Standard output cannot be written."""
 
 
 class SealError(ServerError):

@@ -15,9 +15,11 @@ from msgspec.structs import replace as replace_struct
 
 from plexd import api, metrics
 from plexd.agent import app
-from plexd.agent.config import Settings, SystemSettings, WireGuardSettings
+from plexd.agent.cli.collect import collected_table
+from plexd.agent.config.settings import Settings, SystemSettings, WireGuardSettings
 from plexd.agent.identity import Identity
-from plexd.agent.table import collected_table
+from plexd.icmp import PingError
+from plexd.metrics.testing import ManualPeers, ScriptedPinger
 from plexd.nodeapi import seal_secret
 from support.servers import Reply, ScriptedServer
 from support.tls import Authority
@@ -214,14 +216,12 @@ async def test_without_an_answer_the_peers_of_the_enrolment_are_pinged() -> None
 
 
 async def test_the_reasons_why_pings_failed_are_told_once_each_with_their_peers() -> None:
-    key = "A" * 43 + "="
-    peers = tuple(api.Peer(a, key[:-2] + a + "=", f"240.0.0.{ord(a)}") for a in "EIM")
-    peers += (api.Peer("self", key, "127.0.0.1"),)
-    settings = Settings(data_dir=None, peers=peers, wireguard=WireGuardSettings(interface="none0"))
-    report = await app.collect_once(settings)
-    (told,) = report.unanswered
-    assert told.startswith("no round trip to 3 peers: ")
-    assert told in " ".join(collected_table(report.points, [], {}, {}, report.unanswered).split())
+    pinger = ScriptedPinger({peer: PingError(peer, "no route") for peer in "EIM"})
+    collector = metrics.LatencyCollector(pinger, ManualPeers("E", "I", "self", "M"))
+    points = [point async for point in collector.collect()]
+    (told,) = app._unanswered(collector)
+    assert told == "no round trip to 3 peers: no route"
+    assert told in " ".join(collected_table(points, [], {}, {}, [told]).split())
 
 
 async def test_the_control_plane_is_asked_for_the_peers_of_a_mesh() -> None:

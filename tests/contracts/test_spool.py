@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from plexd.spool import Spool
 
-# Bounds small enough to be reached: every implementation is opened with room for this many.
+# Budget small enough to be reached: every implementation is opened with room for this many.
 ROOM = 50
 # Small enough for a quarter of it to be room for five rows of ten points, and not for a sixth.
 _DISK_BYTES = 78_000

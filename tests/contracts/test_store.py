@@ -11,7 +11,7 @@ import pytest
 
 from plexd.api import BatchName, LatencyResult, MetricPoint, SystemStats, TunnelStats
 from plexd_server.errors import StoreError
-from plexd_server.store import Delivery, DuckDBStore, Ledger, Receipt, SeriesQuery, Store
+from plexd_server.store import DuckDBStore, Ledger, Receipt, Report, SeriesQuery, Store
 from support.points import AGENT, EPOCH, EXAMPLE, LATENCY, NOW, SYSTEM, TUNNEL
 
 if TYPE_CHECKING:
@@ -33,8 +33,8 @@ async def store(make: Callable[[], Store]) -> AsyncIterator[Store]:
     await made.aclose()
 
 
-def delivery(*points: MetricPoint, node_id: str = "n1", at: datetime = NOW) -> Delivery:
-    return Delivery(node_id, points, at)
+def delivery(*points: MetricPoint, node_id: str = "n1", at: datetime = NOW) -> Report:
+    return Report(node_id, points, at)
 
 
 def system(seconds: float = 0, **fields: float) -> MetricPoint:
@@ -243,16 +243,16 @@ async def test_a_closed_store_refuses_with_a_store_error(make: Callable[[], Stor
 
 def batch(
     seq: int, *seconds: float, offset: int = 0, of: int = 0, dropped: int = 0, epoch: str = EPOCH
-) -> Delivery:
+) -> Report:
     """A piece of a sealed batch, one latency point for each of ``seconds``."""
     points = [latency(at, seq) for at in seconds]
     name = BatchName(epoch, seq, offset, of or offset + len(points))
-    return Delivery("n1", points, NOW + timedelta(hours=1), name=name, dropped=dropped)
+    return Report("n1", points, NOW + timedelta(hours=1), name=name, dropped=dropped)
 
 
-def refused(seq: int, points: int = 1, *, offset: int = 0, of: int = 0) -> Delivery:
+def refused(seq: int, points: int = 1, *, offset: int = 0, of: int = 0) -> Report:
     name = BatchName(EPOCH, seq, offset, of or offset + points)
-    return Delivery("n1", (), NOW + timedelta(hours=1), name=name, rejected=points)
+    return Report("n1", (), NOW + timedelta(hours=1), name=name, rejected=points)
 
 
 async def stored(store: Store) -> list[float | None]:

@@ -31,7 +31,7 @@ from faults.sweep import KILL, sweep, sweep_lasting, sweep_recovery
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from faults.numbered import Account
+    from faults.numbered import Meta
     from faults.sweep import Swept
 
 _KILLED_CALLS = (
@@ -93,7 +93,7 @@ class Row(NamedTuple):
         return not (self.lost or self.doubled or self.altered)
 
 
-def _of(what: str, faults: int, accounts: list[Account], remark: str = "") -> Row:
+def _of(what: str, faults: int, accounts: list[Meta], remark: str = "") -> Row:
     return Row(
         what,
         faults,

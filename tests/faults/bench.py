@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from faults.forks import Forks, Started
-    from faults.numbered import Account
+    from faults.numbered import Meta
     from support.oracle import Oracle
 
 __all__ = ["Node"]
@@ -80,5 +80,5 @@ class Node:
         """What was taken in, on the disk or not: owed by a run that was not killed."""
         return told(self.directory / "told.kept")
 
-    def account(self, oracle: Oracle) -> Account:
+    def account(self, oracle: Oracle) -> Meta:
         return account(self.told(), oracle.points(self.name))

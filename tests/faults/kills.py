@@ -14,7 +14,7 @@ from support.oracle import ACCEPT, Answer, Oracle
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from faults.numbered import Account
+    from faults.numbered import Meta
     from support.oracle import Report
 
 __all__ = ["Kills", "kill_agents"]
@@ -26,7 +26,7 @@ class Kills(NamedTuple):
     """What the kills came to. ``duplicates`` are reports that had been taken in before a kill."""
 
     kills: int
-    account: Account
+    account: Meta
     duplicates: int
     gaps: int
     epochs: int

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from faults.numbered import Account
+    from faults.numbered import Meta
 
 __all__ = ["Lossy", "lose_packets"]
 
@@ -47,7 +47,7 @@ class Lossy(NamedTuple):
 
     cuts: int
     packets: int
-    account: Account
+    account: Meta
     duplicates: int
     gaps: int
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from plexd.metrics.ports import Collector
 
-__all__ = ["Account", "NumberedCollector", "account", "json_of", "number_of", "point_of"]
+__all__ = ["Meta", "NumberedCollector", "account", "json_of", "number_of", "point_of"]
 
 _EPOCH = datetime(2026, 2, 12, tzinfo=UTC)
 
@@ -67,7 +67,7 @@ class NumberedCollector:
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
+class Meta:
     """What became of the points: ``told`` was durably collected, ``arrived`` had an effect."""
 
     told: int
@@ -88,11 +88,11 @@ class Account:
         )
 
 
-def account(told: Iterable[int], arrived: Sequence[bytes]) -> Account:
+def account(told: Iterable[int], arrived: Sequence[bytes]) -> Meta:
     """Every told point exactly once, nothing twice, no byte of any altered."""
     promised = set(told)
     counts = Counter(number_of(point) for point in arrived)
-    return Account(
+    return Meta(
         told=len(promised),
         arrived=len(arrived),
         lost=tuple(sorted(promised - counts.keys())),

@@ -16,7 +16,7 @@ from faults.serving import Server
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from faults.numbered import Account
+    from faults.numbered import Meta
 
 __all__ = ["ServerKills", "kill_servers"]
 
@@ -30,7 +30,7 @@ class ServerKills(NamedTuple):
 
     kills: int
     awake: int
-    accounts: list[Account]
+    accounts: list[Meta]
     ledgers: list[dict[str, object]]
 
 

@@ -19,7 +19,7 @@ import msgspec
 import plexd_server.app
 from faults.numbered import json_of
 from plexd.api import GROUP_LATENCY, LatencyResult, MetricBatch, MetricPoint
-from plexd_server.cli import main as run_command
+from plexd_server.cli.main import main as run_command
 from plexd_server.store import DuckDBStore
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from isal import isal_zlib
 
 from faults.numbered import NumberedCollector
 from plexd import api, metrics
-from plexd.agent.stopping import until_stopped
+from plexd.agent.signals import until_stopped
 from plexd.spool import DiskSpool, MemorySpool
 from support.clocks import HurriedClock
 

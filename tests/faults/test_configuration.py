@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from plexd.agent import config
+from plexd.agent.config import settings as config
 from plexd.agent.errors import SettingsError
 
 SAMPLE = Path(__file__).parent.parent / "golden" / "agent" / "full.yaml"

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from plexd.icmp import PacketError
+from plexd.icmp.error_queue import parse_report
 from plexd.icmp.packet import (
     REPLY_V4,
     REQUEST_V4,
@@ -12,7 +13,6 @@ from plexd.icmp.packet import (
     parse_ipv4_header,
     parse_quote,
 )
-from plexd.icmp.reports import parse_report
 
 PAYLOAD = bytes(range(16))
 IPV4 = bytes.fromhex("4500002c0000000040010000 7f000001 7f000001")

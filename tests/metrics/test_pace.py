@@ -6,8 +6,9 @@ import asyncio
 
 import pytest
 
-from plexd.metrics.pace import Bucket, Pace
+from plexd.metrics.pace import Pace
 from plexd.metrics.testing import ManualClock
+from plexd.rates import TokenBucket
 
 WINDOW = 30.0
 
@@ -77,5 +78,5 @@ async def test_at_the_end_nothing_waits_any_more() -> None:
 
 def test_a_bucket_says_how_long_until_the_next_one() -> None:
     clock = ManualClock()
-    bucket = Bucket(2, clock)
+    bucket = TokenBucket(2, clock)
     assert [bucket.take(0.1) for _ in range(4)] == [0, 0, 10, 10]

@@ -10,7 +10,7 @@ import pytest
 
 from plexd.clock import SystemClock
 from plexd.procfs import LinuxSystemReader, ProcfsError
-from plexd.procfs.disk import MountPoint
+from plexd.procfs.mount_point import MountPoint
 from procfs.trees import (
     STATVFS,
     HangingStatvfs,

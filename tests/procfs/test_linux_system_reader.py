@@ -172,7 +172,7 @@ async def test_a_named_interface_that_goes_missing_counts_zero_and_is_logged_onc
     assert received == [0, 0, 100, 0, 0]
     assert [r.getMessage() for r in caplog.records] == ["network interface missing"] * 2
     record = vars(caplog.records[0])
-    assert (record["levelname"], record["component"]) == ("WARNING", "metrics")
+    assert (record["levelname"], record["component"]) == ("WARNING", "procfs")
     assert record["interface"] == "wg0"
 
 

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from plexd.api import APIError, Secret, SecretResponse, TransportError
+from plexd.log_once import LogOnce
 from plexd.metrics.errors import CredentialError
 from plexd.metrics.reporters.credential import Credential
 from plexd.metrics.testing import ManualClock
-from plexd.metrics.warnings import Warnings
 from plexd.nodeapi import seal_secret
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class CredentialMachine(RuleBasedStateMachine):
         self.loop = asyncio.new_event_loop()
         self.clock = ManualClock()
         self.fetcher = RotatingFetcher()
-        warnings = Warnings(LOGGER, clock=self.clock)
+        warnings = LogOnce(LOGGER, "metrics", clock=self.clock)
         self.credential = Credential(
             self.fetcher, NSK, "n", "key", warnings=warnings, clock=self.clock
         )

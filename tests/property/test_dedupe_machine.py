@@ -24,9 +24,9 @@ from msgspec.structs import replace
 
 from plexd.api import BatchName, LatencyResult, MetricPoint
 from plexd_server.errors import StoreError
-from plexd_server.store import Delivery, DuckDBStore
-from plexd_server.store.drafts import Draft, Marks
-from plexd_server.store.receipts import make_ledger
+from plexd_server.store import DuckDBStore, Report
+from plexd_server.store.duckdb.ledger_tables import make_ledger
+from plexd_server.store.duckdb.mark_cache import Draft, Marks
 from support.points import NOW
 
 if TYPE_CHECKING:
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 class Server(Protocol):
     """What the machine drives."""
 
-    def write(self, deliveries: Sequence[Delivery]) -> list[Receipt]: ...
-    def fail(self, deliveries: Sequence[Delivery]) -> None: ...
+    def write(self, deliveries: Sequence[Report]) -> list[Receipt]: ...
+    def fail(self, deliveries: Sequence[Report]) -> None: ...
     def restart(self) -> None: ...
     def ledger(self) -> Ledger: ...
     def stored(self) -> Counter[str]: ...
@@ -56,7 +56,7 @@ class PureServer:
         self.points: list[MetricPoint] = []
         self.restart()
 
-    def write(self, deliveries: Sequence[Delivery]) -> list[Receipt]:
+    def write(self, deliveries: Sequence[Report]) -> list[Receipt]:
         draft = Draft(self.marks)
         answers = [draft.take(delivery).receipt for delivery in deliveries]
         for mark in draft.receipts():
@@ -67,7 +67,7 @@ class PureServer:
         draft.adopt()
         return answers
 
-    def fail(self, deliveries: Sequence[Delivery]) -> None:
+    def fail(self, deliveries: Sequence[Report]) -> None:
         draft = Draft(self.marks)
         for delivery in deliveries:
             draft.take(delivery)
@@ -96,13 +96,13 @@ class EmbeddedServer:
         self.runner = asyncio.Runner()
         self.store = DuckDBStore(Path(self.directory.name))
 
-    def write(self, deliveries: Sequence[Delivery]) -> list[Receipt]:
+    def write(self, deliveries: Sequence[Report]) -> list[Receipt]:
         async def side_by_side() -> list[Receipt]:
             return await asyncio.gather(*map(self.store.write, deliveries))
 
         return self.runner.run(side_by_side())
 
-    def fail(self, deliveries: Sequence[Delivery]) -> None:
+    def fail(self, deliveries: Sequence[Report]) -> None:
         def fails(_: Sequence[bytes]) -> int:
             raise OSError("no more")
 
@@ -143,10 +143,10 @@ class Batch:
     def settled(self) -> int:
         return self.came + self.refused
 
-    def piece(self, start: int, stop: int, dropped: int) -> Delivery:
+    def piece(self, start: int, stop: int, dropped: int) -> Report:
         points = [self.point(index) for index in range(start, stop)]
         name = replace(self.name, offset=start)
-        return Delivery("n", points, NOW, name=name, dropped=dropped)
+        return Report("n", points, NOW, name=name, dropped=dropped)
 
     def point(self, index: int) -> MetricPoint:
         peer_id = f"{self.name.epoch[-4:]}/{self.name.seq}/{index}"
@@ -167,7 +167,7 @@ class DeliveryMachine(RuleBasedStateMachine):
     def begin(self) -> None:
         self.server = self.make_server()
         self.epochs = 0
-        self.sent: list[Delivery] = []
+        self.sent: list[Report] = []
         self.expected: set[str] = set()
         self.evicted = self.rejected = self.gaps = 0
         self.new_spool()
@@ -240,7 +240,7 @@ class DeliveryMachine(RuleBasedStateMachine):
         assert receipt.duplicate == (stop <= batch.came)
         self.note_accepted(batch, max(0, stop - batch.came), piece)
 
-    def note_accepted(self, batch: Batch, count: int, piece: Delivery) -> None:
+    def note_accepted(self, batch: Batch, count: int, piece: Report) -> None:
         self.sent.append(piece)
         if count and not batch.came:
             self.told = piece.dropped
@@ -259,7 +259,7 @@ class DeliveryMachine(RuleBasedStateMachine):
         count = min(size, batch.name.of - batch.settled)
         noted = batch.name.of - batch.settled if guess else count
         name = replace(batch.name, offset=batch.settled)
-        note = Delivery("n", (), NOW, name=name, rejected=noted)
+        note = Report("n", (), NOW, name=name, rejected=noted)
         for _ in range(times):
             (receipt,) = self.server.write([note])
             assert receipt.accepted == 0

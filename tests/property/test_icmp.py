@@ -8,6 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from plexd.icmp import PacketError
+from plexd.icmp.error_queue import parse_report
 from plexd.icmp.packet import (
     REPLY_V4,
     REPLY_V6,
@@ -19,7 +20,6 @@ from plexd.icmp.packet import (
     parse_ipv4_header,
     parse_quote,
 )
-from plexd.icmp.reports import parse_report
 from plexd.icmp.roundtrip import round_trip
 from plexd.icmp.window import WINDOW_PROBES, LossWindow
 

@@ -7,9 +7,9 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
+from plexd_server.mesh.classify import SEVERITY, Observation, State, Verdict, classify
+from plexd_server.mesh.hysteresis import advance
 from plexd_server.mesh.links import View, join
-from plexd_server.mesh.standing import advance
-from plexd_server.mesh.state import SEVERITY, Observation, State, Verdict, classify
 
 COUNT = st.none() | st.integers(0, 2**64)
 OBSERVATIONS = st.builds(

@@ -125,7 +125,7 @@ async def test_a_loss_of_the_process_before_is_not_told_with_a_batch_that_it_may
     assert following.dropped == 2
 
 
-# Bounds
+# Budget
 
 
 async def test_files_stay_within_max_bytes_however_much_comes_in(directory: Path) -> None:

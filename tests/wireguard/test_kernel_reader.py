@@ -23,8 +23,8 @@ import pytest
 
 from plexd.metrics.testing import ManualClock
 from plexd.wireguard import Absent, Device, WireGuardError, kernel
-from plexd.wireguard.conversation import Conversation
 from plexd.wireguard.kernel import DUMPS, KernelReader
+from plexd.wireguard.netlink_socket import Conversation
 from wireguard.fakes import ScriptedKernel
 from wireguard.messages import INTERRUPTED, device, done, dump, family, message, peer, refusal
 

@@ -8,9 +8,9 @@ from contextlib import closing
 import pytest
 
 from plexd.wireguard import Absent, DumpError, WireGuardError, kernel
-from plexd.wireguard.conversation import Conversation, netlink_socket
 from plexd.wireguard.kernel import DUMPS, KernelReader
 from plexd.wireguard.netlink import encode_family_request
+from plexd.wireguard.netlink_socket import Conversation, netlink_socket
 
 pytestmark = pytest.mark.usefixtures("nothing_leaks")
 

@@ -22,27 +22,28 @@ from urllib.parse import urlsplit
 from msgspec import Struct
 
 from plexd import metrics
-from plexd.agent.errors import StartError
-from plexd.agent.loopwatch import LoopWatch, watchdog
-from plexd.agent.peerwatch import PeerWatch
+from plexd.agent.errors import NotReadyError
+from plexd.agent.peer_refresh import PeerRefresh
+from plexd.agent.watchdog import LoopWatch, watchdog
 from plexd.api import ControlPlane
+from plexd.background import in_background
 from plexd.clock import SystemClock
 from plexd.metrics.collection import Collection
 from plexd.procfs import LinuxSystemReader
 from plexd.spool import MemorySpool, SpoolLockedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from datetime import datetime
 
-    from plexd.agent.config import Settings
+    from plexd.agent.config.settings import Settings
     from plexd.agent.identity import Identity
-    from plexd.agent.mesh import Mesh
+    from plexd.agent.tunnels import Tunnels
     from plexd.api import MetricPoint, Peer
     from plexd.clock import Clock
     from plexd.spool import Spool
 
-__all__ = ["CollectReport", "collect_once", "has_tunnels", "run"]
+__all__ = ["CollectOutcome", "collect_once", "has_tunnels", "run"]
 
 _logger = logging.getLogger("plexd")
 
@@ -51,7 +52,7 @@ _MOST_IN_MEMORY = 16 * 1024 * 1024
 _PEERS_SECONDS = 2.0
 
 
-class CollectReport(Struct, frozen=True):
+class CollectOutcome(Struct, frozen=True):
     """One cycle of every collector, nothing sent.
 
     ``failures`` are ``(group, reason)``, ``elapsed`` the seconds each group took, ``addresses``
@@ -92,12 +93,12 @@ async def run(
         _logger.info("agent started", extra=_about(settings, identity))
         try:
             if settings.metrics.enabled:
-                _in_background(stack, _greet(settings))
-                _in_background(stack, LoopWatch(_logger, still_alive=watchdog(os.environ)).run())
+                watch = LoopWatch(_logger, still_alive=watchdog(os.environ))
+                await stack.enter_async_context(in_background(_greet(settings), watch.run()))
                 if mesh is not None and not settings.peers:
-                    watch = PeerWatch(mesh.index, plane, identity.node_id, _logger)
-                    _in_background(stack, watch.run())
-                    await watch.wait_for_answer()
+                    refresh = PeerRefresh(mesh.index, plane, identity.node_id, _logger)
+                    await stack.enter_async_context(in_background(refresh.run()))
+                    await refresh.wait_for_answer()
             await manager.run()
         finally:
             _logger.info("agent stopped", extra=_outcome(manager.statistics()))
@@ -126,14 +127,9 @@ async def _spool(settings: Settings, stack: AsyncExitStack) -> Spool:
     try:
         return await stack.enter_async_context(spool)
     except SpoolLockedError as err:
-        raise StartError(
+        raise NotReadyError(
             f"{directory}: {err}; end that agent first, or give this one its own data_dir"
         ) from err
-
-
-def _in_background(stack: AsyncExitStack, work: Coroutine[object, object, None]) -> None:
-    """Let ``work`` go on until ``stack`` is left."""
-    stack.push_async_callback(_ended, asyncio.create_task(work))
 
 
 def _about(settings: Settings, identity: Identity) -> dict[str, object]:
@@ -173,19 +169,19 @@ async def _reporter(
     return multi
 
 
-def _mesh(settings: Settings, known: Iterable[Peer] = ()) -> Mesh | None:
+def _mesh(settings: Settings, known: Iterable[Peer] = ()) -> Tunnels | None:
     """The mesh this node is configured for, if any."""
     if not settings.wireguard.interface:
         return None
-    from plexd.agent.mesh import Mesh  # noqa: PLC0415  # paid for by nodes of a mesh only
+    from plexd.agent.tunnels import Tunnels  # noqa: PLC0415  # paid for by nodes of a mesh only
 
-    return Mesh(settings, known)
+    return Tunnels(settings, known)
 
 
 def _collectors(
     settings: Settings,
     start_time: datetime,
-    mesh: Mesh | None,
+    mesh: Tunnels | None,
     reconnects: metrics.ReconnectCounter | None = None,
 ) -> dict[str, metrics.Collector]:
     """Every collector that is configured, by its metric group."""
@@ -235,17 +231,12 @@ def _why(err: OSError | UnicodeError) -> str:
     return os.strerror(err.errno)
 
 
-async def _ask_for_peers(settings: Settings, identity: Identity, mesh: Mesh) -> None:
+async def _ask_for_peers(settings: Settings, identity: Identity, mesh: Tunnels) -> None:
     async with _control_plane(settings, identity, None) as plane:
-        await PeerWatch(mesh.index, plane, identity.node_id, _logger).refresh()
+        await PeerRefresh(mesh.index, plane, identity.node_id, _logger).refresh()
 
 
-async def _ended(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    await asyncio.wait([task])
-
-
-async def collect_once(settings: Settings, identity: Identity | None = None) -> CollectReport:
+async def collect_once(settings: Settings, identity: Identity | None = None) -> CollectOutcome:
     """One cycle of every collector, each cut at the collect interval.
 
     Side by side, but for the last one, the tunnels', whose loss is that of the pings. With an
@@ -265,7 +256,7 @@ async def collect_once(settings: Settings, identity: Identity | None = None) -> 
             *(_collect(collector, clock, deadline) for collector in first)
         )
         outcomes.append(await _collect(last, clock, deadline))
-    report = CollectReport([], [], {}, mesh.addresses() if mesh is not None else {})
+    report = CollectOutcome([], [], {}, mesh.addresses() if mesh is not None else {})
     for group, (points, error, seconds) in zip(collectors, outcomes, strict=True):
         report.points.extend(points)
         report.elapsed[group] = seconds

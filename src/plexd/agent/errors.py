@@ -2,14 +2,13 @@
 
 Exception
 ├── SettingsError       the configuration is wrong: exit status 2
-└── StartError          the machine is not ready for what was asked: exit status 1
-    ├── IdentityError   the node does not know who it is
-    └── OutputError     standard output cannot be written to
+└── NotReadyError       the machine is not ready for what was asked: exit status 1
+    └── IdentityError   the node does not know who it is
 """
 
 from __future__ import annotations
 
-__all__ = ["IdentityError", "OutputError", "SettingsError", "StartError"]
+__all__ = ["IdentityError", "NotReadyError", "SettingsError"]
 
 
 class SettingsError(Exception):
@@ -29,13 +28,9 @@ class SettingsError(Exception):
         return ": ".join(part for part in (self.place, self.key, self.reason) if part)
 
 
-class StartError(Exception):
+class NotReadyError(Exception):
     """Something outside the program is missing or in the way; the text says what to do."""
 
 
-class IdentityError(StartError):
+class IdentityError(NotReadyError):
     """The identity file is missing, unsafe or garbled. The text never quotes its contents."""
-
-
-class OutputError(StartError):
-    """What was asked for cannot be printed."""

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from plexd.agent.errors import IdentityError
-from plexd.agent.text import printable
 from plexd.api import Peer, Secret
+from plexd.durable import sync, write_private
+from plexd.text import printable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -81,9 +82,9 @@ def save_identity(data_dir: Path, identity: Identity) -> None:
     partial = data_dir / f".{FILE_NAME}.{os.getpid()}"
     try:
         partial.unlink(missing_ok=True)
-        _write_new(partial, content)
+        write_private(partial, content)
         partial.replace(path)
-        _sync_directory(data_dir)
+        sync(data_dir)
     except OSError as err:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
@@ -119,22 +120,6 @@ def _refuse_unsafe(path: Path, mode: int) -> None:
             f"{name} is open to others than its owner (mode {stat.S_IMODE(mode):04o}); "
             f"run: chmod 0600 {quote(name)}"
         )
-
-
-def _write_new(path: Path, content: bytes) -> None:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-    with os.fdopen(os.open(path, flags, 0o600), "wb") as opened:
-        opened.write(content)
-        opened.flush()
-        os.fsync(opened.fileno())
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _check(path: Path, identity: Identity) -> None:

@@ -4,7 +4,6 @@ Importing it loads no HTTP stack; `ControlPlane` loads one when it first sends.
 """
 
 from plexd.api.batch import BatchName, MetricBatch, decode_batch
-from plexd.api.checks import check_points
 from plexd.api.client import ControlPlane
 from plexd.api.config import Config, LocalEndpointConfig
 from plexd.api.errors import (
@@ -16,7 +15,8 @@ from plexd.api.errors import (
     TransportError,
 )
 from plexd.api.secret import Secret
-from plexd.api.types import (
+from plexd.api.validation import check_points
+from plexd.api.wire import (
     GROUP_AGENT,
     GROUP_LATENCY,
     GROUP_SYSTEM,

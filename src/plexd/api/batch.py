@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Annotated, overload
 import msgspec
 from msgspec import Meta, Struct
 
-from plexd.api.checks import NOT_POINTS, are_plain, check_points, in_utc
 from plexd.api.decoding import decode_points
 from plexd.api.errors import DecodeError, EncodeError
-from plexd.api.types import MetricPoint
+from plexd.api.validation import NOT_POINTS, are_plain, check_points, in_utc
+from plexd.api.wire import MetricPoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

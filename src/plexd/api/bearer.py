@@ -7,6 +7,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from plexd.api.secret import Secret, check_bearer
+from plexd.background import cancel
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,8 +65,7 @@ class Bearer:
     async def aclose(self) -> None:
         """Stop waiting for a read; idempotent."""
         if self._reading is not None:
-            self._reading.cancel()
-            await asyncio.wait([self._reading])
+            await cancel(self._reading)
 
 
 def _usable(text: str) -> Secret:

@@ -15,7 +15,7 @@ from plexd.api.bearer import Bearer
 from plexd.api.errors import APIError, DecodeError
 from plexd.api.secret import Secret
 from plexd.api.transport import Answer, HTTPTransport, Trust
-from plexd.api.types import Peer, Registration, SecretResponse
+from plexd.api.wire import Peer, Registration, SecretResponse
 from plexd.clock import SystemClock
 from plexd.closing import AsyncClosing
 

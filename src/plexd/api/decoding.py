@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from plexd.api.errors import DecodeError, MalformedError
-from plexd.api.types import (
+from plexd.api.wire import (
     GROUP_AGENT,
     GROUP_LATENCY,
     GROUP_SYSTEM,

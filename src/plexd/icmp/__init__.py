@@ -1,5 +1,6 @@
 """Round trips to the peers of a mesh: ICMP echo over one socket per address family."""
 
+from plexd.icmp.counters import Statistics
 from plexd.icmp.errors import (
     ClosedError,
     NoAnswerError,
@@ -10,7 +11,6 @@ from plexd.icmp.errors import (
     UnknownPeerError,
 )
 from plexd.icmp.pinger import ICMPPinger
-from plexd.icmp.statistics import Statistics
 
 __all__ = [
     "ClosedError",

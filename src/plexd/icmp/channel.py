@@ -15,8 +15,9 @@ from plexd.icmp.ancillary import (
     report_of,
     stamp_of,
 )
+from plexd.icmp.error_queue import parse_report
 from plexd.icmp.errors import ClosedError, PacketError, UndeliveredError
-from plexd.icmp.ledger import Ledger
+from plexd.icmp.outcomes import Outcomes
 from plexd.icmp.packet import (
     COOKIE_BYTES,
     PAYLOAD_BYTES,
@@ -25,14 +26,13 @@ from plexd.icmp.packet import (
     parse_ipv4_header,
     parse_quote,
 )
-from plexd.icmp.reports import parse_report
 from plexd.icmp.roundtrip import sample_clocks
 
 if TYPE_CHECKING:
     from plexd.clock import Clock
+    from plexd.icmp.counters import Counters
     from plexd.icmp.probe import Probe
     from plexd.icmp.sockets import EchoSocket
-    from plexd.icmp.statistics import Counters
 
 __all__ = ["Channel"]
 
@@ -56,7 +56,7 @@ class Channel:
     def __init__(
         self, echo: EchoSocket, counters: Counters, clock: Clock, timeout_seconds: float
     ) -> None:
-        self._ledger = Ledger(counters, timeout_seconds)
+        self._ledger = Outcomes(counters, timeout_seconds)
         self.probes = self._ledger.probes
         self.forget = self._ledger.forget
         self._echo = echo

@@ -20,6 +20,8 @@ import zlib
 from collections import deque
 from typing import TYPE_CHECKING
 
+from plexd.background import cancel
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -72,8 +74,7 @@ class Pacer:
     async def aclose(self) -> None:
         """End the task."""
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+            await cancel(self._task)
 
     def _may_send(self) -> bool:
         now = self._clock.monotonic()

@@ -8,15 +8,16 @@ import socket
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from plexd.background import cancel
 from plexd.clock import SystemClock
 from plexd.closing import AsyncClosing
 from plexd.icmp.channel import Channel
+from plexd.icmp.counters import Counters, Statistics
 from plexd.icmp.errors import ClosedError
 from plexd.icmp.pacing import Pacer
-from plexd.icmp.peers import Peers
 from plexd.icmp.probe import Probe
 from plexd.icmp.sockets import open_socket
-from plexd.icmp.statistics import Counters, Statistics
+from plexd.icmp.targets import Peers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -118,8 +119,7 @@ class ICMPPinger(AsyncClosing):
             self._close(channel)
         await self._pacer.aclose()
         if self._expiry is not None:
-            self._expiry.cancel()
-            await asyncio.wait([self._expiry])
+            await cancel(self._expiry)
 
     def _open(self, number: int) -> Channel:
         family = socket.AddressFamily(number)

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from plexd.icmp.errors import PingError
-    from plexd.icmp.peers import Target
+    from plexd.icmp.targets import Target
 
 __all__ = ["Probe", "Probes"]
 

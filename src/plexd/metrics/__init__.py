@@ -17,7 +17,7 @@ from plexd.api import (
     TunnelStats,
 )
 from plexd.clock import Clock, SystemClock
-from plexd.metrics.collecting import CollectorStatistics
+from plexd.metrics.collector_loop import CollectorStatistics
 from plexd.metrics.collectors import (
     AgentStatsCollector,
     LatencyCollector,

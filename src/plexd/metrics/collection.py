@@ -11,8 +11,8 @@ from contextlib import aclosing, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from plexd.api import EncodeError, check_points
+from plexd.background import cut
 from plexd.metrics.errors import CollectError
-from plexd.metrics.tasks import cut
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from plexd.background import cut
+from plexd.metrics.backoff import Backoff
 from plexd.metrics.pace import Pace
-from plexd.metrics.sending import Sender
-from plexd.metrics.standing import Standing
-from plexd.metrics.tasks import cut
+from plexd.metrics.sender import Sender
 from plexd.metrics.ticks import Ticks
 
 if TYPE_CHECKING:
@@ -76,10 +76,10 @@ class Delivery:
         self._spool = spool
         self._node_id = node_id
         self._clock = clock
-        self._standing = Standing(logger, clock, random)
+        self._backoff = Backoff(logger, clock, random)
         window = _COLLECTIONS_MEASURED * config.collect_interval.total_seconds()
         self._pace = Pace(config.batch_size, window, clock)
-        self._sender = Sender(reporter, node_id, self._pace, self._standing, clock)
+        self._sender = Sender(reporter, node_id, self._pace, self._backoff, clock)
         self._is_full = asyncio.Event()
         self._under_way: asyncio.Task[bool] | None = None
         self._batches = self._points = 0
@@ -97,7 +97,7 @@ class Delivery:
         while True:
             await self._tick_or_full(ticks)
             while not await self._empty():
-                await self._clock.sleep(self._standing.seconds_left())
+                await self._clock.sleep(self._backoff.seconds_left())
 
     async def _tick_or_full(self, ticks: Ticks) -> None:
         try:
@@ -113,7 +113,7 @@ class Delivery:
             await self._spool.seal(self._batch_size)
             return await self._send_sealed()
         except Exception as err:  # noqa: BLE001  # nothing a spool does may end the delivery
-            self._standing.failed(err)
+            self._backoff.failed(err)
             return False
 
     async def _send_sealed(self) -> bool:
@@ -133,16 +133,16 @@ class Delivery:
             if batch.name is not None:
                 await self._spool.acknowledge(batch.name, refused=refused)
         except Exception as err:  # noqa: BLE001  # the retry policy knows what each one means
-            self._standing.failed(err)
+            self._backoff.failed(err)
             return False
         except asyncio.CancelledError:
-            self._standing.failed(TimeoutError("cut"))
+            self._backoff.failed(TimeoutError("cut"))
             raise
         self._settle(len(batch) - sum(len(refusal.batch) for refusal in refused))
         return True
 
     def _settle(self, accepted: int) -> None:
-        self._standing.settled(accepted)
+        self._backoff.settled(accepted)
         self._points += accepted
         if accepted:
             self._batches += 1
@@ -158,7 +158,7 @@ class Delivery:
             async with self._clock.timeout(grace_seconds):
                 if self._under_way is not None:
                     await asyncio.wait([self._under_way])
-                if self._standing.seconds_left() <= 0:
+                if self._backoff.seconds_left() <= 0:
                     await self._empty()
         except TimeoutError:
             pass
@@ -174,10 +174,10 @@ class Delivery:
         return DeliveryStatistics(
             batches=self._batches,
             points=self._points,
-            failures=self._standing.failures,
-            attempt=self._standing.attempt,
-            held=self._standing.held,
-            next_attempt_seconds=self._standing.seconds_left(),
+            failures=self._backoff.failures,
+            attempt=self._backoff.attempt,
+            held=self._backoff.held,
+            next_attempt_seconds=self._backoff.seconds_left(),
         )
 
 

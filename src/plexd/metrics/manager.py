@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from plexd.clock import SystemClock
-from plexd.metrics.collecting import CollectorLoop, CollectorStatistics
+from plexd.log_once import LogOnce
+from plexd.metrics.collector_loop import CollectorLoop, CollectorStatistics
 from plexd.metrics.delivery import Delivery, DeliveryStatistics
-from plexd.metrics.warnings import COMPONENT, Warnings
 from plexd.spool import MemorySpool, SpoolStatistics
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class Manager:
         self._logger = logger or logging.getLogger("plexd.metrics")
         self._clock = clock or SystemClock()
         self._spool = spool or MemorySpool()
-        warnings = Warnings(self._logger, clock=self._clock)
+        warnings = LogOnce(self._logger, "metrics", clock=self._clock)
         self._delivery = Delivery(config, self._spool, reporter, node_id, self._logger, self._clock)
         interval = config.collect_interval.total_seconds()
         self._loops = [
@@ -85,7 +85,7 @@ class Manager:
         flush short.
         """
         if not self._config.enabled:
-            self._logger.info("metrics disabled", extra={"component": COMPONENT})
+            self._logger.info("metrics disabled", extra={"component": "metrics"})
             return
         try:
             async with asyncio.TaskGroup() as group:

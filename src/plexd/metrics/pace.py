@@ -7,10 +7,12 @@ from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from plexd.rates import TokenBucket
+
 if TYPE_CHECKING:
     from plexd.clock import Clock
 
-__all__ = ["Bucket", "Pace"]
+__all__ = ["Pace"]
 
 # At this rate a backlog of a day at 100 peers is gone in twenty minutes, and a fleet of a thousand
 # nodes that all come back at once stays within what one server takes.
@@ -19,28 +21,6 @@ _LEAST_RATE = 10.0
 # which may be nearly empty, is paid for (a cycle of x >= 1 batches makes at most 2x).
 _TIMES_LIVE = 2.0
 _BURST = 10
-# Rounding in the arithmetic of tokens must not cost another turn.
-_ALMOST_ONE = 1.0 - 1e-9
-
-
-class Bucket:
-    """At most ``burst`` at once, and then as many a second as the taker says."""
-
-    def __init__(self, burst: int, clock: Clock) -> None:
-        self._burst = float(burst)
-        self._tokens = self._burst
-        self._clock = clock
-        self._looked = clock.monotonic()
-
-    def take(self, rate: float) -> float:
-        """0 and it is taken, or the seconds until there is one."""
-        now = self._clock.monotonic()
-        self._tokens = min(self._burst, self._tokens + (now - self._looked) * rate)
-        self._looked = now
-        if self._tokens < _ALMOST_ONE:
-            return (1.0 - self._tokens) / rate
-        self._tokens -= 1.0
-        return 0.0
 
 
 class Pace:
@@ -54,7 +34,7 @@ class Pace:
         self._batch_size = batch_size
         self._window = window_seconds
         self._clock = clock
-        self._bucket = Bucket(_BURST, clock)
+        self._bucket = TokenBucket(_BURST, clock)
         self._produced: deque[tuple[float, int]] = deque()
         self._points = 0
         self._lifted = asyncio.Event()

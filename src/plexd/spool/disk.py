@@ -14,10 +14,10 @@ import msgspec
 from plexd.api import MetricBatch
 from plexd.clock import SystemClock
 from plexd.closing import AsyncClosing
-from plexd.spool.bounds import Bounds
-from plexd.spool.files import SpoolFiles
-from plexd.spool.keeper import Keeper
 from plexd.spool.port import SpoolStatistics
+from plexd.spool.sqlite.budget import Budget
+from plexd.spool.sqlite.failover import Failover
+from plexd.spool.sqlite.files import SpoolFiles
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from plexd.api import BatchName, MetricPoint
     from plexd.clock import Clock
-    from plexd.spool.keeper import Parts
     from plexd.spool.port import Refusal, Spool
+    from plexd.spool.sqlite.failover import Parts
 
 __all__ = ["DiskSpool"]
 
@@ -56,9 +56,9 @@ class DiskSpool(AsyncClosing):
         logger: logging.Logger | None = None,
     ) -> None:
         self._clock = clock or SystemClock()
-        self._keeper = Keeper(
+        self._keeper = Failover(
             SpoolFiles(Path(directory)),
-            Bounds.of(max_bytes),
+            Budget.of(max_bytes),
             int(max_age.total_seconds() * 1000),
             self._clock,
             logger or logging.getLogger("plexd.spool"),

@@ -2,8 +2,8 @@
 
 from plexd.wireguard.device import Absent, Device, DevicePeer
 from plexd.wireguard.errors import DumpError, PeerError, RefusedError, WireGuardError
-from plexd.wireguard.peers import PeerIndex
-from plexd.wireguard.reader import WireGuardStatsReader
+from plexd.wireguard.peer_index import PeerIndex
+from plexd.wireguard.stats_reader import WireGuardStatsReader
 
 __all__ = [
     "Absent",

@@ -13,7 +13,6 @@ from errno import EAFNOSUPPORT, EINVAL, ENODEV, ENOENT, EOPNOTSUPP, EPERM, EPROT
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from plexd.clock import SystemClock
-from plexd.wireguard.conversation import Conversation, netlink_socket
 from plexd.wireguard.device import Absent, unusable_name
 from plexd.wireguard.dump import (
     DumpParser,
@@ -23,6 +22,7 @@ from plexd.wireguard.dump import (
 )
 from plexd.wireguard.errors import DumpError, RefusedError, WireGuardError
 from plexd.wireguard.netlink import encode_family_request, parse_family
+from plexd.wireguard.netlink_socket import Conversation, netlink_socket
 
 if TYPE_CHECKING:
     import socket

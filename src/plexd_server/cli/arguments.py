@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
-from plexd_server.terminal import complain, put
+from plexd.console import Commands, Parser, put
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from _typeshed import SupportsWrite
-
 __all__ = ["parse_arguments"]
 
 _DATA_DIR = Path("/var/lib/plexd-server")
-_WRONG_USAGE = 2
 
 _ABOUT = "Receives, stores and shows the metrics of a mesh."
 _EXAMPLES = """\
@@ -80,26 +77,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return _grammar().parse_args(argv)
 
 
-class _Parser(argparse.ArgumentParser):
-    """Complains in one line, and prints past Python's buffers."""
-
-    def __init__(self, **options: str) -> None:
-        layout = argparse.RawDescriptionHelpFormatter
-        super().__init__(formatter_class=layout, allow_abbrev=False, **options)  # type: ignore[arg-type]  # texts only
-
-    def error(self, message: str) -> NoReturn:
-        complain(f"{message} (see {self.prog} --help)")
-        raise SystemExit(_WRONG_USAGE)
-
-    def _print_message(self, message: str, file: SupportsWrite[str] | None = None) -> None:  # noqa: ARG002 -- argparse's signature; only help comes here
-        put(message)
-
-
-_Commands = argparse._SubParsersAction  # noqa: SLF001 -- argparse names the type nowhere else
-
-
-def _grammar() -> _Parser:
-    parser = _Parser(prog="plexd-server", description=_ABOUT, epilog=_EXAMPLES)
+def _grammar() -> Parser:
+    parser = Parser(prog="plexd-server", description=_ABOUT, epilog=_EXAMPLES)
     parser.add_argument("--version", action=_Version)
     commands = _sub(parser)
     _add_serve(_add(commands, "serve", "run the server"))
@@ -117,17 +96,15 @@ def _grammar() -> _Parser:
     return parser
 
 
-def _sub(parser: _Parser) -> _Commands[_Parser]:
+def _sub(parser: Parser) -> Commands[Parser]:
     return parser.add_subparsers(required=True, title="commands", metavar="COMMAND")
 
 
-def _group(
-    commands: _Commands[_Parser], name: str, about: str, more: str = ""
-) -> _Commands[_Parser]:
+def _group(commands: Commands[Parser], name: str, about: str, more: str = "") -> Commands[Parser]:
     return _sub(commands.add_parser(name, help=about, description=more or f"{about.capitalize()}."))
 
 
-def _add(commands: _Commands[_Parser], name: str, about: str, more: str = "") -> _Parser:
+def _add(commands: Commands[Parser], name: str, about: str, more: str = "") -> Parser:
     parser = commands.add_parser(name, help=about, description=more or f"{about.capitalize()}.")
     group = parser.prog.removeprefix("plexd-server ")
     parser.set_defaults(command=group)
@@ -137,11 +114,11 @@ def _add(commands: _Commands[_Parser], name: str, about: str, more: str = "") ->
     return parser
 
 
-def _add_json(parser: _Parser) -> None:
+def _add_json(parser: Parser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
-def _add_serve(parser: _Parser) -> None:
+def _add_serve(parser: Parser) -> None:
     add = parser.add_argument
     add("--listen", default="127.0.0.1:8080", metavar="HOST:PORT", help="default %(default)s")
     add(
@@ -176,7 +153,7 @@ def _add_serve(parser: _Parser) -> None:
     add("--log-format", choices=("logfmt", "json"), default="logfmt", help="default %(default)s")
 
 
-def _add_token(commands: _Commands[_Parser]) -> None:
+def _add_token(commands: Commands[Parser]) -> None:
     create = _add(commands, "create", "print a new token", _JOIN_CREATE)
     create.add_argument("--uses", type=_whole, default=1, metavar="N", help="how many machines")
     create.add_argument("--expires", default="1h", metavar="DURATION", help="default 1h")
@@ -189,7 +166,7 @@ def _add_token(commands: _Commands[_Parser]) -> None:
     revoke.add_argument("token_id", metavar="TOKEN_ID", help="as `token list` shows it")
 
 
-def _add_node(commands: _Commands[_Parser]) -> None:
+def _add_node(commands: Commands[Parser]) -> None:
     create = _add(commands, "create", "register a node by hand", _NODE_CREATE)
     create.add_argument("node_id", metavar="NODE")
     create.add_argument("--mesh-ip", default="", metavar="ADDRESS")
@@ -212,11 +189,11 @@ def _add_node(commands: _Commands[_Parser]) -> None:
     _add_output(rotate)
 
 
-def _add_output(parser: _Parser) -> None:
+def _add_output(parser: Parser) -> None:
     parser.add_argument("--output", type=Path, metavar="FILE", help="write it here (0600) instead")
 
 
-def _add_secret(commands: _Commands[_Parser]) -> None:
+def _add_secret(commands: Commands[Parser]) -> None:
     put_in = _add(commands, "set", "keep a secret for a node", _KEEP)
     put_in.add_argument("node_id", metavar="NODE")
     put_in.add_argument("name", metavar="NAME")
@@ -229,7 +206,7 @@ def _add_secret(commands: _Commands[_Parser]) -> None:
     delete.add_argument("name", metavar="NAME")
 
 
-def _add_ingest(commands: _Commands[_Parser]) -> None:
+def _add_ingest(commands: Commands[Parser]) -> None:
     create = _add(commands, "create", "print a new token for /ingest/NODE", _INGEST)
     create.add_argument("node_id", metavar="NODE", help="its id at its control plane")
     create.add_argument(
@@ -239,7 +216,7 @@ def _add_ingest(commands: _Commands[_Parser]) -> None:
     revoke.add_argument("node_id", metavar="NODE")
 
 
-def _add_simulate(parser: _Parser) -> None:
+def _add_simulate(parser: Parser) -> None:
     add = parser.add_argument
     add("--server", default="http://127.0.0.1:8080", metavar="URL", help="default %(default)s")
     add("--nodes", type=_whole, default=12, metavar="N", help="default %(default)s")

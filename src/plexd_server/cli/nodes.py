@@ -6,16 +6,16 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from plexd.console import note, put
+from plexd_server.cli.options import parse_duration, parse_mesh_ip
 from plexd_server.cli.output import (
+    as_cell,
     identity_file,
     print_identity,
     print_json,
     print_table,
-    shown,
 )
-from plexd_server.cli.values import parse_duration, parse_mesh_ip
 from plexd_server.errors import UnknownNode
-from plexd_server.terminal import note, put
 
 if TYPE_CHECKING:
     import argparse
@@ -101,7 +101,7 @@ def _print(node: Node, tokens: list[dict[str, object]], names: list[str]) -> Non
     state, since = _state(node)
     lines: list[tuple[str, object]] = [
         ("node", node.node_id),
-        ("state", f"{state} since {shown(since)}"),
+        ("state", f"{state} since {as_cell(since)}"),
         ("mesh address", node.mesh_ip),
         ("public key", node.public_key),
         ("hostname", node.hostname),
@@ -111,13 +111,13 @@ def _print(node: Node, tokens: list[dict[str, object]], names: list[str]) -> Non
         *(("secret", name) for name in names),
     ]
     width = max(len(name) for name, _ in lines)
-    put("".join(f"{shown(name).ljust(width)}  {shown(value)}\n" for name, value in lines))
+    put("".join(f"{as_cell(name).ljust(width)}  {as_cell(value)}\n" for name, value in lines))
 
 
 def _validity(token: dict[str, object]) -> str:
-    end = f", until {shown(token['expires_at'])}" if token["expires_at"] else ""
+    end = f", until {as_cell(token['expires_at'])}" if token["expires_at"] else ""
     what = "for /ingest" if token["purpose"] == "ingest" else "for all of its paths"
-    return f"{what}, since {shown(token['created_at'])}{end}"
+    return f"{what}, since {as_cell(token['created_at'])}{end}"
 
 
 def revoke(options: argparse.Namespace) -> Callable[[Registry], None]:

@@ -9,22 +9,22 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from plexd_server.errors import OutputError
-from plexd_server.terminal import put
+from plexd.console import OutputError, put, put_whole
+from plexd.durable import create_private
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
-    from typing import TextIO
+    from typing import BinaryIO
 
     from plexd.api import Registration
 
-__all__ = ["identity_file", "print_identity", "print_json", "print_table", "shown"]
+__all__ = ["as_cell", "identity_file", "print_identity", "print_json", "print_table"]
 
 
 def print_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Columns as wide as their widest cell; nothing at all without rows."""
-    cells = [[shown(cell) for cell in row] for row in rows]
+    cells = [[as_cell(cell) for cell in row] for row in rows]
     if not cells:
         return
     cells.insert(0, list(header))
@@ -36,7 +36,7 @@ def print_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None
     put("".join(f"{line}\n" for line in lines))
 
 
-def shown(value: object) -> str:
+def as_cell(value: object) -> str:
     """A value for a terminal: whatever a machine told of itself cannot steer it."""
     if isinstance(value, datetime):
         return value.isoformat(timespec="seconds").replace("+00:00", "Z")
@@ -49,14 +49,14 @@ def print_json(value: Any) -> None:
     put(f"{msgspec.json.format(msgspec.json.encode(value), indent=2).decode()}\n")
 
 
-def print_identity(identity: Registration, out: TextIO | None) -> None:
+def print_identity(identity: Registration, out: BinaryIO | None) -> None:
     """The agent's identity file. Raises `OutputError` unless it arrived."""
     text = f"{msgspec.json.encode(identity).decode()}\n"
     if out is None:
-        put(text)
+        put_whole(text)
         return
     try:
-        out.write(text)
+        out.write(text.encode())
         out.flush()
         os.fsync(out.fileno())
     except OSError as err:
@@ -64,7 +64,7 @@ def print_identity(identity: Registration, out: TextIO | None) -> None:
 
 
 @contextmanager
-def identity_file(path: Path | None) -> Iterator[TextIO | None]:
+def identity_file(path: Path | None) -> Iterator[BinaryIO | None]:
     """A new file (0600), removed again if the body raises; None without a path.
 
     Made ahead of what goes into it: secrets that have nowhere to go are of no use.
@@ -73,10 +73,10 @@ def identity_file(path: Path | None) -> Iterator[TextIO | None]:
         yield None
         return
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        out = create_private(path)
     except OSError as err:
         raise OutputError(f"cannot write {path}: {err.strerror}") from err
-    with open(descriptor, "w", encoding="utf-8") as out:  # noqa: PTH123 -- 0600 from birth
+    with out:
         try:
             yield out
         except BaseException:

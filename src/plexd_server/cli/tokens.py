@@ -6,9 +6,9 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from plexd.clock import SystemClock
-from plexd_server.cli.output import print_json, print_table, shown
-from plexd_server.cli.values import parse_duration
-from plexd_server.terminal import note, put
+from plexd.console import note, put_whole
+from plexd_server.cli.options import parse_duration
+from plexd_server.cli.output import as_cell, print_json, print_table
 
 if TYPE_CHECKING:
     import argparse
@@ -30,10 +30,10 @@ def create(options: argparse.Namespace) -> Callable[[Registry], None]:
         if options.json:
             print_json({"token": token, **asdict(made)})
             return
-        put(f"{token}\n")
+        put_whole(f"{token}\n")
         times = "once" if made.uses_left == 1 else f"{made.uses_left} times"
         whom = f" by {made.node_id}" if made.node_id else ""
-        note(f"can be used {times}{whom} until {shown(made.expires_at)}: plexd register")
+        note(f"can be used {times}{whom} until {as_cell(made.expires_at)}: plexd register")
 
     return command
 

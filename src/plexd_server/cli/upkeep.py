@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from plexd.clock import SystemClock
+from plexd.console import note, put
+from plexd_server.cli.options import parse_duration
 from plexd_server.cli.output import print_json
-from plexd_server.cli.values import parse_duration
-from plexd_server.terminal import note, put
 
 if TYPE_CHECKING:
     import argparse
@@ -36,7 +36,7 @@ def backup(options: argparse.Namespace) -> Callable[[Registry], None]:
     """Copy everything to a new directory."""
 
     def command(registry: Registry) -> None:
-        from plexd_server.backup import back_up  # noqa: PLC0415 -- loads the store as well
+        from plexd_server.upkeep.backup import back_up  # noqa: PLC0415 -- loads the store as well
 
         with_points = not options.registry_only
         back_up(registry, options.data_dir, options.directory, with_points=with_points)

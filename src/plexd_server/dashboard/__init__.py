@@ -1,6 +1,6 @@
 """The pages people look at: shells of HTML, filled by plain ES modules from the JSON routes."""
 
-from plexd_server.dashboard.refusals import RefusalPages
-from plexd_server.dashboard.routes import dashboard_routes
+from plexd_server.routes.pages import dashboard_routes
+from plexd_server.web.error_pages import ErrorPages
 
-__all__ = ["RefusalPages", "dashboard_routes"]
+__all__ = ["ErrorPages", "dashboard_routes"]

@@ -3,8 +3,8 @@
 Everything here but `watching` and `routes` is pure: it takes readings and the time, and answers.
 """
 
-from plexd_server.mesh.board import Board
-from plexd_server.mesh.routes import mesh_routes
-from plexd_server.mesh.watching import ObservedStore, watching
+from plexd_server.mesh.feed import ObservedStore, watching
+from plexd_server.mesh.live import LiveMesh
+from plexd_server.routes.mesh import mesh_routes
 
-__all__ = ["Board", "ObservedStore", "mesh_routes", "watching"]
+__all__ = ["LiveMesh", "ObservedStore", "mesh_routes", "watching"]

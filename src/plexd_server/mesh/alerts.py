@@ -17,9 +17,9 @@ from plexd_server.mesh.wording import percent, seconds, size
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from plexd_server.mesh.classify import State
     from plexd_server.mesh.links import Link
-    from plexd_server.mesh.nodetrack import NodeTrack
-    from plexd_server.mesh.state import State
+    from plexd_server.mesh.node import NodeTrack
 
 __all__ = ["Alert", "link_alerts", "node_alerts"]
 

@@ -44,7 +44,7 @@ class Arrivals:
         self.latest: list[Arrival] = []
 
     def add(self, at: float, lag: float) -> None:
-        """Note a delivery, as a piece of the arrival before if it came right after it."""
+        """Note a report, as a piece of the arrival before if it came right after it."""
         if self.latest and at - self.latest[-1].at < _TOGETHER_SECONDS:
             last = self.latest[-1]
             last.lag = min(last.lag, lag)

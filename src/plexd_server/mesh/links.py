@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
-from plexd_server.mesh.state import REJECT_SECONDS, SEVERITY, State
+from plexd_server.mesh.classify import REJECT_SECONDS, SEVERITY, State
 from plexd_server.mesh.wording import number
 
 if TYPE_CHECKING:

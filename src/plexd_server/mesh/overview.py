@@ -11,15 +11,15 @@ from msgspec import Struct
 
 from plexd.api import SystemStats  # noqa: TC001 -- the same
 from plexd_server.mesh.alerts import Alert, link_alerts, node_alerts, silent_for
+from plexd_server.mesh.classify import SEVERITY
 from plexd_server.mesh.links import Link, View  # noqa: TC001 -- the same
-from plexd_server.mesh.nodetrack import HISTORY_MINUTES
-from plexd_server.mesh.state import SEVERITY
+from plexd_server.mesh.node import HISTORY_MINUTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from plexd_server.mesh.board import Board
-    from plexd_server.mesh.nodetrack import NodeTrack
+    from plexd_server.mesh.live import LiveMesh
+    from plexd_server.mesh.node import NodeTrack
     from plexd_server.registry import Node
 
 __all__ = [
@@ -104,7 +104,7 @@ class FleetAnswer(Struct, frozen=True, kw_only=True):
     alerts_left_out: int
 
 
-def mesh(board: Board, registered: Sequence[Node], now: datetime) -> MeshAnswer:
+def mesh(board: LiveMesh, registered: Sequence[Node], now: datetime) -> MeshAnswer:
     """The whole mesh as of ``now``."""
     links = _links(board, registered, now)
     shown = _worst(links)
@@ -118,13 +118,13 @@ def mesh(board: Board, registered: Sequence[Node], now: datetime) -> MeshAnswer:
     )
 
 
-def peers(board: Board, node_id: str, now: datetime) -> PeersAnswer:
+def peers(board: LiveMesh, node_id: str, now: datetime) -> PeersAnswer:
     """One node's links as of ``now``."""
     links = board.picture(now).links_of.get(node_id, ())
     return PeersAnswer(node_id=node_id, now=now, links=links)
 
 
-def fleet(board: Board, registered: Sequence[Node], now: datetime) -> FleetAnswer:
+def fleet(board: LiveMesh, registered: Sequence[Node], now: datetime) -> FleetAnswer:
     """All nodes as of ``now``."""
     links = _links(board, registered, now)
     views = board.picture(now).views
@@ -145,7 +145,7 @@ def fleet(board: Board, registered: Sequence[Node], now: datetime) -> FleetAnswe
     )
 
 
-def _links(board: Board, registered: Iterable[Node], now: datetime) -> list[Link]:
+def _links(board: LiveMesh, registered: Iterable[Node], now: datetime) -> list[Link]:
     """Those that at least one registered node reads."""
     known = {node.node_id for node in registered}
     return [link for link in board.picture(now).links if link.a in known or link.b in known]
@@ -167,7 +167,7 @@ def _foreign(registered: Iterable[Node], links: Iterable[Link]) -> list[MeshNode
     ]
 
 
-def _mesh_node(board: Board, node: Node, now: datetime) -> MeshNode:
+def _mesh_node(board: LiveMesh, node: Node, now: datetime) -> MeshNode:
     return MeshNode(
         node_id=node.node_id,
         mesh_ip=node.mesh_ip,

@@ -1,10 +1,10 @@
 """Who may report: nodes, their tokens, keys and secrets, in SQLite beside the points."""
 
-from plexd_server.registry.bootstrap import BootstrapToken
 from plexd_server.registry.enrolment import Applicant
 from plexd_server.registry.ids import hash_token, is_node_id, is_public_key
 from plexd_server.registry.nodes import INGEST, NODE, Holder, Node, parse_address
 from plexd_server.registry.registry import Registry, has_registry
+from plexd_server.registry.tokens import BootstrapToken
 from plexd_server.registry.vault import StoredSecret
 
 __all__ = [

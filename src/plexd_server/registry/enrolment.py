@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import sqlalchemy as sa
 
+from plexd_server.database.tables import NODES
 from plexd_server.errors import NodeConflict
-from plexd_server.registry.bootstrap import use_token
 from plexd_server.registry.ids import free_node_id
 from plexd_server.registry.nodes import (
     add_node,
@@ -17,7 +17,7 @@ from plexd_server.registry.nodes import (
     parse_address,
     refuse_taken_address,
 )
-from plexd_server.registry.tables import NODES
+from plexd_server.registry.tokens import use_token
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

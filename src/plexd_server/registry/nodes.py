@@ -13,9 +13,9 @@ import msgspec
 import sqlalchemy as sa
 
 from plexd.api import Peer
+from plexd_server.database.tables import NODES, TOKENS, utc
 from plexd_server.errors import NodeConflict, RegistryError, UnknownNode
 from plexd_server.registry.ids import hash_token, is_node_id, is_public_key, new_token
-from plexd_server.registry.tables import NODES, TOKENS, utc
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

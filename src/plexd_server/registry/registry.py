@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Final
 import sqlalchemy as sa
 
 from plexd.api import Registration
+from plexd_server.database.engine import Database
+from plexd_server.database.tables import BOOTSTRAP, NODES, SECRETS, SETTINGS, TOKENS, utc
 from plexd_server.errors import SealError, StartError, UnknownNode
-from plexd_server.registry.bootstrap import BootstrapTokens, refuse_useless
-from plexd_server.registry.database import Database
 from plexd_server.registry.enrolment import admit
 from plexd_server.registry.ids import new_node_secret_key
+from plexd_server.registry.master_key import FILE_NAME as KEY_NAME
+from plexd_server.registry.master_key import MasterKey
 from plexd_server.registry.nodes import (
     INGEST,
     NODE,
@@ -30,9 +32,7 @@ from plexd_server.registry.nodes import (
     refuse_revoked,
     refuse_taken_address,
 )
-from plexd_server.registry.sealing import FILE_NAME as KEY_NAME
-from plexd_server.registry.sealing import MasterKey
-from plexd_server.registry.tables import BOOTSTRAP, NODES, SECRETS, SETTINGS, TOKENS, utc
+from plexd_server.registry.tokens import BootstrapTokens, refuse_useless
 from plexd_server.registry.vault import Vault, node_key
 
 if TYPE_CHECKING:

@@ -9,17 +9,17 @@ import sqlalchemy as sa
 
 from plexd.api import SecretResponse
 from plexd.nodeapi import seal_secret
+from plexd_server.database.tables import SECRETS, utc
 from plexd_server.errors import NoNodeKey, RegistryError, UnknownSecret
 from plexd_server.registry.ids import is_secret_name
 from plexd_server.registry.nodes import find_node, refuse_revoked
-from plexd_server.registry.tables import SECRETS, utc
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from plexd.clock import Clock
-    from plexd_server.registry.database import Database
-    from plexd_server.registry.sealing import MasterKey
+    from plexd_server.database.engine import Database
+    from plexd_server.registry.master_key import MasterKey
 
 __all__ = ["StoredSecret", "Vault", "node_key"]
 

@@ -5,16 +5,16 @@ nodes are to the server, `fleet` has them report. Every simulated node's name be
 """
 
 from plexd_server.simulate.fleet import Plan, Simulation
-from plexd_server.simulate.identities import Identity, enrol, register_here
-from plexd_server.simulate.sender import Sender, Sent
+from plexd_server.simulate.identities import SimulatedIdentity, enrol, register_here
+from plexd_server.simulate.uplink import Sent, Uplink
 from plexd_server.simulate.world import World
 
 __all__ = [
-    "Identity",
     "Plan",
-    "Sender",
     "Sent",
+    "SimulatedIdentity",
     "Simulation",
+    "Uplink",
     "World",
     "enrol",
     "register_here",

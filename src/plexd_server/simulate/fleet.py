@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from plexd.api import MetricPoint
     from plexd.clock import Clock
-    from plexd_server.simulate.identities import Identity
-    from plexd_server.simulate.sender import Sender
+    from plexd_server.simulate.identities import SimulatedIdentity
+    from plexd_server.simulate.uplink import Uplink
     from plexd_server.simulate.world import World
 
 __all__ = ["Plan", "Simulation"]
@@ -37,7 +37,7 @@ class Plan(Struct, frozen=True):
     past_seconds: float = 0.0
 
 
-class _Spool:
+class _Backlog:
     """Names one node's batches."""
 
     def __init__(self) -> None:
@@ -58,13 +58,18 @@ class Simulation:
     """
 
     def __init__(
-        self, plan: Plan, world: World, identities: Sequence[Identity], sender: Sender, clock: Clock
+        self,
+        plan: Plan,
+        world: World,
+        identities: Sequence[SimulatedIdentity],
+        sender: Uplink,
+        clock: Clock,
     ) -> None:
         self._plan = plan
         self._world = world
         self._identities = identities
         self._names = [identity.node_id for identity in identities]
-        self._spools = [_Spool() for _ in identities]
+        self._spools = [_Backlog() for _ in identities]
         self._sender = sender
         self._clock = clock
         self._start = clock.now()

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from plexd.api import APIError, Config, ControlPlane, TransportError
-from plexd_server.data_dir import open_registry
 from plexd_server.errors import SimulationError
+from plexd_server.upkeep.data_dir import open_registry
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
 
     from plexd.clock import Clock
 
-__all__ = ["Identity", "enrol", "register_here"]
+__all__ = ["SimulatedIdentity", "enrol", "register_here"]
 
 _KEY_BYTES = 32
 
 
-class Identity(Struct, frozen=True):
+class SimulatedIdentity(Struct, frozen=True):
     """Who a simulated node is to the server."""
 
     node_id: str
     auth_token: str
 
 
-def register_here(data_dir: Path, names: Sequence[str], clock: Clock) -> list[Identity]:
+def register_here(data_dir: Path, names: Sequence[str], clock: Clock) -> list[SimulatedIdentity]:
     """Register the nodes in a server's own directory. One of an earlier run is replaced.
 
     Raises `StartError` for a directory that is no server's.
@@ -42,11 +42,11 @@ def register_here(data_dir: Path, names: Sequence[str], clock: Clock) -> list[Id
             registry.remove_node(name)
             address = f"10.98.{number // 250}.{number % 250 + 1}"
             node = registry.create_node(name, mesh_ip=address)
-            made.append(Identity(node.node_id, node.auth_token))
+            made.append(SimulatedIdentity(node.node_id, node.auth_token))
     return made
 
 
-async def enrol(server: str, token: str, names: Sequence[str]) -> list[Identity]:
+async def enrol(server: str, token: str, names: Sequence[str]) -> list[SimulatedIdentity]:
     """Enrol the nodes with a bootstrap token. Raises `SimulationError`.
 
     The token must be good for as many uses. The server may give them other names, if theirs are
@@ -60,5 +60,5 @@ async def enrol(server: str, token: str, names: Sequence[str]) -> list[Identity]
                 node = await plane.register(token, key, name, {"simulated": "yes"})
             except (APIError, TransportError) as err:
                 raise SimulationError(f"{name} cannot enrol: {err}") from err
-            made.append(Identity(node.node_id, node.auth_token))
+            made.append(SimulatedIdentity(node.node_id, node.auth_token))
     return made

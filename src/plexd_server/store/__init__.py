@@ -1,12 +1,12 @@
 """Where points are kept: the port, and the embedded store behind it."""
 
-from plexd_server.store.duckdb import DuckDBStore
+from plexd_server.store.duckdb.store import DuckDBStore
 from plexd_server.store.port import (
-    Delivery,
     Ledger,
     Loss,
     NodeSummary,
     Receipt,
+    Report,
     Series,
     SeriesQuery,
     Store,
@@ -14,12 +14,12 @@ from plexd_server.store.port import (
 )
 
 __all__ = [
-    "Delivery",
     "DuckDBStore",
     "Ledger",
     "Loss",
     "NodeSummary",
     "Receipt",
+    "Report",
     "Series",
     "SeriesQuery",
     "Store",

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from plexd.api import BatchName, MetricPoint
-    from plexd_server.store.port import Delivery
+    from plexd_server.store.port import Report
 
 __all__ = ["MOST", "Mark", "Step", "advance", "refused_openly"]
 
@@ -49,7 +49,7 @@ class Mark(Struct, frozen=True, kw_only=True):
         complete_until: ``newest`` of the last batch that came to its end.
         received_at: when the last receipt was written.
         received: points stored.
-        duplicates: deliveries without effect.
+        duplicates: reports without effect.
         evicted: points lost on the node, but for those refused here.
         rejected: points refused here.
         gap_batches: batches that never came without a word.
@@ -77,7 +77,7 @@ class Mark(Struct, frozen=True, kw_only=True):
 
 
 class Step(NamedTuple):
-    """What a delivery does: the mark after it, and the points and losses it adds."""
+    """What a report does: the mark after it, and the points and losses it adds."""
 
     mark: Mark
     receipt: Receipt
@@ -86,18 +86,18 @@ class Step(NamedTuple):
     is_to_keep: bool = True
 
 
-def advance(mark: Mark, delivery: Delivery) -> Step:
-    """What ``delivery`` does to the epoch it belongs to."""
-    name = delivery.name
+def advance(mark: Mark, report: Report) -> Step:
+    """What ``report`` does to the epoch it belongs to."""
+    name = report.name
     if name is None:
-        return _unnamed(mark, delivery)
-    if delivery.rejected:
-        return _refuse(mark, delivery, name)
-    if not delivery.points:
+        return _unnamed(mark, report)
+    if report.rejected:
+        return _refuse(mark, report, name)
+    if not report.points:
         return Step(mark, Receipt(0), is_to_keep=False)
-    if (name.seq, name.offset + len(delivery.points)) <= (mark.seq, mark.upto):
-        return _again(mark, Receipt(len(delivery.points), duplicate=True))
-    return _accept(mark, delivery, name)
+    if (name.seq, name.offset + len(report.points)) <= (mark.seq, mark.upto):
+        return _again(mark, Receipt(len(report.points), duplicate=True))
+    return _accept(mark, report, name)
 
 
 def refused_openly(mark: Mark) -> int:
@@ -113,9 +113,9 @@ def refused_openly(mark: Mark) -> int:
     return 0
 
 
-def _unnamed(mark: Mark, delivery: Delivery) -> Step:
-    points = delivery.points
-    after = replace(mark, received=mark.received + len(points), received_at=delivery.received_at)
+def _unnamed(mark: Mark, report: Report) -> Step:
+    points = report.points
+    after = replace(mark, received=mark.received + len(points), received_at=report.received_at)
     return Step(after, Receipt(len(points)), points, is_to_keep=bool(points))
 
 
@@ -123,17 +123,17 @@ def _again(mark: Mark, receipt: Receipt) -> Step:
     return Step(_plus(mark, duplicates=1), receipt, is_to_keep=False)
 
 
-def _refuse(mark: Mark, delivery: Delivery, name: BatchName) -> Step:
-    upto = min(name.offset + delivery.rejected, name.of)
+def _refuse(mark: Mark, report: Report, name: BatchName) -> Step:
+    upto = min(name.offset + report.rejected, name.of)
     known = max((mark.seq, mark.upto), (mark.refused_seq, mark.refused_upto))
     if (name.seq, upto) <= known:
         return Step(mark, Receipt(0, duplicate=True), is_to_keep=False)
     losses: list[Loss] = []
-    after = replace(mark, refused_seq=name.seq, refused_upto=upto, received_at=delivery.received_at)
+    after = replace(mark, refused_seq=name.seq, refused_upto=upto, received_at=report.received_at)
     if mark.seq < mark.refused_seq < name.seq:
         points = mark.refused_upto
         after = _plus(after, rejected=points, credit=points, refused_batches=1)
-        losses.append(_loss("rejected", mark, delivery, delivery.received_at, points, 1))
+        losses.append(_loss("rejected", mark, report, report.received_at, points, 1))
     return Step(after, Receipt(0), losses=losses)
 
 
@@ -167,15 +167,15 @@ def _missing(mark: Mark, name: BatchName) -> _Missing:
     )
 
 
-def _accept(mark: Mark, delivery: Delivery, name: BatchName) -> Step:
+def _accept(mark: Mark, report: Report, name: BatchName) -> Step:
     goes_on = name.seq == mark.seq
-    points = delivery.points[max(0, mark.upto - name.offset) if goes_on else 0 :]
+    points = report.points[max(0, mark.upto - name.offset) if goes_on else 0 :]
     missing = _missing(mark, name)
     # A piece that is sent again in another cut tells again what its batch told before.
-    told = max(0, delivery.dropped - (mark.told if goes_on else 0))
+    told = max(0, report.dropped - (mark.told if goes_on else 0))
     refused = mark.credit + missing.before
     after = _plus(
-        _moved(mark, delivery, name, points),
+        _moved(mark, report, name, points),
         received=len(points),
         rejected=missing.refused,
         evicted=(evicted := max(0, told - refused)),
@@ -184,20 +184,20 @@ def _accept(mark: Mark, delivery: Delivery, name: BatchName) -> Step:
     after = replace(after, credit=max(0, refused - told) + missing.here)
     return Step(
         after,
-        Receipt(len(delivery.points)),
+        Receipt(len(report.points)),
         points,
-        list(_losses(mark, delivery, points, missing, evicted)),
+        list(_losses(mark, report, points, missing, evicted)),
     )
 
 
-def _moved(mark: Mark, delivery: Delivery, name: BatchName, points: Sequence[MetricPoint]) -> Mark:
-    """The mark after ``points``, which end the delivery."""
-    newest, told, refused_batches = _newest(points), delivery.dropped, 0
+def _moved(mark: Mark, report: Report, name: BatchName, points: Sequence[MetricPoint]) -> Mark:
+    """The mark after ``points``, which end the report."""
+    newest, told, refused_batches = _newest(points), report.dropped, 0
     if name.seq == mark.seq:
         newest = max(newest, mark.newest or newest)
         told = max(told, mark.told)
         refused_batches = mark.refused_batches
-    upto = name.offset + len(delivery.points)
+    upto = name.offset + len(report.points)
     return replace(
         mark,
         seq=name.seq,
@@ -207,13 +207,13 @@ def _moved(mark: Mark, delivery: Delivery, name: BatchName, points: Sequence[Met
         told=told,
         newest=newest,
         complete_until=newest if upto >= name.of else mark.complete_until,
-        received_at=delivery.received_at,
+        received_at=report.received_at,
     )
 
 
 def _losses(
     mark: Mark,
-    delivery: Delivery,
+    report: Report,
     points: Sequence[MetricPoint],
     missing: _Missing,
     evicted: int,
@@ -223,10 +223,10 @@ def _losses(
         return
     until = min(point.timestamp for point in points)
     if missing.refused:
-        yield _loss("rejected", mark, delivery, until, missing.refused, missing.whole)
+        yield _loss("rejected", mark, report, until, missing.refused, missing.whole)
     if evicted or missing.batches:
         reason = "evicted" if evicted else "gap"
-        yield _loss(reason, mark, delivery, until, evicted, missing.batches)
+        yield _loss(reason, mark, report, until, evicted, missing.batches)
 
 
 def _newest(points: Sequence[MetricPoint]) -> datetime:
@@ -241,13 +241,13 @@ def _plus(mark: Mark, **more: int) -> Mark:
 
 
 def _loss(
-    reason: str, mark: Mark, delivery: Delivery, until: datetime, points: int, batches: int
+    reason: str, mark: Mark, report: Report, until: datetime, points: int, batches: int
 ) -> Loss:
     return Loss(
         reason=reason,
         since=mark.newest,
         until=until,
-        noticed_at=delivery.received_at,
+        noticed_at=report.received_at,
         points=points,
         batches=batches,
     )

@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
-    "Delivery",
     "Ledger",
     "Loss",
     "NodeSummary",
     "Receipt",
+    "Report",
     "Series",
     "SeriesQuery",
     "Store",
@@ -32,13 +32,13 @@ __all__ = [
 ]
 
 
-class Delivery(Struct, frozen=True):
+class Report(Struct, frozen=True):
     """Points that are kept all or not at all, or, in ``rejected``, of which none is.
 
     ``name`` says which sealed batch of the node, and which part of it, this is; without one
     nothing is known to be a duplicate. ``dropped`` points were lost on the node ahead of it.
     ``rejected`` points of the batch ``name`` were refused with a reason that stands, so that the
-    node will give them up: such a delivery has no points and is noted in the ledger only. ``body``
+    node will give them up: such a report has no points and is noted in the ledger only. ``body``
     is the JSON that ``points`` were read from, if it is at hand, which spares making it again.
     """
 
@@ -52,7 +52,7 @@ class Delivery(Struct, frozen=True):
 
 
 class Receipt(Struct, frozen=True):
-    """What became of a delivery: ``accepted`` points are durable."""
+    """What became of a report: ``accepted`` points are durable."""
 
     accepted: int
     duplicate: bool = False
@@ -82,7 +82,7 @@ class Ledger(Struct, frozen=True, kw_only=True):
         complete_until: the newest time stamp up to which every point that the node collected is
             stored, or among the ``losses``; None before the first named batch.
         received: points stored under a batch's name.
-        duplicates: deliveries that had been stored before and had no effect.
+        duplicates: reports that had been stored before and had no effect.
         evicted: points lost on the node, by its own account, but for those rejected here.
         rejected: points refused here for good.
         gap_batches: batches that never came, and nobody told why.
@@ -148,11 +148,11 @@ class Series(Struct, frozen=True):
 class Store(Protocol):
     """Keeps points and answers questions about them. Raises `StoreError` when it cannot."""
 
-    async def write(self, delivery: Delivery) -> Receipt:
+    async def write(self, report: Report) -> Receipt:
         """Return once the points are durable. Cancelling the wait does not undo the write.
 
         For each node and epoch the highest batch number, and how much of that batch came, is
-        kept with the points, in one transaction: a delivery at or below that mark is answered as
+        kept with the points, in one transaction: a report at or below that mark is answered as
         a duplicate and has no effect, for ever; of one that reaches beyond it in part only the
         part beyond is stored.
         """

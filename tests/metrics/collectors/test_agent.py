@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from plexd.api import AgentStats
-from plexd.metrics import AgentStatsCollector, process
+from plexd.metrics import AgentStatsCollector
+from plexd.metrics.collectors import process
 from plexd.metrics.testing import ManualClock, ManualReconnects
 
 if TYPE_CHECKING:

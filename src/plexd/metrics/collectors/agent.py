@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from plexd.api import GROUP_AGENT, AgentStats, MetricPoint
 from plexd.clock import SystemClock
-from plexd.metrics import process
+from plexd.metrics.collectors import process
 from plexd.metrics.errors import CollectError
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from plexd.api import GROUP_LATENCY, LatencyResult, MetricPoint
 from plexd.clock import SystemClock
+from plexd.log_once import LogOnce
 from plexd.metrics.collectors.sweep import Sweep
 from plexd.metrics.errors import CollectError
-from plexd.metrics.warnings import Warnings
 
 if TYPE_CHECKING:
     import logging
@@ -44,7 +44,7 @@ class LatencyCollector:
         self._pinger = pinger
         self._lister = lister
         self._clock = clock or SystemClock()
-        self._warnings = Warnings(logger, clock=self._clock)
+        self._warnings = LogOnce(logger, "metrics", clock=self._clock)
         self.failures: Sequence[tuple[str, BaseException]] = ()
 
     async def collect(self) -> AsyncIterator[MetricPoint]:

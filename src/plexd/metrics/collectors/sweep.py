@@ -6,6 +6,8 @@ import asyncio
 from operator import length_hint
 from typing import TYPE_CHECKING
 
+from plexd.background import cancel
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from types import TracebackType
@@ -51,8 +53,7 @@ class Sweep:
         trace: TracebackType | None,
     ) -> None:
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+            await cancel(self._task)
 
     async def result(self, position: int) -> int:
         """The round trip to the peer at ``position``, once it is known."""

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 from plexd.api import Secret
 from plexd.api.secret import check_bearer
 from plexd.metrics.errors import CredentialError
-from plexd.metrics.pace import Bucket
 from plexd.nodeapi import decrypt_secret
+from plexd.rates import TokenBucket
 
 if TYPE_CHECKING:
     from plexd.clock import Clock
+    from plexd.log_once import LogOnce
     from plexd.metrics.ports import SecretFetcher
-    from plexd.metrics.warnings import Warnings
 
 __all__ = ["Credential"]
 
@@ -44,7 +44,7 @@ class Credential:
         node_id: str,
         key: str,
         *,
-        warnings: Warnings,
+        warnings: LogOnce,
         clock: Clock,
     ) -> None:
         self._fetcher = fetcher
@@ -54,7 +54,7 @@ class Credential:
         self._warnings = warnings
         self._clock = clock
         self._refreshing = asyncio.Lock()
-        self._fetches = Bucket(_FETCHES_AT_ONCE, clock)
+        self._fetches = TokenBucket(_FETCHES_AT_ONCE, clock)
         self._token: Secret | None = None
         self._fetched_at = 0.0
         self._attempts = 0

@@ -11,8 +11,8 @@ from plexd.api.answers import parse_reason
 from plexd.api.transport import HTTPTransport, Trust
 from plexd.clock import SystemClock
 from plexd.closing import AsyncClosing
+from plexd.log_once import LogOnce
 from plexd.metrics.reporters.credential import Credential
-from plexd.metrics.warnings import Warnings
 
 if TYPE_CHECKING:
     import logging
@@ -50,7 +50,7 @@ class LocalReporter(AsyncClosing):
     ) -> None:
         clock = clock or SystemClock()
         key = Secret(config.secret_key).reveal()
-        warnings = Warnings(logger, clock=clock)
+        warnings = LogOnce(logger, "metrics", clock=clock)
         self._url = config.url
         self._credential = Credential(fetcher, nsk, node_id, key, warnings=warnings, clock=clock)
         self._transport = HTTPTransport(

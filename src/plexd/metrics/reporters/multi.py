@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from plexd.background import cut
 from plexd.clock import SystemClock
 from plexd.closing import AsyncClosing
-from plexd.metrics.tasks import cut
-from plexd.metrics.warnings import Warnings
+from plexd.log_once import LogOnce
 
 if TYPE_CHECKING:
     import logging
@@ -45,7 +45,7 @@ class MultiReporter(AsyncClosing):
         self._platform = platform
         self._local = local
         self._clock = clock or SystemClock()
-        self._warnings = Warnings(logger, clock=self._clock)
+        self._warnings = LogOnce(logger, "metrics", clock=self._clock)
         self._lingering: set[asyncio.Task[None]] = set()
         self._seen: tuple[str, int] | None = None
         self._closed = False

@@ -1,0 +1,3 @@
+"""The ``plexd`` command."""
+
+__all__: list[str] = []

@@ -1,0 +1,132 @@
+"""What only shows when settings are seen together: mistakes, and what works but should not be."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from ipaddress import ip_address
+from shlex import quote
+from typing import TYPE_CHECKING, NoReturn
+from urllib.parse import urlsplit
+
+from plexd.agent.config.environment import unknown_variables
+from plexd.agent.config.keys import variable
+from plexd.agent.config.kinds import has_userinfo
+from plexd.agent.errors import SettingsError
+from plexd.metrics.errors import ConfigError
+from plexd.text import printable
+from plexd.units import format_duration
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from plexd.agent.config.settings import Settings
+
+__all__ = ["check_for_run", "check_together", "warnings_about"]
+
+# A refused URL is quoted whole, and may be a megabyte.
+_LONGEST = 500
+
+# The pipeline's validation speaks of its own fields; whoever wrote the file knows them as keys.
+_FIELDS = {
+    "CollectInterval": "metrics.collect_interval",
+    "ReportInterval": "metrics.report_interval",
+    "BatchSize": "metrics.batch_size",
+    "URL": "metrics.local_endpoint.url",
+    "SecretKey": "metrics.local_endpoint.secret_key",
+}
+_FIELD = re.compile(rf"\b(?:{'|'.join(_FIELDS)})\b")
+
+
+def check_together(settings: Settings) -> None:
+    """Raise `SettingsError` for values that are right one by one and wrong together."""
+    if not settings.metrics.enabled:
+        return
+    url = "metrics.local_endpoint.url"
+    if has_userinfo(settings.metrics.local_endpoint.url):
+        _refuse(settings, (url,), "must not contain a user or password; use secret_key")
+    try:
+        settings.metrics.validate()
+    except ConfigError as err:
+        keys, reason = _in_keys(str(err))
+        _refuse(settings, keys, printable(reason))
+    if settings.ping.timeout >= settings.metrics.collect_interval:
+        interval = format_duration(settings.metrics.collect_interval)
+        reason = f"must be shorter than metrics.collect_interval ({interval})"
+        _refuse(settings, ("ping.timeout", "metrics.collect_interval"), reason)
+
+
+def check_for_run(settings: Settings, *, has_identity: bool = False) -> None:
+    """Raise `SettingsError` for what only a running agent needs.
+
+    ``has_identity`` says that the identity does not come from the data directory.
+    """
+    if not settings.api.base_url:
+        reason = (
+            "is not set; write the control plane's address into the configuration file or set "
+            "PLEXD_API_BASE_URL"
+        )
+        _refuse(settings, ("api.base_url",), reason)
+    if settings.data_dir is None and not has_identity:
+        reason = "is empty, so say where the node's identity is: plexd run --identity FILE"
+        _refuse(settings, ("data_dir",), reason)
+
+
+def _in_keys(complaint: str) -> tuple[tuple[str, ...], str]:
+    """The keys ``complaint`` is about, the one at fault first, and what is wrong with that one.
+
+    ``"metrics: config: BatchSize must be > 0"`` becomes ``metrics.batch_size``, ``"must be > 0"``.
+    """
+    words = complaint.removeprefix("metrics: config: ")
+    within = words.removeprefix("local_endpoint: ")
+    field, _, rest = within.partition(" ")
+    if field in _FIELDS:
+        keys = tuple(_FIELDS[name] for name in _FIELD.findall(within))
+        return keys, _FIELD.sub(lambda name: _FIELDS[name[0]], rest)
+    return (("metrics",) if within == words else (_FIELDS["URL"],)), within
+
+
+def _refuse(settings: Settings, keys: tuple[str, ...], reason: str) -> NoReturn:
+    """Blame the first key, at the place where it, or else the key it clashes with, was set."""
+    places = [settings.origins[key] for key in keys if key in settings.origins]
+    places.append(printable(str(settings.path)) if settings.path else "")
+    raise SettingsError(places[0], keys[0], reason[:_LONGEST])
+
+
+def warnings_about(settings: Settings, environ: Mapping[str, str]) -> Iterator[str]:
+    """One sentence for each thing that works but that its owner should know of."""
+    yield from unknown_variables(environ)
+    if "api.auth_token" in settings.origins and _readable_by_all(settings):
+        name = printable(str(settings.path))
+        yield f"{name}: everybody can read api.auth_token in it; run: chmod 0640 {quote(name)}"
+    if _token_in_the_clear(settings):
+        yield "api.base_url: http:// sends the node's bearer token unencrypted; use https://"
+    for section in ("api", "metrics.local_endpoint"):
+        if settings.value(f"{section}.tls_insecure_skip_verify"):
+            yield f"{section}.tls_insecure_skip_verify: whoever answers is trusted; use for tests"
+    if settings.api.ca_file and not os.access(settings.api.ca_file, os.R_OK):
+        yield f"api.ca_file: {settings.api.ca_file} cannot be read"
+    if not settings.api.base_url:
+        yield "api.base_url: is not set; `plexd run` needs it"
+
+
+def _readable_by_all(settings: Settings) -> bool:
+    if settings.path is None or settings.origins["api.auth_token"] == variable("api.auth_token"):
+        return False
+    try:
+        return bool(settings.path.stat().st_mode & stat.S_IROTH)
+    except OSError:  # it was there a moment ago; whoever removed it knows
+        return False
+
+
+def _token_in_the_clear(settings: Settings) -> bool:
+    parts = urlsplit(settings.api.base_url)
+    return parts.scheme == "http" and not _is_loopback(parts.hostname or "")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,54 @@
+"""Where the running agent finds a newer token for the control plane."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from plexd.agent.config.file import read_file
+from plexd.agent.config.keys import variable
+from plexd.agent.errors import IdentityError, SettingsError
+from plexd.agent.identity import read_identity
+from plexd.api import Secret
+from plexd.text import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from plexd.agent.config.settings import Settings
+
+__all__ = ["token_reader"]
+
+_KEY = "api.auth_token"
+
+
+def token_reader(settings: Settings, node_id: str, identity_file: Path) -> Callable[[], str] | None:
+    """Reads the token from where the agent got it: the configuration file or the identity.
+
+    None for a token of the environment, which cannot change under a process. What is returned
+    blocks on the disk; it raises `SettingsError` or `IdentityError` where there is no token to be
+    had, `IdentityError` also for an identity that has become another node's. Where a token comes
+    from is settled at the start: adding one to the configuration later takes a restart.
+    """
+    if not settings.api.auth_token:
+        return lambda: _of_identity(identity_file, node_id)
+    path = settings.path
+    if path is None or settings.origins.get(_KEY) == variable(_KEY):
+        return None
+    return lambda: _of_file(path)
+
+
+def _of_identity(path: Path, node_id: str) -> str:
+    identity = read_identity(path)
+    if identity.node_id != node_id:
+        raise IdentityError(
+            f"{printable(str(path))} is now that of {identity.node_id}; restart to become it"
+        )
+    return identity.auth_token
+
+
+def _of_file(path: Path) -> str:
+    given = read_file(path).get(_KEY)
+    if given is None:
+        raise SettingsError(printable(str(path)), _KEY, "is no longer set; restart to do without")
+    return Secret(given.value).reveal()

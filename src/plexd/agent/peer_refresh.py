@@ -1,0 +1,85 @@
+"""Who is in the mesh, as the control plane knows it now."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import TYPE_CHECKING, Protocol
+
+from plexd.clock import SystemClock
+from plexd.log_once import LogOnce
+
+if TYPE_CHECKING:
+    import logging
+    from collections.abc import Sequence
+
+    from plexd.api import Peer
+    from plexd.clock import Clock
+
+__all__ = ["PeerFetcher", "PeerRefresh", "PeerStore"]
+
+_EVERY_SECONDS = 60.0
+_FIRST_SECONDS = 2.0
+
+
+class PeerFetcher(Protocol):
+    """Asks for the peers of a node; `plexd.api.ControlPlane` is one."""
+
+    async def fetch_peers(self, node_id: str) -> list[Peer]:
+        """The peers of this moment. Raises when they cannot be had."""
+        ...
+
+
+class PeerStore(Protocol):
+    """Where the peers go; `plexd.wireguard.PeerIndex` is one."""
+
+    def load(self, peers: Sequence[Peer]) -> None:
+        """Put ``peers`` in place of those before. Raises for peers that make no sense."""
+        ...
+
+
+class PeerRefresh:
+    """Loads the control plane's peers into a store once a minute.
+
+    When they cannot be had, those known so far stay, and a warning says so.
+    """
+
+    def __init__(
+        self,
+        store: PeerStore,
+        fetcher: PeerFetcher,
+        node_id: str,
+        logger: logging.Logger | None = None,
+        *,
+        clock: Clock | None = None,
+    ) -> None:
+        self._store = store
+        self._fetcher = fetcher
+        self._node_id = node_id
+        self._clock = clock or SystemClock()
+        self._asked = asyncio.Event()
+        self._warnings = LogOnce(logger, "agent", clock=self._clock)
+
+    async def run(self) -> None:
+        """Ask at once and then every minute, until cancelled."""
+        while True:
+            await self.refresh()
+            self._asked.set()
+            await self._clock.sleep(_EVERY_SECONDS)
+
+    async def wait_for_answer(self) -> None:
+        """Return once the peers were asked for, after a moment at the latest.
+
+        What is measured before is told of public keys, for which nobody has a name yet.
+        """
+        with suppress(TimeoutError):
+            async with self._clock.timeout(_FIRST_SECONDS):
+                await self._asked.wait()
+
+    async def refresh(self) -> None:
+        """Ask once. When they cannot be had, a warning says so."""
+        try:
+            self._store.load(await self._fetcher.fetch_peers(self._node_id))
+        except Exception as err:  # noqa: BLE001  # whatever it is, the peers known so far stay
+            reason = str(err) or type(err).__name__
+            self._warnings.warn("peers not refreshed", "", error=reason)

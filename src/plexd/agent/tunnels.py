@@ -1,0 +1,65 @@
+"""The mesh's part of the composition: who the peers are, their tunnels, and the way to each.
+
+Loaded only where an interface is configured: a node without a mesh does not pay for it.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from plexd import metrics
+from plexd.icmp import ICMPPinger
+from plexd.wireguard import PeerIndex, WireGuardError, WireGuardStatsReader
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from plexd.agent.config.settings import Settings
+    from plexd.api import Peer
+
+__all__ = ["Tunnels"]
+
+
+class Tunnels:
+    """The sources behind the groups ``tunnel`` and ``latency``.
+
+    ``index`` starts with the peers of the configuration or, if there are none, with ``known``;
+    ``pinger`` is the owner's to close.
+    """
+
+    def __init__(self, settings: Settings, known: Iterable[Peer]) -> None:
+        self.index = PeerIndex(settings.peers or known)
+        self.pinger = ICMPPinger(self._address, timeout=settings.ping.timeout)
+        self._reader = WireGuardStatsReader(
+            settings.wireguard.interface,
+            self.index,
+            loss=self.pinger.loss,
+            stale_after=settings.wireguard.stale_after,
+        )
+
+    def _address(self, peer_id: str) -> str:
+        return str(self.index.address(peer_id))
+
+    def addresses(self) -> dict[str, str]:
+        """Where each peer is in the mesh."""
+        return {peer_id: self._address(peer_id) for peer_id in self.index.peer_ids()}
+
+    def collectors(self) -> dict[str, metrics.Collector]:
+        """The collectors of the mesh by their group, in the order a single cycle runs them.
+
+        The tunnels come last, since their loss is that of the pings.
+        """
+        logger = logging.getLogger("plexd.metrics")
+        return {
+            metrics.GROUP_LATENCY: metrics.LatencyCollector(self.pinger, self.index, logger),
+            metrics.GROUP_TUNNEL: metrics.TunnelCollector(self._reader, logger),
+        }
+
+    async def is_there(self) -> bool:
+        """Whether the interface exists and can be read."""
+        try:
+            await self._reader.read_tunnel_stats()
+        except WireGuardError:
+            return False
+        return True

@@ -1,0 +1,126 @@
+"""The command line's ground: standard output and error, written to directly, and the parser.
+
+Python's own buffers keep what could not be written, try once more at exit and then change the
+exit status; a reader who has left (``| head``) would show up as a traceback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from contextlib import suppress
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
+
+__all__ = [
+    "STDOUT",
+    "WRONG_USAGE",
+    "Commands",
+    "OutputError",
+    "Parser",
+    "complain",
+    "guard_descriptors",
+    "note",
+    "put",
+    "put_whole",
+]
+
+WRONG_USAGE = 2
+_STDIN, STDOUT, _STDERR = 0, 1, 2
+
+
+class OutputError(Exception):
+    """What was asked for cannot be printed. The text is one sentence for the operator."""
+
+
+def put(output: str | bytes) -> None:
+    """Write ``output`` to standard output; silently stop when its reader has left.
+
+    Raises `OutputError` when it cannot be written for another reason, such as a full disk.
+    """
+    with suppress(BrokenPipeError):
+        _write_out(output)
+
+
+def put_whole(output: str | bytes) -> None:
+    """Write what is seen this once, such as a token. Raises `OutputError` unless all of it went."""
+    try:
+        _write_out(output)
+    except BrokenPipeError as err:
+        raise _output_error(err) from None
+
+
+def note(sentence: str) -> None:
+    """Write one line to standard error. Never fails."""
+    # A message may quote a path with a line break in it.
+    line = "".join(char if char.isprintable() else "?" for char in sentence)
+    with suppress(OSError):
+        _write(_STDERR, f"{line}\n")
+
+
+def complain(program: str, sentence: str) -> None:
+    """Write one line to standard error, in the name of ``program``. Never fails."""
+    note(f"{program}: {sentence}")
+
+
+def guard_descriptors() -> None:
+    """Occupy closed standard descriptors, so that no file opened later is taken for one of them.
+
+    Writing to a standard output that was closed keeps failing, as it should.
+    """
+    for descriptor in (_STDIN, STDOUT, _STDERR):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            # The lowest free number is handed out, which is this one.
+            os.open(os.devnull, os.O_RDONLY if descriptor == STDOUT else os.O_RDWR)
+
+
+class Parser(argparse.ArgumentParser):
+    """Complains in one line, and prints past Python's buffers."""
+
+    def __init__(self, **options: str) -> None:
+        layout = argparse.RawDescriptionHelpFormatter
+        super().__init__(formatter_class=layout, allow_abbrev=False, **options)  # type: ignore[arg-type]  # texts only
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong and where the help is; exit with `WRONG_USAGE`."""
+        complain(self.prog.partition(" ")[0], f"{message} (see {self.prog} --help)")
+        raise SystemExit(WRONG_USAGE)
+
+    def _check_value(self, action: argparse.Action, value: str) -> None:
+        # argparse would list every command; the one that was meant is of more use.
+        if isinstance(action, Commands) and value not in (action.choices or ()):
+            from plexd.text import nearest, quoted  # noqa: PLC0415 - only when mistyped
+
+            hint = nearest(value, action.choices or ())
+            raise argparse.ArgumentError(None, f"there is no command {quoted(value)}{hint}")
+        super()._check_value(action, value)
+
+    def _print_message(self, message: str, file: SupportsWrite[str] | None = None) -> None:  # noqa: ARG002 - argparse's signature; only help and version come here
+        put(message)
+
+
+Commands = argparse._SubParsersAction  # noqa: SLF001 - argparse names the type nowhere else
+
+
+def _write_out(output: str | bytes) -> None:
+    try:
+        _write(STDOUT, output)
+    except BrokenPipeError:
+        raise
+    except OSError as err:
+        raise _output_error(err) from None
+
+
+def _output_error(err: OSError) -> OutputError:
+    return OutputError(f"cannot write to standard output: {err.strerror}")
+
+
+def _write(descriptor: int, output: str | bytes) -> None:
+    data = output if isinstance(output, bytes) else output.encode("utf-8", "backslashreplace")
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]

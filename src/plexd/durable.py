@@ -1,0 +1,46 @@
+"""Files and directories that survive a power cut, and files that only their owner reads."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from typing import BinaryIO
+
+__all__ = ["create_private", "make_directory", "sync", "write_private"]
+
+
+def sync(path: Path) -> None:
+    """Make a file's content, or the names in a directory, durable. Raises `OSError`."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def make_directory(path: Path) -> None:
+    """Make a directory (0700) whose name is durable, unless it is there. Raises `OSError`."""
+    try:
+        path.mkdir(mode=0o700)
+    except FileExistsError:
+        if path.is_dir():
+            return
+        raise
+    sync(path.parent)
+
+
+def create_private(path: Path) -> BinaryIO:
+    """A new file (0600), open for writing. Raises `OSError`, also if there is such a file."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    return os.fdopen(os.open(path, flags, 0o600), "wb")
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Make a new file (0600) with durable content; its name is for `sync` to make durable."""
+    with create_private(path) as opened:
+        opened.write(content)
+        opened.flush()
+        os.fsync(opened.fileno())

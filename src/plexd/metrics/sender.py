@@ -1,0 +1,84 @@
+"""Sending one batch: whole or, where that is too large, in pieces."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from plexd.api import DecodeError
+from plexd.metrics.backoff import reason_of
+from plexd.metrics.retry import Action, decide
+from plexd.spool import Refusal
+
+if TYPE_CHECKING:
+    from plexd.api import MetricBatch
+    from plexd.clock import Clock
+    from plexd.metrics.backoff import Backoff
+    from plexd.metrics.pace import Pace
+    from plexd.metrics.ports import MetricReporter
+
+__all__ = ["Sender"]
+
+# The shipped reporters have deadlines of their own, of seconds. This is for one that has none: a
+# report that never ends would be the last one.
+_PATIENCE_SECONDS = 600.0
+
+
+class Sender:
+    """Hands batches to a reporter, each at its pace and each with ten minutes to end."""
+
+    def __init__(
+        self,
+        reporter: MetricReporter,
+        node_id: str,
+        pace: Pace,
+        backoff: Backoff,
+        clock: Clock,
+    ) -> None:
+        self._reporter = reporter
+        self._node_id = node_id
+        self._pace = pace
+        self._backoff = backoff
+        self._clock = clock
+
+    async def send(self, batch: MetricBatch) -> list[Refusal]:
+        """Send ``batch``, in halves if it is too large; what of it was refused for good.
+
+        Raises what the reporter raised where that means "not now". Pieces that were accepted by
+        then are sent again with the whole; their receiver knows them by the batch's name.
+        """
+        try:
+            await self._post(batch)
+        except Exception as err:
+            action = decide(err, 0).action
+            if action is Action.SPLIT and len(batch) > 1:
+                return await self._send_halves(batch)
+            if action in {Action.SPLIT, Action.SET_ASIDE}:
+                return self._refused(batch, err)
+            if action is not Action.ACCEPT:
+                raise
+        return []
+
+    async def _post(self, batch: MetricBatch) -> None:
+        await self._pace.wait()
+        async with self._clock.timeout(_PATIENCE_SECONDS):
+            await self._reporter.report_metrics(self._node_id, batch)
+
+    async def _send_halves(self, batch: MetricBatch) -> list[Refusal]:
+        """In ascending order, as receivers expect pieces to come.
+
+        The second half tells of losses only if the first could not.
+        """
+        middle = len(batch) // 2
+        try:
+            first = batch.piece(0, middle, dropped=batch.dropped)
+            rest = batch.piece(middle, len(batch))
+        except DecodeError as err:  # it was sealed by somebody who saw points differently
+            return self._refused(batch, err)
+        refused = await self.send(first)
+        if sum(len(refusal.batch) for refusal in refused) == middle:
+            rest = batch.piece(middle, len(batch), dropped=batch.dropped)
+        return refused + await self.send(rest)
+
+    def _refused(self, batch: MetricBatch, err: Exception) -> list[Refusal]:
+        self._backoff.refused(len(batch), err)
+        return [Refusal(batch, reason_of(err))]

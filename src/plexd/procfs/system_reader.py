@@ -1,0 +1,151 @@
+"""The machine's numbers, gathered from ``/proc`` and one mount point (seed, "LinuxSystemReader").
+
+====================  =================  ==========================================
+field                 source             method
+====================  =================  ==========================================
+cpu_usage_percent     /proc/stat         two samples 100 ms apart, busy / total
+memory_*_bytes        /proc/meminfo      MemTotal - MemAvailable, MemTotal
+disk_*_bytes          statvfs            (blocks - bfree) x frsize, blocks x frsize
+network_*_bytes       /proc/net/dev      fields 0 and 8, summed
+load_avg_*            /proc/loadavg      first three fields
+====================  =================  ==========================================
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from plexd.api import SystemStats
+from plexd.clock import SystemClock
+from plexd.procfs.errors import ProcfsError
+from plexd.procfs.mount_point import MountPoint
+from plexd.procfs.parse import (
+    CpuTimes,
+    Interface,
+    Usage,
+    cpu_usage_percent,
+    parse_cpu_times,
+    parse_interfaces,
+    parse_load,
+    parse_memory,
+    total_traffic,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from plexd.clock import Clock
+
+__all__ = ["LinuxSystemReader"]
+
+_SAMPLE_SECONDS: Final = 0.1
+# A counter that wrapped or a CPU that left costs one sample; a machine that needs more than five
+# is one whose counters do not count.
+_SAMPLES: Final = 5
+
+
+class LinuxSystemReader:
+    """Reads CPU, memory, disk, network and load of this machine.
+
+    ``mount_point`` is the file system whose fill is told. ``net_iface`` is the one interface to
+    count, empty for all but ``lo``; a named one that is missing counts zero, and a warning says
+    so once for each time it goes missing. ``proc_root`` is where ``/proc`` is mounted, so that a
+    container can be given its host's.
+
+    `SystemStats` has no optional fields and a zero would be a lie, so one source that is missing
+    or garbled fails the whole reading; the next one starts afresh. Use from one event loop at a
+    time. Nothing to close.
+    """
+
+    def __init__(
+        self,
+        mount_point: str | os.PathLike[str] = "/",
+        net_iface: str = "",
+        *,
+        proc_root: str | os.PathLike[str] = "/proc",
+        clock: Clock | None = None,
+        logger: logging.Logger | None = None,
+        statvfs: Callable[[str], os.statvfs_result] = os.statvfs,
+    ) -> None:
+        self._clock = clock or SystemClock()
+        self._logger = logger or logging.getLogger(__name__)
+        self._proc_root = Path(proc_root)
+        self._net_iface = net_iface
+        self._iface_missing = False
+        self._mount = MountPoint(os.fspath(mount_point), clock=self._clock, statvfs=statvfs)
+
+    async def read_stats(self) -> SystemStats:
+        """One reading of everything, in 100 ms unless the disk needs longer (at most 2 s).
+
+        Raises `ProcfsError` when any source cannot be read or trusted. May be cancelled at any
+        time.
+        """
+        memory = self._read_memory()
+        load = self._read_load()
+        received, sent = self._read_traffic()
+        cpu_percent, disk = await self._read_cpu_and_disk()
+        return SystemStats(cpu_percent, *memory, *disk, received, sent, *load)
+
+    async def _read_cpu_and_disk(self) -> tuple[float, Usage]:
+        try:
+            async with asyncio.TaskGroup() as group:
+                disk = group.create_task(self._mount.read_usage())
+                cpu = group.create_task(self._read_cpu_percent())
+        except ExceptionGroup as failures:
+            # One source is enough to fail the reading; that there was a group is of no interest.
+            error = failures.exceptions[0]
+            raise error from error.__cause__
+        return cpu.result(), disk.result()
+
+    async def _read_cpu_percent(self) -> float:
+        earlier = self._read_cpu_times()
+        for _ in range(_SAMPLES):
+            await self._clock.sleep(_SAMPLE_SECONDS)
+            later = self._read_cpu_times()
+            percent = cpu_usage_percent(earlier, later)
+            if percent is not None:
+                return percent
+            earlier = later
+        reason = f"the cpu counters stood still or went back in {_SAMPLES} samples"
+        raise ProcfsError(self._path("stat"), reason)
+
+    def _read_cpu_times(self) -> CpuTimes:
+        return parse_cpu_times(self._read("stat"), self._path("stat"))
+
+    def _read_memory(self) -> Usage:
+        return parse_memory(self._read("meminfo"), self._path("meminfo"))
+
+    def _read_load(self) -> tuple[float, float, float]:
+        return parse_load(self._read("loadavg"), self._path("loadavg"))
+
+    def _read_traffic(self) -> tuple[int, int]:
+        interfaces = parse_interfaces(self._read("net/dev"), self._path("net/dev"))
+        return total_traffic(self._chosen(interfaces), self._path("net/dev"))
+
+    def _chosen(self, interfaces: list[Interface]) -> list[Interface]:
+        if not self._net_iface:
+            return [i for i in interfaces if i.name != b"lo"]
+        name = os.fsencode(self._net_iface)
+        chosen = [i for i in interfaces if i.name == name]
+        self._note_missing(missing=not chosen)
+        return chosen
+
+    def _note_missing(self, *, missing: bool) -> None:
+        if missing and not self._iface_missing:
+            extra = {"component": "procfs", "interface": self._net_iface}
+            self._logger.warning("network interface missing", extra=extra)
+        self._iface_missing = missing
+
+    def _read(self, name: str) -> bytes:
+        # Not in a thread: the kernel answers from memory, in less time than a hand-over takes.
+        try:
+            return (self._proc_root / name).read_bytes()
+        except OSError as err:
+            raise ProcfsError(self._path(name), err.strerror or str(err)) from err
+
+    def _path(self, name: str) -> str:
+        return str(self._proc_root / name)

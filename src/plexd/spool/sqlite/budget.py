@@ -1,0 +1,56 @@
+"""How ``max_bytes`` is shared out, so that the files of a spool never take more.
+
+max_bytes = rows + one transaction in the -wal + the -wal between checkpoints
+            + ballast + what a database needs when it is empty
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+__all__ = ["PAGE_BYTES", "ROW_BYTES", "Budget"]
+
+PAGE_BYTES = 4096
+# The most a row takes beside its body: a page of the tree may stay half empty because the next
+# row does not fit, and its columns, pointers and share of inner pages come to some 200 bytes.
+ROW_BYTES = 2304
+_EMPTY_BYTES = 64 * 1024
+_MIB = 1024 * 1024
+
+
+class Budget(Struct, frozen=True):
+    """What each part may take, in bytes.
+
+    Attributes:
+        rows: bodies and `ROW_BYTES` for each.
+        transaction: the most one transaction writes; a larger collection loses its oldest points.
+        checkpoint: how far the -wal grows before it is carried into the database.
+        ballast: what is let go when the disk is full.
+        pages: the most pages of the database, should all of this be wrong.
+    """
+
+    rows: int
+    transaction: int
+    checkpoint: int
+    ballast: int
+    pages: int
+
+    @classmethod
+    def of(cls, max_bytes: int) -> Budget:
+        """The shares of ``max_bytes``, which is meant to be 1 MiB or more."""
+        ballast = min(_MIB, max_bytes // 16)
+        checkpoint = min(_MIB, max_bytes // 16)
+        transaction = min(16 * _MIB, max_bytes // 8)
+        # Half as much again, because a transaction also writes the pages it takes rows out of.
+        rows = max_bytes - ballast - checkpoint - transaction * 3 // 2 - _EMPTY_BYTES
+        return cls(
+            rows=max(rows, max_bytes // 4),
+            transaction=transaction,
+            checkpoint=checkpoint,
+            ballast=ballast,
+            pages=max(32, (max_bytes - ballast - checkpoint) // PAGE_BYTES),
+        )
+
+    def in_memory(self) -> Budget:
+        """What may wait in memory while the disk fails: as much as one transaction brings back."""
+        return Budget(self.transaction, self.transaction, self.checkpoint, 0, 2**30)

@@ -1,0 +1,99 @@
+"""A database that can be read, at best: what still comes out of a disk that takes nothing in."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import apsw
+
+from plexd.spool.errors import DamagedError, DiskError, SpoolError
+from plexd.spool.sqlite.schema import translated
+from plexd.spool.sqlite.tables import SpoolTables
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from plexd.spool.sqlite.meta import Meta
+    from plexd.spool.sqlite.rows import Row
+
+__all__ = ["ReadonlyTables"]
+
+
+class ReadonlyTables(SpoolTables):
+    """Reads what is in ``path``; changes are accepted and go nowhere.
+
+    Rows that were taken out are passed over from then on.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._is_open = False
+        self._behind = -(2**63)
+
+    def _ready(self) -> None:
+        if self._is_open:
+            return
+        with translated():
+            flags = apsw.SQLITE_OPEN_READONLY
+            connection = apsw.Connection(str(self._path), flags=flags)
+        super().__init__(connection)
+        self._is_open = True
+        with translated():
+            self._do("PRAGMA locking_mode=EXCLUSIVE").fetchall()
+
+    def outline(self, table: str, after: int = -(2**63)) -> tuple[int, int, int, int] | None:
+        """As asked, of what has not been taken out; nothing where nothing can be read."""
+        try:
+            self._ready()
+            with translated():
+                return super().outline(table, max(after, self._behind))
+        except SpoolError:
+            return None
+
+    def read(self, table: str, place: int) -> Row:
+        """As asked; what cannot be read now is no damage yet, but a `DiskError`."""
+        try:
+            self._ready()
+            with translated():
+                row = super().read(table, place)
+        except DamagedError as err:
+            raise DiskError(str(err)) from err
+        if row is None:
+            raise DiskError("a row cannot be read")
+        return row
+
+    def drop(self, table: str, place: int) -> None:
+        """Pass over everything up to this row from now on: only the head is ever taken out."""
+        if table == "batches":
+            self._behind = place
+
+    def begin(self) -> None:
+        """Nothing."""
+
+    def commit(self) -> None:
+        """Nothing."""
+
+    def roll_back(self) -> None:
+        """Nothing."""
+
+    def write_account(self, account: Meta) -> None:
+        """Nothing."""
+
+    def bury(self, values: tuple[object, ...], most_rows: int, most_bytes: int) -> None:
+        """Nothing: a refusal is kept once the disk is back."""
+
+    def count_buried(self) -> int:
+        """None that can be seen."""
+        return 0
+
+    def free_pages(self) -> tuple[int, int]:
+        """Nothing to give back."""
+        return 0, 0
+
+    def close(self) -> None:
+        """Close the connection, if there is one."""
+        if self._is_open:
+            with suppress(apsw.Error):
+                super().close()
+            self._is_open = False

@@ -1,0 +1,141 @@
+"""Carrying what can be read of a damaged database into a new one."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import apsw
+
+from plexd.spool.errors import DamagedError, DiskError
+from plexd.spool.sqlite.recovery import new_epoch
+from plexd.spool.sqlite.schema import first_page, translated
+from plexd.spool.sqlite.tables import SpoolTables
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from plexd.spool.sqlite.rows import Row
+
+__all__ = ["salvage", "salvage_file"]
+
+_SLICE_BYTES = 1024 * 1024
+
+
+def salvage_file(path: Path, target: SpoolTables) -> int:
+    """As `salvage`, of a file that nobody has open.
+
+    If its tables are not the expected ones, then also as if its first page were that of a new
+    spool: without that page SQLite finds no table, although all rows may be there.
+    """
+    copied, is_whole = _salvage_through(None, path, target)
+    if not is_whole:
+        with _first_page_of_a_new_spool() as vfs:
+            copied += _salvage_through(vfs, path, target)[0]
+    return copied
+
+
+def _salvage_through(vfs: str | None, path: Path, target: SpoolTables) -> tuple[int, bool]:
+    try:
+        source = SpoolTables.open_as_found(path, vfs)
+    except DamagedError:
+        return 0, False
+    try:
+        return salvage(source, target), source.is_whole()
+    finally:
+        source.close()
+
+
+@contextmanager
+def _first_page_of_a_new_spool() -> Iterator[str]:
+    vfs = _PatchingVFS()
+    try:
+        yield _PatchingVFS.NAME
+    finally:
+        vfs.unregister()
+
+
+class _PatchingVFS(apsw.VFS):
+    """Reads files as they are, but for the first page of a database."""
+
+    NAME = "plexd-salvage"
+
+    def __init__(self) -> None:
+        self._page = first_page()
+        super().__init__(self.NAME, "")
+
+    def xOpen(self, name: str | apsw.URIFilename | None, flags: list[int]) -> apsw.VFSFile:  # noqa: N802  # SQLite's name
+        if flags[0] & apsw.SQLITE_OPEN_MAIN_DB:
+            return _PatchedFile(self._page, name, flags)
+        return apsw.VFSFile("", name, flags)
+
+
+class _PatchedFile(apsw.VFSFile):
+    def __init__(self, page: bytes, name: str | apsw.URIFilename | None, flags: list[int]) -> None:
+        self._page = page
+        super().__init__("", name, flags)
+
+    def xRead(self, amount: int, offset: int) -> bytes:  # noqa: N802  # SQLite's name
+        if offset < len(self._page):
+            return self._page[offset : offset + amount]
+        return super().xRead(amount, offset)
+
+
+def salvage(source: SpoolTables, target: SpoolTables) -> int:
+    """Copy every row that is as it was written, names and places included; returns how many.
+
+    What is sealed later gets a new epoch. Raises `DiskError` if the new one cannot be written.
+    """
+    copied = 0
+    with translated():
+        target.begin()
+        size = 0
+        for row in _readable(source):
+            if target.put_once(row):
+                copied += 1
+                size += len(row.body)
+            if size > _SLICE_BYTES:
+                target.commit()
+                target.begin()
+                size = 0
+        _copy_account(source, target)
+        _copy_dead_letters(source, target)
+        target.commit()
+        target.checkpoint()
+    return copied
+
+
+def _readable(source: SpoolTables) -> Iterator[Row]:
+    for table in ("batches", "pending"):
+        for place in source.ids_as_found(table):
+            try:
+                with translated():
+                    row = source.read(table, place)
+            except (DamagedError, DiskError):
+                continue
+            if row is not None:
+                yield row
+
+
+def _copy_account(source: SpoolTables, target: SpoolTables) -> None:
+    try:
+        with translated():
+            account = source.read_account()
+    except (DamagedError, DiskError):
+        return
+    if account is not None:
+        account.epoch, account.seq = new_epoch(), 0
+        target.write_account(account)
+
+
+def _copy_dead_letters(source: SpoolTables, target: SpoolTables) -> None:
+    if target.count_buried():
+        return
+    try:
+        with translated():
+            letters = source.buried()
+    except (DamagedError, DiskError):
+        return
+    for values in letters:
+        target.bury(values, len(letters), 2**40)

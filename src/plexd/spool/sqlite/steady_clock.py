@@ -1,0 +1,35 @@
+"""The spool's own clock: by it points grow old."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from plexd.clock import Clock
+    from plexd.spool.sqlite.meta import Meta
+
+__all__ = ["SteadyClock"]
+
+
+class SteadyClock:
+    """Goes on from where the last process left it; never backwards.
+
+    While the process runs it follows the monotonic clock, so that a step of the wall clock lets
+    nothing expire. How long the process was away only the wall clock knows.
+    """
+
+    def __init__(self, clock: Clock, account: Meta) -> None:
+        self._clock = clock
+        away = self.wall_ms() - account.wall_ms if account.wall_ms else 0
+        self._start = account.steady_ms + max(0, away) - self._monotonic_ms()
+
+    def _monotonic_ms(self) -> int:
+        return int(self._clock.monotonic() * 1000)
+
+    def now_ms(self) -> int:
+        """Milliseconds since the spool was made."""
+        return self._start + self._monotonic_ms()
+
+    def wall_ms(self) -> int:
+        """The wall clock, since 1970."""
+        return int(self._clock.now().timestamp() * 1000)

@@ -1,0 +1,101 @@
+"""The high-water mark beside the database: how far the database had come, by another hand.
+
+One damaged byte in a -wal lets SQLite drop the transactions behind it without a word. The mark is
+written after every commit, so that it can be told afterwards.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import struct
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from plexd.spool.errors import DiskError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from plexd.spool.sqlite.meta import Meta
+
+__all__ = ["Watermark", "WatermarkFile"]
+
+_MAGIC = b"PLXMARK1"
+_FORM = struct.Struct(">8s16s7Q")
+_DIGEST_BYTES = 16
+
+
+class Watermark(Struct, frozen=True):
+    """The account as of its ``version``; ``front`` is the place before the oldest waiting point."""
+
+    epoch: str
+    version: int
+    seq: int
+    appended: int
+    waiting: int
+    lost: int
+    told: int
+    front: int
+
+    def encode(self) -> bytes:
+        """The file's content: 96 bytes."""
+        numbers = (self.version, self.seq, self.appended, self.waiting, self.lost, self.told)
+        body = _FORM.pack(_MAGIC, bytes.fromhex(self.epoch), *numbers, self.front)
+        return body + _digest(body)
+
+    @classmethod
+    def of(cls, account: Meta, front: int) -> Watermark:
+        """The mark that goes with ``account``."""
+        a = account
+        return cls(a.epoch, a.version, a.seq, a.appended, a.waiting, a.lost, a.told, front)
+
+    @classmethod
+    def decode(cls, content: bytes) -> Watermark | None:
+        """The mark, unless it is not what was written."""
+        body, digest = content[: _FORM.size], content[_FORM.size :]
+        if len(body) != _FORM.size or digest != _digest(body) or not body.startswith(_MAGIC):
+            return None
+        _, epoch, *numbers = _FORM.unpack(body)
+        return cls(epoch.hex(), *numbers)
+
+
+def _digest(body: bytes) -> bytes:
+    return hashlib.blake2b(body, digest_size=_DIGEST_BYTES, person=b"plexd.mark").digest()
+
+
+class WatermarkFile:
+    """The file, held open; raises `DiskError`."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+            self._fd = os.open(path, flags, 0o600)
+        except OSError as err:
+            raise DiskError.of(err) from err
+
+    def read(self) -> Watermark | None:
+        """What is there, None if it is not what was written."""
+        try:
+            return Watermark.decode(os.pread(self._fd, 4096, 0))
+        except OSError:
+            return None
+
+    def write(self, mark: Watermark) -> None:
+        """Replace it; on return it is on the disk."""
+        try:
+            content = mark.encode()
+            if os.pwrite(self._fd, content, 0) != len(content):
+                raise DiskError("the mark was written in part")
+            if os.fstat(self._fd).st_size != len(content):
+                os.ftruncate(self._fd, len(content))
+            os.fdatasync(self._fd)
+        except OSError as err:
+            raise DiskError.of(err) from err
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1

@@ -1,0 +1,32 @@
+"""Text from outside, made safe to print on one line."""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["nearest", "printable", "quoted"]
+
+_LONGEST = 60
+
+
+def printable(text: str) -> str:
+    """``text`` with everything that could move the cursor or break the line escaped."""
+    if text.isprintable():
+        return text
+    return text.encode("unicode_escape").decode("ascii")
+
+
+def quoted(text: str) -> str:
+    """``text`` in quotes, printable and cut to a length that fits a message."""
+    cut = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+    return f'"{printable(cut)}"'
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A question to append to a message, or nothing when no known name looks like ``name``."""
+    close = difflib.get_close_matches(name[:_LONGEST], list(known), n=1, cutoff=0.7)
+    return f"; did you mean {close[0]}?" if close else ""

@@ -1,0 +1,138 @@
+"""Every tunnel of one interface as the wire has it (group ``tunnel``)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Final
+
+from plexd.api import TunnelStats
+from plexd.clock import SystemClock
+from plexd.wireguard import kernel, userspace
+from plexd.wireguard.device import Absent
+from plexd.wireguard.errors import WireGuardError
+from plexd.wireguard.netlink_socket import netlink_socket
+
+if TYPE_CHECKING:
+    import os
+    import socket
+    from collections.abc import Callable, Sequence
+
+    from plexd.clock import Clock
+    from plexd.wireguard.device import Device, DevicePeer
+    from plexd.wireguard.peer_index import PeerIndex
+
+__all__ = ["WireGuardStatsReader"]
+
+_NEVER: Final = datetime.min.replace(tzinfo=UTC)
+_NOT_MEASURED: Final = -1.0
+_STRIDE: Final = 500  # peers between two turns of the event loop, about a millisecond
+
+
+class WireGuardStatsReader:
+    """Reads ``interface`` from the kernel, or from a userspace daemon where the kernel has it not.
+
+    ``peers`` names who is behind a key; a key that is not in there is reported under the key
+    itself. A peer in there that the interface does not have is not reported, for it has no
+    counters; a warning tells whenever other peers are missing than before. ``loss`` knows a
+    peer's lost pings in percent, or -1. A handshake older than ``stale_after`` is stale.
+    ``connect`` makes a netlink socket, ``directory`` holds the daemons' sockets.
+
+    Both sources are looked for at each reading, so an interface may come, go and change its kind.
+    Keeps no connection and nothing of an earlier reading. Use from one event loop at a time.
+    """
+
+    def __init__(
+        self,
+        interface: str,
+        peers: PeerIndex,
+        *,
+        loss: Callable[[str], float] | None = None,
+        stale_after: timedelta = timedelta(seconds=180),
+        clock: Clock | None = None,
+        logger: logging.Logger | None = None,
+        connect: Callable[[], socket.socket] = netlink_socket,
+        directory: str | os.PathLike[str] = userspace.DIRECTORY,
+    ) -> None:
+        self._interface = interface
+        self._peers = peers
+        self._loss = loss
+        self._stale_after = stale_after
+        self._clock = clock or SystemClock()
+        self._logger = logger or logging.getLogger(__name__)
+        self._connect = connect
+        self._directory = directory
+        self._missing: frozenset[str] = frozenset()
+
+    async def read_tunnel_stats(self) -> Sequence[TunnelStats]:
+        """Every peer on the interface: those known in the index's order, then the others by key.
+
+        Takes 4 s at the worst. Raises `WireGuardError` when neither source has the interface,
+        with both reasons, and when the one that has it cannot be read or trusted.
+        """
+        device = await self._read_device()
+        known, strangers = await self._stats(device)
+        peer_ids = self._peers.peer_ids()
+        self._note_missing(frozenset(peer_ids).difference(known))
+        ordered = [known.pop(peer_id) for peer_id in peer_ids if peer_id in known]
+        # A peer that left the index meanwhile was known when it was looked up.
+        return [*ordered, *known.values(), *sorted(strangers, key=lambda stats: stats.peer_id)]
+
+    async def _read_device(self) -> Device:
+        in_kernel = await self._read_kernel()
+        if not isinstance(in_kernel, Absent):
+            return in_kernel
+        served = await self._read_userspace()
+        if not isinstance(served, Absent):
+            return served
+        raise WireGuardError(
+            f"{self._interface}: kernel: {in_kernel.reason}; userspace: {served.reason}"
+        )
+
+    async def _read_kernel(self) -> Device | Absent:
+        source = await kernel.open(self._interface, clock=self._clock, connect=self._connect)
+        return source if isinstance(source, Absent) else await source.read_device()
+
+    async def _read_userspace(self) -> Device | Absent:
+        source = await userspace.open(self._interface, clock=self._clock, directory=self._directory)
+        return source if isinstance(source, Absent) else await source.read_device()
+
+    async def _stats(self, device: Device) -> tuple[dict[str, TunnelStats], list[TunnelStats]]:
+        now = self._clock.now()
+        known: dict[str, TunnelStats] = {}
+        strangers: list[TunnelStats] = []
+        for count, peer in enumerate(device.peers, start=1):
+            peer_id = self._peers.peer_id(peer.public_key)
+            if peer_id is None:
+                strangers.append(self._tunnel(peer.public_key, peer, now))
+            else:
+                known[peer_id] = self._tunnel(peer_id, peer, now)
+            if count % _STRIDE == 0:
+                await asyncio.sleep(0)
+        return known, strangers
+
+    def _tunnel(self, peer_id: str, peer: DevicePeer, now: datetime) -> TunnelStats:
+        handshake = peer.last_handshake
+        # The wall clock may have been set back since: then the handshake was just now.
+        time = _NEVER if handshake is None else min(handshake, now)
+        return TunnelStats(
+            peer_id=peer_id,
+            last_handshake_time=time,
+            rx_bytes=peer.rx_bytes,
+            tx_bytes=peer.tx_bytes,
+            handshake_succeeded=handshake is not None,
+            handshake_stale=now - time > self._stale_after,
+            packet_loss_percent=_NOT_MEASURED if self._loss is None else self._loss(peer_id),
+        )
+
+    def _note_missing(self, missing: frozenset[str]) -> None:
+        if missing - self._missing:
+            extra = {
+                "component": "wireguard",
+                "interface": self._interface,
+                "count": len(missing),
+                "peer_id": min(missing),
+            }
+            self._logger.warning("peers missing on the interface", extra=extra)
+        self._missing = missing

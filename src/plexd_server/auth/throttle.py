@@ -1,0 +1,99 @@
+"""Guessing tokens is slow: an address that presents many wrong ones has to wait.
+
+While it waits nothing it presents is even compared, or guessing would go on in the dark. What was
+right before passes: the neighbours of somebody who guesses, behind one address, are not shut out.
+The same wrong token again and again is no guessing but a node with an old identity, and counts
+once.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import OrderedDict
+from ipaddress import IPv6Address, ip_address
+from typing import TYPE_CHECKING, Any, Final
+
+from plexd.rates import TokenBuckets
+from plexd_server.web.problems import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+    from litestar import Request
+
+    from plexd.clock import Clock
+
+__all__ = ["Recent", "WrongTokens", "address_of", "retry_after"]
+
+_LOG = logging.getLogger(__name__)
+_BURST: Final = 30
+_PER_SECOND: Final = 0.2
+_RIGHT_ONES: Final = 50_000
+_IPV6_NETWORK: Final = 64  # what one household or machine is given whole
+
+
+class WrongTokens:
+    """Counts wrong tokens by address: thirty at once, then one in five seconds."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._left = TokenBuckets(clock, rate=_PER_SECOND, burst=_BURST)
+        self._right = Recent(_RIGHT_ONES)
+        self._wrong = Recent()
+
+    def refuse_blocked(self, address: str, token_hash: bytes) -> None:
+        """Raise `Problem` 429 if the address has to wait and the token was never right."""
+        if token_hash in self._right:
+            return
+        if wait := self._left.wait(address):
+            raise Problem(429, "too many wrong tokens", headers=retry_after(wait))
+
+    def note_right(self, token_hash: bytes) -> None:
+        """This one was right."""
+        self._right.add(token_hash)
+
+    def note_wrong(self, address: str, token_hash: bytes) -> None:
+        """This one was wrong."""
+        if (address, token_hash) in self._wrong:
+            return
+        self._wrong.add((address, token_hash))
+        self._left.take(address)
+        if self._left.wait(address):
+            _LOG.warning("too many wrong tokens", extra={"address": address})
+
+
+class Recent:
+    """A set that forgets what was added or found longest ago beyond ``size`` members."""
+
+    def __init__(self, size: int = 10_000) -> None:
+        self._size = size
+        self._members: OrderedDict[Hashable, None] = OrderedDict()
+
+    def __contains__(self, member: Hashable) -> bool:
+        return member in self._members
+
+    def add(self, member: Hashable) -> None:
+        """Have it in the set, as the newest."""
+        self._members[member] = None
+        self._members.move_to_end(member)
+        if len(self._members) > self._size:
+            self._members.popitem(last=False)
+
+
+def address_of(request: Request[Any, Any, Any]) -> str:
+    """Who is to be counted as one sender: an IPv4 address, or an IPv6 network of 64 bits."""
+    host = request.client.host if request.client is not None else ""
+    try:
+        address = ip_address(host.partition("%")[0])
+    except ValueError:
+        return host
+    if not isinstance(address, IPv6Address):
+        return host
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return str(IPv6Address(int(address) >> _IPV6_NETWORK << _IPV6_NETWORK))
+
+
+def retry_after(seconds: float) -> dict[str, str]:
+    """The header of a refusal that stands for so long; at least a second, at most an hour."""
+    return {"Retry-After": str(min(3600, max(1, math.ceil(seconds))))}

@@ -1,0 +1,109 @@
+"""``plexd-server secret`` and ``ingest-token``: secrets of nodes, on both of their ends."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Final
+
+from plexd.console import note, put_whole
+from plexd_server.cli.output import print_json, print_table
+from plexd_server.errors import StartError
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from plexd_server.registry import Registry
+
+__all__ = ["create_ingest_token", "delete", "keep", "revoke_ingest_tokens", "show_all"]
+
+_MAX_BYTES: Final = 64 * 1024
+_LEAST_TOKEN: Final = 16
+
+
+def keep(options: argparse.Namespace) -> Callable[[Registry], None]:
+    """Keep a secret, sealed."""
+    value = _value(options.value_file, f"secret {options.name} of {options.node_id}: ")
+
+    def command(registry: Registry) -> None:
+        version = registry.vault.set(options.node_id, options.name, value)
+        note(f"secret {options.name} of {options.node_id} is set, version {version}")
+
+    return command
+
+
+def show_all(options: argparse.Namespace) -> Callable[[Registry], None]:
+    """Which secrets there are."""
+
+    def command(registry: Registry) -> None:
+        found = registry.vault.list(options.node_id)
+        if options.json:
+            print_json({"secrets": [asdict(secret) for secret in found]})
+            return
+        rows = ((s.node_id, s.name, s.version, s.set_at) for s in found)
+        print_table(("NODE", "NAME", "VERSION", "SET"), rows)
+        if not found:
+            note("there are no secrets; keep one with: plexd-server secret set NODE NAME")
+
+    return command
+
+
+def delete(options: argparse.Namespace) -> Callable[[Registry], None]:
+    """Forget a secret."""
+
+    def command(registry: Registry) -> None:
+        registry.vault.delete(options.node_id, options.name)
+        note(f"secret {options.name} of {options.node_id} is forgotten")
+
+    return command
+
+
+def create_ingest_token(options: argparse.Namespace) -> Callable[[Registry], None]:
+    """A token for ``/ingest/NODE``: a new one, which is printed, or one from a file."""
+    given = None if options.value_file is None else _token(_value(options.value_file, ""))
+
+    def command(registry: Registry) -> None:
+        token = registry.create_ingest_token(options.node_id, given)
+        if given is None:
+            put_whole(f"{token}\n")
+
+    return command
+
+
+def revoke_ingest_tokens(options: argparse.Namespace) -> Callable[[Registry], None]:
+    """Withdraw the tokens of ``/ingest/NODE``."""
+
+    def command(registry: Registry) -> None:
+        number = registry.revoke_ingest_tokens(options.node_id)
+        note(f"{number} tokens of /ingest/{options.node_id} withdrawn")
+
+    return command
+
+
+def _value(path: Path | None, prompt: str) -> str:
+    """What the file or standard input holds, without the line end that editors put behind it."""
+    if path is None and sys.stdin is not None and sys.stdin.isatty():
+        from getpass import getpass  # noqa: PLC0415 -- at a terminal only
+
+        return getpass(prompt)
+    try:
+        with open(path or 0, "rb", closefd=path is not None) as source:
+            text = source.read(_MAX_BYTES + 1).decode()
+    except OSError as err:
+        raise StartError(f"cannot read {path or 'standard input'}: {err.strerror}") from err
+    except UnicodeDecodeError:
+        raise StartError(f"{path or 'standard input'} is not UTF-8 text") from None
+    text = text.removesuffix("\n").removesuffix("\r")
+    if not text:
+        raise StartError(f"there is nothing in {path or 'standard input'}")
+    return text
+
+
+def _token(text: str) -> str:
+    if len(text) < _LEAST_TOKEN or not (text.isascii() and text.isprintable()) or " " in text:
+        raise StartError(
+            f"a token has at least {_LEAST_TOKEN} printable ASCII characters without spaces"
+        )
+    return text

@@ -1,0 +1,104 @@
+"""Options as text into what they mean. Every function raises `ValueError` with a sentence."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final
+
+from plexd import units
+
+if TYPE_CHECKING:
+    from plexd_server.web.server import Address
+
+__all__ = [
+    "parse_duration",
+    "parse_host",
+    "parse_listen",
+    "parse_mesh_ip",
+    "parse_network",
+    "parse_rate",
+    "parse_retention",
+    "parse_size",
+]
+
+_MAX_PORT: Final = 65_535
+_MAX_DURATION: Final = timedelta(days=3660)
+_LEAST_RETENTION: Final = timedelta(hours=1)
+_MAX_RATE: Final = 1e6
+_HOST = re.compile(r"[\w.-]+|\[[0-9a-fA-F:.]+\]", re.ASCII)
+
+
+def parse_duration(option: str, text: str) -> timedelta:
+    """``90s``, ``1h30m``, ``30d``; longer than nothing, at most ten years."""
+    try:
+        duration = units.parse_duration(text)
+    except ValueError:
+        raise ValueError(f"{option} {text!r} is no duration, such as 90s, 1h30m or 30d") from None
+    if not duration:
+        raise ValueError(f"{option} must be more than 0")
+    if duration > _MAX_DURATION:
+        raise ValueError(f"{option} {text!r} is too long, at most {_MAX_DURATION.days}d")
+    return duration
+
+
+def parse_retention(text: str) -> timedelta:
+    """How long points are kept, an hour at least."""
+    retention = parse_duration("--retention", text)
+    if retention < _LEAST_RETENTION:
+        raise ValueError(
+            f"--retention {text!r} is too short, at least 1h: points that wait on a node through "
+            "an outage would be let go as they arrive"
+        )
+    return retention
+
+
+def parse_host(text: str) -> str:
+    """A name as it stands in a request's ``Host``, less the port."""
+    if not _HOST.fullmatch(text):
+        raise ValueError(
+            f"--allowed-host {text!r} is no name or address without scheme and port, such as "
+            "plane.example, 192.0.2.1 or [2001:db8::1]"
+        )
+    return text
+
+
+def parse_mesh_ip(text: str) -> str:
+    """An address in its usual form; empty for none."""
+    try:
+        return str(ipaddress.ip_address(text)) if text else ""
+    except ValueError:
+        raise ValueError(f"--mesh-ip {text!r} is no IP address, such as 10.42.0.7") from None
+
+
+def parse_network(text: str) -> str:
+    """A network in its usual form; the empty text for none."""
+    try:
+        return str(ipaddress.ip_network(text)) if text else ""
+    except ValueError:
+        raise ValueError(f"--mesh-network {text!r} is no network, such as 10.99.0.0/16") from None
+
+
+def parse_rate(number: float) -> float:
+    """Requests a second, 0 for any number."""
+    if not 0 <= number < _MAX_RATE:
+        raise ValueError(f"--node-rate {number:g} is no number of requests a second, such as 50")
+    return number
+
+
+def parse_size(text: str) -> str:
+    """A size as DuckDB takes it, in bytes of a thousand or of 1,024."""
+    if not re.fullmatch(r"\d+(\.\d+)? ?[KMGT]i?B", text, re.IGNORECASE | re.ASCII):
+        raise ValueError(f"--store-memory {text!r} is no size, such as 256MB")
+    return text
+
+
+def parse_listen(text: str) -> Address:
+    """``HOST:PORT``, ``[IPV6]:PORT`` or ``:PORT``."""
+    from plexd_server.web.server import Address  # noqa: PLC0415 -- only what a command needs
+
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isascii() or not port.isdigit() or int(port) > _MAX_PORT:
+        raise ValueError(f"--listen {text!r} is not HOST:PORT, such as 127.0.0.1:8080")
+    return Address(host.removeprefix("[").removesuffix("]") or "0.0.0.0", int(port))  # noqa: S104 -- asked for

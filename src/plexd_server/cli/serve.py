@@ -1,0 +1,53 @@
+"""``plexd-server serve``."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import argparse
+
+    from plexd_server.web.tls import Certificate
+
+__all__ = ["run"]
+
+
+def run(options: argparse.Namespace) -> None:
+    """Serve until stopped. Raises `ServerError`, and `ValueError` for options that are wrong."""
+    # Until the event loop listens for signals itself, stopping is just leaving.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: os._exit(0))
+    import asyncio  # noqa: PLC0415 -- as above: importing takes a while, signals count from here on
+
+    from plexd.logs import setup_logging  # noqa: PLC0415
+    from plexd_server.app import ServeOptions, serve  # noqa: PLC0415
+    from plexd_server.cli import options as values  # noqa: PLC0415
+
+    os.umask(0o077)  # points, their log and what spills to disk are their owner's
+    levels = {"plexd_server": "info", "plexd": "info"}
+    setup_logging("warning", options.log_format, levels, tracebacks=True)
+    network = options.mesh_network
+    chosen = ServeOptions(
+        listen=values.parse_listen(options.listen),
+        data_dir=options.data_dir,
+        allowed_hosts=tuple(map(values.parse_host, options.allowed_host)),
+        operator_token_file=options.operator_token_file,
+        retention=values.parse_retention(options.retention),
+        store_memory=values.parse_size(options.store_memory),
+        mesh_network=None if network is None else values.parse_network(network),
+        node_rate=values.parse_rate(options.node_rate),
+        certificate=_certificate(options),
+    )
+    asyncio.run(serve(chosen))
+
+
+def _certificate(options: argparse.Namespace) -> Certificate | None:
+    from plexd_server.web.tls import Certificate  # noqa: PLC0415 -- only what a command needs
+
+    if options.tls_cert is None and options.tls_key is None:
+        return None
+    if options.tls_cert is None or options.tls_key is None:
+        raise ValueError("--tls-cert and --tls-key go together")
+    return Certificate(options.tls_cert, options.tls_key)

@@ -1,0 +1,3 @@
+"""The server's relational database: the engine, its tables, and their migrations."""
+
+__all__: list[str] = []

@@ -1,0 +1,192 @@
+"""What one node's readings of one peer add up to, kept small: a mesh has many of these."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+from msgspec.structs import replace
+
+from plexd_server.mesh.classify import REJECT_SECONDS, Observation, classify
+from plexd_server.mesh.hysteresis import HeldState, advance
+from plexd_server.mesh.links import View
+from plexd_server.mesh.wording import seconds
+
+if TYPE_CHECKING:
+    from plexd.api import TunnelStats
+
+__all__ = ["PeerTrack"]
+
+# The two halves of a reading, tunnel and round trip, belong together when no further apart.
+_APART_SECONDS: Final = 60.0
+_FAR_PAST: Final = float("-inf")
+
+
+class PeerTrack:
+    """The newest tunnel reading, the newest round trip, and the standing that follows from them.
+
+    Times are epoch seconds of the node's clock. Readings that are not newer are ignored. The
+    halves of one reading may come one by one: the standing before the reading is kept until the
+    next one, so that a second half completes the reading and does not count as another.
+    """
+
+    __slots__ = (
+        "_shown",
+        "before",
+        "handshake_at",
+        "loss",
+        "lost_in_row",
+        "reached",
+        "rtt",
+        "rtt_at",
+        "rx",
+        "rx_moved",
+        "span",
+        "standing",
+        "tunnel_at",
+        "tx",
+        "tx_moved",
+    )
+
+    def __init__(self) -> None:
+        self.tunnel_at = self.rtt_at = _FAR_PAST
+        self.handshake_at: float | None = None
+        self.rx = self.tx = 0
+        self.rx_moved: int | None = None
+        self.tx_moved: int | None = None
+        self.span = 0.0
+        self.loss: float | None = None
+        self.rtt: int | None = None
+        self.lost_in_row = 0
+        self.reached = False
+        self.before: HeldState | None = None
+        self.standing: HeldState | None = None
+        self._shown: tuple[float, View] | None = None
+
+    @property
+    def at(self) -> float:
+        """When the peer was last read."""
+        return max(self.tunnel_at, self.rtt_at)
+
+    def read_tunnel(self, at: float, stats: TunnelStats) -> bool:
+        """Take in a tunnel point; whether it was news."""
+        if at <= self.tunnel_at:
+            return False
+        self.before = self.standing
+        self._move(at, stats.rx_bytes, stats.tx_bytes)
+        last = stats.last_handshake_time
+        self.handshake_at = last.timestamp() if stats.handshake_succeeded else None
+        self.loss = None if stats.packet_loss_percent < 0 else stats.packet_loss_percent
+        self.tunnel_at, self.reached = at, True
+        return True
+
+    def read_round_trip(self, at: float, rtt_nano: int) -> bool:
+        """Take in a latency point; whether it was news."""
+        if at <= self.rtt_at:
+            return False
+        if not self._has_tunnel(at):
+            self.before = self.standing
+        self.rtt, self.rtt_at = rtt_nano, at
+        self.lost_in_row = self.lost_in_row + 1 if rtt_nano < 0 else 0
+        self.reached = self.reached or rtt_nano >= 0
+        return True
+
+    def judge(self) -> None:
+        """Bring the standing up to date with the newest reading."""
+        self.standing = advance(self.before, classify(self._observation()), self.at)
+        self._shown = None
+
+    def view(self, node_id: str, peer_id: str, *, now: float, offset: float, limit: float) -> View:
+        """The view at ``now`` of the server's clock, of which the node's is ``offset`` ahead.
+
+        The same one until there is a new reading; one older than ``limit`` seconds says nothing
+        any more.
+        """
+        at = self.at
+        age = now - at + offset
+        if age > limit:
+            return self._unknown(node_id, peer_id, age, at - offset + limit, offset)
+        shown = self._shown
+        if shown is None or shown[0] != offset or shown[1].peer_id != peer_id:
+            shown = self._shown = (offset, self._view(node_id, peer_id, offset, now))
+        return shown[1]
+
+    def _view(self, node_id: str, peer_id: str, offset: float, now: float) -> View:
+        assert self.standing is not None
+        at = self.at
+        fresh, pinged = self._has_tunnel(at), self._has_round_trip(at)
+        return View(
+            node_id=node_id,
+            peer_id=peer_id,
+            state=self.standing.state,
+            reason=self.standing.reason,
+            since=_moment(min(self._since() - offset, now)),
+            measured_at=_moment(min(at - offset, now)),
+            rtt_nano=self.rtt if pinged and self.rtt != -1 else None,
+            loss_percent=self.loss if fresh else None,
+            handshake_age_seconds=self._handshake_age() if fresh else None,
+            rx_bytes=self.rx if fresh else None,
+            tx_bytes=self.tx if fresh else None,
+            rx_bytes_per_second=self._rate(self.rx_moved) if fresh else None,
+            tx_bytes_per_second=self._rate(self.tx_moved) if fresh else None,
+        )
+
+    def _unknown(self, node_id: str, peer_id: str, age: float, since: float, offset: float) -> View:
+        last = self._view(node_id, peer_id, offset, since)
+        reason = f"not read for {seconds(age)}; before that: {last.reason}"
+        return replace(last, state="unknown", since=_moment(since), reason=reason)
+
+    def _since(self) -> float:
+        """Since when it stands so; if its keys ended before anybody looked, since then."""
+        assert self.standing is not None
+        since = self.standing.since
+        if self.standing.state in {"down", "stale"} and self.handshake_at is not None:
+            ended = self.handshake_at + REJECT_SECONDS
+            return min(since, ended) if self.standing.is_first else since
+        return since
+
+    def _move(self, at: float, rx: int, tx: int) -> None:
+        """What moved since the reading before; nothing is known after a reset or at first."""
+        is_first, was_reset = self.tunnel_at == _FAR_PAST, rx < self.rx or tx < self.tx
+        self.rx_moved = None if is_first or was_reset else rx - self.rx
+        self.tx_moved = None if is_first or was_reset else tx - self.tx
+        self.span = 0.0 if is_first else at - self.tunnel_at
+        self.rx, self.tx = rx, tx
+
+    def _observation(self) -> Observation:
+        at = self.at
+        pinged = self._has_round_trip(at)
+        if not self._has_tunnel(at):
+            return Observation(
+                rtt_nano=self.rtt if pinged else None,
+                lost_in_row=self.lost_in_row,
+                was_reached=self.reached,
+            )
+        return Observation(
+            handshake_age=self._handshake_age(),
+            handshake_succeeded=self.handshake_at is not None,
+            rx_bytes=self.rx_moved,
+            tx_bytes=self.tx_moved,
+            span=self.span,
+            rtt_nano=self.rtt if pinged else None,
+            lost_in_row=self.lost_in_row if pinged else 0,
+            loss_percent=self.loss,
+        )
+
+    def _has_tunnel(self, at: float) -> bool:
+        return at - self.tunnel_at <= max(_APART_SECONDS, 2 * self.span)
+
+    def _has_round_trip(self, at: float) -> bool:
+        return at - self.rtt_at <= max(_APART_SECONDS, 2 * self.span)
+
+    def _handshake_age(self) -> float | None:
+        if self.handshake_at is None:
+            return None
+        return round(max(0.0, self.tunnel_at - self.handshake_at), 1)
+
+    def _rate(self, moved: int | None) -> float | None:
+        return None if moved is None or self.span <= 0 else round(moved / self.span, 1)
+
+
+def _moment(at: float) -> datetime:
+    return datetime.fromtimestamp(at, UTC)

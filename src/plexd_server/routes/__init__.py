@@ -1,0 +1,3 @@
+"""The HTTP interface: one file for each group of paths."""
+
+__all__: list[str] = []

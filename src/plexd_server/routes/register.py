@@ -1,0 +1,153 @@
+"""A node's way in and what it asks for then: its peers and its secrets.
+
+``POST /v1/register`` takes no bearer token: what lets a machine in stands in the body, which is
+therefore small, and few of them are read from one address.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import msgspec
+from litestar import Request, Response, get, post
+
+from plexd.api import Registration, SecretResponse  # noqa: TC001 -- msgspec reads the annotations
+from plexd.rates import TokenBuckets
+from plexd_server.auth.throttle import WrongTokens, address_of, retry_after
+from plexd_server.errors import NoNodeKey, RegistryError, TokenRefused, UnknownSecret
+from plexd_server.registry import Applicant, hash_token, is_public_key, parse_address
+from plexd_server.registry.peer_book import PeerBook
+from plexd_server.web.body import read_small
+from plexd_server.web.problems import Problem
+
+if TYPE_CHECKING:
+    from litestar.handlers import HTTPRouteHandler
+    from litestar.params import FromPath
+
+    from plexd.clock import Clock
+    from plexd_server.auth.gate import Gate
+    from plexd_server.registry import Registry
+
+__all__ = ["enrol_routes"]
+
+_LOG = logging.getLogger(__name__)
+_NO_STORE: Final = {"Cache-Control": "no-store"}
+_MAX_BYTES: Final = 16 * 1024
+_SHOWN: Final = 200
+_AT_ONCE: Final = 2
+
+_Line = Annotated[str, msgspec.Meta(max_length=512)]
+
+
+class Application(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of a registration. ``metadata`` may hold the machine's ``mesh_ip``."""
+
+    token: Annotated[str, msgspec.Meta(min_length=1, max_length=512)]
+    public_key: str
+    hostname: Annotated[str, msgspec.Meta(max_length=253)] = ""
+    metadata: Annotated[
+        dict[Annotated[str, msgspec.Meta(min_length=1, max_length=64)], _Line],
+        msgspec.Meta(max_length=32),
+    ] = {}
+
+
+def enrol_routes(gate: Gate, registry: Registry, clock: Clock) -> list[HTTPRouteHandler]:
+    """The routes of a node's own affairs."""
+    door = _Door(registry, clock)
+    book = PeerBook(registry, clock)
+
+    @post("/v1/register", status_code=200, request_max_body_size=None, response_headers=_NO_STORE)
+    async def register(request: Request[Any, Any, Any]) -> Registration:
+        made = await door.enter(request)
+        book.expire()
+        return made
+
+    @get("/v1/nodes/{node_id:str}/state", response_headers=_NO_STORE)
+    async def state(node_id: FromPath[str], request: Request[Any, Any, Any]) -> Response[bytes]:
+        await gate.require_node(request, node_id)
+        return Response(await book.state_of(node_id), media_type="application/json")
+
+    @get("/v1/nodes/{node_id:str}/secrets/{key:str}", response_headers=_NO_STORE)
+    async def secret(
+        node_id: FromPath[str], key: FromPath[str], request: Request[Any, Any, Any]
+    ) -> SecretResponse:
+        await gate.require_node(request, node_id)
+        try:
+            return await asyncio.to_thread(registry.vault.envelope, node_id, key)
+        except UnknownSecret as err:
+            raise Problem(404, str(err)) from None
+        except NoNodeKey as err:
+            raise Problem(409, str(err)) from None
+
+    return [register, state, secret]
+
+
+class _Door:
+    """Lets machines in, of each address only so many a minute."""
+
+    def __init__(self, registry: Registry, clock: Clock) -> None:
+        self._registry = registry
+        self._clock = clock
+        self._arrivals = TokenBuckets(clock, rate=1.0, burst=60)
+        self._wrong = WrongTokens(clock)
+        # Writers wait for each other on threads that looking up tokens needs as well.
+        self._writing = asyncio.Semaphore(_AT_ONCE)
+
+    async def enter(self, request: Request[Any, Any, Any]) -> Registration:
+        """Read the application and enrol. Raises `Problem`."""
+        address = address_of(request)
+        if wait := self._arrivals.take(address):
+            raise Problem(429, "too many registrations", headers=retry_after(wait))
+        applicant = _applicant(await read_small(request, _MAX_BYTES, clock=self._clock))
+        token_hash = hash_token(applicant.token)
+        self._wrong.refuse_blocked(address, token_hash)
+        made = await self._enrol(applicant, address, token_hash)
+        extra = {"node_id": made.node_id, "mesh_ip": made.mesh_ip, "address": address}
+        _LOG.info("node enrolled", extra=extra)
+        return made
+
+    async def _enrol(self, applicant: Applicant, address: str, token_hash: bytes) -> Registration:
+        try:
+            async with self._writing:
+                return await asyncio.to_thread(self._registry.enrol, applicant)
+        except TokenRefused as err:
+            self._wrong.note_wrong(address, token_hash)
+            _LOG.warning("registration refused", extra={"address": address, "reason": str(err)})
+            raise Problem(401, str(err)) from None
+        except RegistryError as err:
+            _LOG.warning("registration refused", extra={"address": address, "reason": str(err)})
+            raise Problem(409, str(err)) from None
+
+
+def _applicant(body: bytes) -> Applicant:
+    """The application that a body holds. Raises `Problem`: 400 no JSON, 422 no application."""
+    try:
+        application = msgspec.json.decode(body, type=Application)
+    except msgspec.ValidationError as err:
+        raise Problem(422, str(err)[:_SHOWN]) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise Problem(400, "the body is not JSON") from None
+    _refuse_odd(application)
+    return Applicant(
+        token=application.token,
+        public_key=application.public_key,
+        hostname=application.hostname,
+        metadata=application.metadata,
+        mesh_ip=application.metadata.get("mesh_ip", ""),
+    )
+
+
+def _refuse_odd(application: Application) -> None:
+    """Raise `Problem` 422 for text that would be trouble on a terminal, and for what is no key."""
+    if not is_public_key(application.public_key):
+        detail = "not a WireGuard public key as `wg` prints it: base64 of 32 bytes"
+        raise Problem(422, detail, field="public_key")
+    texts = [application.hostname, *application.metadata, *application.metadata.values()]
+    if not all(text.isprintable() for text in texts):
+        raise Problem(422, "hostname and metadata must be printable text", field="metadata")
+    try:
+        parse_address(application.metadata.get("mesh_ip", ""))
+    except ValueError:
+        raise Problem(422, "not an IP address", field="metadata.mesh_ip") from None

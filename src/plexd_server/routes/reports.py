@@ -1,0 +1,119 @@
+"""``POST /v1/nodes/{node_id}/metrics``: a report comes in, is checked, and is durable or refused.
+
+``POST /ingest/{node_id}`` is the same for a node whose local endpoint this server is, with a token
+of its own.
+
+Refusals store nothing. The order is: who (401, 403), the name (400), what form (415), the bytes
+(400, 408, 413), the contract (422 with the point and field), the size of the batch (413), the
+times (422), whether it is a part of what it says (400), the store (503). A node with too many
+reports under way is told so (429) in place of reading the bytes. A refusal that will make the
+node give a named batch up is noted, so that its ledger can tell what is missing.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+from litestar import Request, post
+
+from plexd.api import DecodeError, MalformedError, MetricBatch, decode_batch
+from plexd_server.errors import StoreError
+from plexd_server.routes.batch_headers import parse_label
+from plexd_server.store import Receipt, Report
+from plexd_server.web.body import read_body
+from plexd_server.web.limits import Admission
+from plexd_server.web.problems import Problem
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from litestar.handlers import HTTPRouteHandler
+    from litestar.params import FromPath
+
+    from plexd.clock import Clock
+    from plexd_server.auth.gate import Gate
+    from plexd_server.routes.batch_headers import Label
+    from plexd_server.store import Store
+
+__all__ = ["MAX_POINTS", "ingest_routes"]
+
+MAX_POINTS: Final = 10_000
+_MAX_AHEAD: Final = timedelta(hours=24)
+_SHOWN = 200
+
+
+def ingest_routes(gate: Gate, store: Store, clock: Clock) -> list[HTTPRouteHandler]:
+    """The routes that take points in."""
+    admission = Admission()
+
+    @post("/v1/nodes/{node_id:str}/metrics", status_code=200, request_max_body_size=None)
+    async def receive_metrics(node_id: FromPath[str], request: Request[Any, Any, Any]) -> Receipt:
+        await gate.require_node(request, node_id)
+        return await take(node_id, request)
+
+    @post("/ingest/{node_id:str}", status_code=200, request_max_body_size=None)
+    async def receive_locally(node_id: FromPath[str], request: Request[Any, Any, Any]) -> Receipt:
+        await gate.require_ingest(request, node_id)
+        return await take(node_id, request)
+
+    async def take(node_id: str, request: Request[Any, Any, Any]) -> Receipt:
+        label = parse_label(request)
+        with admission.admit(node_id) as room:
+            try:
+                body = await read_body(request, room, clock=clock)
+                batch = parse_report(body)
+                received_at = clock.now()
+                refuse_future(batch, received_at)
+                label.check(batch)
+            except Problem as refusal:
+                await _note(store, node_id, label, refusal, clock.now())
+                raise
+            return await store.write(Report(node_id, batch, received_at, *label, body=body))
+
+    return [receive_metrics, receive_locally]
+
+
+async def _note(
+    store: Store, node_id: str, label: Label, refusal: Problem, received_at: datetime
+) -> None:
+    """Tell the ledger of points that will not come again; the answer does not depend on it."""
+    if points := label.points_given_up(refusal):
+        note = Report(node_id, (), received_at, label.name, rejected=points)
+        with suppress(StoreError):
+            await store.write(note)
+
+
+def parse_report(body: bytes) -> MetricBatch:
+    """The points of a report. Raises `Problem` for all that is not one."""
+    # Each point has two braces. Points by the hundred thousand are not decoded only to be counted;
+    # names full of braces come again in smaller reports, as after any 413.
+    if body.count(b"{") > 2 * MAX_POINTS:
+        raise Problem(413, f"a report holds at most {MAX_POINTS} points, this one looks like more")
+    try:
+        batch = decode_batch(body)
+    except DecodeError as err:
+        status = 400 if isinstance(err, MalformedError) else 422
+        detail = _shortened(str(err))
+        raise Problem(status, detail, index=err.index, field=_shortened(err.field)) from None
+    if len(batch) > MAX_POINTS:
+        raise Problem(413, f"a report holds at most {MAX_POINTS} points, this one {len(batch)}")
+    return batch
+
+
+def refuse_future(batch: MetricBatch, now: datetime) -> None:
+    """Refuse points from far ahead, which would stay the newest for as long. Raises `Problem` 422.
+
+    Any past is fine: a spool is delivered weeks later.
+    """
+    latest = now + _MAX_AHEAD
+    for index, point in enumerate(batch):
+        if point.timestamp > latest:
+            detail = f"point {index}: timestamp: more than 24 h ahead of the server's clock"
+            raise Problem(422, detail, index=index, field="timestamp")
+
+
+def _shortened(text: str) -> str:
+    """Names in a report are the sender's, of any length."""
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"

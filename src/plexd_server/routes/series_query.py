@@ -1,0 +1,134 @@
+"""What may be asked for over time, and how a URL asks for it.
+
+    ?group=system&field=cpu_usage_percent&field=load_avg_1&since=15m&until=2026-02-12T10:30:00Z&step=15
+
+``group`` defaults to ``system``; ``peer_id`` is needed where the group has peers; ``since`` and
+``until`` are RFC 3339 times or lengths of time ago (``90s``, ``1h30m``, ``7d``), by default
+the last fifteen minutes; ``step`` is seconds, by default what makes about 240 buckets.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Final
+
+from plexd.api import GROUP_AGENT, GROUP_LATENCY, GROUP_SYSTEM, GROUP_TUNNEL
+from plexd.units import parse_duration
+from plexd_server.store import SeriesQuery
+from plexd_server.web.problems import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+__all__ = ["COUNTERS", "FIELDS", "parse_series_query"]
+
+FIELDS: Final[dict[str, tuple[str, ...]]] = {
+    GROUP_SYSTEM: (
+        "cpu_usage_percent",
+        "memory_used_bytes",
+        "memory_total_bytes",
+        "disk_used_bytes",
+        "disk_total_bytes",
+        "network_rx_bytes",
+        "network_tx_bytes",
+        "load_avg_1",
+        "load_avg_5",
+        "load_avg_15",
+    ),
+    GROUP_AGENT: (
+        "goroutine_count",
+        "heap_alloc_bytes",
+        "heap_sys_bytes",
+        "gc_pause_total_ns",
+        "gc_num_gc",
+        "uptime_seconds",
+        "reconnect_count",
+    ),
+    GROUP_TUNNEL: ("rx_bytes", "tx_bytes", "packet_loss_percent"),
+    GROUP_LATENCY: ("rtt_nano",),
+}
+# These only ever count up, so what is asked for is how fast.
+COUNTERS: Final = frozenset(
+    {"network_rx_bytes", "network_tx_bytes", "rx_bytes", "tx_bytes", "gc_pause_total_ns"}
+)
+_PEER_GROUPS = (GROUP_TUNNEL, GROUP_LATENCY)
+_MAX_RANGE = timedelta(days=31)
+_MAX_BUCKETS = 2_000
+_DEFAULT_BUCKETS = 240
+# A time begins with a year of four digits and a hyphen.
+_IS_DURATION = re.compile(r"[0-9.]+[a-z]")
+
+
+def parse_series_query(
+    node_id: str, parameters: Mapping[str, Sequence[str]], *, now: datetime
+) -> SeriesQuery:
+    """The question in a URL's parameters. Raises `Problem` 400 naming the parameter at fault."""
+    group = _one(parameters, "group", GROUP_SYSTEM)
+    until = _time(parameters, "until", now, now)
+    since = _time(parameters, "since", now, until - timedelta(minutes=15))
+    if not timedelta(0) < until - since <= _MAX_RANGE:
+        raise _bad("since", f"must lie before until, by at most {_MAX_RANGE.days} days")
+    fields = _fields(parameters, group)
+    return SeriesQuery(
+        node_id=node_id,
+        group=group,
+        fields=fields,
+        rates=COUNTERS.intersection(fields),
+        since=since,
+        until=until,
+        step=_step(parameters, until - since),
+        peer_id=_peer(parameters, group),
+    )
+
+
+def _fields(parameters: Mapping[str, Sequence[str]], group: str) -> tuple[str, ...]:
+    if group not in FIELDS:
+        raise _bad("group", f"must be one of {', '.join(FIELDS)}")
+    fields = tuple(dict.fromkeys(parameters.get("field", ())))
+    if not fields or not set(fields) <= set(FIELDS[group]):
+        raise _bad("field", f"must be one or more of {', '.join(FIELDS[group])}")
+    return fields
+
+
+def _peer(parameters: Mapping[str, Sequence[str]], group: str) -> str:
+    peer_id = _one(parameters, "peer_id", "")
+    if bool(peer_id) is not (group in _PEER_GROUPS):
+        raise _bad("peer_id", f"goes with the groups {' and '.join(_PEER_GROUPS)}, and only those")
+    return peer_id
+
+
+def _step(parameters: Mapping[str, Sequence[str]], span: timedelta) -> timedelta:
+    default = max(1, round(span.total_seconds() / _DEFAULT_BUCKETS))
+    text = _one(parameters, "step", str(default))
+    if not re.fullmatch("[1-9][0-9]{0,6}", text) or span.total_seconds() / int(text) > _MAX_BUCKETS:
+        raise _bad("step", f"must be whole seconds making at most {_MAX_BUCKETS} buckets")
+    return timedelta(seconds=int(text))
+
+
+def _time(
+    parameters: Mapping[str, Sequence[str]], name: str, now: datetime, default: datetime
+) -> datetime:
+    text = _one(parameters, name, "")
+    if not text:
+        return default
+    try:
+        if _IS_DURATION.match(text):
+            return now - parse_duration(text)
+        moment = datetime.fromisoformat(text)
+        if moment.tzinfo is not None:
+            return moment.astimezone(UTC)
+    except (ValueError, OverflowError):
+        pass
+    raise _bad(name, "must be an RFC 3339 time or a length of time such as 15m")
+
+
+def _one(parameters: Mapping[str, Sequence[str]], name: str, default: str) -> str:
+    values = parameters.get(name, ())
+    if len(values) > 1:
+        raise _bad(name, "may be given once")
+    return values[0] if values else default
+
+
+def _bad(name: str, reason: str) -> Problem:
+    return Problem(400, f"{name} {reason}", field=name)

@@ -1,0 +1,118 @@
+"""Sends the simulated nodes' batches the way agents do: named, compressed, again until accepted."""
+
+from __future__ import annotations
+
+from collections import deque
+from datetime import timedelta
+from statistics import quantiles
+from typing import TYPE_CHECKING, Final, Self
+
+from isal import isal_zlib
+from msgspec import Struct
+
+from plexd.api import BatchName, MetricBatch, TransportError
+from plexd.api.transport import HTTPTransport, Trust
+from plexd_server.errors import SimulationError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from plexd.api import MetricPoint
+    from plexd.clock import Clock
+    from plexd_server.simulate.identities import SimulatedIdentity
+
+__all__ = ["Sent", "Uplink"]
+
+_AGAIN: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
+_TIMEOUT: Final = timedelta(seconds=30)
+_CONNECTIONS_OF_TRANSPORT: Final = 8
+_CAP: Final = 64 * 1024
+_LEVEL: Final = 1
+_GZIP: Final = 31  # zlib's number for a gzip header
+_RETRY_SECONDS: Final = 1.0
+_KEPT_TIMES: Final = 10_000
+
+
+class Sent(Struct):
+    """What was accepted so far; ``retries`` were answered with "later", or not at all."""
+
+    points: int = 0
+    batches: int = 0
+    retries: int = 0
+    p50_seconds: float = 0.0
+    p99_seconds: float = 0.0
+
+
+class Uplink:
+    """An async context manager. Nodes may send at the same time, each one batch after the other."""
+
+    def __init__(self, server: str, connections: int, clock: Clock) -> None:
+        self._server = server.rstrip("/")
+        self._clock = clock
+        count = -(-connections // _CONNECTIONS_OF_TRANSPORT)
+        self._transports = [
+            HTTPTransport(
+                user_agent="plexd-simulate",
+                trust=Trust(),
+                connect_timeout=_TIMEOUT,
+                request_timeout=_TIMEOUT,
+            )
+            for _ in range(count)
+        ]
+        self._times: deque[float] = deque(maxlen=_KEPT_TIMES)
+        self._sent = Sent()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for transport in self._transports:
+            await transport.aclose()
+
+    async def send(
+        self,
+        number: int,
+        identity: SimulatedIdentity,
+        points: Sequence[MetricPoint],
+        name: BatchName,
+        dropped: int,
+    ) -> None:
+        """Return once it is accepted. Raises `SimulationError` when it never will be."""
+        body = isal_zlib.compress(MetricBatch(points).to_json(), _LEVEL, wbits=_GZIP)
+        headers = {
+            "Authorization": f"Bearer {identity.auth_token}",
+            "Content-Type": "application/json",
+            "Content-Encoding": "gzip",
+            "Plexd-Batch": str(name),
+            "Plexd-Dropped": str(dropped),
+        }
+        url = f"{self._server}/v1/nodes/{identity.node_id}/metrics"
+        transport = self._transports[number % len(self._transports)]
+        while not await self._try(transport, url, headers, body):
+            self._sent.retries += 1
+            await self._clock.sleep(_RETRY_SECONDS)
+        self._sent.points += len(points)
+        self._sent.batches += 1
+
+    def sent(self) -> Sent:
+        """What was accepted so far, and how long the latest batches took."""
+        if len(self._times) > 1:
+            cuts = quantiles(self._times, n=100)
+            self._sent.p50_seconds, self._sent.p99_seconds = cuts[49], cuts[98]
+        return self._sent
+
+    async def _try(
+        self, transport: HTTPTransport, url: str, headers: dict[str, str], body: bytes
+    ) -> bool:
+        began = self._clock.monotonic()
+        try:
+            answer = await transport.request("POST", url, headers=headers, body=body, cap=_CAP)
+        except TransportError:
+            return False
+        if 200 <= answer.status < 300:
+            self._times.append(self._clock.monotonic() - began)
+            return True
+        if answer.status in _AGAIN:
+            return False
+        reason = answer.body[:300].decode(errors="replace")
+        raise SimulationError(f"the server refused a simulated report: {answer.status} {reason}")

@@ -1,0 +1,3 @@
+"""The embedded store: a journal that makes reports durable, and DuckDB that answers."""
+
+__all__: list[str] = []

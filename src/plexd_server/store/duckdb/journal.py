@@ -1,0 +1,221 @@
+"""What was acknowledged and is not in the tables yet: an append-only log in segment files.
+
+A record is durable when `Journal.append` returns. Tables are filled from it in large strokes, far
+cheaper than commits of single reports, and tell it how far they have come; what lies behind is
+deleted, segment by segment.
+
+    <directory>/<number of its first record, 20 digits>.journal:
+        magic                    8 bytes, "plexdj1" and a line end
+        record*                  length u32 | crc32 u32 | number u64 | payload, little-endian
+
+The checksum covers number and payload; the highest bit of the length marks the first record of an
+append. Records are numbered 1, 2, 3 … over all segments. A segment is over where the next one
+begins: what stands behind, or in a segment that was begun anew, comes from an append that failed.
+A record missing before that place was acknowledged, and reading stops with `JournalDamaged`. So it
+does in the last segment where another append follows, which was not begun before the one in front
+of it was durable. Anything else behind the last whole record is taken for a write that was cut, of
+which nothing was acknowledged.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import struct
+from itertools import pairwise
+from typing import TYPE_CHECKING, Final
+
+from isal import isal_zlib
+
+from plexd.durable import make_directory, sync
+from plexd_server.errors import JournalDamaged
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+    from typing import BinaryIO
+
+__all__ = ["Journal"]
+
+_MAGIC: Final = b"plexdj1\n"
+_HEAD: Final = struct.Struct("<IIQ")
+_NUMBER: Final = struct.Struct("<Q")
+_SUFFIX: Final = ".journal"
+_BEGINS_APPEND: Final = 1 << 31
+# A length beyond it is damage; reports are bounded far below.
+_LONGEST: Final = 256 * 1024 * 1024
+_SEGMENT_BYTES: Final = 8 * 1024 * 1024
+
+
+class Journal:
+    """The log in ``directory``, made if need be. Used by one thread at a time; every call blocks.
+
+    `replay` first, to its end, then `append`: it is the replay that finds the end. Raises `OSError`
+    for what the disk does not do; an append that raised has acknowledged nothing, and the next
+    one begins a new segment, as nobody knows what a failed write left behind.
+
+    Attributes:
+        ignored_bytes: what the replay found behind the last whole record.
+    """
+
+    def __init__(self, directory: Path, *, segment_bytes: int = _SEGMENT_BYTES) -> None:
+        self._directory = directory
+        self._segment_bytes = segment_bytes
+        self._last = 0
+        self._descriptor = -1
+        self._size = 0
+        self.ignored_bytes = 0
+        make_directory(directory)
+
+    def replay(self, after: int) -> Iterator[tuple[int, bytes]]:
+        """The records behind the one numbered ``after``, in order, each with its number.
+
+        Raises `JournalDamaged` where acknowledged records cannot be read.
+        """
+        self._last = after
+        segments = self._segments()
+        ends = [first - 1 for first, _ in segments[1:]]
+        for (first, path), end in zip(segments, [*ends, None], strict=False):
+            if end is not None and end <= after:
+                continue
+            if first > self._last + 1:
+                raise JournalDamaged(path, f"records {self._last + 1} to {first - 1} are gone")
+            yield from self._read(path, first, after, end)
+            if end is not None and self._last < end:
+                raise JournalDamaged(path, f"records {self._last + 1} to {end} cannot be read")
+
+    def _read(
+        self, path: Path, first: int, after: int, end: int | None
+    ) -> Iterator[tuple[int, bytes]]:
+        """One segment's records up to ``end``, or to the first place that is no record."""
+        with path.open("rb") as opened:
+            expected = first if opened.read(len(_MAGIC)) == _MAGIC else 0
+            while end is None or expected <= end:
+                place = opened.tell()
+                payload = _read_payload(opened, expected)
+                if payload is None:
+                    if end is None:
+                        self._ignore(path, place, max(first, expected))
+                    return
+                if expected > after:
+                    self._last = expected
+                    yield expected, payload
+                expected += 1
+
+    def _ignore(self, path: Path, place: int, expected: int) -> None:
+        """Take what the last segment has from ``place`` on for a write that was cut."""
+        behind = path.read_bytes()[place:]
+        following = _find_append(behind, expected)
+        if following is not None and following > self._last:
+            raise JournalDamaged(path, f"what stands before record {following} cannot be read")
+        self.ignored_bytes = len(behind)
+
+    def append(self, payloads: Sequence[bytes]) -> int:
+        """Make the records durable, all or, when this raises, none; the last one's number."""
+        number = self._last
+        chunks: list[bytes] = []
+        flags = _BEGINS_APPEND
+        for payload in payloads:
+            number += 1
+            head = _HEAD.pack(len(payload) | flags, _checksum(number, payload), number)
+            chunks += (head, payload)
+            flags = 0
+        try:
+            self._write(b"".join(chunks))
+        except BaseException as err:
+            self._drop_segment()
+            if isinstance(err, OSError):
+                err.filename = err.filename or str(self._directory)
+            raise
+        self._last = number
+        return number
+
+    def _write(self, data: bytes) -> None:
+        if self._descriptor < 0 or self._size >= self._segment_bytes:
+            self._begin_segment()
+        view = memoryview(data)
+        while view:
+            written = os.write(self._descriptor, view)
+            view = view[written:]
+        os.fdatasync(self._descriptor)
+        self._size += len(data)
+
+    def _begin_segment(self) -> None:
+        self.close()
+        path = self._directory / f"{self._last + 1:020d}{_SUFFIX}"
+        # One of this name holds nothing that was acknowledged, or it would not be the next.
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+        self._descriptor = os.open(path, flags, 0o600)
+        os.write(self._descriptor, _MAGIC)
+        self._size = len(_MAGIC)
+        sync(self._directory)
+
+    def _drop_segment(self) -> None:
+        """Cut off what was not acknowledged, if the disk still can, and write there no more."""
+        if self._descriptor >= 0:
+            try:
+                os.ftruncate(self._descriptor, self._size)
+            except OSError:
+                pass  # replaying stops there, and the next segment goes on from this number
+            finally:
+                self.close()
+
+    def forget(self, upto: int) -> None:
+        """Delete the segments of which no record is behind ``upto``; never the one written to.
+
+        May be called on another thread than the rest.
+        """
+        segments = self._segments()
+        for (_, path), (following, _) in pairwise(segments):
+            if following <= upto + 1:
+                path.unlink(missing_ok=True)
+
+    def clear(self) -> None:
+        """Delete all segments, as everything is in the tables. The numbers go on."""
+        self.close()
+        for _, path in self._segments():
+            path.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Let go of the open segment. May be called again; an append opens another."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def _segments(self) -> list[tuple[int, Path]]:
+        found = [p for p in self._directory.iterdir() if p.suffix == _SUFFIX and p.stem.isdigit()]
+        return sorted((int(path.stem), path) for path in found)
+
+
+def _read_payload(opened: BinaryIO, expected: int) -> bytes | None:
+    """The payload of the record numbered ``expected``; None if that does not stand here, whole."""
+    head = opened.read(_HEAD.size)
+    if len(head) < _HEAD.size:
+        return None
+    length, crc, number = _HEAD.unpack(head)
+    length &= ~_BEGINS_APPEND
+    if number != expected or length > _LONGEST:
+        return None
+    payload = opened.read(length)
+    if len(payload) < length or _checksum(number, payload) != crc:
+        return None
+    return payload
+
+
+def _find_append(data: bytes, least: int) -> int | None:
+    """The number of the first whole record in ``data`` that begins an append, from ``least`` on."""
+    most = least + len(data) // _HEAD.size
+    for upper in range(least >> 16, (most >> 16) + 1):
+        # The bit in the length, and all of the number but its two lowest bytes.
+        heads = b"(?=...[\x80-\xff].{6}" + re.escape(upper.to_bytes(6, "little")) + b")"
+        for found in re.finditer(heads, data, re.DOTALL):
+            length, crc, number = _HEAD.unpack_from(data, found.start())
+            begin = found.start() + _HEAD.size
+            payload = data[begin : begin + (length & ~_BEGINS_APPEND)]
+            if number >= least and _checksum(number, payload) == crc:
+                return int(number)
+    return None
+
+
+def _checksum(number: int, payload: bytes) -> int:
+    return isal_zlib.crc32(payload, isal_zlib.crc32(_NUMBER.pack(number)))

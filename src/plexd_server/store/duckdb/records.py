@@ -1,0 +1,82 @@
+"""A report as a record of the journal: what is told of it, and its points as a report's JSON.
+
+    record      MessagePack array: version, node, arrival, batch or nil, dropped, rejected, body
+    body        the points as the wire has them, gzip; empty where there are none
+
+The points are kept in the form in which they came, for it is specified, checked when read, and
+costs nothing to make.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime  # noqa: TC003 -- msgspec reads the annotations
+from typing import Final
+
+import msgspec
+from isal import isal_zlib
+from isal.igzip_lib import IsalError
+
+from plexd.api import BatchName, MetricBatch, decode_batch
+from plexd_server.store.port import Report
+
+__all__ = ["TRIAL", "decode_record", "encode_record"]
+
+# As large as a large report, for a disk that is full has room for a few bytes; no report.
+TRIAL: Final = bytes(1024 * 1024)
+_VERSION: Final = 1
+_GZIP: Final = 31  # zlib's number for a gzip header
+_FASTEST: Final = 0
+
+
+class _Record(msgspec.Struct, array_like=True, frozen=True):
+    version: int
+    node_id: str
+    received_at: datetime
+    name: BatchName | None
+    dropped: int
+    rejected: int
+    body: bytes
+
+
+_ENCODER = msgspec.msgpack.Encoder()
+_DECODER = msgspec.msgpack.Decoder(_Record)
+
+
+def encode_record(report: Report) -> bytes:
+    """The record of a report."""
+    body = b""
+    if report.points:
+        text = report.body or MetricBatch(report.points).to_json()
+        body = isal_zlib.compress(text, _FASTEST, _GZIP)
+    return _ENCODER.encode(
+        _Record(
+            _VERSION,
+            report.node_id,
+            report.received_at,
+            report.name,
+            report.dropped,
+            report.rejected,
+            body,
+        )
+    )
+
+
+def decode_record(record: bytes) -> Report | None:
+    """The report of a record; None for a trial. Raises `ValueError` for what is no record."""
+    if record == TRIAL:
+        return None
+    try:
+        found = _DECODER.decode(record)
+        if found.version != _VERSION:
+            raise ValueError(f"a record of version {found.version}, written by a newer server")
+        points = decode_batch(isal_zlib.decompress(found.body, _GZIP)) if found.body else ()
+    except (msgspec.MsgspecError, IsalError) as err:  # type: ignore[misc]  # as in body.py
+        raise ValueError(str(err)) from err
+    return Report(
+        found.node_id,
+        points,
+        found.received_at,
+        name=found.name,
+        dropped=found.dropped,
+        rejected=found.rejected,
+    )

@@ -1,0 +1,3 @@
+"""Looking after what is stored: retention, backups, and the data directory."""
+
+__all__: list[str] = []

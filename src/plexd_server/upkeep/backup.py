@@ -1,0 +1,79 @@
+"""A copy of the data directory that was opened once to see that it is one.
+
+The registry is copied while others work on it, the points' file while nobody writes to it: a
+running server holds it still for that long, and where none runs, nobody does.
+"""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from plexd.durable import sync
+from plexd_server.errors import StartError
+from plexd_server.store.duckdb.opening import open_database
+from plexd_server.store.duckdb.store import FILE_NAME, DuckDBStore
+from plexd_server.upkeep.quiesce import held_still
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from plexd_server.registry import Registry
+
+__all__ = ["back_up"]
+
+_MEMORY: Final = "256MB"
+
+
+def back_up(registry: Registry, data_dir: Path, directory: Path, *, with_points: bool) -> None:
+    """Copy everything into ``directory``, which is made. Raises `StartError`, leaving none."""
+    try:
+        directory.mkdir(mode=0o700)
+    except OSError as err:
+        raise StartError(f"cannot make {directory}: {err.strerror}") from err
+    try:
+        registry.backup_to(directory)
+        if with_points and (data_dir / FILE_NAME).exists():
+            _copy_points(data_dir / FILE_NAME, directory / FILE_NAME)
+        for path in (*directory.iterdir(), directory):
+            sync(path)
+    except BaseException:
+        shutil.rmtree(directory, ignore_errors=True)
+        raise
+
+
+def _copy_points(points: Path, target: Path) -> None:
+    with held_still(points.parent) as is_held:
+        if not is_held:
+            _settle(points.parent)
+        before = _stamp(points)
+        try:
+            shutil.copyfile(points, target)
+            target.chmod(0o600)
+        except OSError as err:
+            raise StartError(f"cannot copy {points} to {target}: {err.strerror}") from err
+        if _stamp(points) != before or before.has_log:
+            raise StartError(f"{points} was written to meanwhile; try again")
+    open_database(target, _MEMORY).close()  # counts its points against its receipts
+
+
+def _settle(data_dir: Path) -> None:
+    """Put what both logs hold into the database's file, and see that nobody else has it open."""
+    DuckDBStore(data_dir).close()
+    connection = open_database(data_dir / FILE_NAME, _MEMORY)
+    try:
+        connection.execute("CHECKPOINT")
+    finally:
+        connection.close()
+
+
+class _Stamp(NamedTuple):
+    size: int
+    changed: int
+    has_log: bool
+
+
+def _stamp(points: Path) -> _Stamp:
+    found = points.stat()
+    log = points.with_suffix(".duckdb.wal")
+    return _Stamp(found.st_size, found.st_mtime_ns, log.exists() and log.stat().st_size > 0)

@@ -1,0 +1,145 @@
+"""A backup asks the running server to leave the points' file alone while it is copied.
+
+A socket in the data directory, open to its owner only. Whoever connects reads ``still`` and a line
+end once the file is whole and not written to, and anything else as the reason why not. It stays so
+until the connection is closed, ten minutes at most; reports are taken meanwhile, up to what the
+store lets wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import TYPE_CHECKING, Final
+
+from plexd.background import in_background
+from plexd_server.errors import StartError, StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+    from pathlib import Path
+
+    from plexd.clock import Clock
+
+__all__ = ["granting", "held_still"]
+
+_LOG = logging.getLogger(__name__)
+_NAME: Final = "backup.sock"
+_STILL: Final = b"still\n"
+_HOLD_SECONDS: Final = 600.0
+_LONGEST_ANSWER: Final = 1000
+_ANSWER_SECONDS: Final = 120.0
+_AGAIN_SECONDS: Final = 1.0
+
+
+@asynccontextmanager
+async def granting(
+    hold: Callable[[Callable[[], None]], None], data_dir: Path, clock: Clock
+) -> AsyncIterator[None]:
+    """While the body runs, stand still for whoever asks, one after the other.
+
+    ``hold`` calls what it is given while the file stands still; it blocks and raises `StoreError`.
+    """
+    with _listening(data_dir) as listening:
+        async with in_background(_grant_all(hold, listening, clock)):
+            yield
+
+
+async def _grant_all(
+    hold: Callable[[Callable[[], None]], None], listening: socket.socket, clock: Clock
+) -> None:
+    loop = asyncio.get_running_loop()
+    while True:
+        try:
+            connection, _ = await loop.sock_accept(listening)
+        except OSError as err:  # no descriptors are left
+            _LOG.warning("backup not heard", extra={"error": str(err)})
+            await clock.sleep(_AGAIN_SECONDS)
+            continue
+        connection.settimeout(_HOLD_SECONDS)
+        try:
+            await asyncio.to_thread(_grant, hold, connection)
+        except asyncio.CancelledError:
+            with suppress(OSError):  # the thread closes it
+                connection.shutdown(socket.SHUT_RDWR)
+            raise
+
+
+def _grant(hold: Callable[[Callable[[], None]], None], connection: socket.socket) -> None:
+    def wait() -> None:
+        connection.sendall(_STILL)
+        connection.recv(1)
+
+    with connection, suppress(OSError):  # whoever asked went away, or took too long
+        try:
+            hold(wait)
+        except StoreError as err:
+            connection.sendall(f"{err}\n".encode())
+
+
+@contextmanager
+def held_still(data_dir: Path, *, answer_seconds: float = _ANSWER_SECONDS) -> Iterator[bool]:
+    """While the body runs no server writes to the points' file; false if none was there to ask.
+
+    Raises `StartError` if a server is and does not hold still within ``answer_seconds``.
+    """
+    connection = _connect(data_dir)
+    if connection is None:
+        yield False
+        return
+    with connection:
+        answer = _answer(connection, answer_seconds)
+        if answer != _STILL:
+            reason = answer.decode("utf-8", "replace").strip() or "it does not answer"
+            raise StartError(f"the running server does not hold its points still: {reason}")
+        yield True
+
+
+def _answer(connection: socket.socket, seconds: float) -> bytes:
+    """Its line; empty if none came."""
+    connection.settimeout(seconds)
+    with suppress(OSError):
+        return connection.makefile("rb").readline(_LONGEST_ANSWER)
+    return b""
+
+
+def _connect(data_dir: Path) -> socket.socket | None:
+    connection = socket.socket(socket.AF_UNIX)
+    try:
+        with _short(data_dir) as path:
+            connection.connect(path)
+    except (ConnectionRefusedError, FileNotFoundError):
+        connection.close()
+        return None
+    except OSError as err:
+        connection.close()
+        reason = f"cannot ask the running server by {data_dir / _NAME}: {err.strerror}"
+        raise StartError(reason) from err
+    return connection
+
+
+@contextmanager
+def _listening(data_dir: Path) -> Iterator[socket.socket]:
+    (data_dir / _NAME).unlink(missing_ok=True)  # a killed server's: the store is open here
+    with socket.socket(socket.AF_UNIX) as listening, _short(data_dir) as path:
+        listening.bind(path)
+        (data_dir / _NAME).chmod(0o600)
+        listening.listen()
+        listening.setblocking(False)  # noqa: FBT003 -- the socket module's own name for it
+        try:
+            yield listening
+        finally:
+            (data_dir / _NAME).unlink(missing_ok=True)
+
+
+@contextmanager
+def _short(data_dir: Path) -> Iterator[str]:
+    """The socket's path by way of a descriptor: an address has room for 107 bytes only."""
+    descriptor = os.open(data_dir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{descriptor}/{_NAME}"
+    finally:
+        os.close(descriptor)

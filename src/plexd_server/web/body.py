@@ -1,0 +1,202 @@
+"""Reading a request's body within bounds of size and time, whatever the sender does.
+
+A body arrives in chunks and is decompressed as it arrives, so a bomb is refused when its output
+passes the bound, having cost that much memory and no more.
+"""
+
+from __future__ import annotations
+
+from io import BytesIO
+from typing import TYPE_CHECKING, Any, Final
+
+from isal import isal_zlib
+from isal.igzip_lib import IsalError
+from litestar.exceptions import HTTPException
+
+from plexd_server.web.limits import Admission, Room
+from plexd_server.web.problems import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from litestar import Request
+
+    from plexd.clock import Clock
+
+__all__ = [
+    "MAX_COMPRESSED_BYTES",
+    "MAX_DECOMPRESSED_BYTES",
+    "field_of",
+    "read_body",
+    "read_small",
+]
+
+MAX_COMPRESSED_BYTES: Final = 1024 * 1024
+MAX_DECOMPRESSED_BYTES: Final = 8 * 1024 * 1024
+_READ_SECONDS = 20.0
+_LINGER_SECONDS = 2.0
+_LINGER_BYTES = 16 * MAX_COMPRESSED_BYTES
+_STEP_BYTES = 64 * 1024
+_GZIP = 31  # zlib's number for "a gzip header, and check the CRC"
+
+
+async def read_body(request: Request[Any, Any, Any], room: Room, *, clock: Clock) -> bytes:
+    """The body, decompressed. Raises `Problem`: 400 broken, 408 not come, 413 too large, 415.
+
+    It fills ``room`` as it grows, which may raise 503. What a refused body still holds is read and
+    thrown away up to a bound: a client that is mid-way in sending would otherwise see a reset
+    connection in place of the answer. Nothing is kept of one whose refusal is known beforehand,
+    and little time given to it, or slow ones would take up all the requests there may be.
+    """
+    _check_type(request)
+    return await _take(request, _sink(request, room), room.refusal, clock)
+
+
+async def read_small(request: Request[Any, Any, Any], most: int, *, clock: Clock) -> bytes:
+    """As `read_body`, of a body that is not compressed and has ``most`` bytes at most."""
+    _check_type(request)
+    if field_of(request, "content-encoding", "identity").strip().lower() != "identity":
+        raise Problem(415, "the Content-Encoding must be identity")
+    sink = _PlainSink(most, Room(Admission(total_bytes=most), None))
+    return await _take(request, sink, None, clock)
+
+
+async def _take(
+    request: Request[Any, Any, Any], sink: _PlainSink, refusal: Problem | None, clock: Clock
+) -> bytes:
+    problem = refusal or _refuse_announced(sink, request.headers.get("content-length", ""))
+    try:
+        async with clock.timeout(_READ_SECONDS if problem is None else _LINGER_SECONDS):
+            return await _read(request.stream(), sink, problem)
+    except TimeoutError:
+        if problem is not None:
+            raise problem from None
+        raise Problem(408, f"the body took longer than {_READ_SECONDS:.0f} s") from None
+    except HTTPException:
+        raise Problem(408, "the body ended early") from None
+
+
+def _check_type(request: Request[Any, Any, Any]) -> None:
+    """Refuse what is not JSON before reading it."""
+    media_type = field_of(request, "content-type").partition(";")[0].strip().lower()
+    if media_type != "application/json":
+        raise Problem(415, "the Content-Type must be application/json")
+
+
+def field_of(request: Request[Any, Any, Any], name: str, default: str = "") -> str:
+    """A header as one line, as many as there are: which of two is meant is not ours to guess."""
+    return ", ".join(request.headers.getall(name, [default]))
+
+
+async def _read(chunks: AsyncIterator[bytes], sink: _PlainSink, problem: Problem | None) -> bytes:
+    taken = 0
+    try:
+        async for chunk in chunks:
+            taken += len(chunk)
+            if taken > _LINGER_BYTES:
+                break
+            if problem is None:
+                try:
+                    sink.take(chunk)
+                except Problem as err:
+                    problem = err
+                    sink.drop()
+        if problem is not None:
+            raise problem
+        return sink.finish()
+    finally:
+        sink.drop()  # or it would live as long as the traceback of a refusal
+
+
+class _PlainSink:
+    """Gathers a body that is not compressed."""
+
+    def __init__(self, limit: int, room: Room) -> None:
+        self._limit = limit
+        self._room = room
+        self._size = 0
+        self._gathered = BytesIO()  # gives away what it holds without a copy of it
+
+    def announce(self, size: int) -> None:
+        """Make room for a body of this ``Content-Length``. Raises `Problem` if it is too much."""
+        if size > self._limit:
+            raise self._too_large()
+        self._room.reserve(size)
+
+    def take(self, chunk: bytes) -> None:
+        self._size += len(chunk)
+        if self._size > self._limit:
+            raise self._too_large()
+        self._room.fill(len(chunk))
+        self._gathered.write(chunk)
+
+    def _too_large(self) -> Problem:
+        return Problem(413, f"the body is larger than {self._limit} bytes")
+
+    def drop(self) -> None:
+        """Let go of what was gathered."""
+        self._gathered = BytesIO()
+
+    def finish(self) -> bytes:
+        return self._gathered.getvalue()
+
+
+class _GzipSink(_PlainSink):
+    """Gathers what one gzip member decompresses to; anything after it is refused."""
+
+    def __init__(self, compressed_limit: int, limit: int, room: Room) -> None:
+        super().__init__(limit, room)
+        self._compressed_limit = compressed_limit
+        self._compressed = 0
+        self._stream = isal_zlib.decompressobj(_GZIP)
+
+    def announce(self, size: int) -> None:
+        if size > self._compressed_limit:
+            raise self._too_large_compressed()
+        self._room.reserve(size)
+
+    def take(self, chunk: bytes) -> None:
+        self._compressed += len(chunk)
+        if self._compressed > self._compressed_limit:
+            raise self._too_large_compressed()
+        while chunk:
+            super().take(self._step(chunk))
+            chunk = self._stream.unconsumed_tail
+        if self._stream.unused_data:
+            raise Problem(400, "the body goes on after its gzip data")
+
+    def _step(self, chunk: bytes) -> bytes:
+        try:
+            return self._stream.decompress(chunk, _STEP_BYTES)
+        except IsalError:  # type: ignore[misc]  # the stub declares an instance, not a class
+            raise Problem(400, "the body is not valid gzip") from None
+
+    def _too_large_compressed(self) -> Problem:
+        return Problem(413, f"the compressed body is larger than {self._compressed_limit} bytes")
+
+    def finish(self) -> bytes:
+        if not self._stream.eof:
+            raise Problem(400, "the gzip data ended early")
+        return super().finish()
+
+
+def _refuse_announced(sink: _PlainSink, length: str) -> Problem | None:
+    """The refusal of a body whose ``Content-Length``, if there is one, is too much already."""
+    try:
+        sink.announce(int(length[:20]) if length.isascii() and length.isdigit() else 0)
+    except Problem as refusal:
+        return refusal
+    return None
+
+
+def _sink(request: Request[Any, Any, Any], room: Room) -> _PlainSink:
+    """The sink for the body's encoding. Raises `Problem` 415 for one that is not taken."""
+    encoding = field_of(request, "content-encoding", "identity").strip().lower()
+    if encoding == "gzip":
+        return _GzipSink(MAX_COMPRESSED_BYTES, MAX_DECOMPRESSED_BYTES, room)
+    if encoding == "identity":
+        return _PlainSink(MAX_DECOMPRESSED_BYTES, room)
+    raise Problem(415, "the Content-Encoding must be gzip or identity", headers=_ACCEPT)
+
+
+_ACCEPT = {"Accept-Encoding": "gzip, identity"}

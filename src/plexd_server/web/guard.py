@@ -1,0 +1,79 @@
+"""What every request passes and every answer carries: the Host check and the security headers.
+
+The Host check is what keeps a web page elsewhere from reaching a server on loopback by pointing
+its own name at 127.0.0.1 (DNS rebinding).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from litestar.enums import ScopeType
+
+from plexd_server.web.problems import Problem, send_problem
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from litestar.types import ASGIApp, Message, Receive, Scope, Send
+
+__all__ = ["LOOPBACK_NAMES", "Guard", "host_name"]
+
+LOOPBACK_NAMES: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
+
+# Scripts and style sheets come from this server only. Plotly fills an empty <style> element rule by
+# rule and sets style attributes as it draws: the hash is that of the empty string.
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src-attr 'unsafe-inline'; "
+    "style-src 'self' 'sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU='; "
+    "img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'"
+)
+_HEADERS: Final = (
+    (b"content-security-policy", _POLICY.encode()),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"permissions-policy", b"camera=(), geolocation=(), microphone=()"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+)
+_FOREIGN_HOST: Final = Problem(
+    421, "this host is not served here; the operator can allow it (--allowed-host)"
+)
+
+
+class Guard:
+    """An ASGI app around another: foreign hosts get 421, every answer the headers."""
+
+    def __init__(self, app: ASGIApp, allowed_hosts: Iterable[str]) -> None:
+        self._app = app
+        self._allowed = LOOPBACK_NAMES | {host.lower() for host in allowed_hosts}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, or refuse it for its Host."""
+        if scope["type"] != ScopeType.HTTP:
+            await self._app(scope, receive, send)
+            return
+
+        async def send_guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], *_HEADERS]
+            await send(message)
+
+        if self._is_for_us(scope):
+            await self._app(scope, receive, send_guarded)
+        else:
+            await send_problem(_FOREIGN_HOST, send_guarded)
+
+    def _is_for_us(self, scope: Scope) -> bool:
+        hosts = [value for name, value in scope["headers"] if name == b"host"]
+        return len(hosts) == 1 and host_name(hosts[0].decode("latin-1")) in self._allowed
+
+
+def host_name(authority: str) -> str:
+    """The name in ``name:port``, lower case; brackets stay around an IPv6 address."""
+    name, colon, port = authority.rpartition(":")
+    if not colon or (not port.isdigit() and port):
+        name = authority
+    return name.lower()

@@ -1,0 +1,109 @@
+"""How much is worked on at once: requests of everybody, and the bodies of reports being taken in.
+
+Whatever is over a bound is refused at once and told when to come back, so that a flood costs those
+who wait a moment and not the server its memory.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
+
+from plexd_server.web.problems import Problem, send_problem
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from litestar.types import ASGIApp, Receive, Scope, Send
+
+    from plexd.clock import Clock
+
+__all__ = ["RETRY_SOON", "Admission", "InFlight", "Room"]
+
+RETRY_SOON: Final = {"Retry-After": "2"}
+_REQUESTS = 1024
+_NODE_REPORTS = 4  # an agent sends one at a time; the rest is for retries that cross
+_INTAKE_BYTES = 64 * 1024 * 1024
+_REQUEST_SECONDS = 60.0
+
+
+class InFlight:
+    """An ASGI app around another: at most ``requests`` at once, each for a minute at most.
+
+    The minute is for answers nobody reads; what a body may take is shorter (body.py).
+    """
+
+    def __init__(self, app: ASGIApp, clock: Clock, *, requests: int = _REQUESTS) -> None:
+        self._app = app
+        self._clock = clock
+        self._free = requests
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, or refuse it with 503."""
+        if not self._free:
+            await send_problem(Problem(503, "too many requests at once", headers=RETRY_SOON), send)
+            return
+        self._free -= 1
+        try:
+            async with self._clock.timeout(_REQUEST_SECONDS):
+                await self._app(scope, receive, send)
+        except TimeoutError:
+            return  # uvicorn closes a connection whose answer is not whole
+        finally:
+            self._free += 1
+
+
+class Admission:
+    """The reports that are being taken in: a few of each node, and so many bytes in all."""
+
+    def __init__(
+        self, *, node_reports: int = _NODE_REPORTS, total_bytes: int = _INTAKE_BYTES
+    ) -> None:
+        self._node_reports = node_reports
+        self._reports = Counter[str]()
+        self._free_bytes = total_bytes
+
+    @contextmanager
+    def admit(self, node_id: str) -> Iterator[Room]:
+        """Room for a report, until the end of the ``with``."""
+        refused = self._reports[node_id] >= self._node_reports
+        room = Room(self, _TOO_MANY if refused else None)
+        self._reports[node_id] += 1
+        try:
+            yield room
+        finally:
+            self._free_bytes += room.taken
+            self._reports[node_id] -= 1
+            if not self._reports[node_id]:
+                del self._reports[node_id]
+
+    def take(self, size: int) -> None:
+        """Give bytes away. Raises `Problem` if they are not there."""
+        if size > self._free_bytes:
+            raise Problem(503, "too much is being taken in at once", headers=RETRY_SOON)
+        self._free_bytes -= size
+
+
+class Room:
+    """What the body of one report may fill; ``refusal`` is why it may not be there at all."""
+
+    def __init__(self, admission: Admission, refusal: Problem | None) -> None:
+        self._intake = admission
+        self._filled = 0
+        self.refusal = refusal
+        self.taken = 0
+
+    def reserve(self, size: int) -> None:
+        """Make sure of so much, or bodies that grow side by side would all be refused half-way."""
+        if size > self.taken:
+            self._intake.take(size - self.taken)
+            self.taken = size
+
+    def fill(self, size: int) -> None:
+        """Fill so much more. Raises `Problem`: 503 when the bytes of all are used up."""
+        self._filled += size
+        self.reserve(self._filled)
+
+
+_TOO_MANY: Final = Problem(429, "too many reports of this node at once", headers=RETRY_SOON)

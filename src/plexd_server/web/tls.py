@@ -1,0 +1,135 @@
+"""The certificate this server shows: two PEM files, taken up anew when they change.
+
+A change counts for connections from then on; those there are go on as they began.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import ssl
+import stat
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from plexd.background import in_background
+from plexd_server.errors import StartError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
+
+    from plexd.clock import Clock
+
+__all__ = ["Certificate", "served_certificate"]
+
+_LOG = logging.getLogger(__name__)
+_EVERY_SECONDS: Final = 5.0
+_MAX_BYTES: Final = 1024 * 1024
+
+Stamp = list[tuple[int, int, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """Where the chain and its key are; both may be replaced while the server runs."""
+
+    chain: Path
+    key: Path
+
+    def context(self) -> ssl.SSLContext:
+        """A context that shows the certificate of now. Raises `StartError` with the way out."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._load_into(context)
+        return context
+
+    async def watch(self, context: ssl.SSLContext, seen: Stamp | None, clock: Clock) -> None:
+        """Look again and again, until cancelled, and let ``context`` show what is new and good.
+
+        ``seen`` is the stamp of what it shows.
+        """
+        while True:
+            await clock.sleep(_EVERY_SECONDS)
+            stamp = self.stamp()
+            if stamp is None or stamp == seen:
+                continue
+            seen = stamp
+            try:
+                await asyncio.to_thread(self._load_into, context)
+            except StartError as err:
+                _LOG.warning("certificate not taken", extra={"error": str(err)})
+            else:
+                _LOG.info("certificate renewed", extra={"file": str(self.chain)})
+
+    def _load_into(self, context: ssl.SSLContext) -> None:
+        """Try the files in a context of their own first: loading in vain would leave a mixture."""
+        _refuse_open(self.key)
+        with ExitStack() as stack:
+            chain, key = [
+                stack.enter_context(_snapshot(_read(path))) for path in (self.chain, self.key)
+            ]
+            try:
+                for target in (ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), context):
+                    # A password that is wrong, in place of a prompt at the terminal.
+                    target.load_cert_chain(chain, key, password="")
+            except (OSError, ValueError) as err:  # an SSLError is an OSError
+                reason = getattr(err, "reason", None) or err
+                raise StartError(
+                    f"{self.chain} and {self.key} are no certificate chain and its key (PEM, "
+                    f"without a password): {reason}"
+                ) from err
+
+    def stamp(self) -> Stamp | None:
+        """What changes when the files do; None while one of them is missing."""
+        try:
+            found = [path.stat() for path in (self.chain, self.key)]
+        except OSError:
+            return None
+        return [(of.st_ino, of.st_size, of.st_mtime_ns) for of in found]
+
+
+@asynccontextmanager
+async def served_certificate(
+    certificate: Certificate | None, clock: Clock
+) -> AsyncIterator[ssl.SSLContext | None]:
+    """A context that shows the certificate as it is at each moment; None without one.
+
+    Raises `StartError` for files that are no certificate at the start.
+    """
+    if certificate is None:
+        yield None
+        return
+    seen = certificate.stamp()  # first: what changes from here on is noticed
+    context = await asyncio.to_thread(certificate.context)
+    async with in_background(certificate.watch(context, seen, clock)):
+        yield context
+
+
+def _refuse_open(key: Path) -> None:
+    try:
+        mode = key.stat().st_mode
+    except OSError as err:
+        raise StartError(f"cannot read {key}: {err.strerror}") from err
+    if mode & stat.S_IRWXO:  # a group may read it, such as Debian's ssl-cert
+        raise StartError(f"everybody can read the key {key}; run: chmod o= {key}")
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with path.open("rb") as opened:
+            return opened.read(_MAX_BYTES)
+    except OSError as err:
+        raise StartError(f"cannot read {path}: {err.strerror}") from err
+
+
+@contextmanager
+def _snapshot(content: bytes) -> Iterator[str]:
+    """A path in memory to what was read, for a library that takes paths only."""
+    descriptor = os.memfd_create("plexd-server", os.MFD_CLOEXEC)
+    try:
+        os.write(descriptor, content)
+        yield f"/proc/self/fd/{descriptor}"
+    finally:
+        os.close(descriptor)

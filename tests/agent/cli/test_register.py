@@ -1,0 +1,270 @@
+"""``plexd register`` against a scripted control plane, and what it does when that says no."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import socket
+import stat
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pytest
+
+from plexd.agent import interface
+from plexd.agent.cli import register
+from plexd.agent.cli.main import main
+from plexd.agent.identity import Identity, load_identity, save_identity
+from plexd.agent.interface import read_address
+from plexd.api import Peer, Registration
+from support.servers import RawServer, Reply, ScriptedServer
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from support.servers import Connection
+    from support.tls import Authority
+
+    Captured = pytest.CaptureFixture[str]
+
+pytestmark = pytest.mark.usefixtures("_process_state", "no_default_file")
+
+TOKEN = "plexd-join-canary"
+NSK = "0123456789abcdef0123456789ABCDEF"
+PUBLIC_KEY = "A" * 43 + "="
+MADE = Registration("berlin", "10.99.0.1", NSK, "auth", [Peer("rome", PUBLIC_KEY, "10.99.0.2")])
+OLD = Identity("old", "", NSK, "old")
+
+
+@pytest.fixture(autouse=True)
+def data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_default_file: None) -> Path:
+    assert no_default_file is None  # only its order matters: it empties the environment
+    directory = tmp_path / "data"
+    monkeypatch.setenv("PLEXD_DATA_DIR", str(directory))
+    monkeypatch.setenv("PLEXD_TOKEN", TOKEN)
+    return directory
+
+
+async def registering(server: str, *options: str) -> int:
+    line = ["register", "--server", server, "--public-key", PUBLIC_KEY, *options]
+    return await asyncio.to_thread(main, line)
+
+
+def welcoming() -> ScriptedServer:
+    return ScriptedServer(Reply(body=msgspec.json.encode(MADE)))
+
+
+async def test_the_machine_becomes_a_node_and_is_told_what_is_next(
+    data_dir: Path, capfd: Captured
+) -> None:
+    async with welcoming() as plane:
+        assert await registering(plane.url, "--hostname", "berlin", "--mesh-ip", "10.99.0.1") == 0
+
+    sent: Any = json.loads(plane.requests[0].body)
+    assert (plane.requests[0].method, plane.requests[0].target) == ("POST", "/v1/register")
+    assert (sent["token"], sent["public_key"], sent["hostname"]) == (TOKEN, PUBLIC_KEY, "berlin")
+    assert sent["metadata"]["mesh_ip"] == "10.99.0.1"
+    assert "Authorization" not in plane.requests[0].headers
+    identity = load_identity(data_dir)
+    assert (identity.node_id, identity.peers) == ("berlin", tuple(MADE.peers))
+    assert stat.S_IMODE((data_dir / "identity.json").stat().st_mode) == 0o600
+    said = capfd.readouterr()
+    assert "this machine is node berlin, 10.99.0.1 in the mesh, with 1 peer" in said.out
+    assert "next: plexd run" in said.out
+    assert TOKEN not in said.out + said.err
+    assert NSK not in said.out + said.err
+
+
+async def test_the_interface_that_was_named_is_for_the_configuration(
+    data_dir: Path, capfd: Captured
+) -> None:
+    async with welcoming() as plane:
+        assert await registering(plane.url, "--interface", "wg7") == 0
+
+    assert "next: say in /etc/plexd/config.yaml:\n" in (said := capfd.readouterr().out)
+    assert "  wireguard: {interface: wg7}\n" in said
+    assert data_dir.is_dir()  # noqa: ASYNC240 -- nothing else runs any more
+
+
+async def test_an_identity_is_not_overwritten_and_no_token_used_up(
+    data_dir: Path, capfd: Captured
+) -> None:
+    data_dir.mkdir()  # noqa: ASYNC240 -- nothing else runs yet
+    save_identity(data_dir, OLD)
+    async with welcoming() as plane:
+        assert await registering(plane.url) == 1
+        assert not plane.requests
+        assert "is a node already" in capfd.readouterr().err
+        assert load_identity(data_dir) == OLD
+
+        assert await registering(plane.url, "--force") == 0
+    assert load_identity(data_dir).node_id == "berlin"
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (401, "does not take this token"),
+        (409, "cannot take this machine"),
+        (404, "no control plane that registers nodes"),
+        (500, "the control plane refused"),
+    ],
+)
+async def test_a_refusal_is_one_sentence_without_the_token(
+    data_dir: Path, capfd: Captured, status: int, words: str
+) -> None:
+    problem = msgspec.json.encode({"detail": f"because of {TOKEN}"})
+    headers = {"Content-Type": "application/problem+json"}
+    async with ScriptedServer(Reply(status=status, body=problem, headers=headers)) as plane:
+        assert await registering(plane.url) == 1
+
+    said = capfd.readouterr().err
+    assert words in said
+    assert said.count("\n") == 1
+    assert TOKEN not in said
+    assert not (data_dir / "identity.json").exists()
+
+
+async def test_an_answer_that_makes_no_sense_leaves_no_identity(
+    data_dir: Path, capfd: Captured
+) -> None:
+    for body in (b"<html>", b"{}", msgspec.json.encode(MADE).replace(b"berlin", b"../..")):
+        async with ScriptedServer(Reply(body=body)) as plane:
+            assert await registering(plane.url) == 1
+    assert not (data_dir / "identity.json").exists()
+    assert capfd.readouterr().err.count("\n") == 3
+
+
+async def test_a_control_plane_that_is_not_there_is_told(capfd: Captured) -> None:
+    assert await registering("http://127.0.0.1:1") == 1
+
+    assert capfd.readouterr().err == (
+        "plexd: cannot reach the control plane at http://127.0.0.1:1: Connection refused\n"
+    )
+
+
+async def test_a_token_that_may_have_arrived_is_told(capfd: Captured) -> None:
+    async def hang_up(connection: Connection) -> None:
+        await connection.request()
+
+    async with RawServer(hang_up) as plane:
+        assert await registering(plane.url) == 1
+
+    assert "; if it had the token already, a one-time token is used up" in capfd.readouterr().err
+
+
+async def test_a_wait_that_is_asked_for_is_told(capfd: Captured) -> None:
+    headers = {"Retry-After": "7"}
+    async with ScriptedServer(Reply(status=429, body=b"too many", headers=headers)) as plane:
+        assert await registering(plane.url) == 1
+
+    said = "plexd: the control plane refused: too many; try again in 7 s\n"
+    assert capfd.readouterr().err == said
+
+
+async def test_an_authority_of_the_environment_belongs_into_the_file(
+    authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Captured
+) -> None:
+    file = tmp_path / "my ca.pem"
+    file.write_bytes(authority.ca_file.read_bytes())
+    reply = Reply(body=msgspec.json.encode(MADE))
+    async with ScriptedServer(reply, tls=authority.server()) as plane:
+        assert await registering(plane.url) == 1
+        assert "api.ca_file or PLEXD_API_CA_FILE" in capfd.readouterr().err
+
+        monkeypatch.setenv("PLEXD_API_CA_FILE", str(file))
+        assert await registering(plane.url) == 0
+        assert f'  api: {{base_url: {plane.url}, ca_file: "{file}"}}\n' in capfd.readouterr().out
+
+
+async def test_what_the_file_says_already_is_not_asked_for(tmp_path: Path, capfd: Captured) -> None:
+    file = tmp_path / "config.yaml"
+    async with welcoming() as plane:
+        file.write_text(f"api: {{base_url: {plane.url}}}\n")
+        assert await registering(plane.url, "--config", str(file)) == 0
+        assert "base_url" not in capfd.readouterr().out
+
+        file.write_text("api: {base_url: https://elsewhere.example}\n")
+        assert await registering(plane.url, "--config", str(file), "--force") == 0
+        assert f"  api: {{base_url: {plane.url}}}\n" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("option", "text", "reason"),
+    [
+        ("--public-key", "abc", "expected a WireGuard public key"),
+        ("--public-key", "", "expected a WireGuard public key"),
+        ("--mesh-ip", "10.99.0.7/24", "leave out the prefix length"),
+        ("--mesh-ip", "host", "expected an IP address"),
+    ],
+)
+async def test_an_option_that_cannot_be_is_told_before_anything_is_sent(
+    option: str, text: str, reason: str, capfd: Captured
+) -> None:
+    async with welcoming() as plane:
+        assert await registering(plane.url, option, text) == 2
+        assert not plane.requests
+
+    said = capfd.readouterr().err
+    assert said.startswith(f"plexd: {option}: ")
+    assert reason in said
+
+
+@pytest.mark.parametrize("server", ["", "plane.example", "ftp://plane.example"])
+async def test_an_address_that_is_none_is_status_two(server: str) -> None:
+    assert await registering(server) == 2
+
+
+async def test_the_token_may_come_from_a_file_or_from_standard_input(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "token"
+    file.write_text("from-the-file\n")
+    assert register._token(str(file), {}) == "from-the-file"
+    with (tmp_path / "stdin").open("w+b") as stdin:
+        stdin.write(b"from-standard-input\n")
+        stdin.seek(0)
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(stdin))
+        monkeypatch.setattr(register, "_STDIN", stdin.fileno())
+        assert register._token(None, {}) == "from-standard-input"
+
+
+@pytest.mark.parametrize("text", ["", "  ", "two words", "ünïcödé"])
+async def test_what_is_no_token_is_told_before_anything_is_sent(
+    tmp_path: Path, capfd: Captured, text: str
+) -> None:
+    file = tmp_path / "token"
+    file.write_text(text)
+    async with welcoming() as plane:
+        assert await registering(plane.url, "--token-file", str(file)) == 1
+        assert not plane.requests
+    assert "there is no bootstrap token" in capfd.readouterr().err
+
+
+def test_an_interface_that_is_not_there_is_told_with_the_way_out(capfd: Captured) -> None:
+    line = ["register", "--server", "http://127.0.0.1:1", "--interface", "none0"]
+    assert main(line) == 1
+
+    said = capfd.readouterr().err
+    assert 'there is no interface "none0"' in said
+    assert "--public-key" in said
+
+
+def test_the_key_of_an_interface_in_userspace_is_asked_for_with_the_way_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Captured
+) -> None:
+    monkeypatch.setattr(interface, "_SOCKETS", tmp_path)
+    line = ["register", "--server", "http://127.0.0.1:1", "--interface", "lo"]
+    assert main(line) == 1
+    assert "cannot read the public key of" in capfd.readouterr().err
+
+    with socket.socket(socket.AF_UNIX) as daemon:
+        daemon.bind(str(tmp_path / "lo.sock"))
+        assert main(line) == 1
+    assert 'in userspace: --public-key "$(wg show lo public-key)"' in capfd.readouterr().err
+
+
+def test_the_address_of_an_interface_is_found() -> None:
+    assert read_address("lo") == "127.0.0.1"
+    assert not read_address("none0")

@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING, NoReturn
+
+import pytest
+
+from plexd.agent.config.checks import check_for_run, warnings_about
+from plexd.agent.config.presence import warnings_about_machine
+from plexd.agent.config.settings import load_settings
+from plexd.agent.errors import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    Write = Callable[[str], Path]
+
+PLANE = {"PLEXD_API_BASE_URL": "https://plane.example"}
+
+
+def _warnings(environ: dict[str, str], path: Path | None = None) -> list[str]:
+    return list(warnings_about(load_settings(path, environ), environ))
+
+
+def test_sound_settings_raise_no_warning() -> None:
+    assert _warnings(PLANE) == []
+
+
+@pytest.mark.parametrize(
+    ("url", "warned"),
+    [
+        ("http://plane.example", True),
+        ("http://10.0.0.1:8080", True),
+        ("http://127.0.0.1:8080", False),
+        ("http://[::1]", False),
+        ("http://localhost", False),
+        ("https://plane.example", False),
+    ],
+)
+def test_a_token_in_the_clear_is_warned_of_beyond_this_machine(url: str, *, warned: bool) -> None:
+    sentence = "api.base_url: http:// sends the node's bearer token unencrypted; use https://"
+    assert (sentence in _warnings({"PLEXD_API_BASE_URL": url})) is warned
+
+
+@pytest.mark.parametrize(("mode", "warned"), [(0o644, True), (0o640, False), (0o600, False)])
+def test_a_token_in_a_file_everybody_can_read_is_warned_of(
+    config_file: Write, mode: int, *, warned: bool
+) -> None:
+    path = config_file("api: {auth_token: abc}")
+    path.chmod(mode)
+    sentence = f"{path}: everybody can read api.auth_token in it; run: chmod 0640 {path}"
+    assert (sentence in _warnings(PLANE, path)) is warned
+
+
+def test_a_token_from_the_environment_does_not_make_the_file_secret(config_file: Write) -> None:
+    path = config_file("data_dir: /x")
+    path.chmod(0o644)
+    assert _warnings({**PLANE, "PLEXD_API_AUTH_TOKEN": "abc"}, path) == []
+    assert _warnings({**PLANE, "PLEXD_API_AUTH_TOKEN": "abc"}) == []
+
+
+def test_a_file_that_vanished_meanwhile_is_nobodys_warning(config_file: Write) -> None:
+    path = config_file("api: {auth_token: abc}")
+    settings = load_settings(path, PLANE)
+    path.unlink()
+    assert list(warnings_about(settings, PLANE)) == []
+
+
+def test_what_weakens_tls_or_cannot_work_is_warned_of(tmp_path: Path) -> None:
+    environ = {
+        "PLEXD_API_TLS_INSECURE_SKIP_VERIFY": "true",
+        "PLEXD_METRICS_LOCAL_ENDPOINT_TLS_INSECURE_SKIP_VERIFY": "true",
+        "PLEXD_API_CA_FILE": str(tmp_path / "none.pem"),
+    }
+    assert _warnings(environ) == [
+        "api.tls_insecure_skip_verify: whoever answers is trusted; use for tests",
+        (
+            "metrics.local_endpoint.tls_insecure_skip_verify: whoever answers is trusted; "
+            "use for tests"
+        ),
+        f"api.ca_file: {tmp_path}/none.pem cannot be read",
+        "api.base_url: is not set; `plexd run` needs it",
+    ]
+
+
+def test_running_needs_a_control_plane(config_file: Write) -> None:
+    complaint = (
+        "api.base_url: is not set; write the control plane's address into the configuration "
+        "file or set PLEXD_API_BASE_URL"
+    )
+    for path, place in [(None, ""), (config_file(""), f"{config_file('')}: ")]:
+        with pytest.raises(SettingsError) as caught:
+            check_for_run(load_settings(path, {}))
+        assert str(caught.value) == f"{place}{complaint}"
+
+
+def test_running_needs_a_place_for_the_identity() -> None:
+    with pytest.raises(SettingsError) as caught:
+        check_for_run(load_settings(None, {**PLANE, "PLEXD_DATA_DIR": ""}))
+    complaint = "data_dir: is empty, so say where the node's identity is: plexd run --identity FILE"
+    assert str(caught.value) == f"PLEXD_DATA_DIR: {complaint}"
+
+
+def test_sound_settings_are_enough_to_run() -> None:
+    check_for_run(load_settings(None, PLANE))
+
+
+def _missing(**environ: str) -> list[str]:
+    return list(warnings_about_machine(load_settings(None, environ)))
+
+
+def test_what_of_the_machine_was_not_named_is_not_looked_for() -> None:
+    assert _missing() == []
+    assert _missing(PLEXD_WIREGUARD_INTERFACE="", PLEXD_SYSTEM_NET_IFACE="") == []
+
+
+def test_what_was_named_and_is_there_raises_no_warning(tmp_path: Path) -> None:
+    assert _missing(PLEXD_SYSTEM_MOUNT_POINT=str(tmp_path), PLEXD_SYSTEM_NET_IFACE="lo") == []
+
+
+def test_what_was_named_and_is_not_there_is_warned_of(tmp_path: Path) -> None:
+    assert _missing(
+        PLEXD_SYSTEM_MOUNT_POINT=str(tmp_path / "none"),
+        PLEXD_SYSTEM_NET_IFACE="plexd-none",
+        PLEXD_WIREGUARD_INTERFACE="wg-none",
+    ) == [
+        f"system.mount_point: {tmp_path}/none: No such file or directory",
+        'system.net_iface: there is no interface "plexd-none"',
+        'wireguard.interface: there is no interface "wg-none"',
+    ]
+
+
+def test_an_interface_by_nearly_its_name_gets_the_nearest() -> None:
+    assert _missing(PLEXD_SYSTEM_NET_IFACE="lo0")[0].endswith("; did you mean lo?")
+
+
+def test_where_interfaces_cannot_be_listed_none_is_called_missing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refused() -> NoReturn:
+        raise OSError(97, "Address family not supported by protocol")
+
+    monkeypatch.setattr(socket, "if_nameindex", refused)
+    assert _missing(PLEXD_SYSTEM_NET_IFACE="plexd-none") == []

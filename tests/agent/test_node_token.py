@@ -1,0 +1,113 @@
+"""Where the running agent looks for a newer token, and what it does with what it finds."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+from aiohttp import web
+
+from plexd import api, metrics
+from plexd.agent import app
+from plexd.agent.config.settings import Settings, WireGuardSettings, load_settings
+from plexd.agent.errors import IdentityError, SettingsError
+from plexd.agent.identity import FILE_NAME, Identity, save_identity
+from plexd.agent.node_token import token_reader
+from support.servers import ScriptedServer
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+NODE = "node-1"
+IDENTITY = Identity(
+    node_id=NODE, mesh_ip="", node_secret_key="0123456789abcdef" * 2, auth_token="first"
+)
+
+
+def config_file(folder: Path, token: str) -> Path:
+    path = folder / "config.yaml"
+    path.write_text(f"api:\n  base_url: https://plane.example\n  auth_token: {token}\n")
+    return path
+
+
+def test_a_token_of_the_identity_is_read_from_the_identity(tmp_path: Path) -> None:
+    read = token_reader(Settings(), NODE, tmp_path / FILE_NAME)
+    assert read is not None
+    for token in ("first", "second"):
+        save_identity(tmp_path, replace_token(token))
+        assert read() == token
+
+
+def replace_token(token: str, node_id: str = NODE) -> Identity:
+    return Identity(node_id, "", IDENTITY.node_secret_key, token)
+
+
+def test_an_identity_that_has_become_another_nodes_gives_no_token(tmp_path: Path) -> None:
+    read = token_reader(Settings(), NODE, tmp_path / FILE_NAME)
+    assert read is not None
+    save_identity(tmp_path, replace_token("other-canary", "node-2"))
+    with pytest.raises(IdentityError, match="now that of node-2; restart") as caught:
+        read()
+    assert "canary" not in str(caught.value)
+
+
+def test_an_identity_open_to_others_gives_no_token(tmp_path: Path) -> None:
+    read = token_reader(Settings(), NODE, tmp_path / FILE_NAME)
+    assert read is not None
+    save_identity(tmp_path, IDENTITY)
+    (tmp_path / FILE_NAME).chmod(0o644)
+    with pytest.raises(IdentityError, match="open to others"):
+        read()
+
+
+def test_a_token_of_the_configuration_is_read_from_the_configuration(tmp_path: Path) -> None:
+    path = config_file(tmp_path, "first")
+    read = token_reader(load_settings(path, {}), NODE, tmp_path / FILE_NAME)
+    assert read is not None
+    config_file(tmp_path, "second")
+    assert read() == "second"
+    path.write_text("api:\n  base_url: https://plane.example\n")
+    with pytest.raises(SettingsError, match="no longer set"):
+        read()
+    path.write_text("api: {{{")
+    with pytest.raises(SettingsError, match=r"config\.yaml:1"):
+        read()
+
+
+def test_a_token_of_the_environment_is_not_looked_for(tmp_path: Path) -> None:
+    path = config_file(tmp_path, "in-the-file")
+    settings = load_settings(path, {"PLEXD_API_AUTH_TOKEN": "in-the-environment"})
+    assert token_reader(settings, NODE, tmp_path / FILE_NAME) is None
+
+
+async def test_a_running_agent_takes_up_the_token_put_into_its_identity(tmp_path: Path) -> None:
+    save_identity(tmp_path, IDENTITY)
+    accepted = asyncio.Event()
+
+    async def judge(request: web.BaseRequest) -> web.StreamResponse:
+        if request.headers["Authorization"] != "Bearer second":
+            save_identity(tmp_path, replace_token("second"))
+            return web.Response(status=401)
+        accepted.set()
+        return web.Response()
+
+    async with ScriptedServer(judge) as plane:
+        settings = Settings(
+            data_dir=None,
+            api=api.Config(plane.url),
+            wireguard=WireGuardSettings(interface=""),
+            metrics=replace(
+                metrics.Config(),
+                collect_interval=timedelta(milliseconds=400),
+                report_interval=timedelta(milliseconds=50),
+            ),
+        )
+        read = token_reader(settings, NODE, tmp_path / FILE_NAME)
+        agent = asyncio.create_task(app.run(settings, IDENTITY, read_token=read))
+        async with asyncio.timeout(20):
+            await accepted.wait()
+        agent.cancel()
+        await asyncio.wait([agent])

@@ -1,0 +1,98 @@
+"""The peers as the control plane knows them, minute by minute."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from plexd.agent.peer_refresh import PeerRefresh
+from plexd.api import APIError, Peer
+from plexd.metrics.testing import ManualClock
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import pytest
+
+A = Peer("a", "key-a", "10.0.0.1")
+B = Peer("b", "key-b", "10.0.0.2")
+
+
+class ScriptedPeers:
+    def __init__(self, *script: list[Peer] | Exception) -> None:
+        self.script = list(script)
+
+    async def fetch_peers(self, node_id: str) -> list[Peer]:
+        assert node_id == "node-1"
+        entry = self.script.pop(0) if len(self.script) > 1 else self.script[0]
+        if isinstance(entry, Exception):
+            raise entry
+        return entry
+
+
+class Shelf:
+    def __init__(self) -> None:
+        self.peers: list[Peer] = []
+
+    def load(self, peers: Sequence[Peer]) -> None:
+        if any(not peer.id for peer in peers):
+            raise ValueError("a peer without an id")
+        self.peers = list(peers)
+
+
+async def watched(script: ScriptedPeers, *, seconds: float) -> Shelf:
+    clock, shelf = ManualClock(), Shelf()
+    watching = asyncio.create_task(PeerRefresh(shelf, script, "node-1", clock=clock).run())
+    await clock.advance(seconds)
+    assert not watching.done()
+    watching.cancel()
+    await asyncio.wait([watching])
+    return shelf
+
+
+async def test_the_peers_are_there_at_once() -> None:
+    assert (await watched(ScriptedPeers([A]), seconds=0)).peers == [A]
+
+
+async def test_a_minute_later_they_are_asked_for_again() -> None:
+    assert (await watched(ScriptedPeers([A], [A, B]), seconds=60)).peers == [A, B]
+
+
+async def test_those_known_stay_when_they_cannot_be_had(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    script = ScriptedPeers([A], APIError(503, "later"))
+    assert (await watched(script, seconds=150)).peers == [A]
+    (record,) = caplog.records
+    assert record.getMessage() == "peers not refreshed"
+    assert record.error == "api: HTTP 503: later"  # type: ignore[attr-defined]  # set through extra
+
+
+async def test_peers_that_make_no_sense_are_refused_as_a_whole() -> None:
+    script = ScriptedPeers([A], [B, Peer("", "key", "10.0.0.3")])
+    assert (await watched(script, seconds=60)).peers == [A]
+
+
+async def test_the_first_peers_are_waited_for_but_not_for_long() -> None:
+    clock, shelf, asked = ManualClock(), Shelf(), asyncio.Event()
+
+    class SilentPlane:
+        async def fetch_peers(self, node_id: str) -> list[Peer]:
+            del node_id
+            await asked.wait()
+            return [A]
+
+    watch = PeerRefresh(shelf, SilentPlane(), "node-1", clock=clock)
+    watching = asyncio.create_task(watch.run())
+    waiting = asyncio.create_task(watch.wait_for_answer())
+    await clock.advance(1.9)
+    assert not waiting.done()
+    await clock.advance(0.2)
+    assert waiting.done()
+
+    again = asyncio.create_task(watch.wait_for_answer())
+    asked.set()
+    await clock.advance(0)
+    assert (again.done(), shelf.peers) == (True, [A])
+    watching.cancel()
+    await asyncio.wait([watching])

@@ -1,0 +1,98 @@
+"""A blocked event loop is told in the log, and systemd is told of one that turns."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import time
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+from plexd.agent.watchdog import LoopWatch, watchdog
+from plexd.metrics.testing import ManualClock
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+LOGGER = logging.getLogger("plexd.test.loopwatch")
+
+
+@asynccontextmanager
+async def watching(watch: LoopWatch) -> AsyncIterator[None]:
+    task = asyncio.create_task(watch.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def test_a_loop_that_was_blocked_is_told_with_the_seconds(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    clock = ManualClock()
+    async with watching(LoopWatch(LOGGER, clock=clock)):
+        await clock.advance(10)
+        assert caplog.records == []
+        clock._elapsed += 20  # nothing ran meanwhile
+        await clock.advance(0)
+        await clock.advance(2)
+    (record,) = caplog.records
+    assert record.getMessage() == "event loop blocked"
+    assert record.seconds == pytest.approx(19, abs=1)  # type: ignore[attr-defined]  # extra
+
+
+async def test_a_loop_really_blocked_is_noticed(caplog: pytest.LogCaptureFixture) -> None:
+    async with watching(LoopWatch(LOGGER)):
+        await asyncio.sleep(0)
+        time.sleep(3.1)  # noqa: ASYNC251  # the point
+        await asyncio.sleep(0.01)
+    assert [r.getMessage() for r in caplog.records] == ["event loop blocked"]
+
+
+async def test_systemd_is_told_once_a_second(tmp_path: Path) -> None:
+    clock = ManualClock()
+    path = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(path)
+        systemd.settimeout(0)
+        alive = watchdog({"NOTIFY_SOCKET": path, "WATCHDOG_USEC": "60000000"})
+        async with watching(LoopWatch(LOGGER, still_alive=alive, clock=clock)):
+            await clock.advance(3)
+        assert [systemd.recv(100) for _ in range(4)] == [b"WATCHDOG=1"] * 4
+
+
+def test_an_abstract_address_is_reached() -> None:
+    name = f"plexd-test-{os.getpid()}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(f"\0{name}")
+        systemd.settimeout(0)
+        alive = watchdog({"NOTIFY_SOCKET": f"@{name}", "WATCHDOG_USEC": "1"})
+        assert alive is not None
+        alive()
+        assert systemd.recv(100) == b"WATCHDOG=1"
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {},
+        {"NOTIFY_SOCKET": "/run/notify"},
+        {"WATCHDOG_USEC": "1"},
+        {"NOTIFY_SOCKET": "vsock:2:3", "WATCHDOG_USEC": "1"},
+        {"NOTIFY_SOCKET": "/run/notify", "WATCHDOG_USEC": "1", "WATCHDOG_PID": "1"},
+    ],
+)
+def test_where_nobody_wants_to_know_nobody_is_told(environ: dict[str, str]) -> None:
+    assert watchdog(environ) is None
+
+
+def test_a_socket_that_has_gone_stops_nothing(tmp_path: Path) -> None:
+    alive = watchdog({"NOTIFY_SOCKET": str(tmp_path / "gone"), "WATCHDOG_USEC": "1"})
+    assert alive is not None
+    alive()

@@ -1,0 +1,321 @@
+from __future__ import annotations
+
+import json
+import stat
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+import plexd
+from plexd.api import Registration
+from plexd.clock import SystemClock
+from plexd_server.app import _operator_token
+from plexd_server.cli.main import main
+from plexd_server.cli.options import parse_host, parse_listen, parse_retention, parse_size
+from plexd_server.errors import StartError
+from plexd_server.upkeep.data_dir import provide_registry
+from plexd_server.web.guard import host_name
+from plexd_server.web.server import Address, bind
+from server.running import command, create_node, running
+from support.privileges import bound_by_file_modes
+
+
+def refused(*arguments: object, status: int = 1) -> str:
+    """The one line a command that cannot do its work says."""
+    done = command(*arguments, check=False)
+    assert done.returncode == status, done
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("\n") == 1
+    return done.stderr
+
+
+def test_the_version_is_told_without_loading_the_server() -> None:
+    code = (
+        "import sys; from plexd_server.cli.main import main\n"
+        "try: main(['--version'])\n"
+        "except SystemExit: pass\n"
+        "print(sorted({'duckdb', 'litestar', 'uvicorn', 'sqlalchemy'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout == f"plexd-server {plexd.__version__}\n[]\n"
+
+
+def test_a_node_is_created_as_an_agents_identity(tmp_path: Path) -> None:
+    identity = json.loads(command("node", "create", "n1", "--data-dir", tmp_path).stdout)
+
+    assert tuple(identity) == Registration.__struct_fields__
+    assert (identity["node_id"], identity["peers"]) == ("n1", [])
+
+
+def test_an_identity_can_be_written_to_a_file_of_its_owner(tmp_path: Path) -> None:
+    file = tmp_path / "identity.json"
+
+    done = command("node", "create", "n1", "--mesh-ip", "10.0.0.1", "--data-dir", tmp_path / "d",
+                   "--output", file)  # fmt: skip
+
+    assert done.stdout == ""
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert json.loads(file.read_text())["mesh_ip"] == "10.0.0.1"
+
+
+def test_an_existing_file_is_not_overwritten_and_no_node_made(tmp_path: Path) -> None:
+    file = tmp_path / "identity.json"
+    file.write_text("precious")
+
+    said = refused("node", "create", "n1", "--data-dir", tmp_path / "d", "--output", file)
+
+    assert "File exists" in said
+    assert file.read_text() == "precious"
+    assert command("node", "list", "--data-dir", tmp_path / "d").stdout == ""
+
+
+def test_a_refused_node_leaves_no_file(tmp_path: Path) -> None:
+    create_node(tmp_path, "n1")
+    file = tmp_path / "identity.json"
+
+    said = refused("node", "create", "n1", "--data-dir", tmp_path, "--output", file)
+
+    assert said == "plexd-server: node 'n1' exists already; choose another id\n"
+    assert not file.exists()
+
+
+def test_nodes_are_listed(tmp_path: Path) -> None:
+    create_node(tmp_path, "n2")
+    create_node(tmp_path, "n1")
+
+    lines = command("node", "list", "--data-dir", tmp_path).stdout.splitlines()
+
+    assert [line.split()[:3] for line in lines[1:]] == [
+        ["n1", "-", "created"],
+        ["n2", "-", "created"],
+    ]
+
+
+def test_a_taken_port_is_told_with_the_way_out(tmp_path: Path) -> None:
+    with running(tmp_path / "a") as first:
+        address = first.url.removeprefix("http://")
+        said = refused("serve", "--listen", address, "--data-dir", tmp_path / "b")
+
+    assert said == (
+        f"plexd-server: cannot listen on {address}: address already in use; "
+        "choose another with --listen\n"
+    )
+
+
+def test_a_data_directory_in_use_is_told_with_who_uses_it(tmp_path: Path) -> None:
+    with running(tmp_path / "a") as first:
+        said = refused("serve", "--listen", "127.0.0.1:0", "--data-dir", tmp_path / "a")
+
+        assert f"in use by another process (pid {first.process.pid})" in said
+
+
+@pytest.mark.parametrize("listen", ["8080", "host:port", "127.0.0.1:99999", "", "127.0.0.1:"])
+def test_a_malformed_address_is_no_address(listen: str) -> None:
+    with pytest.raises(ValueError, match="is not HOST:PORT"):
+        parse_listen(listen)
+
+
+@pytest.mark.parametrize(
+    ("listen", "host", "shown"),
+    [
+        ("127.0.0.1:80", "127.0.0.1", "127.0.0.1:80"),
+        ("[::1]:80", "::1", "[::1]:80"),
+        (":80", "0.0.0.0", "0.0.0.0:80"),
+        ("plane.example:80", "plane.example", "plane.example:80"),
+    ],
+)
+def test_an_address_is_read_and_shown(listen: str, host: str, shown: str) -> None:
+    assert parse_listen(listen).host == host
+    assert str(parse_listen(listen)) == shown
+
+
+def test_a_wrong_question_is_status_two(tmp_path: Path) -> None:
+    said = refused("serve", "--listen", "8080", "--data-dir", tmp_path, status=2)
+
+    assert "is not HOST:PORT" in said
+
+
+@pytest.mark.parametrize("size", ["lots", "256", "-1MB", "1MB; DROP", "80%"])
+def test_a_memory_limit_that_is_no_size_is_no_size(size: str) -> None:
+    with pytest.raises(ValueError, match=r"--store-memory .* is no size"):
+        parse_size(size)
+
+
+@pytest.mark.parametrize("size", ["256MB", "1.5 GiB", "512mb"])
+def test_a_memory_limit_is_taken_as_it_is(size: str) -> None:
+    assert parse_size(size) == size
+
+
+@pytest.mark.parametrize("text", ["1s", "59m59s"])
+def test_points_are_kept_for_an_hour_at_least(text: str) -> None:
+    with pytest.raises(ValueError, match=r"--retention .* is too short, at least 1h: "):
+        parse_retention(text)
+    assert parse_retention("1h") == timedelta(hours=1)
+
+
+@pytest.mark.parametrize("host", ["plane.example", "Plane", "192.0.2.1", "[2001:db8::1]", "a_b"])
+def test_a_host_is_allowed_as_requests_name_it(host: str) -> None:
+    assert host_name(parse_host(host)) == host.lower()
+
+
+@pytest.mark.parametrize(
+    "host", ["", "http://foo", "plane.example:8443", "2001:db8::1", "a b", "plane/", "[::1]:80"]
+)
+def test_a_host_that_no_request_could_name_is_refused(host: str) -> None:
+    with pytest.raises(ValueError, match=r"--allowed-host .* without scheme and port"):
+        parse_host(host)
+
+
+def test_an_address_of_another_machine_is_told() -> None:
+    with pytest.raises(StartError, match="this machine has no such address"):
+        bind(Address("192.0.2.1", 0))
+
+
+@pytest.mark.parametrize("host", ["a..b", "x" * 300, "not:an:address"])
+def test_a_host_that_is_none_is_told(host: str) -> None:
+    with pytest.raises(StartError, match="no such host"):
+        bind(Address(host, 0))
+
+
+def test_a_data_directory_that_cannot_be_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+
+    with pytest.raises(StartError, match=r"cannot make the data directory .* --data-dir"):
+        provide_registry(tmp_path / "file" / "data", SystemClock())
+
+
+def test_a_data_directory_that_is_not_writable_is_told(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    line = [sys.executable, "-m", "plexd_server", "node", "list", "--data-dir", str(tmp_path)]
+
+    done = subprocess.run(
+        line, capture_output=True, text=True, check=False, preexec_fn=bound_by_file_modes
+    )
+
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "is not writable" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["token", "list"],
+        ["token", "revoke", "t"],
+        ["node", "list"],
+        ["node", "show", "n1"],
+        ["node", "revoke", "n1"],
+        ["node", "rotate", "n1"],
+        ["secret", "set", "n1", "s", "--value-file", __file__],
+        ["secret", "list"],
+        ["secret", "delete", "n1", "s"],
+        ["ingest-token", "revoke", "n1"],
+        ["prune"],
+        ["backup", "copy"],
+        ["simulate"],
+    ],
+    ids=" ".join,
+)
+def test_a_data_directory_that_is_not_there_is_told_and_none_is_made(
+    words: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*words, "--data-dir", str(tmp_path / "none")]) == 1
+    assert f"there is no data directory {tmp_path / 'none'}; " in capfd.readouterr().err
+
+    assert main([*words, "--data-dir", str(tmp_path)]) == 1
+    assert f"there is no registry in {tmp_path}; " in capfd.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "words", [["token", "create"], ["node", "create", "n1"], ["ingest-token", "create", "n1"]]
+)
+def test_what_lets_in_may_come_before_the_first_start_and_says_so(
+    words: list[str], tmp_path: Path
+) -> None:
+    first = command(*words, "--data-dir", tmp_path / "d")
+    again = command("token", "create", "--data-dir", tmp_path / "d")
+
+    assert f"{tmp_path / 'd'} is a new data directory; start the server with it" in first.stderr
+    assert "new data directory" not in again.stderr
+
+
+def test_a_damaged_file_is_told_with_the_way_out(tmp_path: Path) -> None:
+    (tmp_path / "points.duckdb").write_bytes(b"rubbish" * 1000)
+
+    said = refused("serve", "--listen", "127.0.0.1:0", "--data-dir", tmp_path)
+
+    assert "points.duckdb is damaged" in said
+    assert "put a backup in its place" in said
+
+
+@pytest.mark.parametrize("content", ["tooshort", "with a space and more", "ünïcödé" * 4])
+def test_a_weak_operator_token_is_refused_without_showing_it(tmp_path: Path, content: str) -> None:
+    file = tmp_path / "token"
+    file.write_text(content)
+    file.chmod(0o600)
+
+    with pytest.raises(StartError, match="operator token") as refusal:
+        _operator_token(file)
+
+    assert content not in str(refusal.value)
+
+
+def test_an_operator_token_file_that_is_missing_is_told(tmp_path: Path) -> None:
+    with pytest.raises(StartError, match="No such file"):
+        _operator_token(tmp_path / "none")
+
+
+def test_an_operator_token_file_that_others_may_read_is_refused_with_the_way_out(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "token"
+    file.write_text("x" * 32)
+    file.chmod(0o640)
+
+    with pytest.raises(StartError, match=f"run: chmod 600 {file}"):
+        _operator_token(file)
+
+
+def test_a_node_whose_identity_cannot_be_printed_is_not_registered(tmp_path: Path) -> None:
+    done = into_full("node", "create", "n1", "--data-dir", tmp_path)
+
+    assert done.returncode == 1
+    assert done.stderr == (
+        "plexd-server: cannot write to standard output: No space left on device\n"
+    )
+    assert command("node", "list", "--data-dir", tmp_path).stdout == ""
+
+
+def test_a_server_that_cannot_say_where_it_listens_ends_with_a_sentence(tmp_path: Path) -> None:
+    done = into_full("serve", "--listen", "127.0.0.1:0", "--data-dir", tmp_path)
+
+    assert done.returncode == 1
+    assert done.stderr == (
+        "plexd-server: cannot write to standard output: No space left on device\n"
+    )
+
+
+def into_full(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run a command whose standard output is a full disk."""
+    line = [sys.executable, "-W", "error", "-m", "plexd_server", *map(str, arguments)]
+    with Path("/dev/full").open("w") as full:
+        return subprocess.run(
+            line, stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=30
+        )
+
+
+@pytest.mark.parametrize("text", ["garbage", "10.0.0.1/24", "300.1.1.1", "::1::"])
+def test_a_mesh_address_that_is_none_is_status_two_and_makes_no_node(
+    tmp_path: Path, text: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["node", "create", "n1", "--mesh-ip", text, "--data-dir", str(tmp_path)]) == 2
+
+    assert capfd.readouterr().err == (
+        f"plexd-server: --mesh-ip {text!r} is no IP address, such as 10.42.0.7\n"
+    )
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,326 @@
+from __future__ import annotations
+
+import asyncio
+import re
+import sys
+from contextlib import ExitStack
+from html.parser import HTMLParser
+from http.cookies import SimpleCookie
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import plexd_server.dashboard
+from plexd.clock import SystemClock
+from plexd_server.dashboard import ErrorPages
+from plexd_server.dashboard.assets import PLOTLY_NAME
+from plexd_server.dashboard.pages import node_page
+from plexd_server.web.guard import host_name
+from plexd_server.web.limits import InFlight
+from server.running import Client, connected, running
+
+if TYPE_CHECKING:
+    import aiohttp
+
+    from server.conftest import Shared
+    from server.running import Answer
+
+STATIC = Path(plexd_server.dashboard.__file__).parent / "static"
+SCRIPTS = sorted(path.name for path in STATIC.iterdir())
+
+
+def cookie_of(answer: Answer) -> str:
+    name, morsel = next(iter(SimpleCookie(answer.headers["Set-Cookie"]).items()))
+    return f"{name}={morsel.value}"
+
+
+async def log_in(client: Client, shared: Shared, **headers: str) -> Answer:
+    return await client.get(shared.server.login.removeprefix(shared.server.url), **headers)
+
+
+async def test_the_printed_link_logs_in_and_leads_to_the_nodes(
+    nobody: Client, shared: Shared
+) -> None:
+    answer = await log_in(nobody, shared)
+
+    assert (answer.status, answer.headers["Location"]) == (303, "/")
+    attributes = answer.headers["Set-Cookie"].lower()
+    assert "httponly" in attributes
+    assert "samesite=strict" in attributes
+    assert "path=/" in attributes
+    assert shared.server.operator_token not in answer.headers["Set-Cookie"]
+
+
+async def test_a_link_followed_from_another_site_moves_on_by_itself(
+    nobody: Client, shared: Shared
+) -> None:
+    answer = await log_in(nobody, shared, Sec_Fetch_Site="cross-site")
+
+    assert answer.status == 200
+    assert b'<meta http-equiv="refresh" content="0;url=/">' in answer.body
+    assert "Set-Cookie" in answer.headers
+
+
+@pytest.mark.parametrize("path", ["/", "/nodes/n1", "/nodes/none"])
+async def test_the_cookie_opens_the_pages(nobody: Client, shared: Shared, path: str) -> None:
+    cookie = cookie_of(await log_in(nobody, shared))
+
+    answer = await nobody.get(path, Cookie=cookie)
+
+    assert (answer.status, answer.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
+
+
+async def test_the_cookie_opens_the_reads_and_nothing_that_writes(
+    nobody: Client, shared: Shared
+) -> None:
+    cookie = cookie_of(await log_in(nobody, shared))
+
+    assert (await nobody.get("/v1/nodes", Cookie=cookie)).status == 200
+    assert (await nobody.post("/v1/nodes/n1/metrics", b"[]", Cookie=cookie)).status == 401
+
+
+@pytest.mark.parametrize(
+    ("node", "target"),
+    [("n1", "/nodes/n1"), ("//evil.example", "/"), ("..%2f", "/"), ("a%0d%0ab", "/"), ("", "/")],
+)
+async def test_a_login_link_leads_to_the_node_it_names_and_nowhere_else(
+    nobody: Client, shared: Shared, node: str, target: str
+) -> None:
+    path = shared.server.login.removeprefix(shared.server.url)
+
+    answer = await nobody.get(f"{path}&node={node}")
+
+    assert (answer.status, answer.headers["Location"]) == (303, target)
+
+
+@pytest.mark.parametrize("path", ["/", "/nodes/n1", "/login", "/login?token=wrong"])
+async def test_without_the_cookie_there_is_only_the_way_to_log_in(
+    nobody: Client, path: str
+) -> None:
+    answer = await nobody.get(path, Cookie="plexd-operator-1=x")
+
+    assert answer.status == 401
+    assert b"Open the <strong>dashboard</strong> link" in answer.body
+    assert "Set-Cookie" not in answer.headers
+
+
+@pytest.mark.parametrize("path", ["/", "/healthz", "/none", "/static/app.css", "/v1/nodes"])
+async def test_every_answer_carries_the_security_headers(nobody: Client, path: str) -> None:
+    headers = (await nobody.get(path)).headers
+
+    policy = headers["Content-Security-Policy"]
+    assert "default-src 'none'" in policy
+    assert re.search(r"script-src 'self'(;|$)", policy)
+    assert "frame-ancestors 'none'" in policy
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["Referrer-Policy"] == "no-referrer"
+
+
+BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
+
+
+def assert_page(answer: Answer, status: int, heading: str) -> None:
+    assert (answer.status, answer.headers["Content-Type"]) == (status, "text/html; charset=utf-8")
+    assert f"<h1>{heading}</h1>".encode() in answer.body
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "heading"),
+    [
+        ("/no-such-page", 404, "There is no such page"),
+        ("/a/b/c", 404, "There is no such page"),
+        ("/static/none.js", 404, "There is no such page"),
+        ("/v1/nodes", 401, "Log in"),
+        ("/v1/nodes/n1/metrics", 405, "Method Not Allowed"),
+    ],
+)
+async def test_a_browser_sees_a_refusal_as_a_page_and_a_program_as_a_problem(
+    nobody: Client, path: str, status: int, heading: str
+) -> None:
+    assert_page(await nobody.get(path, Accept=BROWSER), status, heading)
+    for accept in ("*/*", "application/json"):
+        answer = await nobody.get(path, Accept=accept)
+        assert answer.status == status
+        assert answer.headers["Content-Type"] == "application/problem+json"
+
+
+async def test_a_browser_without_the_right_sees_why_as_a_page(operator: Client, n1: Client) -> None:
+    assert_page(await n1.get("/v1/nodes", Accept=BROWSER), 403, "Forbidden")
+    answer = await operator.get("/v1/nodes/n1/series?group=%3Cb%3E", Accept=BROWSER)
+    assert_page(answer, 400, "Bad Request")
+    assert b"<b>" not in answer.body
+
+
+async def test_a_browser_on_a_foreign_host_sees_why_as_a_page(nobody: Client) -> None:
+    answer = await nobody.get("/", Accept=BROWSER, Host="evil.example")
+
+    assert_page(answer, 421, "Misdirected Request")
+
+
+async def test_a_browser_that_guesses_is_told_on_a_page_when_to_come_back(
+    tmp_path: Path, session: aiohttp.ClientSession
+) -> None:
+    with running(tmp_path / "d") as server:
+        client = Client(session, server.url)
+        for number in range(30):
+            await client.get(f"/login?token={number}")
+        answer = await client.get("/login?token=30", Accept=BROWSER)
+
+    assert_page(answer, 429, "Too Many Requests")
+    assert f"Try again in {answer.headers['Retry-After']} s.".encode() in answer.body
+
+
+async def test_a_busy_server_tells_a_browser_on_a_page_and_passes_answers_on_as_they_are() -> None:
+    sent = list[Any]()
+    refused: Any = ErrorPages(InFlight(_answer_in_pieces, SystemClock(), requests=0))
+    answered: Any = ErrorPages(_answer_in_pieces)
+    scope = {"type": "http", "method": "GET", "headers": [(b"accept", BROWSER.encode())]}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    await refused(scope, None, send)
+    assert (sent[0]["status"], len(sent)) == (503, 2)
+    assert b"Try again in 2 s." in sent[1]["body"]
+    assert (b"content-length", str(len(sent[1]["body"])).encode()) in sent[0]["headers"]
+    sent.clear()
+    await answered(scope, None, send)
+    assert sent == PIECES
+
+
+PIECES: Any = [
+    {"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/css")]},
+    {"type": "http.response.body", "body": b"a", "more_body": True},
+    {"type": "http.response.body", "body": b"b", "more_body": False},
+]
+
+
+async def _answer_in_pieces(scope: Any, receive: Any, send: Any) -> None:
+    del scope, receive
+    for message in PIECES:
+        await send(message)
+
+
+@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "", "localhost@evil"])
+async def test_a_foreign_host_is_not_served(nobody: Client, host: str) -> None:
+    answer = await nobody.get("/healthz", Host=host)
+
+    assert answer.status == 421
+    assert "Content-Security-Policy" in answer.headers
+
+
+@pytest.mark.parametrize(
+    ("authority", "name"),
+    [
+        ("LocalHost:8080", "localhost"),
+        ("localhost", "localhost"),
+        ("[::1]:8080", "[::1]"),
+        ("[::1]", "[::1]"),
+        ("localhost:80:90", "localhost:80"),
+        ("localhost:x", "localhost:x"),
+    ],
+)
+def test_a_host_header_is_taken_apart(authority: str, name: str) -> None:
+    assert host_name(authority) == name
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+async def test_static_files_are_served_as_they_are(nobody: Client, name: str) -> None:
+    answer = await nobody.get(f"/static/{name}", Accept_Encoding="identity")
+
+    assert answer.status == 200
+    assert answer.body == (STATIC / name).read_bytes()
+    again = await nobody.get(f"/static/{name}", If_None_Match=answer.headers["ETag"])
+    assert (again.status, again.body) == (304, b"")
+
+
+async def test_plotly_is_served_from_its_package_for_long_and_not_imported(nobody: Client) -> None:
+    answer = await nobody.get(f"/static/{PLOTLY_NAME}")
+
+    assert answer.status == 200
+    assert b"plotly.js" in answer.body[:200]
+    assert "immutable" in answer.headers["Cache-Control"]
+    assert answer.headers["Content-Encoding"] == "gzip"
+    assert "plotly" not in sys.modules
+
+
+async def test_answers_nobody_reads_cost_little_memory_and_free_their_place(
+    tmp_path: Path, session: aiohttp.ClientSession
+) -> None:
+    request = f"GET /static/{PLOTLY_NAME} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+    with running(tmp_path / "d") as server:
+        client = Client(session, server.url)
+        await client.get(f"/static/{PLOTLY_NAME}")
+        before = server.peak_kib()
+        with ExitStack() as unread:
+
+            def ask_for_more() -> None:
+                connection = unread.enter_context(connected(server.url))
+                connection.sendall(request)
+
+            for _ in range(150):
+                ask_for_more()
+            # One of those refused may have lost its place to this client's own request.
+            while (await client.get(f"/static/{PLOTLY_NAME}")).status != 503:
+                ask_for_more()
+            assert (await client.get("/healthz")).status == 200
+            assert server.peak_kib() - before < 128 * 1024
+        async with asyncio.timeout(10):
+            while (await client.get(f"/static/{PLOTLY_NAME}")).status != 200:
+                pass
+
+
+@pytest.mark.parametrize("name", ["none.js", "..%2f..%2fcli.py", "assets.py", "app.css%00"])
+async def test_nothing_else_is_served(nobody: Client, name: str) -> None:
+    assert (await nobody.get(f"/static/{name}")).status == 404
+
+
+class _Sources(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self.inline = False
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        named = dict(attrs)
+        self.found += [value for key in ("src", "href") if (value := named.get(key))]
+        self.inline |= (
+            tag == "style" or "style" in named or (tag == "script" and "src" not in named)
+        )
+
+
+def test_a_page_has_nothing_inline_and_needs_nobody_else() -> None:
+    page = _Sources()
+    page.feed(node_page("n1"))
+
+    assert not page.inline
+    assert all(source.startswith(("/", "#")) for source in page.found)
+    for name in SCRIPTS:
+        assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)", (STATIC / name).read_text())
+
+
+def test_a_node_id_cannot_become_markup() -> None:
+    assert "<b>" not in node_page("<b>")
+
+
+async def test_a_link_of_an_earlier_start_says_so(nobody: Client) -> None:
+    assert b"an earlier start" in (await nobody.get("/login?token=old")).body
+    assert b"an earlier start" not in (await nobody.get("/login")).body
+
+
+async def test_logging_out_takes_the_cookie_and_an_own_page(nobody: Client, shared: Shared) -> None:
+    cookie = cookie_of(await log_in(nobody, shared))
+
+    assert (await nobody.post("/logout", b"")).status == 401
+    for origin in ("https://evil.example", "null"):
+        foreign = await nobody.post("/logout", b"", Cookie=cookie, Origin=origin)
+        assert (foreign.status, "Set-Cookie" in foreign.headers) == (403, False)
+    answer = await nobody.post("/logout", b"", Cookie=cookie, Origin=shared.server.url)
+
+    assert (answer.status, answer.headers["Location"]) == (303, "/")
+    forgotten = SimpleCookie(answer.headers["Set-Cookie"])[cookie.partition("=")[0]]
+    assert (forgotten.value, forgotten["max-age"], forgotten["path"]) == ("", "0", "/")

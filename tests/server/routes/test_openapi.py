@@ -1,0 +1,69 @@
+"""The document of the routes, held against the routes and against whatever can be sent to them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from plexd.clock import SystemClock
+from plexd_server.app import build_app
+from plexd_server.auth.gate import OperatorKey
+from plexd_server.mesh import LiveMesh
+from plexd_server.registry import Registry
+from plexd_server.routes.openapi import document
+from server.routes.conformance import ROUTES, Target, bearer, serving_target
+from support.points import EXAMPLE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+EXAMPLES = 8
+
+
+@pytest.fixture(scope="module")
+def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
+    with serving_target(tmp_path_factory.mktemp("openapi") / "data") as made:
+        yield made
+
+
+def test_the_document_tells_of_every_route_and_of_no_other(tmp_path: Path) -> None:
+    registry = Registry(tmp_path, clock=SystemClock())
+    store: Any = None  # nothing is asked
+    app = build_app(
+        store, LiveMesh(), registry, OperatorKey.of("x" * 32), port=1, clock=SystemClock()
+    )
+    registry.close()
+
+    served = {
+        f"{method} {route.path_format}"
+        for route in app.routes
+        for method in getattr(route, "methods", ())
+        if method not in {"OPTIONS", "HEAD"}
+    }
+    assert served == set(ROUTES)
+
+
+def test_anybody_may_read_the_document(target: Target) -> None:
+    answer = target.session.get(f"{target.url}/v1/openapi.json", timeout=10)
+
+    assert (answer.status_code, answer.json()) == (200, document())
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_whatever_is_sent_is_answered_as_the_document_says(target: Target, route: str) -> None:
+    seen = target.explore(route, EXAMPLES)
+
+    assert seen.keys() & {200, 303, 404, 422, 429}, seen
+
+
+def test_a_report_the_document_allows_is_taken(target: Target) -> None:
+    answer = target.session.post(
+        f"{target.url}/v1/nodes/n1/metrics",
+        data=EXAMPLE.to_json(),
+        headers={**bearer(target.tokens["node"]), "Content-Type": "application/json"},
+        timeout=10,
+    )
+
+    assert answer.status_code == 200

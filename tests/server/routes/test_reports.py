@@ -1,0 +1,309 @@
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pytest
+
+from plexd.api import MetricBatch
+from plexd_server.routes.reports import MAX_POINTS
+from plexd_server.web.body import MAX_COMPRESSED_BYTES, MAX_DECOMPRESSED_BYTES
+from plexd_server.web.limits import Admission
+from plexd_server.web.problems import Problem
+from server.running import Answer, Client, connected, gzipped
+from support.points import AGENT, EXAMPLE, EXAMPLE_JSON, LATENCY, SYSTEM
+
+if TYPE_CHECKING:
+    from server.conftest import Shared
+
+METRICS = "/v1/nodes/n1/metrics"
+BODY = EXAMPLE.to_json()
+BOMB = gzip.compress(bytes(200 * MAX_DECOMPRESSED_BYTES // 8), 9)
+
+
+def assert_problem(answer: Answer, status: int) -> dict[str, Any]:
+    assert answer.status == status, answer.body
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    problem: dict[str, Any] = answer.json
+    assert problem["status"] == status
+    assert {"type", "title", "detail"} <= problem.keys()
+    return problem
+
+
+@pytest.mark.parametrize("path", ["body as it is", "gzip"])
+async def test_a_report_is_accepted_and_counted(n1: Client, path: str) -> None:
+    if path == "gzip":
+        answer = await n1.post(METRICS, gzipped(BODY), Content_Encoding="gzip")
+    else:
+        answer = await n1.post(METRICS, BODY, Content_Encoding="identity")
+
+    assert (answer.status, answer.json) == (200, {"accepted": 3, "duplicate": False})
+
+
+async def test_the_specifications_own_example_is_accepted(n1: Client) -> None:
+    answer = await n1.post(METRICS, EXAMPLE_JSON.encode())
+
+    assert answer.json["accepted"] == 3
+
+
+async def test_an_empty_report_is_accepted_and_changes_nothing(n1: Client) -> None:
+    answer = await n1.post(METRICS, b"[]")
+
+    assert (answer.status, answer.json["accepted"]) == (200, 0)
+
+
+async def test_a_content_type_may_carry_a_charset(n1: Client) -> None:
+    answer = await n1.post(METRICS, b"[]", content_type="Application/JSON; charset=utf-8")
+
+    assert answer.status == 200
+
+
+@pytest.mark.parametrize(
+    "authorization",
+    [
+        "",
+        "Bearer",
+        "Bearer ",
+        "Bearer wrong",
+        "Basic bjE6eA==",
+        "Bearer " + "x" * 4000,
+        "Bearer a b",
+    ],
+    ids=["missing", "scheme only", "empty", "unknown", "basic", "huge", "two words"],
+)
+async def test_a_report_without_a_known_token_is_401(nobody: Client, authorization: str) -> None:
+    headers = {"Authorization": authorization} if authorization else {}
+
+    problem = await nobody.post(METRICS, BODY, **headers)
+
+    assert_problem(problem, 401)
+    assert problem.headers["WWW-Authenticate"].startswith("Bearer")
+
+
+async def test_the_token_is_asked_for_before_anything_of_the_body(nobody: Client) -> None:
+    answer = await nobody.post(METRICS, b"rubbish", content_type="text/plain")
+
+    assert_problem(answer, 401)
+
+
+async def test_foreign_and_unknown_and_impossible_node_ids_are_403_alike(n1: Client) -> None:
+    ids = ("n2", "no-such-node", "%20", "..%2e", "x" * 5000, "%00", "n1%0d%0a")
+
+    answers = [await n1.post(f"/v1/nodes/{node_id}/metrics", BODY) for node_id in ids]
+
+    assert {(answer.status, answer.body) for answer in answers} == {(403, answers[0].body)}
+
+
+async def test_the_operators_token_is_no_nodes_token(operator: Client) -> None:
+    assert_problem(await operator.post(METRICS, BODY), 403)
+
+
+@pytest.mark.parametrize("content_type", ["text/plain", "application/x-ndjson", "nonsense"])
+async def test_any_other_content_type_is_415(n1: Client, content_type: str) -> None:
+    assert_problem(await n1.post(METRICS, BODY, content_type=content_type), 415)
+
+
+@pytest.mark.parametrize("encoding", ["br", "deflate", "gzip, gzip", "zstd"])
+async def test_any_other_encoding_is_415(n1: Client, encoding: str) -> None:
+    assert_problem(await n1.post(METRICS, BODY, Content_Encoding=encoding), 415)
+
+
+def _flipped(data: bytes, at: int) -> bytes:
+    changed = bytearray(data)
+    changed[at] ^= 0x01
+    return bytes(changed)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        BODY,
+        gzipped(BODY)[:-1],
+        gzipped(BODY)[:30],
+        gzipped(BODY) + b"more",
+        gzipped(BODY) * 2,
+        _flipped(gzipped(BODY), -6),
+        zlib.compress(BODY),
+    ],
+    ids=["empty", "plain", "cut by one", "cut", "trailing", "two members", "wrong CRC", "zlib"],
+)
+async def test_damaged_gzip_is_400(n1: Client, body: bytes) -> None:
+    assert_problem(await n1.post(METRICS, body, Content_Encoding="gzip"), 400)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"[", b"\xef\xbb\xbf[]", BODY.replace(b"abc", b"\xff"), b"[] []", b"[NaN]", b"nul"],
+    ids=["empty", "cut", "byte order mark", "not UTF-8", "two documents", "NaN", "no literal"],
+)
+async def test_a_body_that_is_not_json_is_400(n1: Client, body: bytes) -> None:
+    assert_problem(await n1.post(METRICS, body), 400)
+
+
+def _changed(**fields: Any) -> bytes:
+    points = json.loads(BODY)
+    points[1]["data"] |= fields
+    return json.dumps(points).encode()
+
+
+async def test_a_point_that_breaks_the_contract_is_422_and_named(n1: Client) -> None:
+    problem = assert_problem(await n1.post(METRICS, _changed(rx_bytes=-1)), 422)
+
+    assert (problem["index"], problem["field"]) == (1, "data.rx_bytes")
+    assert "rx_bytes" in problem["detail"]
+
+
+@pytest.mark.parametrize(
+    ("ahead", "status"), [(timedelta(hours=23), 200), (timedelta(hours=25), 422)]
+)
+async def test_a_point_may_be_a_day_ahead_and_no_more(
+    shared: Shared, operator: Client, ahead: timedelta, status: int
+) -> None:
+    n3 = operator.with_token(shared.n3)
+    late = msgspec.structs.replace(LATENCY, timestamp=datetime.now(UTC) + ahead)
+    batch = MetricBatch([SYSTEM, late])
+
+    answer = await n3.post("/v1/nodes/n3/metrics", batch.to_json())
+
+    assert answer.status == status
+    if status == 422:
+        assert (answer.json["index"], answer.json["field"]) == (1, "timestamp")
+
+
+async def test_points_of_weeks_ago_are_taken(n1: Client) -> None:
+    old = msgspec.structs.replace(LATENCY, timestamp=datetime(2020, 1, 1, tzinfo=UTC))
+
+    assert (await n1.post(METRICS, MetricBatch([old]).to_json())).status == 200
+
+
+async def test_a_problem_repeats_little_of_a_long_name(n1: Client) -> None:
+    answer = await n1.post(METRICS, _changed(**{"x" * 100_000: 1}))
+
+    assert len(assert_problem(answer, 422)["detail"]) < 300
+    assert len(answer.body) < 1000
+
+
+async def test_a_node_with_too_many_reports_under_way_is_429_and_others_are_not(
+    shared: Shared, n1: Client, operator: Client
+) -> None:
+    head = (
+        f"POST /v1/nodes/n2/metrics HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n"
+        f"Authorization: Bearer {shared.n2}\r\nContent-Type: application/json\r\n"
+        "Expect: 100-continue\r\n\r\n"
+    )
+    n2 = operator.with_token(shared.n2)
+    with ExitStack() as stack:
+        under_way = [stack.enter_context(connected(shared.server.url)) for _ in range(4)]
+        for connection in under_way:
+            connection.sendall(head.encode())
+            assert b"100 Continue" in connection.recv(1000)  # the server is reading the body
+        refusal = await n2.post("/v1/nodes/n2/metrics", b"[]")
+        other = await n1.post(METRICS, b"[]")
+        under_way[0].sendall(b"[]")
+        assert under_way[0].recv(1000).startswith(b"HTTP/1.1 200")
+        again = await n2.post("/v1/nodes/n2/metrics", b"[]")
+
+    assert_problem(refusal, 429)
+    assert int(refusal.headers["Retry-After"]) >= 1
+    assert (other.status, again.status) == (200, 200)
+
+
+def test_bodies_share_one_budget_of_bytes() -> None:
+    admission = Admission(total_bytes=10)
+    with admission.admit("n1") as first:
+        first.reserve(6)
+        first.fill(6)  # in what was reserved
+        with admission.admit("n2") as second, pytest.raises(Problem) as refusal:
+            second.fill(5)
+        assert refusal.value.status == 503
+        assert "Retry-After" in refusal.value.headers
+    with admission.admit("n2") as second:
+        second.fill(10)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"{}",
+        b"1",
+        b"null",
+        b"[1]",
+        b"[" * 100_000,
+        _changed(rx_bytes=2**64),
+        _changed(node_id="n2"),
+        _changed(peer_id="another"),
+    ],
+    ids=["object", "number", "null", "no point", "deep", "2^64", "unknown field", "other peer"],
+)
+async def test_json_of_another_shape_is_422_or_400(n1: Client, body: bytes) -> None:
+    answer = await n1.post(METRICS, body)
+
+    assert answer.status in {400, 422}
+    assert_problem(answer, answer.status)
+
+
+async def test_a_gzip_bomb_is_413(n1: Client) -> None:
+    assert len(BOMB) < MAX_COMPRESSED_BYTES
+    assert_problem(await n1.post(METRICS, BOMB, Content_Encoding="gzip"), 413)
+
+
+async def test_bombs_cost_bounded_memory(n1: Client, shared: Shared) -> None:
+    await n1.post(METRICS, BOMB, Content_Encoding="gzip")
+    before = shared.server.peak_kib()
+    for _ in range(8):
+        await n1.post(METRICS, BOMB, Content_Encoding="gzip")
+
+    assert shared.server.peak_kib() - before < 16 * 1024
+
+
+@pytest.mark.parametrize("encoding", ["identity", "gzip"])
+async def test_a_body_over_the_cap_is_413_even_to_a_client_still_sending(
+    n1: Client, encoding: str
+) -> None:
+    body = b" " * (MAX_DECOMPRESSED_BYTES + 1)
+    if encoding == "gzip":
+        body = gzip.compress(bytes(MAX_COMPRESSED_BYTES * 3), 0)
+
+    assert_problem(await n1.post(METRICS, body, Content_Encoding=encoding), 413)
+
+
+@pytest.mark.parametrize(("points", "status"), [(MAX_POINTS, 200), (MAX_POINTS + 1, 413)])
+async def test_a_report_holds_at_most_ten_thousand_points(
+    n1: Client, points: int, status: int
+) -> None:
+    body = gzipped(MetricBatch([AGENT] * points).to_json())
+
+    assert (await n1.post(METRICS, body, Content_Encoding="gzip")).status == status
+
+
+async def test_a_refused_report_stores_nothing(shared: Shared, operator: Client) -> None:
+    n2 = operator.with_token(shared.n2)
+    good_then_bad = json.dumps([*json.loads(BODY), {"group": "system"}]).encode()
+
+    await n2.post("/v1/nodes/n2/metrics", good_then_bad)
+    await n2.post("/v1/nodes/n2/metrics", gzipped(BODY)[:-1], Content_Encoding="gzip")
+
+    assert (await operator.get("/v1/nodes/n2/latest")).json["points"] == []
+
+
+async def test_a_number_as_large_as_the_wire_allows_comes_back_unchanged(
+    shared: Shared, operator: Client
+) -> None:
+    n3 = operator.with_token(shared.n3)
+    points = json.loads(MetricBatch([SYSTEM]).to_json())
+    soon = datetime.now(UTC) + timedelta(hours=1)  # the newest of this node
+    points[0]["timestamp"] = f"{soon:%Y-%m-%dT%H:%M:%S}.123456Z"
+    points[0]["data"]["disk_total_bytes"] = 2**64 - 1
+
+    await n3.post("/v1/nodes/n3/metrics", json.dumps(points).encode())
+
+    stored = (await operator.get("/v1/nodes/n3/latest")).json["points"]
+    system = next(point for point in stored if point["group"] == "system")
+    assert system["data"] == points[0]["data"]
+    assert system["timestamp"] == points[0]["timestamp"]

@@ -1,0 +1,545 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import duckdb
+import msgspec
+import pytest
+
+from plexd.api import BatchName
+from plexd_server.errors import JournalDamaged, StartError, StoreBusy, StoreError
+from plexd_server.store import DuckDBStore, Report
+from plexd_server.store.duckdb import schema
+from plexd_server.store.duckdb.journal import Journal
+from plexd_server.store.duckdb.mark_cache import EPOCHS_IN_MEMORY
+from plexd_server.store.duckdb.opening import migrate
+from plexd_server.store.duckdb.schema import SCHEMA_VERSION
+from support.points import EPOCH, EXAMPLE, NOW
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+    from typing import Any
+
+
+def test_a_file_that_is_no_database_is_left_alone_and_named(tmp_path: Path) -> None:
+    path = tmp_path / "points.duckdb"
+    path.write_bytes(b"not a database" * 1000)
+
+    with pytest.raises(StartError, match=r"points\.duckdb is damaged .* put a backup"):
+        DuckDBStore(tmp_path)
+
+    assert path.read_bytes().startswith(b"not a database")
+
+
+async def test_damaged_blocks_are_refused_at_start(tmp_path: Path) -> None:
+    store = DuckDBStore(tmp_path)
+    await store.write(Report("n1", EXAMPLE, NOW))
+    await store.aclose()
+    path = tmp_path / "points.duckdb"
+    content = bytearray(path.read_bytes())
+    content[4096:] = bytes(byte ^ 0x55 for byte in content[4096:])
+    path.write_bytes(content)
+
+    with pytest.raises(StartError, match="is damaged"):
+        DuckDBStore(tmp_path)
+
+
+async def test_a_store_of_a_newer_version_is_refused(tmp_path: Path) -> None:
+    await DuckDBStore(tmp_path).aclose()
+    with duckdb.connect(tmp_path / "points.duckdb") as connection:
+        connection.execute("UPDATE meta SET value = ?", [str(SCHEMA_VERSION + 1)])
+
+    with pytest.raises(StartError, match="newer plexd-server"):
+        DuckDBStore(tmp_path)
+
+
+def test_a_memory_limit_that_is_none_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StartError, match="--store-memory"):
+        DuckDBStore(tmp_path, memory="much")
+
+
+async def test_tables_that_fail_are_told_and_what_was_acknowledged_reaches_them_in_the_end(
+    tmp_path: Path,
+) -> None:
+    store = DuckDBStore(tmp_path)
+    rename(store, "points_system", "elsewhere")
+
+    assert not (await store.write(named(1))).duplicate
+    with pytest.raises(StoreError, match="cannot be read"):
+        await store.latest("n1")
+    with pytest.raises(StoreError, match="not in their tables yet"):
+        await store.check()
+    assert (await store.write(named(1))).duplicate
+    rename(store, "elsewhere", "points_system")
+    await store.check()
+
+    assert len(await store.latest("n1")) == 3
+    assert count(store, "points_system") == 1
+    await store.aclose()
+
+
+async def test_what_waits_for_the_tables_is_bounded(tmp_path: Path) -> None:
+    store = DuckDBStore(tmp_path, max_pending_points=6)
+    rename(store, "points_system", "elsewhere")
+    for seq in (1, 2):
+        await store.write(named(seq))
+
+    with pytest.raises(StoreBusy):
+        await store.write(named(3))
+
+    rename(store, "elsewhere", "points_system")
+    await store.check()
+    assert not (await store.write(named(3))).duplicate
+    await store.aclose()
+
+
+async def test_what_a_store_could_not_put_into_its_tables_the_next_one_does(tmp_path: Path) -> None:
+    store = DuckDBStore(tmp_path)
+    await store.write(named(1))
+    await store.check()
+    await store.latest("n1")
+    rename(store, "points_system", "elsewhere")
+    await store.write(named(2))
+    await store.aclose()
+    with duckdb.connect(tmp_path / "points.duckdb") as connection:
+        connection.execute("ALTER TABLE elsewhere RENAME TO points_system")
+
+    store = DuckDBStore(tmp_path)
+    assert (await store.write(named(2))).duplicate
+    assert (await store.ledger("n1")).received == 6
+    assert count(store, "points_system") == 2
+    await store.aclose()
+
+
+async def test_a_copy_of_a_running_store_has_what_was_acknowledged_once(tmp_path: Path) -> None:
+    """As after a kill, with records that are in the tables and records that are not."""
+    (tmp_path / "d").mkdir()
+    store = DuckDBStore(tmp_path / "d")
+    await store.write(named(1))
+    await store.latest("n1")
+    await store.write(named(2))
+    shutil.copytree(tmp_path / "d", tmp_path / "copy")
+    await store.aclose()
+
+    copy = DuckDBStore(tmp_path / "copy")
+    assert [(await copy.write(named(seq))).duplicate for seq in (1, 2, 3)] == [True, True, False]
+    assert (await copy.ledger("n1")).received == 9
+    assert count(copy, "points_system") == 3
+    await copy.aclose()
+
+
+async def test_a_record_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    await DuckDBStore(tmp_path).aclose()
+    journal = Journal(tmp_path / "journal")
+    assert list(journal.replay(0)) == []
+    journal.append([b"no record"])
+    journal.close()
+
+    with pytest.raises(JournalDamaged, match="record 1"):
+        DuckDBStore(tmp_path)
+
+
+async def test_the_room_of_expired_points_is_used_again_also_while_somebody_reads(
+    tmp_path: Path,
+) -> None:
+    store = DuckDBStore(tmp_path)
+    sizes: list[int] = []
+    for year in range(2000, 2004):
+        fill(store, f"{year}-01-01", rows=250_000)
+        newest = NOW.replace(year=year, month=1, day=7)
+        expiring = asyncio.create_task(store.expire(newest, timedelta(days=30)))
+        while not expiring.done():
+            assert len(await store.latest("n1")) == 1
+        assert await expiring == (250_000 if year > 2000 else 0)
+        sizes.append((tmp_path / "points.duckdb").stat().st_size)
+
+    assert count(store, "points_latency") == 250_000
+    assert max(sizes) < 3 * sizes[0]
+    assert not (tmp_path / "points.duckdb.wal").exists()
+    await store.aclose()
+
+
+def fill(store: DuckDBStore, day: str, *, rows: int) -> None:
+    """Many points, a second apart, as if from before there were receipts."""
+    store._tables.connection.execute(
+        f"INSERT INTO points_latency SELECT 'n1', TIMESTAMP '{day}' + to_seconds(range), "
+        f"now(), 'p', hash(range) & 1073741823 FROM range({rows})"
+    )
+    store._tables.connection.execute(
+        f"UPDATE meta SET value = value::BIGINT + {rows} WHERE key = 'unaccounted'"
+    )
+
+
+async def test_the_largest_numbers_a_node_can_send_do_not_stop_the_tables(tmp_path: Path) -> None:
+    """One record that no table takes would hold up everybody's."""
+    store = DuckDBStore(tmp_path)
+    largest, parts = 2**63 - 1, 2**31 - 1
+    for seq in (1, largest - 1, largest):
+        names = [BatchName(EPOCH, seq, offset, parts) for offset in (0, 3)]
+        for name in names:
+            await store.write(Report("n1", EXAMPLE, NOW, name=name, dropped=largest))
+        await store.write(Report("n1", (), NOW, name=names[0], rejected=parts))
+
+    await store.check()
+    assert (await store.ledger("n1")).received == 18
+    await store.aclose()
+
+
+def test_a_journal_that_cannot_be_one_is_named(tmp_path: Path) -> None:
+    (tmp_path / "journal").write_text("a file")
+
+    with pytest.raises(StartError, match=r"cannot read the journal .*journal: File exists"):
+        DuckDBStore(tmp_path)
+
+
+async def test_refusals_that_wait_for_the_tables_are_bounded_and_outlive_the_store(
+    tmp_path: Path,
+) -> None:
+    store = DuckDBStore(tmp_path, max_pending_points=2)
+    rename(store, "receipts", "elsewhere")
+    for seq in (1, 2):
+        await store.write(refusal(seq))
+    with pytest.raises(StoreBusy):
+        await store.write(refusal(3))
+    await store.aclose()
+    with duckdb.connect(tmp_path / "points.duckdb") as connection:
+        connection.execute("ALTER TABLE elsewhere RENAME TO receipts")
+
+    store = DuckDBStore(tmp_path)
+    assert (await store.ledger("n1")).rejected == 6
+    await store.aclose()
+
+
+def refusal(seq: int) -> Report:
+    return Report("n1", (), NOW, name=BatchName(EPOCH, seq, 0, 3), rejected=3)
+
+
+def rename(store: DuckDBStore, table: str, name: str) -> None:
+    store._tables.connection.execute(f"ALTER TABLE {table} RENAME TO {name}")
+
+
+def count(store: DuckDBStore, table: str) -> int:
+    found = store._tables.connection.execute(f"SELECT count(*) FROM {table}").fetchone()
+    assert found is not None
+    return int(found[0])
+
+
+async def test_the_database_cannot_reach_outside_itself(tmp_path: Path) -> None:
+    store = DuckDBStore(tmp_path)
+
+    for statement in ("SELECT * FROM read_text('/etc/hostname')", "SET threads = 8"):
+        with pytest.raises(duckdb.Error):
+            store._tables.connection.execute(statement)
+
+    await store.aclose()
+
+
+def named(seq: int, epoch: str = EPOCH) -> Report:
+    return Report("n1", EXAMPLE, NOW, name=BatchName(epoch, seq, 0, 3))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "DELETE FROM receipts",
+        "DELETE FROM receipts WHERE ordinal = (SELECT max(ordinal) FROM receipts)",
+        "UPDATE receipts SET received = received + 1 WHERE ordinal = 2",
+        "DELETE FROM points_latency",
+        "INSERT INTO points_latency SELECT * FROM points_latency",
+        "DELETE FROM meta WHERE key = 'unaccounted'",
+        "DROP TABLE receipts",
+    ],
+)
+async def test_a_store_whose_receipts_do_not_fit_its_points_is_refused(
+    tmp_path: Path, damage: str
+) -> None:
+    store = DuckDBStore(tmp_path)
+    for seq in (1, 2):
+        await store.write(named(seq))
+    await store.write(Report("n2", EXAMPLE, NOW))
+    await store.aclose()
+    DuckDBStore(tmp_path).close()
+    with duckdb.connect(tmp_path / "points.duckdb") as connection:
+        connection.execute(damage.replace("= 2", "= (SELECT max(ordinal) FROM receipts)"))
+
+    with pytest.raises(StartError, match=r"is damaged .* put a backup"):
+        DuckDBStore(tmp_path)
+
+
+def make_version_1(path: Path) -> None:
+    """A store as it was before there were receipts, with a point in it."""
+    old = len(list(schema.create_statements())) - len(list(schema.upgrade_statements(1)))
+    with duckdb.connect(path) as connection:
+        for statement in list(schema.create_statements())[:old]:
+            connection.execute(statement)
+        connection.execute("INSERT INTO points_latency VALUES ('n1', now(), now(), 'p', 5)")
+
+
+async def test_a_store_of_version_1_is_upgraded_and_keeps_its_points(tmp_path: Path) -> None:
+    make_version_1(tmp_path / "points.duckdb")
+
+    for _ in range(2):
+        store = DuckDBStore(tmp_path)
+        assert "p" in {point.peer_id for point in await store.latest("n1")}
+        await store.write(named(1))
+        await store.aclose()
+
+    store = DuckDBStore(tmp_path)
+    assert (await store.ledger("n1")).received == 3
+    await store.aclose()
+
+
+async def test_a_store_of_version_2_is_upgraded_and_knows_its_batches(tmp_path: Path) -> None:
+    store = DuckDBStore(tmp_path)
+    await store.write(named(1))
+    await store.aclose()
+    (tmp_path / "journal").rmdir()
+    with duckdb.connect(tmp_path / "points.duckdb") as connection:
+        connection.execute("DELETE FROM meta WHERE key = 'journal'")
+        connection.execute("UPDATE meta SET value = '2' WHERE key = 'schema_version'")
+
+    store = DuckDBStore(tmp_path)
+    assert [(await store.write(named(seq))).duplicate for seq in (1, 2)] == [True, False]
+    assert (await store.ledger("n1")).received == 6
+    await store.aclose()
+
+
+class FaultyConnection:
+    """Fails at the n-th step of a transaction."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, steps: int) -> None:
+        self.connection = connection
+        self.steps = steps
+
+    def _step(self) -> None:
+        self.steps -= 1
+        if self.steps < 0:
+            raise duckdb.IOException("no more")
+
+    def begin(self) -> None:
+        self._step()
+        self.connection.begin()
+
+    def execute(self, statement: str, *parameters: Any) -> Any:
+        if not statement.startswith(("SHOW", "SELECT")):
+            self._step()
+        return self.connection.execute(statement, *parameters)
+
+    def commit(self) -> None:
+        self._step()
+        self.connection.commit()
+
+
+async def test_an_upgrade_that_fails_anywhere_leaves_the_old_store_or_the_new(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "points.duckdb"
+    steps = len(list(schema.upgrade_statements(1))) + 2
+    for allowed in range(steps + 1):
+        path.unlink(missing_ok=True)
+        make_version_1(path)
+        connection = duckdb.connect(path)
+        faulty: Any = FaultyConnection(connection, allowed)
+        if allowed < steps:
+            with pytest.raises(duckdb.IOException):
+                migrate(faulty, path)
+        else:
+            migrate(faulty, path)
+        connection.close()
+        with duckdb.connect(path) as opened:
+            (version,) = opened.execute("SELECT value FROM meta").fetchone() or ("",)
+            tables = {name for (name,) in opened.execute("SHOW TABLES").fetchall()}
+        assert (version == str(SCHEMA_VERSION)) == ("receipts" in tables) == (allowed == steps)
+        store = DuckDBStore(tmp_path)
+        assert len(await store.latest("n1")) == 1
+        await store.aclose()
+
+
+async def test_epochs_that_are_no_longer_in_memory_are_still_known(tmp_path: Path) -> None:
+    epochs = [f"{number:032x}" for number in range(3 * EPOCHS_IN_MEMORY)]
+    store = DuckDBStore(tmp_path)
+    for epoch in epochs:
+        assert not (await store.write(named(1, epoch))).duplicate
+    for seq in (1, 2):
+        assert len(store._marks.of_node("n1")) == EPOCHS_IN_MEMORY
+        assert (await store.write(named(seq, epochs[0]))).duplicate == (seq == 1)
+        assert (await store.write(named(seq, epochs[-1]))).duplicate == (seq == 1)
+        await store.aclose()
+        store = DuckDBStore(tmp_path)
+    for epoch in epochs:
+        assert (await store.write(named(1, epoch))).duplicate
+
+    assert (await store.ledger("n1")).received == 3 * (len(epochs) + 2)
+    await store.aclose()
+
+
+async def test_a_failed_write_leaves_no_mark(
+    tmp_path: Path, files_may_grow_to: Callable[[int], None]
+) -> None:
+    store = DuckDBStore(tmp_path)
+    await store.write(named(1))
+    incompressible = msgspec.structs.replace(named(2), body=os.urandom(1 << 20))
+    files_may_grow_to(1 << 18)
+    with pytest.raises(StoreError, match="could not be stored"):
+        await store.write(incompressible)
+    with pytest.raises(StoreError, match="could not be stored"):
+        await store.check()
+
+    assert not (await store.write(named(2))).duplicate
+    assert (await store.write(named(1))).duplicate
+    assert (await store.write(named(2))).duplicate
+    await store.check()
+    await store.aclose()
+
+
+async def test_a_clock_that_was_put_back_changes_neither_marks_nor_their_order(
+    tmp_path: Path,
+) -> None:
+    store = DuckDBStore(tmp_path)
+    await store.write(named(1))
+    years_ago = NOW.replace(year=1999)
+    await store.write(msgspec.structs.replace(named(2), received_at=years_ago))
+    await store.write(msgspec.structs.replace(named(1, "f" * 32), received_at=years_ago))
+    await store.aclose()
+
+    store = DuckDBStore(tmp_path)
+    assert (await store.write(named(2))).duplicate
+    assert not (await store.write(named(3))).duplicate
+    assert (await store.ledger("n1")).received == 12
+    await store.aclose()
+
+
+async def test_what_a_spoilt_log_of_the_database_has_lost_comes_again_from_the_journal(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "d").mkdir()
+    store = DuckDBStore(tmp_path / "d")
+    for seq in range(1, 6):
+        await store.write(named(seq))
+        await store.latest("n1")
+    shutil.copytree(tmp_path / "d", tmp_path / "kept")
+    await store.aclose()
+    log = (tmp_path / "kept" / "points.duckdb.wal").read_bytes()
+    spoilt = [log[:cut] for cut in range(0, len(log), 997)]
+    spoilt += [_flipped(log, place) for place in range(3, len(log), 997)]
+    outcomes: set[int | None] = set()
+    for content in [b"", *spoilt]:
+        (tmp_path / "kept" / "points.duckdb.wal").write_bytes(content)
+        outcomes.add(await _received_after(tmp_path / "kept", tmp_path / "try"))
+
+    assert outcomes == {None, 15}
+
+
+async def test_no_damage_of_the_database_shows_other_points(tmp_path: Path) -> None:
+    """A place that the start does not read is found out by the first who asks for it."""
+    kept, directory = tmp_path / "kept", tmp_path / "try"
+    kept.mkdir()
+    for seqs in ((1, 2, 3), (4, 5)):
+        store = DuckDBStore(kept)
+        for seq in seqs:
+            await store.write(named(seq))
+        await store.aclose()
+    whole = (kept / "points.duckdb").read_bytes()
+    places = [*range(0, 12288, 1021), *range(12288, len(whole), 70001)]
+    damaged = [_flipped(whole, place) for place in places]
+    damaged += [whole[:length] for length in range(1, len(whole), 200_003)]
+    shown = [await _shown_after(content, directory) for content in [whole, *damaged]]
+
+    assert shown[0] is not None
+    assert {str(each) for each in shown[1:]} <= {"None", str(shown[0])}
+    assert None in shown[1:]
+
+
+async def _shown_after(content: bytes, directory: Path) -> tuple[object, ...] | None:
+    """What a store shows of the node on that database; None if it refuses to."""
+    _make_anew(directory, content)
+    try:
+        store = DuckDBStore(directory)
+    except StartError:
+        return None
+    try:
+        return await store.ledger("n1"), await store.latest("n1"), count(store, "points_system")
+    except StoreError:
+        return None
+    finally:
+        await store.aclose()
+
+
+def _make_anew(directory: Path, database: bytes) -> None:
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir()
+    (directory / "points.duckdb").write_bytes(database)
+
+
+def _flipped(data: bytes, at: int) -> bytes:
+    return data[:at] + bytes([data[at] ^ 0x10]) + data[at + 1 :]
+
+
+async def _received_after(damaged: Path, directory: Path) -> int | None:
+    """How many points a store opened on a copy has receipts for; None if it refuses to start."""
+    shutil.rmtree(directory, ignore_errors=True)
+    shutil.copytree(damaged, directory)
+    try:
+        store = DuckDBStore(directory)
+    except StartError:
+        return None
+    received = (await store.ledger("n1")).received
+    assert count(store, "points_system") * 3 == received
+    await store.aclose()
+    return received
+
+
+class FailingSync:
+    """Passes all on to a cursor, but for a commit that ends as one whose fsync failed does."""
+
+    def __init__(self, cursor: duckdb.DuckDBPyConnection) -> None:
+        self.cursor = cursor
+
+    def commit(self) -> None:
+        self.cursor.rollback()
+        raise duckdb.FatalException("FATAL Error: fsync failed!")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.cursor, name)
+
+
+async def test_after_a_failed_fsync_the_file_is_opened_anew_and_nothing_is_doubled(
+    tmp_path: Path,
+) -> None:
+    store = DuckDBStore(tmp_path)
+    await store.write(named(1))
+    await store.latest("n1")
+    spoilt: Any = FailingSync(store._tables._writing)
+    store._tables._writing = spoilt
+    assert not (await store.write(named(2))).duplicate
+    with pytest.raises(StoreError, match="cannot be read"):
+        await store.latest("n1")
+
+    await store.check()
+
+    assert [(await store.write(named(seq))).duplicate for seq in (1, 2, 3)] == [True, True, False]
+    assert (await store.ledger("n1")).received == 9
+    assert count(store, "points_system") == 3
+    await store.aclose()
+
+
+async def test_a_file_that_cannot_be_opened_anew_is_tried_again(tmp_path: Path) -> None:
+    store = DuckDBStore(tmp_path)
+    store._tables.close()
+    (tmp_path / "points.duckdb").rename(tmp_path / "elsewhere")
+    (tmp_path / "points.duckdb").write_bytes(b"not a database" * 1000)
+    for seq in (1, 2):
+        assert not (await store.write(named(seq))).duplicate
+        with pytest.raises(StoreError):
+            await store.check()
+    (tmp_path / "elsewhere").rename(tmp_path / "points.duckdb")
+
+    await store.check()
+    assert (await store.write(named(2))).duplicate
+    assert count(store, "points_system") == 2
+    await store.aclose()

@@ -1,0 +1,149 @@
+"""Copies of a data directory at work, and of one that was left in a hurry."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import socket
+import stat
+from typing import TYPE_CHECKING
+
+import pytest
+
+from plexd.metrics.testing import ManualClock
+from plexd_server.errors import StartError
+from plexd_server.store import DuckDBStore
+from plexd_server.upkeep.quiesce import granting, held_still
+from server.reporting import Node, numbered
+from server.running import Client, command, create_node, running
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    import aiohttp
+
+
+async def test_a_copy_made_under_load_is_a_moment_of_it(
+    tmp_path: Path, session: aiohttp.ClientSession
+) -> None:
+    data_dir, copy = tmp_path / "d", tmp_path / "copy"
+    token = create_node(data_dir)["auth_token"]
+    with running(data_dir, "--node-rate", "0") as server:
+        node = Node(Client(session, server.url, token))
+        assert (await node.send(1, numbered(1), of=1)).status == 200
+        copying = asyncio.create_task(
+            asyncio.to_thread(command, "backup", copy, "--data-dir", data_dir)
+        )
+        seq = 1
+        while not copying.done():
+            seq += 1
+            assert (await node.send(seq, numbered(seq), of=1)).status == 200
+        await copying
+        assert (await node.ledger())["received"] == seq
+
+    opened = DuckDBStore(copy)
+    received = (await opened.ledger("n1")).received
+    await opened.aclose()
+    assert 1 <= received <= seq
+    assert not (data_dir / "backup.sock").exists()
+
+
+async def test_what_comes_while_the_file_is_held_is_taken_and_shown_afterwards(
+    tmp_path: Path, session: aiohttp.ClientSession
+) -> None:
+    token = create_node(tmp_path / "d")["auth_token"]
+    with running(tmp_path / "d") as server:
+        node = Node(Client(session, server.url, token))
+        with held_still(tmp_path / "d") as is_held:
+            assert is_held
+            points = (tmp_path / "d" / "points.duckdb").read_bytes()
+            assert (await node.send(1, numbered(1), of=1)).status == 200
+            assert (tmp_path / "d" / "points.duckdb").read_bytes() == points
+            assert not (tmp_path / "d" / "points.duckdb.wal").exists()
+        assert (await node.ledger())["received"] == 1
+
+
+def test_a_server_that_holds_still_stops_when_it_is_told(tmp_path: Path) -> None:
+    create_node(tmp_path / "d")
+    with running(tmp_path / "d") as server, held_still(tmp_path / "d"):
+        server.stop()
+
+    assert server.process.returncode == 0
+
+
+def test_what_a_killed_server_left_is_not_taken_for_a_server(tmp_path: Path) -> None:
+    create_node(tmp_path / "d")
+    with running(tmp_path / "d") as server:
+        server.process.kill()
+        server.process.wait(10)
+        assert (tmp_path / "d" / "backup.sock").exists()
+        with held_still(tmp_path / "d") as is_held:
+            assert not is_held
+
+
+def test_the_copy_of_a_killed_server_has_what_was_only_in_its_journal(tmp_path: Path) -> None:
+    token = create_node(tmp_path / "d")["auth_token"]
+
+    async def report() -> None:
+        import aiohttp  # noqa: PLC0415 -- for the annotation above it is a type only
+
+        async with aiohttp.ClientSession() as session:
+            node = Node(Client(session, server.url, token))
+            assert (await node.send(1, numbered(1, 2), of=2)).status == 200
+
+    with running(tmp_path / "d") as server:
+        asyncio.run(report())
+        server.process.kill()
+        server.process.wait(10)
+    command("backup", tmp_path / "copy", "--data-dir", tmp_path / "d")
+
+    store = DuckDBStore(tmp_path / "copy")
+    assert asyncio.run(store.ledger("n1")).received == 2
+    store.close()
+
+
+def test_the_socket_is_its_owners_alone_however_long_its_path(tmp_path: Path) -> None:
+    deep = tmp_path / ("x" * 120)
+    with running(deep):
+        assert stat.S_IMODE((deep / "backup.sock").stat().st_mode) == 0o600
+        with held_still(deep) as is_held:
+            assert is_held
+
+
+def test_a_server_that_does_not_answer_is_waited_for_so_long_only(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(os.fspath(tmp_path / "backup.sock"))
+        silent.listen()
+
+        with (
+            pytest.raises(StartError, match="does not hold its points still: it does not answer"),
+            held_still(tmp_path, answer_seconds=0.01),
+        ):
+            pass
+
+
+async def test_who_came_while_no_descriptors_were_left_is_answered_later(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = ManualClock()
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    def hold(until: Callable[[], None]) -> None:
+        until()
+
+    with socket.socket(socket.AF_UNIX) as asking:
+        asking.settimeout(0)
+        async with granting(hold, tmp_path, clock):
+            asking.connect(os.fspath(tmp_path / "backup.sock"))
+            resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+            try:
+                await clock.advance(0)
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+            assert [record.message for record in caplog.records] == ["backup not heard"]
+            await clock.advance(1)
+            answer = await asyncio.get_running_loop().sock_recv(asking, 100)
+
+    assert answer == b"still\n"

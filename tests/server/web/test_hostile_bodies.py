@@ -1,0 +1,288 @@
+"""Bodies made to hurt: each is refused for what it is, and costs little before it is."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import time
+import zlib
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from plexd.api import MetricBatch
+from plexd_server.routes.reports import MAX_POINTS
+from plexd_server.web.body import MAX_COMPRESSED_BYTES, MAX_DECOMPRESSED_BYTES
+from server.running import Client, create_node, gzipped, running
+from support.points import AGENT, EXAMPLE, LATENCY, documents
+
+if TYPE_CHECKING:
+    import aiohttp
+
+    from server.conftest import Shared
+
+METRICS = "/v1/nodes/n1/metrics"
+REPEATS = 5
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+SMALLEST = (
+    b'{"timestamp":"2026-02-12T10:30:00Z","group":"latency","data":{"peer_id":"a","rtt_nano":1}}'
+)
+
+
+def packed(body: bytes) -> bytes:
+    return gzip.compress(body, 9)
+
+
+def filled(start: bytes, piece: bytes, end: bytes) -> bytes:
+    """As many pieces as a body may hold."""
+    count = (MAX_DECOMPRESSED_BYTES - len(start) - len(end)) // len(piece)
+    return start + piece * count + end
+
+
+def with_a_long_name() -> bytes:
+    """A gzip whose header holds a file name of a megabyte, without data."""
+    return b"\x1f\x8b\x08\x08" + bytes(6) + b"n" * (MAX_COMPRESSED_BYTES - 10)
+
+
+BOMB = packed(bytes(200 * 1024 * 1024))
+CORPUS = {
+    "bomb": (BOMB, 413),
+    "bomb in a bomb": (packed(BOMB), 400),
+    "gzip of gzip": (packed(packed(EXAMPLE.to_json())), 400),
+    "empty members": (packed(b"") * (MAX_COMPRESSED_BYTES // 20), 400),
+    # Beyond 16 MiB the server stops listening, and a sender sees a reset in place of the answer.
+    "hundreds of thousands of them": (packed(b"") * 800_000, 413),
+    "stored, not compressed": (gzip.compress(bytes(MAX_COMPRESSED_BYTES + 1), 0), 413),
+    "cut bomb": (BOMB[:8000], 400),
+    "bomb and more": (packed(bytes(MAX_DECOMPRESSED_BYTES)) + b"more", 400),
+    "wrong checksum": (packed(bytes(MAX_DECOMPRESSED_BYTES))[:-8] + bytes(8), 400),
+    "wrong length": (packed(EXAMPLE.to_json())[:-4] + bytes(4), 400),
+    "long name in the header": (with_a_long_name(), 400),
+    "zlib": (zlib.compress(EXAMPLE.to_json()), 400),
+    "too many points": (packed(filled(b"[" + SMALLEST, b"," + SMALLEST, b"]")), 413),
+    "too many objects": (packed(filled(b"[{}", b",{}", b"]")), 413),
+    "deep arrays": (packed(filled(b"", b"[", b"")), 422),
+    "deep objects": (packed(filled(b"", b'[{"a":', b"")), 413),
+    "digits": (packed(filled(b'[{"group":', b"1", b"}]")), 422),
+    "a text": (packed(filled(b'["', b"a", b'"]')), 422),
+    "escapes": (packed(filled(b'["', rb"\u0041", b'"]')), 422),
+    "one member again and again": (
+        packed(filled(SMALLEST[:1], b'"timestamp":"2026-02-12T10:30:00Z",', b'"group":"latency"}')),
+        422,
+    ),
+}
+
+
+class Meter:
+    """What a process uses."""
+
+    def __init__(self, pid: int) -> None:
+        self._proc = Path(f"/proc/{pid}")
+
+    def cpu_seconds(self) -> float:
+        fields = (self._proc / "stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / _TICKS
+
+    def forget_peak(self) -> None:
+        """From now on the peak is the highest since now."""
+        (self._proc / "clear_refs").write_text("5")
+
+    def kib(self, name: str) -> int:
+        return int((self._proc / "status").read_text().partition(f"{name}:")[2].split()[0])
+
+
+async def test_whatever_the_body_it_is_refused_at_little_cost(
+    tmp_path: Path, session: aiohttp.ClientSession
+) -> None:
+    token = create_node(tmp_path / "d")["auth_token"]
+    with running(tmp_path / "d", "--node-rate", "0") as server:
+        node, meter = Client(session, server.url, token), Meter(server.process.pid)
+        for body in (gzipped(EXAMPLE.to_json()), BOMB):  # what the first of all costs counts not
+            await node.post(METRICS, body, Content_Encoding="gzip")
+        meter.forget_peak()
+        before = meter.kib("VmRSS")
+        for name, (body, status) in CORPUS.items():
+            began = meter.cpu_seconds()
+            for _ in range(REPEATS):
+                answer = await node.post(METRICS, body, Content_Encoding="gzip")
+                assert (answer.status, answer.json["status"]) == (status, status), name
+                assert len(answer.body) < 1000
+            assert (meter.cpu_seconds() - began) / REPEATS < 0.1, name
+        rise = meter.kib("VmHWM") - before
+        assert (await node.get("/healthz")).status == 200
+        latest = await node.get("/v1/nodes/n1/latest")
+
+    assert rise < 16 * 1024
+    assert len(latest.json["points"]) == len(EXAMPLE)
+
+
+async def test_the_largest_report_there_may_be_is_taken_at_little_cost(
+    tmp_path: Path, session: aiohttp.ClientSession
+) -> None:
+    token = create_node(tmp_path / "d")["auth_token"]
+    body = MetricBatch([LATENCY] * MAX_POINTS).to_json()
+    padded = body[:-1] + b" " * (MAX_DECOMPRESSED_BYTES - len(body)) + b"]"
+    with running(tmp_path / "d") as server:
+        node, meter = Client(session, server.url, token), Meter(server.process.pid)
+        await node.post(METRICS, gzipped(EXAMPLE.to_json()), Content_Encoding="gzip")
+        meter.forget_peak()
+        before = meter.kib("VmRSS")
+        began = time.monotonic()
+        answer = await node.post(METRICS, gzipped(padded), Content_Encoding="gzip")
+        assert time.monotonic() - began < 20
+        rise = meter.kib("VmHWM") - before
+
+    assert (answer.status, answer.json["accepted"]) == (200, MAX_POINTS)
+    assert rise < 64 * 1024
+
+
+def spoilt(find: bytes, put: bytes, index: int = 2) -> bytes:
+    """A report whose point at ``index`` (2: latency) holds ``put`` in the place of ``find``."""
+    points = [json.dumps(point).encode() for point in documents()]
+    assert points[index].count(find) >= 1
+    points[index] = points[index].replace(find, put)
+    return b"[" + b",".join(points) + b"]"
+
+
+RTT = b'"rtt_nano": 15000000'
+LOAD = b'"load_avg_1": 1.5'
+PEER = b'"peer-abc-123"'
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "index", "field"),
+    [
+        (spoilt(LOAD, b'"load_avg_1": NaN', 0), 400, None, None),
+        (spoilt(LOAD, b'"load_avg_1": Infinity', 0), 400, None, None),
+        (spoilt(LOAD, b'"load_avg_1": -Infinity', 0), 400, None, None),
+        (spoilt(LOAD, b'"load_avg_1": 1e400', 0), 422, 0, "data.load_avg_1"),
+        (spoilt(LOAD, b'"load_avg_1": 1' + b"0" * 5000, 0), 422, 0, "data.load_avg_1"),
+        (spoilt(LOAD, b'"load_avg_1": +1', 0), 400, None, None),
+        (spoilt(LOAD, b'"load_avg_1": 01', 0), 400, None, None),
+        (spoilt(LOAD, b'"load_avg_1": "1"', 0), 422, 0, "data.load_avg_1"),
+        (spoilt(LOAD, b'"load_avg_1": -1', 0), 422, 0, "data.load_avg_1"),
+        (spoilt(RTT, b'"rtt_nano": 1e400'), 422, 2, "data.rtt_nano"),
+        (spoilt(RTT, b'"rtt_nano": 1.5'), 422, 2, "data.rtt_nano"),
+        (spoilt(RTT, b'"rtt_nano": -2'), 422, 2, "data.rtt_nano"),
+        (spoilt(RTT, b'"rtt_nano": 9223372036854775808'), 422, 2, "data.rtt_nano"),
+        (spoilt(RTT, b'"rtt_nano": 1' + b"0" * 5000), 422, 2, "data.rtt_nano"),
+        (spoilt(RTT, b'"rtt_nano": ' + b"[" * 100_000), 422, 2, "data.rtt_nano"),
+        (spoilt(RTT, b'"rtt_nano": true'), 422, 2, "data.rtt_nano"),
+        (spoilt(RTT, b'"rtt_nano": null'), 422, 2, "data.rtt_nano"),
+        (spoilt(PEER, b'"' + rb"\ud800" + b'"'), 400, None, None),
+        (spoilt(PEER, b'"' + rb"\udc00\ud800" + b'"'), 400, None, None),
+        (spoilt(PEER, b'"\xed\xa0\x80"'), 400, None, None),
+        (spoilt(PEER, b'"\x00"'), 400, None, None),
+        (spoilt(PEER, b'"a\nb"'), 400, None, None),
+        (spoilt(PEER, b'"' + b"x" * 257 + b'"'), 422, 2, "peer_id"),
+        (b"\xef\xbb\xbf[]", 400, None, None),
+        ("[]".encode("utf-16"), 400, None, None),
+        (b"[" * 100_000, 422, 0, None),
+        (b"[" + b'{"timestamp":' * 5000, 400, None, None),
+        (b'[{"k":' + b'[1,{"k":' * 900 + b"1", 400, None, None),
+        (b"[{" + b",".join(b'"k%d":1' % n for n in range(1_000_000)) + b"}]", 413, None, None),
+        (b"[{" + b",".join(b'"k%d":1' % n for n in range(500_000)) + b"}]", 422, 0, "group"),
+    ],
+)
+async def test_json_made_to_hurt_is_refused_with_where_and_why(
+    n1: Client, body: bytes, status: int, index: int | None, field: str | None
+) -> None:
+    answer = await n1.post(METRICS, body)
+
+    problem: dict[str, Any] = answer.json
+    assert (answer.status, problem.get("index"), problem.get("field")) == (status, index, field)
+    assert problem["detail"]
+    assert len(answer.body) < 1000
+
+
+async def test_json_that_is_only_odd_is_read_as_every_parser_does(
+    shared: Shared, operator: Client
+) -> None:
+    n3 = operator.with_token(shared.n3)
+    soon = datetime.now(UTC) + timedelta(hours=23.9)  # others have reported of a day ahead
+    peer = rb'"\u0000 \ud83d\ude00"'  # a NUL and a pair of surrogates
+    twice = b'{"timestamp":"%b","group":"latency","data":{"peer_id":%b,%b}}' % (
+        f"{soon:%Y-%m-%dT%H:%M:%SZ}".encode(),
+        peer,
+        b'"rtt_nano":1,"rtt_nano":-0',
+    )
+
+    assert (await n3.post("/v1/nodes/n3/metrics", b"[" + twice + b"]")).status == 200
+
+    points = (await operator.get("/v1/nodes/n3/latest")).json["points"]
+    found = next(point for point in points if point.get("peer_id") == "\0 \U0001f600")
+    assert found["data"]["rtt_nano"] == 0  # of two members with one name the last counts
+
+
+@pytest.mark.parametrize(
+    ("points", "status"),
+    [(0, 200), (1, 200), (100, 200), (101, 200), (MAX_POINTS, 200), (MAX_POINTS + 1, 413)],
+)
+async def test_a_report_may_hold_any_number_of_points_up_to_the_bound(
+    n1: Client, points: int, status: int
+) -> None:
+    answer = await n1.post(METRICS, MetricBatch([AGENT] * points).to_json())
+
+    assert answer.status == status, answer.body
+    assert answer.json.get("accepted", points) == points
+
+
+async def test_a_million_points_are_too_many_in_either_form(n1: Client) -> None:
+    body = MetricBatch([LATENCY]).to_json()[1:-1]
+    million = b"[" + b",".join([body] * 1_000_000) + b"]"
+
+    assert (await n1.post(METRICS, million)).status == 413
+    assert (await n1.post(METRICS, gzipped(million), Content_Encoding="gzip")).status == 413
+
+
+@pytest.mark.parametrize(("length", "status"), [(1, 200), (256, 200), (257, 422), (100_000, 422)])
+async def test_a_peers_name_has_its_length(n1: Client, length: int, status: int) -> None:
+    body = spoilt(PEER, json.dumps("ä" * length).encode())
+
+    assert (await n1.post(METRICS, body)).status == status
+
+
+async def test_names_full_of_braces_are_taken_in_small_reports(n1: Client) -> None:
+    body = json.loads(MetricBatch([LATENCY] * 25).to_json())
+    for point in body:
+        point["peer_id"] = point["data"]["peer_id"] = "{" * 256
+
+    assert (await n1.post(METRICS, json.dumps(body).encode())).status == 200
+    # The sender cuts it in pieces after this.
+    assert (await n1.post(METRICS, json.dumps(body * 2).encode())).status == 413
+
+
+@pytest.mark.parametrize("place", ["point", "data"])
+@pytest.mark.parametrize("index", range(4))
+@pytest.mark.parametrize(
+    "name", ["received_at", "node_id", "accepted", "id", "__class__", "Timestamp", "", "x" * 90]
+)
+async def test_a_field_that_is_not_the_senders_to_set_is_refused_by_name(
+    n1: Client, place: str, index: int, name: str
+) -> None:
+    report = documents()
+    where = report[index] if place == "point" else report[index]["data"]
+    where[name] = "n2"
+
+    answer = await n1.post(METRICS, json.dumps(report).encode())
+
+    problem = answer.json
+    assert (answer.status, problem["index"]) == (422, index)
+    assert "unknown field" in problem["detail"]
+    assert problem.get("field", "").endswith(name)
+
+
+@pytest.mark.parametrize("name", ["node_id", "mesh_ip", "auth_token", "simulated", "peers"])
+async def test_a_registration_cannot_choose_what_the_server_gives(
+    nobody: Client, name: str
+) -> None:
+    body = {"token": "plexd-join-none", "public_key": "A" * 43 + "=", name: "n1"}
+
+    answer = await nobody.post("/v1/register", json.dumps(body).encode())
+
+    assert answer.status == 422
+    assert name in answer.json["detail"]
