@@ -1,5 +1,5 @@
-"""The claims, measured. One file a claim; ``make bench`` runs them all.
+"""The claims, measured. One file has one claim; ``make bench`` runs them all.
 
-Each prints a table and, where there is a peer, the ratio to it from the same run. Contenders are
-interleaved and medians taken, since the machine is shared with whatever else it does.
+Each prints a table and, where another program does the same, the ratio to it in the same run.
+Contenders are interleaved, and results are medians, because the machine also does other work.
 """

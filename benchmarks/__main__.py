@@ -1,6 +1,6 @@
 """Run every benchmark, or those named on the command line.
 
-``history`` (twenty minutes) and ``stores`` (an hour) only so.
+``history`` (twenty minutes) and ``stores`` (an hour) run only if they are named.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ NAMES = (
 
 
 def main() -> None:
-    """Print one table after the other."""
+    """Run the benchmarks one after the other."""
     for name in sys.argv[1:] or NAMES:
         importlib.import_module(f"benchmarks.{name}").main()
         print()

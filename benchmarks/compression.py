@@ -1,4 +1,4 @@
-"""Which gzip the client uses: density and CPU of the candidates on its own bodies."""
+"""Which gzip the client uses: size and CPU of the candidates on its own bodies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A real wireguard-go with as many peers as a benchmark wants."""
+"""A real wireguard-go with any number of peers."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ __all__ = ["public_key", "raw_key", "what_is_missing", "wireguard_go"]
 
 
 def raw_key(number: int) -> bytes:
-    """The public key of peer ``number``: nobody has the private one, so nobody shakes hands."""
+    """Make the public key of peer ``number``; it has no private key, so there are no handshakes."""
     return number.to_bytes(32, "big")
 
 
 def public_key(number: int) -> str:
-    """The same as ``wg`` prints it."""
+    """Return the same key as ``wg`` prints it."""
     return b64encode(raw_key(number)).decode()
 
 
 def what_is_missing() -> str:
-    """Why no daemon can be started here; empty if one can."""
+    """Say why no daemon can be started here; empty if one can."""
     if os.geteuid() != 0 or not shutil.which("wireguard-go") or not shutil.which("wg"):
         return "needs root, wireguard-go and wireguard-tools"
     return ""
@@ -40,7 +40,7 @@ def what_is_missing() -> str:
 
 @contextlib.contextmanager
 def wireguard_go(peers: Sequence[Peer]) -> Iterator[str]:
-    """The name of an interface with ``peers``, in a namespace of its own."""
+    """Yield the name of an interface with ``peers``, in its own namespace."""
     name = f"pxbench{os.getpid() % 10**6}"
     path = Path(DIRECTORY) / f"{name}.sock"
     _run("ip", "netns", "add", name)

@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 
 def interleaved(contenders: Mapping[str, Callable[[], object]], *, rounds: int) -> dict[str, float]:
-    """Median CPU seconds of each contender, all of them once per round.
+    """Measure the median CPU seconds of each contender; each runs once per round.
 
-    CPU time, not wall time: another program on the machine delays a run, but is not charged to it.
+    CPU time, not wall time: other programs on the machine delay a run, but do not count.
     """
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for contender in contenders.values():
@@ -29,7 +29,7 @@ def interleaved(contenders: Mapping[str, Callable[[], object]], *, rounds: int) 
 
 
 def table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print aligned columns, the first to the left and the others to the right."""
+    """Print a table, the first column aligned to the left, the others to the right."""
     lines = [head, *rows]
     widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
     print(title)

@@ -1,4 +1,4 @@
-"""The programs under measurement, started and ended as a person would."""
+"""The measured programs, started and ended as a person would do it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PATIENCE_SECONDS = 60
 
 
 class Agent:
-    """A child process with its standard output at hand, ended with the context."""
+    """A child process with readable standard output; it ends with the context."""
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
         self._process = subprocess.Popen(
@@ -37,7 +37,7 @@ class Agent:
     def reporting_to(
         cls, server: Server, *, interval: int, interface: str = "", peers: Sequence[Peer] = ()
     ) -> Self:
-        """``plexd run`` as the bench's node; warnings on standard error."""
+        """Start ``plexd run`` as the bench's node; warnings go to standard error."""
         config = server.identity.parent / "config.yaml"
         listed = [{name: getattr(p, name) for name in p.__struct_fields__} for p in peers]
         config.write_text(json.dumps({"peers": listed}), encoding="ascii")  # JSON is YAML
@@ -54,12 +54,12 @@ class Agent:
         )
 
     def read_line(self) -> str:
-        """The next line of its standard output."""
+        """Read the next line of its standard output."""
         assert self._process.stdout is not None
         return self._process.stdout.readline()
 
     def write_line(self, line: str) -> None:
-        """Give it a line of standard input."""
+        """Write a line to its standard input."""
         assert self._process.stdin is not None
         self._process.stdin.write(f"{line}\n")
         self._process.stdin.flush()
@@ -88,7 +88,7 @@ class Server:
         return [sys.executable, "-m", "plexd_server", *arguments, "--data-dir", str(self._data)]
 
     def wait_for_points(self, groups: set[str]) -> None:
-        """Return once points of all ``groups`` are stored."""
+        """Wait until points of all ``groups`` are stored."""
         token = json.loads(self.identity.read_bytes())["auth_token"]
         request = urllib.request.Request(  # noqa: S310  # our own server on loopback
             f"{self.address}/v1/nodes/{NODE}/latest", headers={"Authorization": f"Bearer {token}"}

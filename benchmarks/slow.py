@@ -1,10 +1,10 @@
-"""Aim: 5,000 slow connections leave everybody else answered within a second (p99).
+"""Aim: beside 5,000 slow connections, all others are answered within a second (p99).
 
-A crowd in a process of its own holds that many connections to a real ``plexd-server``, of each kind
-as many, and opens a new one for each that the server closes: idle ones, heads and bodies that
-arrive a byte a second, answers that nobody reads. Another client meanwhile does what a healthy node
-and a browser do, again and again. Its times without the crowd come first. How long the server bore
-a connection of each kind is counted from its opening to its end.
+A crowd in its own process holds that many connections to a real ``plexd-server``, the same number
+of each kind, and opens a new one for each that the server closes: idle ones, heads and bodies that
+arrive a byte a second, answers that are not read. Meanwhile another client repeats what a healthy
+node and a browser do. Its times without the crowd are measured first. The time that the server
+keeps a connection of each kind is counted from its opening to its end.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _STATIC = f"/static/{PLOTLY_NAME}"
 
 
 def main() -> None:
-    """Start the server, measure in quiet, let the crowd in, measure again."""
+    """Start the server, measure without the crowd, start the crowd, measure again."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard < CONNECTIONS + 1000:
         print(f"cannot hold {CONNECTIONS:,} connections: at most {hard} files may be open")
@@ -60,7 +60,7 @@ def main() -> None:
             quiet = _Healthy(port, healthy).measure(QUIET_SECONDS)
             crowd = [sys.executable, "-m", "benchmarks.slow", str(port), slow]
             with Agent(crowd, {}) as holding:
-                holding.read_line()  # everybody is there
+                holding.read_line()  # the crowd is complete
                 before = _resident_mib(server.pid)
                 crowded = _Healthy(port, healthy).measure(SECONDS)
                 after = _resident_mib(server.pid)
@@ -85,7 +85,7 @@ class _Healthy:
         }
 
     def measure(self, seconds: float) -> dict[str, list[float]]:
-        """Milliseconds of each kind of request."""
+        """Measure the milliseconds of each kind of request."""
         kinds: dict[str, Callable[[], int]] = {
             "a report of 100 points": self._report,
             "the newest points": lambda: self._get("/v1/nodes/healthy/latest"),
@@ -160,7 +160,7 @@ def _p50_p99(times: list[float]) -> tuple[float, float]:
 
 
 class _Crowd:
-    """Connections of each kind, opened anew as they are closed."""
+    """Connections of each kind, opened again when they are closed."""
 
     def __init__(self, port: int, token: str) -> None:
         self._port = port
@@ -184,7 +184,7 @@ class _Crowd:
         }
 
     async def stay(self) -> None:
-        """For ever."""
+        """Hold all connections until cancelled."""
         names = list(self.kinds)
         async with asyncio.TaskGroup() as tasks:
             for number in range(CONNECTIONS):
@@ -211,7 +211,7 @@ class _Crowd:
         self._open += 1
         if self._open >= CONNECTIONS * 0.95:
             self.complete.set()
-        # Reading would be taking the answer, so of those who do not the kernel is asked.
+        # A client that reads accepts the answer; the kernel says whether the others are closed.
         reads = kind != "answers not read"
         ended = asyncio.create_task(_end_of(reader) if reads else asyncio.Event().wait())
         connection = writer.get_extra_info("socket")
@@ -241,7 +241,7 @@ def _is_established(connection: socket.socket) -> bool:
 
 
 async def _crowd(port: int, token: str) -> None:
-    """Say when nearly all are there; after a line of stdin, how long each was borne."""
+    """Print a line when the crowd is complete; after a line of stdin, how long each lasted."""
     crowd = _Crowd(port, token)
     staying = asyncio.create_task(crowd.stay())
     await crowd.complete.wait()

@@ -1,10 +1,9 @@
 """Claim: keeping a cycle on the disk costs at most 3 ms of CPU, and a day's backlog no memory.
 
 A cycle is that of a node with 100 peers: 202 points, appended, on the disk when the call returns,
-and sealed. The backlog is a day of a node with 50 peers, 102 points every fifteen seconds, put
-into the spool and then taken out batch by batch, each digest checked, as after an outage; in a
-process of its own each, so that what is resident was not there before. Set ``TMPDIR`` to choose
-the disk.
+and sealed. The backlog is a day of a node with 50 peers, 102 points every fifteen seconds. It is
+appended and then read batch by batch, each digest checked, as after an outage. Each half runs in
+its own process, so that resident memory is its own. ``TMPDIR`` chooses the disk.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ MB = 2**20
 
 
 def cycle_points(peers: int) -> list[MetricPoint]:
-    """What one cycle of a node with so many ``peers`` collects."""
+    """Make the points of one cycle of a node with ``peers`` peers."""
     ids = workload.peer_ids(peers)
     now = workload.NOW
     points = [
@@ -67,7 +66,7 @@ def cycle_points(peers: int) -> list[MetricPoint]:
 
 
 async def _seconds(spool: Spool, step: str, points: list[MetricPoint]) -> tuple[float, float]:
-    """Median CPU and wall seconds of one ``step`` of a cycle."""
+    """Measure the median CPU and wall seconds of one ``step`` of a cycle."""
     taken = []
     for _ in range(CYCLES):
         began, started = time.process_time(), time.perf_counter()
@@ -153,7 +152,7 @@ async def _drain(directory: Path) -> None:
 
 
 def main() -> None:
-    """Print milliseconds a cycle, and what a day's backlog takes."""
+    """Print the milliseconds of a cycle, and the cost of a day's backlog."""
     title = "A cycle of 100 peers in the spool"
     table(title, ["", "CPU", "wall", "in memory", "claim"], asyncio.run(_cycles()))
     print("A day's backlog of 50 peers")

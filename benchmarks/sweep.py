@@ -1,7 +1,7 @@
 """One echo to each of 10,000 addresses of this machine, beside fping over the same list.
 
 Claims: at most fping's wall time, a median round trip within 15 % of fping's, nothing lost. Needs
-root (a raw socket) and the Debian package ``fping``; without either it says so.
+root (a raw socket) and the Debian package ``fping``; it says what is missing.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ FPING = "fping -q -c1 -i 0"
 
 @dataclass(frozen=True)
 class Run:
-    """One sweep: what it took and what it found."""
+    """One sweep: its cost and its results."""
 
     wall_seconds: float
     cpu_seconds: float
@@ -101,7 +101,7 @@ def _fping(program: str) -> Run:
         input="\n".join(PEERS),
         capture_output=True,
         text=True,
-        check=False,  # its status is 1 as soon as one peer is silent
+        check=False,  # its status is 1 if one peer is silent
         env={**os.environ, "LC_ALL": "C"},
     )
     wall = time.perf_counter() - began
@@ -109,7 +109,7 @@ def _fping(program: str) -> Run:
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     # 127.1.0.1 : xmt/rcv/%loss = 1/1/0%, min/avg/max = 0.004/0.004/0.004
     averages = [line.rsplit("/", 2)[1] for line in done.stderr.splitlines() if "avg" in line]
-    # It rounds to whole microseconds: the median of such is found between them, as ours is.
+    # It rounds to whole microseconds, so its median is interpolated.
     median = statistics.median_grouped([float(average) * 1e3 for average in averages]) * 1e3
     return Run(wall, cpu, median, len(PEERS) - len(averages))
 

@@ -1,8 +1,8 @@
 """Claims: a kernel's dump of 10,000 peers parses in 60 ms; 1,000 userspace peers in twice a drain.
 
-A drain is what any reader has to wait for: to ask the daemon and throw its answer away.
-The dump is made here in the kernel's format, in datagrams of 32 KiB as the kernel sends them. The
-daemon is wireguard-go in a network namespace; its peers have endpoints and never shook hands.
+A drain asks the daemon and throws its answer away; every reader has to wait that long. The dump is
+made here in the kernel's format, in datagrams of 32 KiB as the kernel sends them. The daemon is
+wireguard-go in a network namespace; its peers have endpoints but no handshakes.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _PEERS_PER_DATAGRAM = 150  # as many as fit into 32 KiB
 
 
 def _peer(number: int) -> bytes:
-    """One peer as the kernel writes it, with an IPv4 endpoint and one allowed address."""
+    """Encode one peer as the kernel does, with an IPv4 endpoint and one allowed address."""
     allowed = [(1, struct.pack("=H", 2)), (2, struct.pack("!I", number)), (3, b"\x20")]
     network = encode_attribute(0x8000, b"".join(encode_attribute(*part) for part in allowed))
     parts = [
@@ -99,7 +99,7 @@ async def _drain(path: Path) -> None:
 
 
 async def _wall_seconds(contenders: dict[str, Callable[[], Awaitable[object]]]) -> dict[str, float]:
-    """Median wall time, all of them once per round: most of it is spent in the daemon."""
+    """Measure median wall time, which is spent mostly in the daemon; each runs once per round."""
     taken: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(READ_ROUNDS):
         for name, contender in contenders.items():
@@ -146,7 +146,7 @@ def _userspace() -> None:
 
 
 def main() -> None:
-    """Print the time of parsing a dump by its size, and of reading a daemon beside draining it."""
+    """Print the time of parsing a dump by its size, and of reading and draining a daemon."""
     _kernel()
     print()
     _userspace()

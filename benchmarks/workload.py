@@ -1,4 +1,4 @@
-"""What a node of a large mesh measures: the same points every time."""
+"""The points that a node of a large mesh measures; they are the same in every run."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ NOW = datetime(2026, 2, 12, 10, 30, tzinfo=UTC)
 
 
 def peer_ids(count: int) -> list[str]:
-    """Ids as a control plane hands them out."""
+    """Make ids in the form of a control plane's."""
     return [f"node-{i:05}.site-{i % 37:02}" for i in range(count)]
 
 
 def tunnels(peers: list[str]) -> list[TunnelStats]:
-    """One tunnel a peer: mostly healthy, some stale, with counters of a busy week."""
+    """Make one tunnel for each peer: most healthy, some stale, with counters of a busy week."""
     chance = random.Random(20260212)  # noqa: S311  # a workload, not a secret
     return [
         TunnelStats(
@@ -33,7 +33,7 @@ def tunnels(peers: list[str]) -> list[TunnelStats]:
 
 
 def round_trips(peers: list[str]) -> dict[str, int]:
-    """One round trip a peer, in nanoseconds: 1 to 200 ms, one in fifty unreachable."""
+    """Make one round trip for each peer in nanoseconds: 1 to 200 ms, one in fifty unreachable."""
     chance = random.Random(15)  # noqa: S311  # a workload, not a secret
     return {
         peer: -1 if chance.random() < 0.02 else chance.randrange(1_000_000, 200_000_000)

@@ -71,5 +71,27 @@ def test_what_register_is_said_to_say_is_said_somewhere() -> None:
     assert [text for text in texts for part in text.split("…") if part not in source] == []
 
 
+def test_every_anchor_of_a_link_is_a_heading() -> None:
+    links = [
+        (page, target, anchor)
+        for page in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+        for target, anchor in re.findall(r"\]\(([^)#:]*)#([^)]+)\)", page.read_text())
+    ]
+    wrong = [
+        f"{page.relative_to(ROOT)}: {target}#{anchor}"
+        for page, target, anchor in links
+        if anchor not in _anchors(page.parent / target if target else page)
+    ]
+    assert len(links) > 10
+    assert wrong == []
+
+
+def _anchors(page: Path) -> set[str]:
+    """The headings of ``page``, as GitHub names them."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 def test_there_are_examples() -> None:
     assert len(BLOCKS) >= 6

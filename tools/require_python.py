@@ -1,11 +1,11 @@
-"""Ends with a sentence, rather than a traceback from pip, where Python is too old.
+"""Ends with one sentence, and without a traceback from pip, if Python is too old.
 
-Runs on any Python 3, so it uses nothing that an old one lacks.
+It runs on any Python 3, so it uses nothing that an old one does not have.
 """
 
 import sys
 
-if sys.version_info < (3, 11):  # noqa: UP036  # this is where it is found out
+if sys.version_info < (3, 11):  # noqa: UP036  # this line finds it
     found = ".".join(map(str, sys.version_info[:3]))
     sys.exit("plexd needs Python 3.11 or newer, this is {}: make PYTHON=python3.12".format(found))  # noqa: UP032  # old Pythons read this
 try:

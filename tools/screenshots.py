@@ -1,7 +1,7 @@
 """Takes the pictures in docs/images from a running demo, with Debian's chromium.
 
-``make screenshots``. The demo runs for some minutes first, so that its own node has a history and
-the simulated one that fell silent counts as silent.
+``make screenshots`` runs it. The demo runs for some minutes first, so that its own node has a
+history and the simulated node that fell silent counts as silent.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ PHONE: dict[str, Any] = {
     "is_mobile": True,
     "has_touch": True,
 }
-# Name, path, what to wait for, screen. Tall pages are cut at the height given here.
+# Name, path, what to wait for, screen, and the height at which a tall page is cut.
 SHOTS: list[tuple[str, str, str, dict[str, Any], int]] = [
     ("fleet", "/", ".spark", DESKTOP, 1180),
     ("mesh", "/mesh", "canvas", DESKTOP, 860),
@@ -40,7 +40,7 @@ SHOTS: list[tuple[str, str, str, dict[str, Any], int]] = [
 
 
 def shoot(browser: Browser, login: str, shot: tuple[str, str, str, dict[str, Any], int]) -> None:
-    """One picture of one page, in a fresh window."""
+    """Take one picture of one page, in a new window."""
     name, path, wanted, look, height = shot
     look = {**look, "viewport": {**look["viewport"], "height": height}}
     context = browser.new_context(**look)

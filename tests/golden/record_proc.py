@@ -1,7 +1,7 @@
 """Record this machine's ``/proc`` as a golden tree: ``python tests/golden/record_proc.py NAME``.
 
-Two samples of ``/proc/stat`` are taken 100 ms apart, as the reader does. ``expected.json`` is not
-written: what a tree means is worked out by hand, or it would only repeat the reader's opinion.
+It takes two samples of ``/proc/stat`` 100 ms apart, as the reader does. It does not write
+``expected.json``: those values are calculated by hand, or they would only repeat the reader's.
 """
 
 from __future__ import annotations

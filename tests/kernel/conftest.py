@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """These tests alone have the marker."""
+    """Add the marker that only these tests use."""
     config.addinivalue_line("markers", "kernel: boots a kernel; skipped where one is missing")
 
 
 @pytest.fixture(scope="session")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
-    """Skips where something is missing, unless ``make test-kernel`` insists."""
+    """Run the machine; skip if something is missing, unless ``make test-kernel`` requires it."""
     try:
         return run_machine(tmp_path_factory.mktemp("machine"))
     except MissingError as err:

@@ -1,4 +1,4 @@
-"""The archive a kernel unpacks as its first root directory.
+"""The archive that a kernel unpacks as its first root directory.
 
 ``newc`` (``Documentation/driver-api/early-userspace/buffer-format.rst`` of Linux): per entry a
 magic, thirteen numbers of eight hexadecimal digits, the name with its NUL and the content, the
@@ -33,7 +33,7 @@ class Entry(Struct, frozen=True):
 
 
 def encode_archive(entries: Iterable[Entry]) -> bytes:
-    """The entries in order, each behind the directories it lies in."""
+    """Encode the entries in order, each after the directories that contain it."""
     named = [*_with_directories(entries), Entry("TRAILER!!!", mode=0)]
     return b"".join(_encode(inode, entry) for inode, entry in enumerate(named, start=1))
 

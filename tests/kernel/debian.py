@@ -1,8 +1,8 @@
-"""Debian's kernel, unpacked beside the system instead of installed into it.
+"""Debian's kernel, unpacked beside the system and not installed.
 
-``python -m kernel.debian`` fetches it; everything else only looks into the cache,
-``plexd-kernel`` under ``$XDG_CACHE_HOME``. The programs that the machine needs are looked for on
-this system and never fetched.
+``python -m kernel.debian`` fetches it; everything else only uses the cache, ``plexd-kernel`` under
+``$XDG_CACHE_HOME``. The programs that the machine needs come from this system and are never
+fetched.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _PATH = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/sbin"))
 
 
 class MissingError(Exception):
-    """This system lacks something; the text says how to get it."""
+    """Something is missing on this system; the text says how to get it."""
 
 
 class Kernel(Struct, frozen=True):
@@ -43,11 +43,11 @@ class Kernel(Struct, frozen=True):
 
     @property
     def image(self) -> Path:
-        """What boots."""
+        """The file to boot."""
         return self.root / "boot" / f"vmlinuz-{self.version}"
 
     def modules(self, name: str) -> list[Path]:
-        """The module and all it needs, in the order in which they are to be loaded."""
+        """List the module and all that it needs, in the order of loading."""
         told = _output(
             *(program("modprobe"), "--dirname", str(self.root), "--set-version", self.version),
             *("--show-depends", name),
@@ -56,7 +56,7 @@ class Kernel(Struct, frozen=True):
 
 
 def program(name: str) -> str:
-    """Where a program is. Raises `MissingError` naming its Debian package."""
+    """Find a program. Raises `MissingError`, which names its Debian package."""
     found = shutil.which(name, path=_PATH)
     if found is None:
         raise MissingError(f"no {name}: apt-get install {_PACKAGES.get(name, name)}")
@@ -64,7 +64,7 @@ def program(name: str) -> str:
 
 
 def cached_kernel() -> Kernel:
-    """The kernel fetched last. Raises `MissingError` if none was."""
+    """Return the kernel that was fetched last. Raises `MissingError` if there is none."""
     trees = [tree for tree in _cache().glob("linux-image-*") if tree.is_dir()]
     if not trees:
         raise MissingError("no kernel was fetched: make test-kernel")
@@ -74,7 +74,7 @@ def cached_kernel() -> Kernel:
 
 
 def fetch_kernel() -> Kernel:
-    """The kernel of the system's package lists, from the cache if it is there already."""
+    """Fetch the kernel of the system's package lists, unless the cache has it."""
     asked = [program("apt-cache"), "depends", _META_PACKAGE]
     told = subprocess.run(asked, check=False, stdout=subprocess.PIPE, text=True).stdout
     found = re.search(r"Depends: (linux-image-\S+)", told)
@@ -88,10 +88,10 @@ def fetch_kernel() -> Kernel:
 
 
 def _unpack(package: str) -> None:
-    """Download into a directory of its own, which becomes the cache's when it is whole."""
+    """Download into a new directory, which moves into the cache when it is complete."""
     _cache().mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=_cache(), prefix="unpacking-") as directory:
-        # Only root may write there, apt's own user must not.
+        # apt's own user may not write there, only root may.
         options = ("--quiet=2", "--option=APT::Sandbox::User=root")
         subprocess.run(["apt-get", *options, "download", package], cwd=directory, check=True)
         (archive,) = Path(directory).glob("*.deb")

@@ -1,4 +1,4 @@
-"""Runs inside the machine: makes tunnels of the kernel's and reads them beside ``wg``.
+"""The program inside the machine: it makes kernel tunnels and reads them beside ``wg``.
 
 ``python -m kernel.guest TTY`` writes its `Results` to the terminal ``TTY``.
 """
@@ -36,7 +36,7 @@ _PATIENCE_SECONDS = 60.0  # emulated, on a busy machine
 
 
 async def run() -> Results:
-    """Everything, in the one order in which it can be done."""
+    """Do everything in the only possible order."""
     booted, began = _uptime(), datetime.now(UTC)
     no_module = await absence("plexd0")
     load_modules()
@@ -88,7 +88,7 @@ async def present(interface: str, connect: Callable[[], socket.socket] = netlink
 
 
 async def reading(interface: str, interrupt: Callable[[], object] | None = None) -> Reading:
-    """A reading during which ``wg`` sees no change but the interruption's."""
+    """Read while ``wg`` sees no change except that of ``interrupt``."""
     for _ in range(_ATTEMPTS):
         recorder = Recorder(interrupt)
         before = wg("show", interface, "dump")
@@ -100,14 +100,14 @@ async def reading(interface: str, interrupt: Callable[[], object] | None = None)
 
 
 async def read_stats(interface: str, device: Device) -> tuple[TunnelStats, ...]:
-    """As the agent reads; the first peer is known, the others are not."""
+    """Read as the agent does; the first peer is known, the others are not."""
     index = PeerIndex([Peer("known", device.peers[0].public_key, "10.9.1.2")])
     return tuple(await WireGuardStatsReader(interface, index).read_tunnel_stats())
 
 
 @contextmanager
 def somebody_else() -> Iterator[None]:
-    """Without root's rights for a while."""
+    """Give up root's rights for a while."""
     os.seteuid(_NOBODY)
     try:
         yield
@@ -120,7 +120,7 @@ def _uptime() -> float:
 
 
 def main() -> None:
-    # The terminal is slow, and the dumps of one interface are much alike.
+    # The terminal is slow, and dumps of one interface compress well.
     results = lzma.compress(msgspec.msgpack.encode(asyncio.run(run())), preset=1)
     with Path(sys.argv[1]).open("wb") as terminal:
         tty.setraw(terminal.fileno())

@@ -1,7 +1,7 @@
-"""The machine's root directory: busybox, ``wg``, modules, this very Python and the reader.
+"""The machine's root directory: busybox, ``wg``, modules, this Python and the reader.
 
-Files stand where they stand on this system, so that libraries and the interpreter find their own.
-Of the standard library there is what the guest imports, found out by importing it here.
+Files have the paths of this system, so that libraries and the interpreter find theirs. Of the
+standard library it has only what the guest imports, which is found by importing it here.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ __all__ = ["encode_image"]
 
 _PYTHON = Path(sys.executable).resolve()
 _HERE = Path(__file__).parent
-# Importing is not enough to know what is imported: some of it happens at the first use.
+# Importing the guest is not enough: some modules are imported only at the first use.
 _PROBE = """
 import asyncio, json, runpy, sys, traceback
 from importlib.machinery import PathFinder
@@ -53,7 +53,7 @@ print(json.dumps([
 
 
 def encode_image(kernel: Kernel) -> bytes:
-    """The archive for ``kernel``."""
+    """Encode the archive for ``kernel``."""
     files = {_PYTHON, Path(program("wg")), *_imported()}
     linked = [path for path in files if path.suffix not in {".py", ".pyc"}]
     return encode_archive(
@@ -79,13 +79,13 @@ def _environment() -> str:
 
 
 def _python_path() -> str:
-    """Where the guest's interpreter, which goes without ``site``, finds what is not its own."""
+    """Return where the guest's interpreter, which runs without ``site``, finds other packages."""
     places = (Path(plexd.__file__).parents[1], _HERE.parent, Path(msgspec.__file__).parents[1])
     return os.pathsep.join(map(str, places))
 
 
 def _entry(path: Path) -> Entry:
-    # Compiled modules count as long as their sources are as old as they were.
+    # A compiled module is valid only while its source has the same time.
     return Entry(str(path).lstrip("/"), path.read_bytes(), mtime=int(path.stat().st_mtime))
 
 
@@ -100,13 +100,13 @@ def _imported() -> set[Path]:
 
 
 def _libraries(files: Iterable[Path]) -> set[Path]:
-    """The shared objects that these files need, under the paths by which they need them."""
+    """Find the shared objects that these files need, with the paths that they use."""
     told = subprocess.run(["ldd", *files], check=True, capture_output=True, text=True).stdout
     return {Path(path) for path in re.findall(r"(/\S+) \(0x", told)}
 
 
 def _modules(kernel: Kernel) -> Iterator[Entry]:
-    """Numbered, so that their names sort as they are to be loaded."""
+    """Number the modules, so that their names sort in the order of loading."""
     for number, path in enumerate(kernel.modules("wireguard")):
         content = path.read_bytes()
         if path.suffix == ".xz":

@@ -1,5 +1,5 @@
 #!/bin/busybox sh
-# The machine's first and only service: run what is asked, then power off whatever came of it.
+# The machine's only service: run the guest, then power off whatever its result is.
 /bin/busybox mount -t proc proc /proc
 /bin/busybox mount -t sysfs sysfs /sys
 /bin/busybox mount -t devtmpfs devtmpfs /dev

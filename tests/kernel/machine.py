@@ -24,14 +24,14 @@ _CONSOLE_TAIL = 4000
 
 
 class MachineError(Exception):
-    """The machine did not do what it is there for; the text ends with its console."""
+    """The machine failed; the text ends with its console."""
 
 
 def run_machine(directory: Path) -> Results:
-    """What the guest found out; ``directory`` takes the machine's files.
+    """Return what the guest found; ``directory`` is for the machine's files.
 
-    Ends, and ends the machine, after `SECONDS`. Raises `MissingError` if this system cannot run
-    it and `MachineError` if the guest failed.
+    Stops the machine after `SECONDS`. Raises `MissingError` if this system cannot run it and
+    `MachineError` if the guest failed.
     """
     kernel = cached_kernel()
     emulator = program("qemu-system-x86_64")

@@ -1,4 +1,4 @@
-"""Record the dumps of a real kernel anew: ``PYTHONPATH=tests python -m kernel.record``."""
+"""Record the dumps of a real kernel again: ``PYTHONPATH=tests python -m kernel.record``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The reader's sockets, keeping what the kernel sent."""
+"""The reader's sockets, which keep what the kernel sent."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Recorder"]
 
 
 class RecordingSocket(socket.socket):
-    """Keeps what is received; ``after_first`` is done once, behind the first datagram of three."""
+    """Keeps what is received; ``after_first`` is called once, after the first datagram."""
 
     datagrams: list[bytes]
     after_first: Callable[[], object] | None = None
@@ -28,7 +28,7 @@ class RecordingSocket(socket.socket):
 
 
 class Recorder:
-    """Makes the reader's sockets; the second of them is the one that is interrupted."""
+    """Makes the reader's sockets; ``interrupt`` interrupts the second of them."""
 
     def __init__(self, interrupt: Callable[[], object] | None = None) -> None:
         self.conversations: list[list[bytes]] = []

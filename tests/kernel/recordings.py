@@ -1,12 +1,12 @@
 """Dumps of a real kernel, kept as text in ``tests/golden/netlink/NAME``.
 
 ``family`` is the controller's answer, ``dump`` the datagrams of the dump as the reader received
-them, base64, one in a line; ``shown`` is what ``wg show INTERFACE dump`` printed meanwhile, left
-out where the dump was not whole.
+them, in base64, one a line. ``shown`` is what ``wg show INTERFACE dump`` printed meanwhile; there
+is none if the dump was not complete.
 
-A kernel's dump holds the private key of the interface and the preshared ones. They were made
-inside the machine and are gone with it; still every one is replaced by as many zeros in the
-datagrams, and by ``(none)`` in what ``wg`` printed.
+A kernel's dump holds the private key of the interface and the preshared keys. They were made inside
+the machine, which no longer exists. Still, each key is replaced by as many zeros in the datagrams,
+and by ``(none)`` in what ``wg`` printed.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Recording(NamedTuple):
 
 
 def load(name: str) -> Recording:
-    """The recording called ``name``."""
+    """Load the recording called ``name``."""
     tree = _RECORDINGS / name
     (family,), dump = (
         [b64decode(line) for line in (tree / part).read_text().splitlines()]
@@ -53,7 +53,7 @@ def save(name: str, recording: Recording) -> None:
 
 
 def without_secrets(recording: Recording) -> Recording:
-    """The same with zeros for keys. Needs ``shown``, which tells the keys."""
+    """Replace the keys by zeros. Needs ``shown``, which names the keys."""
     family, dump, shown = recording
     for key in secret_keys(shown):
         raw = b64decode(key)

@@ -1,4 +1,4 @@
-"""What the machine says about itself: written by `kernel.guest`, read by the tests."""
+"""The results of the machine: written by `kernel.guest`, read by the tests."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ __all__ = ["Absences", "Reading", "Results"]
 class Reading(Struct, frozen=True):
     """One reading of one interface beside what ``wg show INTERFACE dump`` printed.
 
-    ``wg`` was asked before and after, until it said the same twice. ``conversations`` are the
-    datagrams that the reader received, of each socket it opened. ``shown`` and ``conversations``
+    ``wg`` ran before and after, until both outputs were the same. ``conversations`` are the
+    datagrams that the reader received, for each socket it opened. ``shown`` and ``conversations``
     hold the interface's secret keys.
     """
 
@@ -36,8 +36,10 @@ class Absences(Struct, frozen=True):
 
 
 class Results(Struct, frozen=True):
-    """Everything of one run; ``pair`` has two peers who shook hands between ``began`` and
-    ``ended``, ``thousand`` a thousand who never did.
+    """Everything of one run.
+
+    ``pair`` has two peers with a handshake between ``began`` and ``ended``, ``thousand`` has a
+    thousand peers without one.
     """
 
     kernel: str

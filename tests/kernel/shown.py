@@ -1,10 +1,10 @@
-"""``wg show INTERFACE dump`` as the reader would have it.
+"""``wg show INTERFACE dump``, in the form of the reader's result.
 
-Fields are parted by tabs; the first line is the interface's own, then each peer has one::
+Tabs separate the fields; the first line is the interface's own, then each peer has one::
 
     public-key  preshared-key  endpoint  allowed-ips  latest-handshake  rx  tx  keepalive
 
-Keys and endpoints that are not there read ``(none)``, handshakes are whole seconds since 1970.
+A missing key or endpoint is ``(none)``; handshakes are whole seconds since 1970.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ NONE = "(none)"
 
 
 class Seen(NamedTuple):
-    """What both can know about a peer."""
+    """What both ``wg`` and the reader know about a peer."""
 
     public_key: str
     endpoint: str | None
@@ -30,7 +30,7 @@ class Seen(NamedTuple):
 
 
 def peers_shown(text: str) -> list[Seen]:
-    """The peers as ``wg`` printed them."""
+    """Parse the peers that ``wg`` printed."""
     seen = []
     for line in text.splitlines()[1:]:
         key, _, endpoint, _, handshake, received, sent, _ = line.split("\t")
@@ -40,7 +40,7 @@ def peers_shown(text: str) -> list[Seen]:
 
 
 def peers_read(device: Device) -> list[Seen]:
-    """The peers as the reader has them."""
+    """Convert the peers of the reader."""
     return [
         Seen(
             peer.public_key,
@@ -54,6 +54,6 @@ def peers_read(device: Device) -> list[Seen]:
 
 
 def secret_keys(text: str) -> set[str]:
-    """The interface's private key and the preshared ones."""
+    """Find the interface's private key and the preshared keys."""
     own, *peers = (line.split("\t") for line in text.splitlines())
     return {own[0], *(peer[1] for peer in peers)} - {NONE}

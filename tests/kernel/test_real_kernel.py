@@ -1,4 +1,4 @@
-"""The reader in a real kernel beside ``wg``. What happens there is in `kernel.guest`."""
+"""The reader in a real kernel beside ``wg``. `kernel.guest` is the program that runs there."""
 
 from __future__ import annotations
 

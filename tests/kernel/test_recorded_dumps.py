@@ -1,4 +1,4 @@
-"""What a real kernel sent once, parsed on any machine."""
+"""What a real kernel sent once can be parsed on any machine."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_a_recording_has_the_place_of_secret_keys_and_none_of_them(recording: Re
 
 
 def device_attributes(recording: Recording) -> Iterator[tuple[int, bytes]]:
-    """Of every message, an interrupted one's too, whatever its flags say."""
+    """Yield those of every message, also of an interrupted one, whatever its flags say."""
     for datagram in recording.dump:
         at = 0
         while at < len(datagram):

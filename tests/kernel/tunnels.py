@@ -11,7 +11,7 @@ __all__ = ["MODULES", "busybox", "load_modules", "make_pair", "make_thousand", "
 
 MODULES = "/modules"
 PEERS = 1000
-# More than one message of a dump holds, so this peer goes on in the next.
+# More than fit into one message of a dump, so this peer continues in the next.
 NETWORKS_OF_ONE = 700
 
 
@@ -29,7 +29,7 @@ def load_modules() -> None:
 
 
 def make_pair() -> None:
-    """``plexd0`` here and a peer each over IPv4 and IPv6 elsewhere; all have shaken hands."""
+    """Make ``plexd0`` here, and two peers elsewhere, one over IPv4, one over IPv6; shake hands."""
     busybox("ip", "link", "set", "lo", "up")
     elsewhere = other_namespace()
     keys = {name: wg("genkey") for name in ("plexd0", "plexd1", "plexd2")}
@@ -54,19 +54,19 @@ def make_pair() -> None:
 
 
 def other_namespace() -> int:
-    """The process that keeps it; it ends with the machine."""
-    keeper = subprocess.Popen(
+    """Make a network namespace; return the process that holds it until the machine ends."""
+    process = subprocess.Popen(
         ["/bin/busybox", "unshare", "-n", "/bin/busybox", "sh", "-c", "echo made; exec cat"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )
-    assert keeper.stdout is not None
-    assert keeper.stdout.readline() == b"made\n"
-    return keeper.pid
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"made\n"
+    return process.pid
 
 
 def make_thousand(name: str) -> None:
-    """An interface with peers of every kind that a dump can hold; down, so that nothing moves."""
+    """Make an interface with every kind of peer; it is down, so that no value changes."""
     interface = f"[Interface]\nPrivateKey = {wg('genkey')}\nListenPort = 51830\n"
     busybox("ip", "link", "add", name, "type", "wireguard")
     configure(name, interface + "".join(map(peer_section, range(PEERS))))

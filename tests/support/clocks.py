@@ -1,4 +1,4 @@
-"""A clock that runs faster than the machine's, for programs that a test lets really run."""
+"""A clock that runs faster than the machine's, for tests that run a real program."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class HurriedClock:
         self._factor = factor
 
     def now(self) -> datetime:
-        """The machine's: stamps need no hurry."""
+        """Return the machine's time: stamps need not be faster."""
         return datetime.now(UTC)
 
     def monotonic(self) -> float:

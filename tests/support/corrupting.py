@@ -1,4 +1,4 @@
-"""Every byte of a spool's files, one after the other: what a single damaged one does."""
+"""A spool with one damaged byte, for every byte of its files."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ KINDS = ("flip", "zero", "truncate")
 
 
 def damaged(content: bytes, position: int, kind: str) -> bytes:
-    """``content`` with one byte's bits flipped, or zeroed, or without anything from it on."""
+    """Flip or zero the byte at ``position``, or cut ``content`` there."""
     if kind == "truncate":
         return content[:position]
     byte = content[position] ^ 0xFF if kind == "flip" else 0
@@ -34,7 +34,7 @@ def damaged(content: bytes, position: int, kind: str) -> bytes:
 
 
 class Specimen:
-    """A spool as a killed agent leaves it: batches and collections, partly in the -wal only."""
+    """A spool as a killed agent leaves it: batches and collections, some in the -wal only."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -43,7 +43,7 @@ class Specimen:
 
     @classmethod
     async def make(cls, directory: Path) -> Specimen:
-        """In ``directory``: 129 points in small and large rows, of which 50 were delivered."""
+        """Make one in ``directory``: 129 points in small and large rows, 50 of them delivered."""
         made = cls(directory / "left")
         live = directory / "live"
         async with DiskSpool(live, max_bytes=2**20, clock=ManualClock()) as spool:
@@ -51,7 +51,7 @@ class Specimen:
                 await spool.append(made._more(count))
                 await spool.seal(40)
             await made.receiver.drain(spool, 1)
-        # Closing carries the -wal into the database; what follows is in a new one.
+        # Closing moves the -wal into the database; what follows is in a new -wal.
         async with DiskSpool(live, max_bytes=2**20, clock=ManualClock()) as spool:
             await spool.append(made._more(12))
             await spool.seal(6)
@@ -68,7 +68,7 @@ class Specimen:
         return added
 
     def cases(self, stride: int, names: tuple[str, ...] = FILES) -> Iterator[tuple[str, str, int]]:
-        """Every file, kind and position that makes a difference."""
+        """Yield every file, kind and position that changes the content."""
         for name in names:
             content = (self.directory / name).read_bytes()
             for kind in KINDS:
@@ -77,9 +77,9 @@ class Specimen:
                         yield name, kind, position
 
     async def outcome(self, name: str, kind: str, position: int) -> str:
-        """What an agent makes of it that finds this one damage: a line of the table.
+        """Deliver from a copy with this damage; return the outcome as a line of the table.
 
-        Raises `AssertionError` for whatever must not be.
+        Raises `AssertionError` for what must not happen.
         """
         with tempfile.TemporaryDirectory(dir=self.directory.parent) as made:
             directory = Path(made) / "spool"

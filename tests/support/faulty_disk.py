@@ -25,9 +25,9 @@ FAULTS = {
 
 
 class FaultyDisk(apsw.VFS):
-    """While entered, every new connection goes through it, and the ``at``-th call fails.
+    """While it is entered, every new connection uses it, and the ``at``-th call fails.
 
-    ``lasting``: so do all later ones, until `heal`. ``at`` 0 never fails and only counts.
+    ``lasting``: all later calls fail as well, until `heal`. ``at`` 0 never fails and only counts.
     """
 
     def __init__(self, fault: str, at: int, *, lasting: bool = False) -> None:
@@ -39,7 +39,7 @@ class FaultyDisk(apsw.VFS):
         super().__init__("faulty", "unix", makedefault=True)
 
     def heal(self) -> None:
-        """Never fail again."""
+        """Let every later call succeed."""
         self._at = 0
         self._should_fail = lambda: False
 
@@ -48,7 +48,7 @@ class FaultyDisk(apsw.VFS):
         self._should_fail = should_fail
 
     def check(self, kind: str) -> None:
-        """Count a call of ``kind``, and fail if it is its turn."""
+        """Count a call of ``kind``, and fail if this call has to."""
         if kind != self.kind:
             return
         self.count += 1
@@ -58,7 +58,7 @@ class FaultyDisk(apsw.VFS):
             raise self._error("injected")
 
     def check_place(self, file: int, offset: int, amount: int) -> None:
-        """Fail if nothing can be read there of the file with that inode."""
+        """Fail if this place of the file with that inode cannot be read."""
 
     def xOpen(self, name: Any, flags: list[int]) -> FaultyFile:  # noqa: N802  # SQLite's name
         self.check("open")
@@ -77,11 +77,11 @@ class FaultyDisk(apsw.VFS):
 
 
 class BadSector(FaultyDisk):
-    """A disk on which the page around ``place`` of ``path``, as it is now, cannot be read.
+    """A disk that cannot read the page around ``place`` of the file that ``path`` is now.
 
     Attributes:
-        struck: how often that was tried.
-        is_good: as long as it is set the page can be read.
+        struck: how often a caller tried to read the page.
+        is_good: the page can be read as long as this is set.
     """
 
     def __init__(self, path: Path, place: int) -> None:

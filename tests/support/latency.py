@@ -1,4 +1,4 @@
-"""Points that can be told apart: the n-th is about ``peer-n``."""
+"""Points that differ from each other: the n-th is about ``peer-n``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _START = datetime(2026, 2, 12, 10, 30, tzinfo=UTC)
 
 
 def latency_points(count: int, first: int = 0) -> list[MetricPoint]:
-    """``count`` of them from ``first`` on."""
+    """Make ``count`` points, beginning with ``first``."""
     return [
         MetricPoint(
             timestamp=_START + timedelta(seconds=i),

@@ -1,7 +1,7 @@
-"""A control plane that forgets nothing: what came, under which name, and if it had come before.
+"""A control plane that remembers every report: its points, its name, and whether it came before.
 
-It keeps the receiver's half of the delivery contract by its own code, so that an agent is never
-judged by the server it was written together with.
+Its code for the receiver's half of the delivery contract is its own, so that it finds errors that
+agent and server have in common.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ _POINTS = msgspec.json.Decoder(list[msgspec.Raw])
 class Answer:
     """How to answer one report.
 
-    With a 2xx ``status`` the points are taken in before anything goes wrong: ``cut_at`` resets the
-    connection once that many bytes of the answer are out (0: the answer is swallowed whole).
-    ``delay`` passes before the answer.
+    With a 2xx ``status`` the points are accepted before anything goes wrong: ``cut_at`` resets the
+    connection once that many bytes of the answer are sent (0: nothing is sent). ``delay`` passes
+    before the answer.
     """
 
     status: int = 200
@@ -63,7 +63,7 @@ class Report:
 
 
 class _Mark(NamedTuple):
-    """All batches below ``seq`` and the first ``points`` of that one are settled."""
+    """Everything below batch ``seq``, and the first ``points`` of that batch, had its effect."""
 
     seq: int = 0
     points: int = 0
@@ -82,9 +82,9 @@ Script = Callable[[Report], Answer]
 
 
 class Oracle:
-    """A server on a thread of its own; a context manager. ``answers`` says how to answer.
+    """A server on its own thread; a context manager. ``answers`` says how to answer.
 
-    ``contradictions`` holds every breach of the contract it saw: a report without a name, and
+    ``contradictions`` holds every breach of the contract that it saw: a report without a name, and
     other bytes under a name that was used before.
     """
 
@@ -109,23 +109,23 @@ class Oracle:
         return self._port
 
     def points(self, node: str) -> list[bytes]:
-        """The JSON of every point that had an effect, in the order in which it had."""
+        """Return the JSON of every point that had an effect, in the order of the effects."""
         return list(self._nodes[node].points)
 
     def dropped(self, node: str) -> int:
-        """Points that the node itself says it lost."""
+        """Count the points that the node itself reported as lost."""
         return self._nodes[node].dropped
 
     def gaps(self, node: str) -> int:
-        """Batches that were jumped over."""
+        """Count the batches that were skipped."""
         return self._nodes[node].gaps
 
     def duplicates(self, node: str) -> int:
-        """Reports that had no effect because all of it had come before."""
+        """Count the reports without effect, because all of their points had come before."""
         return self._nodes[node].duplicates
 
     def wait_until(self, condition: Callable[[], bool]) -> None:
-        """Return once it holds, looked at whenever a report has come. Blocks; bounded."""
+        """Block until ``condition`` is true; checks it after each report, for a bounded time."""
         with self._changed:
             assert self._changed.wait_for(condition, _PATIENCE_SECONDS), "it never came to that"
 
@@ -166,7 +166,7 @@ class Oracle:
         return report
 
     def _compare(self, report: Report) -> None:
-        """Whoever has seen a name has seen these very bytes."""
+        """Check that a name always has the same bytes."""
         if not 0 < len(report.points) <= report.of - report.offset:
             self.contradictions.append(f"{len(report.points)} points do not fit in {report}")
         for index, point in enumerate(report.points, report.offset):
@@ -176,7 +176,7 @@ class Oracle:
                 self.contradictions.append(f"other bytes at {place}")
 
     def _take(self, report: Report) -> None:
-        """At or below the mark there is no effect; of what reaches beyond it only that part has."""
+        """Accept the points beyond the mark; those at or below it have no effect."""
         node = self._nodes[report.node]
         mark = node.marks[report.epoch]
         if report.seq < mark.seq:
@@ -204,7 +204,7 @@ class Oracle:
         if runner is not None:
             await runner.cleanup()
         left = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in left:  # answers that were to be late
+        for task in left:  # answers with a delay
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
 

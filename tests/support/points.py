@@ -1,4 +1,4 @@
-"""The seed's example of a report, as objects and as the JSON it prescribes."""
+"""The specification's example of a report, as objects and as JSON."""
 
 from __future__ import annotations
 
@@ -117,13 +117,13 @@ EXAMPLE_JSON = """\
 
 
 def documents() -> list[dict[str, Any]]:
-    """A fresh report to spoil: one point of each group, system, tunnel, latency, agent."""
+    """Make a report to damage: one point of each group, system, tunnel, latency, agent."""
     found: list[dict[str, Any]] = json.loads(MetricBatch([*EXAMPLE, AGENT]).to_json())
     return found
 
 
 def named(batch: MetricBatch, seq: int = 1, *, dropped: int = 0) -> MetricBatch:
-    """The same points as the ``seq``-th batch of a spool."""
+    """Name the same points as the ``seq``-th batch of a spool."""
     of = max(len(batch), 1)
     return MetricBatch(batch, name=BatchName(EPOCH, seq, 0, of), dropped=dropped)
 

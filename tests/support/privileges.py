@@ -1,4 +1,4 @@
-"""Running a program as somebody whom file modes bind, even if that is root."""
+"""Running a program so that file modes apply to it, even as root."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def _libc() -> ctypes.CDLL:
 
 
 def bound_by_file_modes() -> None:
-    """For ``preexec_fn``: what is executed next cannot override permissions (capabilities(7)).
+    """For ``preexec_fn``: the next program cannot override permissions (capabilities(7)).
 
-    Who is not root has nothing to drop, and the calls fail without harm.
+    A user who is not root has nothing to drop; then the calls fail without harm.
     """
     for capability in (_CAP_DAC_OVERRIDE, _CAP_DAC_READ_SEARCH):
         _libc().prctl(_PR_CAPBSET_DROP, capability)

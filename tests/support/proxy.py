@@ -1,4 +1,4 @@
-"""A TCP proxy between an agent and a server that does to the bytes what networks do."""
+"""A TCP proxy between an agent and a server with the faults of a network."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class Weather:
     """What happens to one connection; byte positions count from 0 in each direction.
 
     Attributes:
-        latency: seconds that every piece of bytes is late by, in each direction.
+        latency: the delay of every chunk in seconds, in each direction.
         cut_request_at: the connection is reset once that many bytes have come from the client.
         cut_answer_at: the same for bytes from the server; what came before is passed on.
-        bytes_per_second: no faster than this towards the client.
-        blackhole: the client is listened to and never answered; the server hears nothing.
-        corrupt_answer_at: this byte from the server has its lowest bit flipped.
-        duplicate: when the client is done, all it sent is sent again on a new connection.
+        bytes_per_second: the highest rate towards the client.
+        blackhole: the client's bytes are read and never answered; nothing reaches the server.
+        corrupt_answer_at: the lowest bit of this byte from the server is flipped.
+        duplicate: when the client is done, everything it sent is sent again on a new connection.
     """
 
     latency: float = 0.0
@@ -44,15 +44,15 @@ CLEAN = Weather()
 Forecast = Callable[[int], Weather]
 
 
-class _Cut(Exception):  # noqa: N818  # an order, not a fault of this program
+class _Cut(Exception):  # noqa: N818  # a command, not an error of this program
     """End the connection with a RST."""
 
 
 class FaultProxy:
     """Passes connections on to ``port`` of this machine; an async context manager.
 
-    ``forecast`` says what the n-th connection meets, n = 0, 1, …; ``forwarded`` counts the bytes
-    that were passed to the server, ``returned`` those that came back to the client.
+    ``forecast`` returns the weather of the n-th connection, n = 0, 1, …; ``forwarded`` counts the
+    bytes that were passed to the server, ``returned`` those that came back to the client.
     """
 
     def __init__(self, port: int, forecast: Forecast = lambda _: CLEAN) -> None:
@@ -94,7 +94,7 @@ class FaultProxy:
         except _Cut:
             writer.transport.abort()
         except OSError:
-            pass  # one of the two left
+            pass  # one side closed
         finally:
             writer.close()
 
@@ -106,7 +106,7 @@ class FaultProxy:
         up_reader: asyncio.StreamReader,
         up_writer: asyncio.StreamWriter,
     ) -> bytes:
-        """Both directions until either ends; what the client had sent by then."""
+        """Pass on both directions until one ends; return what the client sent until then."""
         request = asyncio.create_task(self._request(weather, reader, up_writer))
         answer = asyncio.create_task(self._answer(weather, up_reader, writer))
         try:

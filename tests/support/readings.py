@@ -20,7 +20,7 @@ def tunnel(
     rx: int | None = None,
     loss: float = 0.0,
 ) -> MetricPoint:
-    """A tunnel point; ``handshake_age`` None for a peer that never shook hands."""
+    """Make a tunnel point; ``handshake_age`` is None for a peer without a handshake."""
     last = NEVER if handshake_age is None else at - timedelta(seconds=handshake_age)
     return MetricPoint(
         timestamp=at,
@@ -39,7 +39,7 @@ def tunnel(
 
 
 def latency(peer: str, at: datetime, rtt_nano: int = 14_000_000) -> MetricPoint:
-    """A latency point; -1 for no answer."""
+    """Make a latency point; -1 is no answer."""
     data = LatencyResult(peer, rtt_nano)
     return MetricPoint(timestamp=at, group="latency", peer_id=peer, data=data)
 
@@ -54,6 +54,6 @@ def reading(
     rx: int | None = None,
     loss: float = 0.0,
 ) -> list[MetricPoint]:
-    """Both halves, the round trip a second later."""
+    """Make both points, the round trip a second later."""
     first = tunnel(peer, at, handshake_age=handshake_age, moved=moved, rx=rx, loss=loss)
     return [first, latency(peer, at + timedelta(seconds=1), rtt_nano)]

@@ -1,4 +1,4 @@
-"""A control plane's memory: what was delivered under which name, and whether that may be."""
+"""A control plane's memory: what was delivered under which name, with checks."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ __all__ = ["StrictReceiver"]
 
 
 class StrictReceiver:
-    """Takes batches as the server does, and fails the test for anything a spool must never do.
+    """Accepts batches as the server does, and fails the test for what a spool must never do.
 
-    A name stands for the same bytes for ever and counts once; no point comes under two names; and
-    within an epoch numbers go up.
+    A name always has the same bytes and counts once; no point comes under two names; within an
+    epoch numbers go up.
     """
 
     def __init__(self) -> None:
-        # After damage a batch may come again with another loss; its points are the same.
+        # After damage a batch may come again with another loss, but with the same points.
         self.is_lenient = False
         self.points: dict[str, MetricPoint] = {}
         self.told = 0
@@ -48,13 +48,13 @@ class StrictReceiver:
         return name
 
     def take_part(self, batch: MetricBatch, count: int) -> None:
-        """Accept the first ``count`` points and refuse the others; with none, nothing is told."""
+        """Accept the first ``count`` points and refuse the others; 0 reports no loss either."""
         if count:
             self.told += batch.dropped
         self._take(batch[:count])
 
     def has(self, batch: MetricBatch) -> bool:
-        """Whether this batch was taken before."""
+        """Whether this batch was accepted before."""
         name = batch.name
         return name is not None and (name.epoch, name.seq) in self._bodies
 
@@ -64,7 +64,7 @@ class StrictReceiver:
             self.points[point.peer_id] = point
 
     async def drain(self, spool: Spool, most: int = 10**9) -> None:
-        """Take and acknowledge what waits at the head, at most so many batches."""
+        """Accept and acknowledge the batches at the head, at most ``most`` of them."""
         for _ in range(most):
             batch = await spool.head()
             if batch is None:

@@ -1,7 +1,7 @@
-"""Servers on loopback that answer as a test tells them to and remember what they were asked.
+"""Servers on loopback that answer as a test says, and remember the requests.
 
-`ScriptedServer` speaks proper HTTP; `RawServer` leaves every byte to the test. Both are async
-context managers, listen on a free port of 127.0.0.1 and end whatever still hangs when closed.
+`ScriptedServer` speaks correct HTTP; `RawServer` leaves every byte to the test. Both are async
+context managers, listen on a free port of 127.0.0.1, and cancel open answers when they are closed.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 __all__ = ["Connection", "RawServer", "Received", "Reply", "ScriptedServer", "http_answer"]
 
 
-# For what comes at once unless the test has failed already.
+# Long enough: a request comes at once, or the test fails.
 _PATIENCE_SECONDS = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """One request as it came over the wire: nothing unescaped, nothing decompressed."""
+    """One request as it was sent: nothing unescaped, nothing decompressed."""
 
     method: str
     target: str
@@ -49,10 +49,10 @@ Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
 class ScriptedServer:
-    """Plays its script one entry a request and repeats the last entry for ever.
+    """Plays one entry of its script for each request, and repeats the last entry for ever.
 
-    An entry is a `Reply`, a handler that makes an answer of its own, or an `asyncio.Event` to
-    wait for before the plain 200 goes out. ``asked`` is set whenever a request has come in.
+    An entry is a `Reply`, a handler that makes its own answer, or an `asyncio.Event` to wait for
+    before a plain 200. ``asked`` is set whenever a request has come.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class ScriptedServer:
 
     @property
     def url(self) -> str:
-        """Where it is, without a slash at the end."""
+        """The address, without a slash at the end."""
         return f"{'http' if self._tls is None else 'https'}://127.0.0.1:{self._port}"
 
     @property
@@ -94,7 +94,7 @@ class ScriptedServer:
         return await entry(request)
 
     async def next_request(self) -> None:
-        """Return once a request has come in since ``asked`` was cleared."""
+        """Wait until a request has come since ``asked`` was cleared."""
         async with asyncio.timeout(_PATIENCE_SECONDS):
             await self.asked.wait()
 
@@ -133,7 +133,7 @@ class Connection:
     writer: asyncio.StreamWriter
 
     async def request(self) -> bytes:
-        """One whole request, head and body. Raises when the client goes away before its end."""
+        """Read one whole request, head and body. Raises if the client closes before its end."""
         head = await self.reader.readuntil(b"\r\n\r\n")
         length = 0
         for line in head.lower().split(b"\r\n"):
@@ -154,9 +154,9 @@ Talk = Callable[[Connection], Awaitable[None]]
 
 
 class RawServer:
-    """Calls ``talk`` once a connection and closes the connection when it returns.
+    """Calls ``talk`` for each connection and closes the connection when it returns.
 
-    A client that leaves in the middle ends ``talk`` quietly.
+    A client that closes in the middle ends ``talk`` without an error.
     """
 
     def __init__(self, talk: Talk, *, tls: ssl.SSLContext | None = None) -> None:
@@ -186,7 +186,7 @@ class RawServer:
         try:
             await self._talk(connection)
         except (asyncio.IncompleteReadError, OSError):
-            pass  # the client left
+            pass  # the client closed
         finally:
             connection.writer.close()
 
@@ -209,6 +209,6 @@ class RawServer:
 
 
 def http_answer(status: str = "200 OK", body: bytes = b"", *headers: str) -> bytes:
-    """The bytes of an answer with its right length."""
+    """Encode an answer with the right length."""
     lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", *headers, "", ""]
     return "\r\n".join(lines).encode() + body

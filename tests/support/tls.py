@@ -1,4 +1,4 @@
-"""Certificates good and bad, and server contexts that show them."""
+"""Good and bad certificates, and server contexts that use them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _DAY = timedelta(days=1)
 
 @dataclass(frozen=True)
 class Authority:
-    """A certificate authority of the test's own, its certificate in the PEM file ``ca_file``."""
+    """A certificate authority for a test; ``ca_file`` has its certificate (PEM)."""
 
     ca: trustme.CA
     ca_file: Path
@@ -39,7 +39,7 @@ class Authority:
         return cls(ca, path)
 
     def become_the_systems(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Make it the only one of the system, for contexts made from now on."""
+        """Make it the system's only authority, for contexts made from now on."""
         monkeypatch.setenv("SSL_CERT_FILE", str(self.ca_file))
 
     def server(
@@ -48,7 +48,7 @@ class Authority:
         not_before: datetime | None = None,
         not_after: datetime | None = None,
     ) -> ssl.SSLContext:
-        """Shows a certificate for ``names`` (this machine's loopback address by default)."""
+        """Use a certificate for ``names`` (this machine's loopback address by default)."""
         cert = self.ca.issue_cert(
             *(names or ("127.0.0.1", "localhost")),
             not_before=not_before,
@@ -71,7 +71,7 @@ class Authority:
         return self.server("elsewhere.example")
 
     def self_signed(self, folder: Path) -> ssl.SSLContext:
-        """Shows the certificate of an authority that nobody knows as its own."""
+        """Use an unknown authority's own certificate."""
         stranger = trustme.CA(key_type=trustme.KeyType.ECDSA)
         chain = folder / "self-signed.pem"
         chain.write_bytes(stranger.private_key_pem.bytes() + stranger.cert_pem.bytes())
@@ -80,7 +80,7 @@ class Authority:
         return context
 
     def sha_1(self, folder: Path) -> ssl.SSLContext:
-        """Shows a certificate signed over SHA-1, which only the openssl program still makes."""
+        """Use a certificate signed with SHA-1, which only the openssl program still makes."""
         key, own, cert = (folder / name for name in ("sha1.key", "authority.key", "sha1.pem"))
         self.ca.private_key_pem.write_to_path(own)
         command = (
@@ -95,7 +95,7 @@ class Authority:
         return context
 
     def tls_1_1(self) -> ssl.SSLContext:
-        """Speaks TLS 1.1 and nothing newer."""
+        """Speak TLS 1.1 and nothing newer."""
         context = self.server()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
@@ -106,9 +106,9 @@ class Authority:
 
 
 async def refuse_handshake(connection: Connection, context: ssl.SSLContext) -> None:
-    """Answer a client whose handshake ``context`` refuses with the alert, as real servers do.
+    """Answer a handshake that ``context`` refuses with the alert, as real servers do.
 
-    asyncio's own TLS server closes without sending it.
+    asyncio's own TLS server closes the connection without an alert.
     """
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     tls = context.wrap_bio(incoming, outgoing, server_side=True)
