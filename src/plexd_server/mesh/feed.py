@@ -139,10 +139,10 @@ async def _recall_all(store: Store, board: LiveMesh, registry: Registry, clock: 
 
 async def _recall(store: Store, board: LiveMesh, node_id: str, clock: Clock) -> None:
     points = await store.latest(node_id)
-    if not points:
-        return
-    before = [] if node_id in board.nodes else await _history(store, node_id, clock)
-    board.recall(node_id, points, before, clock.now())
+    if points:
+        has_reported = board.node(node_id).received_at is not None
+        before = [] if has_reported else await _history(store, node_id, clock)
+        board.recall(node_id, points, before, clock.now())
     await _look_up_losses(store, board, node_id)
 
 
@@ -165,7 +165,7 @@ async def _history(store: Store, node_id: str, clock: Clock) -> list[tuple[float
 
 async def _look_up_losses(store: Store, board: LiveMesh, node_id: str) -> None:
     try:
-        board.node(node_id).losses = (await store.ledger(node_id)).losses
+        board.set_losses(node_id, (await store.ledger(node_id)).losses)
     except StoreError as err:
         _LOG.warning("losses not looked up", extra={"node_id": node_id, "error": str(err)})
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from plexd.api import MetricPoint
-    from plexd_server.store import StoredPoint
+    from plexd_server.store import Loss, StoredPoint
 
 __all__ = ["LiveMesh", "Picture"]
 
@@ -104,6 +104,10 @@ class LiveMesh:
             node.remember_cpu(at, percent)
         received_at = max(point.received_at for point in points).timestamp()
         self._views += node.take(points, received_at, self._max_views - self._views)
+
+    def set_losses(self, node_id: str, losses: Sequence[Loss]) -> None:
+        """Keep the latest losses of a node's ledger, also of a node that never reported."""
+        self._known(node_id).losses = losses
 
     def settle(self, most: int | None = None) -> None:
         """Read what is in line, or about ``most`` points of it."""

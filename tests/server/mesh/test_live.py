@@ -489,10 +489,10 @@ def test_a_full_disk_is_told() -> None:
 def test_losses_of_the_last_day_are_told_with_their_reason() -> None:
     board = LiveMesh()
     tell(board, "n1", [system_point(at(0))])
-    board.settle()
-    board.node("n1").losses = [
-        Loss(reason="evicted", since=None, until=at(0), noticed_at=at(0), points=1200, batches=12)
-    ]
+    loss = Loss(
+        reason="evicted", since=None, until=at(0), noticed_at=at(0), points=1200, batches=12
+    )
+    board.set_losses("n1", [loss])
 
     assert texts(board, at(1), "n1") == ["1,200 points lost within 24 h: on the node"]
     tell(board, "n1", [system_point(at(90_000))])

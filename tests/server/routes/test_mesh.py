@@ -14,7 +14,8 @@ from plexd.clock import SystemClock
 from plexd.metrics.testing import ManualClock, system_point
 from plexd_server.errors import StoreError
 from plexd_server.mesh import LiveMesh, ObservedStore, watching
-from plexd_server.registry import Registry
+from plexd_server.mesh.overview import fleet
+from plexd_server.registry import Node, Registry
 from plexd_server.store import Ledger, Loss, Receipt, Report, Series, StoredPoint
 from server.running import Client, create_node, running
 from support.readings import reading
@@ -95,6 +96,9 @@ class ScriptedStore:
 
     def __init__(self, points: list[StoredPoint], *, fails: bool = False) -> None:
         self.points = points
+        self.losses = [
+            Loss(reason="evicted", since=None, until=NOW, noticed_at=NOW, points=7, batches=1)
+        ]
         self.asked: list[str] = []
         self.was_asked = asyncio.Event()
         self.receipt = Receipt(accepted=1)
@@ -109,8 +113,7 @@ class ScriptedStore:
         self.was_asked.set()
         if self._fails:
             raise StoreError("no")
-        loss = Loss(reason="evicted", since=None, until=NOW, noticed_at=NOW, points=7, batches=1)
-        return Ledger(losses=[loss])
+        return Ledger(losses=self.losses)
 
     async def latest(self, node_id: str) -> list[StoredPoint]:
         if self._fails:
@@ -200,6 +203,41 @@ async def test_the_board_is_filled_from_the_store_and_kept_settled(registry: Reg
     assert board.node("n1").system is not None
     assert board.node("n1").history[0][1] == 12.0
     assert store.asked == ["n1", "n1"]
+
+
+def alerts_of(board: LiveMesh) -> list[str]:
+    return [alert.text for alert in fleet(board, [Node("n1", "", NOW)], NOW).alerts]
+
+
+async def test_a_node_whose_first_report_is_refused_has_its_alert(registry: Registry) -> None:
+    clock = ManualClock(NOW)
+    store = ScriptedStore([])
+    store.losses = []
+    watched, board = observed(store)
+
+    async with watching(watched, board, registry, clock), asyncio.timeout(10):
+        await store.was_asked.wait()
+        store.losses = [
+            Loss(reason="rejected", since=None, until=NOW, noticed_at=NOW, points=3, batches=0)
+        ]
+        store.receipt = Receipt(accepted=0)
+        name = BatchName("0" * 32, 1, 0, 3)
+        await watched.write(Report("n1", [], NOW, name, rejected=3))
+        await clock.advance(2.5)
+
+    assert alerts_of(board) == ["3 points lost within 24 h: as this server refused them"]
+
+
+async def test_after_a_restart_a_node_without_a_stored_point_has_its_alert(
+    registry: Registry,
+) -> None:
+    store = ScriptedStore([])
+    watched, board = observed(store)
+
+    async with watching(watched, board, registry, ManualClock(NOW)), asyncio.timeout(10):
+        await store.was_asked.wait()
+
+    assert alerts_of(board) == ["7 points lost within 24 h: on the node"]
 
 
 async def test_a_store_that_fails_leaves_the_board_empty_and_the_server_up(
