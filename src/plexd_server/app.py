@@ -19,7 +19,8 @@ from plexd.console import put_whole
 from plexd_server.auth.gate import Gate, OperatorKey, new_operator_token
 from plexd_server.dashboard import ErrorPages, dashboard_routes
 from plexd_server.errors import StartError
-from plexd_server.mesh import LiveMesh, ObservedStore, mesh_routes, watching
+from plexd_server.mesh import LiveMesh, ObservedStore, watching
+from plexd_server.routes.mesh import mesh_routes
 from plexd_server.routes.nodes import query_routes
 from plexd_server.routes.openapi import openapi_routes
 from plexd_server.routes.register import enrol_routes
@@ -122,7 +123,7 @@ def build_app(
             *enrol_routes(gate, registry, clock),
             *ingest_routes(gate, store, clock),
             *query_routes(gate, store, registry, clock),
-            *mesh_routes(gate, board, registry, clock),
+            *mesh_routes(gate, board, clock),
             *dashboard_routes(gate),
             *openapi_routes(),
         ],

@@ -1,4 +1,7 @@
-"""Keeps the board in step with the store: what is written, what was there, what is missing."""
+"""Keeps the live mesh up to date: with the store's points and losses, and with who is registered.
+
+The composition root gives it a store and, as a `NodeLister`, the registry.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,13 @@ import asyncio
 import logging
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from plexd.api import GROUP_SYSTEM
 from plexd.background import in_background
+from plexd.log_once import LogOnce
 from plexd_server.errors import StoreError
+from plexd_server.mesh.live import Roster
 from plexd_server.mesh.node import HISTORY_MINUTES
 from plexd_server.store import SeriesQuery
 
@@ -20,7 +25,7 @@ if TYPE_CHECKING:
 
     from plexd.clock import Clock
     from plexd_server.mesh.live import LiveMesh
-    from plexd_server.registry import Registry
+    from plexd_server.registry import Node
     from plexd_server.store import (
         Ledger,
         NodeSummary,
@@ -31,7 +36,7 @@ if TYPE_CHECKING:
         StoredPoint,
     )
 
-__all__ = ["ObservedStore", "watching"]
+__all__ = ["NodeLister", "ObservedStore", "watching"]
 
 _LOG = logging.getLogger(__name__)
 _TICK_SECONDS: Final = 2.0
@@ -39,7 +44,17 @@ _TICK_SECONDS: Final = 2.0
 _POINTS_A_TICK: Final = 50_000
 _POINTS_AT_ONCE: Final = 2_000
 _LEDGERS_A_TICK: Final = 20
+_ROSTER_SECONDS: Final = 2.0
+_MOST_OF_TIME: Final = 0.05
 _CPU: Final = "cpu_usage_percent"
+
+
+class NodeLister(Protocol):
+    """Lists the nodes that are registered."""
+
+    def nodes(self, *, revoked: bool = False) -> list[Node]:
+        """Every registered node, with ``revoked`` also those that were. Blocks briefly."""
+        ...
 
 
 class ObservedStore:
@@ -109,12 +124,44 @@ class ObservedStore:
 
 @asynccontextmanager
 async def watching(
-    store: ObservedStore, board: LiveMesh, registry: Registry, clock: Clock
+    store: ObservedStore, board: LiveMesh, lister: NodeLister, clock: Clock
 ) -> AsyncIterator[None]:
-    """While the body runs, recall what is stored of every node and keep the board settled."""
-    works = (_settle(store, board, clock), _recall_all(store, board, registry, clock))
+    """While the body runs, feed the live mesh; who is registered is known from the beginning on.
+
+    Raises `RegistryUnavailable` if the nodes cannot be listed at the beginning; later on, the
+    nodes listed last are used until they can be listed again.
+    """
+    await _update_roster(board, lister)
+    works = (
+        _settle(store, board, clock),
+        _follow_roster(board, lister, clock),
+        _recall_all(store, board, clock),
+    )
     async with in_background(*works):
         yield
+
+
+async def _update_roster(board: LiveMesh, lister: NodeLister) -> None:
+    """Have the live mesh know who is registered, and forget who is not.
+
+    A node that is first heard of while the nodes are listed may be missing in the list.
+    """
+    heard = set(board.nodes)
+    roster = Roster.of(await asyncio.to_thread(lister.nodes, revoked=True))
+    board.update_roster(roster)
+    board.forget(heard.difference(node.node_id for node in roster.nodes))
+
+
+async def _follow_roster(board: LiveMesh, lister: NodeLister, clock: Clock) -> None:
+    warnings, taken = LogOnce(_LOG, "mesh", clock=clock), 0.0
+    while True:
+        await clock.sleep(max(_ROSTER_SECONDS, taken / _MOST_OF_TIME))
+        began = clock.monotonic()
+        try:
+            await _update_roster(board, lister)
+        except StoreError as err:
+            warnings.warn("nodes not listed", "", error=str(err))
+        taken = clock.monotonic() - began
 
 
 async def _settle(store: ObservedStore, board: LiveMesh, clock: Clock) -> None:
@@ -127,9 +174,9 @@ async def _settle(store: ObservedStore, board: LiveMesh, clock: Clock) -> None:
             await _look_up_losses(store, board, node_id)
 
 
-async def _recall_all(store: Store, board: LiveMesh, registry: Registry, clock: Clock) -> None:
+async def _recall_all(store: Store, board: LiveMesh, clock: Clock) -> None:
     """Node by node, so that reports and questions come in between."""
-    for node in await asyncio.to_thread(registry.nodes):
+    for node in board.roster.nodes:
         try:
             await _recall(store, board, node.node_id, clock)
         except StoreError as err:
@@ -140,7 +187,7 @@ async def _recall_all(store: Store, board: LiveMesh, registry: Registry, clock: 
 async def _recall(store: Store, board: LiveMesh, node_id: str, clock: Clock) -> None:
     points = await store.latest(node_id)
     if points:
-        has_reported = board.node(node_id).received_at is not None
+        has_reported = node_id in board.nodes and board.nodes[node_id].received_at is not None
         before = [] if has_reported else await _history(store, node_id, clock)
         board.recall(node_id, points, before, clock.now())
     await _look_up_losses(store, board, node_id)

@@ -10,19 +10,20 @@ from __future__ import annotations
 
 from collections import deque
 from itertools import chain
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 from plexd_server.mesh.links import Link, View, join
 from plexd_server.mesh.node import NodeTrack
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
 
     from plexd.api import MetricPoint
+    from plexd_server.registry import Node
     from plexd_server.store import Loss, StoredPoint
 
-__all__ = ["LiveMesh", "Picture"]
+__all__ = ["LiveMesh", "Picture", "Roster"]
 
 _MAX_WAITING: Final = 50_000
 _MAX_VIEWS: Final = 250_000
@@ -47,13 +48,30 @@ class Picture(NamedTuple):
     links_of: dict[str, list[Link]]
 
 
+class Roster(NamedTuple):
+    """The registered ``nodes``, their ids by public key, and every name of a ``revoked`` node."""
+
+    nodes: Sequence[Node]
+    ids: Mapping[str, str]
+    revoked: frozenset[str]
+
+    @classmethod
+    def of(cls, nodes: Iterable[Node]) -> Self:
+        """The roster of all ``nodes``, revoked ones included."""
+        every = list(nodes)
+        registered = [node for node in every if node.revoked_at is None]
+        ids = {node.public_key: node.node_id for node in registered if node.public_key}
+        revoked = [node for node in every if node.revoked_at is not None]
+        names = frozenset(name for node in revoked for name in (node.node_id, node.public_key))
+        return cls(registered, ids, names)
+
+
 class LiveMesh:
     """What each node reads of its peers. Bounded: at most so many points wait, so many views stay.
 
     Not safe for threads; every method is quick but `settle`, which takes about two microseconds
-    a point, and `picture`, about ten a view; `drawing` does the same in pieces. ``names`` are the
-    ids of nodes that peers are read of under another name, such as their public key; peers of the
-    names in ``gone`` are left out.
+    a point, and `picture`, about ten a view; `drawing` does the same in pieces. ``nodes`` has every
+    registered node, and each that reported.
     """
 
     def __init__(self, *, max_waiting: int = _MAX_WAITING, max_views: int = _MAX_VIEWS) -> None:
@@ -65,8 +83,7 @@ class LiveMesh:
         self._picture: Picture | None = None
         self._links: Mapping[str, Link] = {}
         self.nodes: dict[str, NodeTrack] = {}
-        self.names: Mapping[str, str] = {}
-        self.gone: Container[str] = ()
+        self.roster = Roster.of(())
         self.skipped = 0
 
     @property
@@ -117,15 +134,19 @@ class LiveMesh:
             left -= self._leave()
             self._take(waiting)
 
-    def keep_only(self, node_ids: Iterable[str]) -> None:
-        """Let go of every other node: they were revoked."""
-        for gone in self.nodes.keys() - set(node_ids):
-            self._views -= len(self.nodes.pop(gone).peers)
+    def update_roster(self, roster: Roster) -> None:
+        """Use ``roster`` from now on."""
+        if roster != self.roster:
+            self.roster = roster
             self._picture = None
+        for node in roster.nodes:
+            self._known(node.node_id)
 
-    def node(self, node_id: str) -> NodeTrack:
-        """What is kept of a node; something empty for one that never reported."""
-        return self.nodes.get(node_id) or NodeTrack(node_id)
+    def forget(self, node_ids: Iterable[str]) -> None:
+        """Delete all that is kept of these nodes."""
+        for node_id in node_ids:
+            self._views -= len(self.nodes.pop(node_id).peers)
+            self._picture = None
 
     def picture(self, now: datetime) -> Picture:
         """All views and links. The same one for a second, longer for a mesh that takes longer."""
@@ -144,7 +165,7 @@ class LiveMesh:
             yield
         views: dict[str, list[View]] = {}
         for number, (node_id, node) in enumerate(list(self.nodes.items())):
-            views[node_id] = list(node.views(at, self.names, self.gone))
+            views[node_id] = list(node.views(at, self.roster.ids, self.roster.revoked))
             if number % _NODES_AT_ONCE == 0:
                 yield
         picture = Picture(at, views, [], {})

@@ -104,14 +104,14 @@ class FleetAnswer(Struct, frozen=True, kw_only=True):
     alerts_left_out: int
 
 
-def mesh(board: LiveMesh, registered: Sequence[Node], now: datetime) -> MeshAnswer:
+def mesh(board: LiveMesh, now: datetime) -> MeshAnswer:
     """The whole mesh as of ``now``."""
-    links = _links(board, registered, now)
+    links = _links(board, now)
     shown = _worst(links)
-    known = [_mesh_node(board, node, now) for node in registered]
+    known = [_mesh_node(board, node, now) for node in board.roster.nodes]
     return MeshAnswer(
         now=now,
-        nodes=[*known, *_foreign(registered, shown)],
+        nodes=[*known, *_foreign(board.roster.nodes, shown)],
         links=shown,
         links_left_out=len(links) - len(shown),
         skipped=board.skipped,
@@ -124,12 +124,13 @@ def peers(board: LiveMesh, node_id: str, now: datetime) -> PeersAnswer:
     return PeersAnswer(node_id=node_id, now=now, links=links)
 
 
-def fleet(board: LiveMesh, registered: Sequence[Node], now: datetime) -> FleetAnswer:
+def fleet(board: LiveMesh, now: datetime) -> FleetAnswer:
     """All nodes as of ``now``."""
-    links = _links(board, registered, now)
+    links = _links(board, now)
     views = board.picture(now).views
     at = now.timestamp()
-    tracks = [board.node(node.node_id) for node in registered]
+    registered = board.roster.nodes
+    tracks = [board.nodes[node.node_id] for node in registered]
     silent = frozenset(track.node_id for track in tracks if silent_for(track, at) is not None)
     alerts = [alert for track in tracks for alert in node_alerts(track, at)]
     alerts += link_alerts(links, silent)
@@ -145,9 +146,9 @@ def fleet(board: LiveMesh, registered: Sequence[Node], now: datetime) -> FleetAn
     )
 
 
-def _links(board: LiveMesh, registered: Iterable[Node], now: datetime) -> list[Link]:
+def _links(board: LiveMesh, now: datetime) -> list[Link]:
     """Those that at least one registered node reads."""
-    known = {node.node_id for node in registered}
+    known = {node.node_id for node in board.roster.nodes}
     return [link for link in board.picture(now).links if link.a in known or link.b in known]
 
 
@@ -171,7 +172,7 @@ def _mesh_node(board: LiveMesh, node: Node, now: datetime) -> MeshNode:
     return MeshNode(
         node_id=node.node_id,
         mesh_ip=node.mesh_ip,
-        status=_status(board.node(node.node_id), now.timestamp()),
+        status=_status(board.nodes[node.node_id], now.timestamp()),
         simulated=is_simulated(node),
     )
 

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from plexd.clock import Clock
     from plexd_server.auth.gate import Gate
     from plexd_server.mesh.live import LiveMesh
-    from plexd_server.registry import Node, Registry
 
 __all__ = ["mesh_routes"]
 
@@ -30,9 +29,7 @@ _GZIP: Final = 31  # zlib's number for a gzip header
 _LEVEL: Final = 1
 
 
-def mesh_routes(
-    gate: Gate, board: LiveMesh, registry: Registry, clock: Clock
-) -> list[HTTPRouteHandler]:
+def mesh_routes(gate: Gate, board: LiveMesh, clock: Clock) -> list[HTTPRouteHandler]:
     """The JSON routes of the live picture. Large answers are compressed for whoever takes that."""
     drawing = asyncio.Lock()
 
@@ -42,28 +39,19 @@ def mesh_routes(
             for _ in board.drawing(now):
                 await clock.sleep(0)
 
-    async def registered() -> list[Node]:
-        every = await asyncio.to_thread(registry.nodes, revoked=True)
-        nodes = [node for node in every if node.revoked_at is None]
-        board.keep_only(node.node_id for node in nodes)
-        board.names = {node.public_key: node.node_id for node in nodes if node.public_key}
-        revoked = [node for node in every if node.revoked_at is not None]
-        board.gone = {name for node in revoked for name in (node.node_id, node.public_key)}
-        return nodes
-
     @get("/v1/fleet")
     async def get_fleet(request: Request[Any, Any, Any]) -> Response[bytes]:
         await gate.require_operator(request)
-        nodes, now = await registered(), clock.now()
+        now = clock.now()
         await draw(now)
-        return await _answer(request, fleet(board, nodes, now))
+        return await _answer(request, fleet(board, now))
 
     @get("/v1/mesh")
     async def get_mesh(request: Request[Any, Any, Any]) -> Response[bytes]:
         await gate.require_operator(request)
-        nodes, now = await registered(), clock.now()
+        now = clock.now()
         await draw(now)
-        return await _answer(request, mesh(board, nodes, now))
+        return await _answer(request, mesh(board, now))
 
     @get("/v1/nodes/{node_id:str}/peers")
     async def get_peers(node_id: FromPath[str], request: Request[Any, Any, Any]) -> Response[bytes]:

@@ -8,7 +8,7 @@ import pytest
 
 from plexd.metrics.testing import system_point
 from plexd_server.mesh.alerts import link_alerts, node_alerts
-from plexd_server.mesh.live import LiveMesh
+from plexd_server.mesh.live import LiveMesh, Roster
 from plexd_server.mesh.overview import fleet, mesh, peers
 from plexd_server.registry import Node
 from plexd_server.store import Loss, StoredPoint
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from plexd.api import MetricPoint
     from plexd_server.mesh.links import View
+    from plexd_server.mesh.overview import FleetAnswer, MeshAnswer
 
 START = datetime(2026, 2, 12, 10, 30, tzinfo=UTC)
 DEAD = {"rtt_nano": -1, "loss": 100.0, "handshake_age": 400.0}
@@ -28,8 +29,18 @@ def at(seconds: float) -> datetime:
     return START + timedelta(seconds=seconds)
 
 
-def registered(*names: str) -> list[Node]:
-    return [Node(name, "", START) for name in names]
+def roster_of(*nodes: Node | str) -> Roster:
+    return Roster.of(Node(node, "", START) if isinstance(node, str) else node for node in nodes)
+
+
+def mesh_of(board: LiveMesh, now: datetime, *nodes: Node | str) -> MeshAnswer:
+    board.update_roster(roster_of(*nodes))
+    return mesh(board, now)
+
+
+def fleet_of(board: LiveMesh, now: datetime, *nodes: Node | str) -> FleetAnswer:
+    board.update_roster(roster_of(*nodes))
+    return fleet(board, now)
 
 
 def tell(
@@ -179,7 +190,7 @@ def test_a_clock_that_is_off_is_noticed_and_does_not_age_the_readings(ahead: flo
     now = at(250)
 
     found = view(board, now)
-    (alert,) = node_alerts(board.node("n1"), now.timestamp())
+    (alert,) = node_alerts(board.nodes["n1"], now.timestamp())
 
     assert found.state == "up"
     assert now - timedelta(seconds=60) < found.measured_at <= now
@@ -192,8 +203,8 @@ def test_a_clock_that_was_ahead_and_is_set_right_hides_nothing() -> None:
     tell(board, "n1", [system_point(at(60)), *reading("n2", at(60), moved=5)], at(61))
 
     assert view(board, at(62)).rx_bytes == 5
-    assert board.node("n1").offset == 0.0
-    assert board.node("n1").system == (at(60).timestamp(), system_point(at(60)).data)
+    assert board.nodes["n1"].offset == 0.0
+    assert board.nodes["n1"].system == (at(60).timestamp(), system_point(at(60)).data)
 
 
 def test_a_storm_of_peers_that_find_no_room_costs_little() -> None:
@@ -210,8 +221,9 @@ def test_a_backlog_is_not_a_slow_clock() -> None:
     board = LiveMesh()
     for number in range(8):
         tell(board, "n1", reading("n2", at(300 * number)), at(7200 + 30 * number))
+    board.settle()
 
-    assert board.node("n1").offset == 0.0
+    assert board.nodes["n1"].offset == 0.0
 
 
 def test_the_line_is_bounded_and_its_newest_points_are_read() -> None:
@@ -248,7 +260,7 @@ def test_a_revoked_node_is_let_go_of() -> None:
     board = LiveMesh(max_views=1)
     tell(board, "n1", [latency("n2", at(0))])
     board.picture(at(0))
-    board.keep_only(["n3"])
+    board.forget(["n1"])
     tell(board, "n3", [latency("n2", at(1))])
 
     assert list(board.picture(at(1)).views) == ["n3"]
@@ -273,7 +285,7 @@ def test_what_a_store_remembers_fills_in_and_never_replaces() -> None:
 
     assert view(board, at(61)).rx_bytes == 2000
     assert view(board, at(61), "n3").rx_bytes == 1000
-    assert board.node("n3").history[-1][1] == 12.0
+    assert board.nodes["n3"].history[-1][1] == 12.0
 
 
 def test_the_mesh_names_registered_silent_waiting_and_foreign_nodes() -> None:
@@ -281,7 +293,7 @@ def test_the_mesh_names_registered_silent_waiting_and_foreign_nodes() -> None:
     tell(board, "n1", reading("n2", at(0)) + reading("laptop", at(0)))
     tell(board, "n2", reading("n1", at(500)))
 
-    answer = mesh(board, registered("n1", "n2", "n3"), at(510))
+    answer = mesh_of(board, at(510), "n1", "n2", "n3")
 
     statuses = {node.node_id: node.status for node in answer.nodes}
     assert statuses == {"n1": "silent", "n2": "up", "n3": "waiting", "laptop": "foreign"}
@@ -293,7 +305,7 @@ def test_a_peer_read_of_by_its_key_for_a_while_is_what_was_read_last(
     names: tuple[str, str],
 ) -> None:
     board = LiveMesh()
-    board.names = {"KEY=": "n2"}
+    board.update_roster(roster_of(Node("n2", "", START, public_key="KEY=")))
     for number, name in enumerate([*names, "n2"]):
         tell(board, "n1", reading(name, at(300 * number)))
 
@@ -303,9 +315,9 @@ def test_a_peer_read_of_by_its_key_for_a_while_is_what_was_read_last(
 def test_peers_that_were_revoked_are_left_out() -> None:
     board = LiveMesh()
     tell(board, "n1", reading("n2", at(0)) + reading("KEY=", at(0)) + reading("n3", at(0)))
-    board.gone = {"n2", "KEY="}
+    revoked = Node("n2", "", START, public_key="KEY=", revoked_at=at(0))
 
-    answer = mesh(board, registered("n1", "n3"), at(1))
+    answer = mesh_of(board, at(1), "n1", revoked, "n3")
 
     assert ([link.id for link in answer.links], len(answer.nodes)) == (["n1~n3"], 2)
 
@@ -347,7 +359,7 @@ def test_a_node_owes_no_report_while_the_server_was_away() -> None:
     point = StoredPoint(timestamp=at(0), received_at=at(0), group="system", data=data)  # type: ignore[arg-type]
     board.recall("n1", [point], [], at(600))
 
-    node = board.node("n1")
+    node = board.nodes["n1"]
     assert [list(node_alerts(node, at(s).timestamp())) for s in (601, 749)] == [[], []]
     (late,) = node_alerts(node, at(751).timestamp())
     assert late.text == "no report for 13 min"
@@ -355,7 +367,7 @@ def test_a_node_owes_no_report_while_the_server_was_away() -> None:
 
 def test_a_peer_read_of_by_its_public_key_is_the_node_with_that_key() -> None:
     board = LiveMesh()
-    board.names = {"KEY=": "n2"}
+    board.update_roster(roster_of(Node("n2", "", START, public_key="KEY=")))
     tell(board, "n1", reading("KEY=", at(0)))
     tell(board, "n2", reading("n1", at(0)))
 
@@ -369,7 +381,7 @@ def test_the_fleet_has_a_number_a_minute_and_null_where_there_is_none() -> None:
     tell(board, "n1", [system_point(at(0))])
     tell(board, "n1", [system_point(at(180))])
 
-    (node,) = fleet(board, registered("n1"), at(185)).nodes
+    (node,) = fleet_of(board, at(185), "n1").nodes
 
     assert len(node.cpu_history) == 60
     assert [value is None for value in node.cpu_history[-4:]] == [False, True, True, False]
@@ -379,7 +391,7 @@ def test_a_simulated_node_says_so() -> None:
     board = LiveMesh()
     enrolled = Node("n1", "", START, metadata={"simulated": "yes"})
 
-    answer = fleet(board, [*registered("sim-berlin", "n2"), enrolled], at(0))
+    answer = fleet_of(board, at(0), "sim-berlin", "n2", enrolled)
 
     assert [node.simulated for node in answer.nodes] == [True, False, True]
 
@@ -387,18 +399,17 @@ def test_a_simulated_node_says_so() -> None:
 def test_every_answer_can_be_encoded() -> None:
     board = LiveMesh()
     tell(board, "n1", [system_point(at(0)), *reading("n2", at(0))])
-    nodes = registered("n1")
 
     for answer in (
-        mesh(board, nodes, at(1)),
-        fleet(board, nodes, at(1)),
+        mesh_of(board, at(1), "n1"),
+        fleet_of(board, at(1), "n1"),
         peers(board, "n1", at(1)),
     ):
         assert msgspec.json.decode(msgspec.json.encode(answer))["now"] == "2026-02-12T10:30:01Z"
 
 
 def texts(board: LiveMesh, now: datetime, *names: str) -> list[str]:
-    return [alert.text for alert in fleet(board, registered(*names), now).alerts]
+    return [alert.text for alert in fleet_of(board, now, *names).alerts]
 
 
 def test_a_healthy_fleet_has_no_alerts() -> None:
@@ -420,12 +431,12 @@ def test_a_silent_node_is_one_alert_and_its_links_are_none() -> None:
 def test_one_bad_link_is_one_alert_and_several_of_a_node_are_one_too() -> None:
     board = LiveMesh()
     tell(board, "n1", reading("n2", at(0), **DEAD))  # type: ignore[arg-type]
-    (one,) = fleet(board, registered("n1", "n2"), at(1)).alerts
+    (one,) = fleet_of(board, at(1), "n1", "n2").alerts
     assert (one.kind, one.link_id, one.node_ids) == ("link", "n1~n2", ("n1", "n2"))
 
     for peer in ("n3", "n4"):
         tell(board, "n1", reading(peer, at(0), **DEAD))  # type: ignore[arg-type]
-    (alert,) = link_alerts(mesh(board, registered("n1"), at(2)).links, frozenset())
+    (alert,) = link_alerts(mesh_of(board, at(2), "n1").links, frozenset())
     assert (alert.node_ids, alert.text) == (("n1",), "3 links are bad (3 down)")
 
 
@@ -439,7 +450,7 @@ def test_a_storm_of_bad_links_is_summed_up_quickly_and_in_few_lines() -> None:
         ]
         tell(board, f"n{node}", points)
 
-    answer = fleet(board, registered(*(f"n{node}" for node in range(40))), at(1))
+    answer = fleet_of(board, at(1), *(f"n{node}" for node in range(40)))
 
     assert {alert.text for alert in answer.alerts} == {"150 links are bad (150 down)"}
     assert (len(answer.alerts), answer.alerts_left_out) == (40, 0)
@@ -468,7 +479,7 @@ def test_a_link_that_loses_much_is_told_though_it_is_up() -> None:
     board = LiveMesh()
     tell(board, "n1", reading("n2", at(0), loss=30.0))
 
-    (alert,) = fleet(board, registered("n1"), at(1)).alerts
+    (alert,) = fleet_of(board, at(1), "n1").alerts
     assert (alert.kind, alert.severity) == ("loss", "warn")
 
 
@@ -482,7 +493,7 @@ def test_a_full_disk_is_told() -> None:
     )
     tell(board, "n1", [msgspec.structs.replace(point, data=stats)])
 
-    (alert,) = fleet(board, registered("n1"), at(1)).alerts
+    (alert,) = fleet_of(board, at(1), "n1").alerts
     assert (alert.severity, alert.text) == ("bad", "disk 98 % full, 2 GiB left")
 
 

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
+import msgspec
 import pytest
 
 from plexd.api import BatchName, MetricBatch
 from plexd.clock import SystemClock
 from plexd.metrics.testing import ManualClock, system_point
-from plexd_server.errors import StoreError
+from plexd_server.app import build_app
+from plexd_server.auth.gate import OperatorKey
+from plexd_server.errors import RegistryUnavailable, StoreError
 from plexd_server.mesh import LiveMesh, ObservedStore, watching
 from plexd_server.mesh.overview import fleet
 from plexd_server.registry import Node, Registry
@@ -21,13 +26,14 @@ from server.running import Client, create_node, running
 from support.readings import reading
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from plexd_server.store import SeriesQuery
     from server.conftest import Shared
 
 NOW = datetime(2026, 2, 12, 10, 30, tzinfo=UTC)
+OPERATOR = "x" * 32
 
 
 @pytest.mark.parametrize("path", ["/v1/fleet", "/v1/mesh"])
@@ -89,6 +95,24 @@ async def test_a_large_answer_is_compressed_for_who_takes_that(tmp_path: Path) -
     assert "Content-Encoding" not in plain.headers
     assert packed.json["links"][0]["id"] == plain.json["links"][0]["id"] == "a~peer-0"
     assert len(plain.json["links"]) == 200
+
+
+async def test_a_peer_read_of_by_its_key_has_its_name_for_its_reader_at_once(
+    tmp_path: Path,
+) -> None:
+    key = base64.b64encode(bytes(32)).decode()
+    (tmp_path / "d").mkdir()
+    with closing(Registry(tmp_path / "d", clock=SystemClock())) as registry:
+        token = registry.create_node("a").auth_token
+        registry.create_node("b", public_key=key)
+    with running(tmp_path / "d") as server:
+        async with aiohttp.ClientSession() as session:
+            node = Client(session, server.url, token)
+            body = MetricBatch(reading(key, datetime.now(UTC))).to_json()
+            await node.post("/v1/nodes/a/metrics", body)
+            peers = await node.get("/v1/nodes/a/peers")
+
+    assert [link["id"] for link in peers.json["links"]] == ["a~b"]
 
 
 class ScriptedStore:
@@ -194,19 +218,19 @@ async def test_the_board_is_filled_from_the_store_and_kept_settled(registry: Reg
     async with watching(watched, board, registry, clock):
         await store.was_asked.wait()
         await clock.advance(0.1)
-        assert board.node("n1").losses
+        assert board.nodes["n1"].losses
         await watched.write(delivery(1, dropped=3))
         assert board.waiting == 1
         await clock.advance(2.5)
         assert board.waiting == 0
 
-    assert board.node("n1").system is not None
-    assert board.node("n1").history[0][1] == 12.0
+    assert board.nodes["n1"].system is not None
+    assert board.nodes["n1"].history[0][1] == 12.0
     assert store.asked == ["n1", "n1"]
 
 
 def alerts_of(board: LiveMesh) -> list[str]:
-    return [alert.text for alert in fleet(board, [Node("n1", "", NOW)], NOW).alerts]
+    return [alert.text for alert in fleet(board, NOW).alerts]
 
 
 async def test_a_node_whose_first_report_is_refused_has_its_alert(registry: Registry) -> None:
@@ -234,10 +258,123 @@ async def test_after_a_restart_a_node_without_a_stored_point_has_its_alert(
     store = ScriptedStore([])
     watched, board = observed(store)
 
-    async with watching(watched, board, registry, ManualClock(NOW)), asyncio.timeout(10):
+    clock = ManualClock(NOW)
+    async with watching(watched, board, registry, clock), asyncio.timeout(10):
         await store.was_asked.wait()
 
     assert alerts_of(board) == ["7 points lost within 24 h: on the node"]
+
+
+async def test_a_new_node_is_in_the_picture_and_a_revoked_or_removed_one_is_not(
+    registry: Registry,
+) -> None:
+    clock = ManualClock(NOW)
+    watched, board = observed(ScriptedStore([]))
+    registry.create_node("n2")
+    registry.create_node("n3")
+
+    async with watching(watched, board, registry, clock), asyncio.timeout(10):
+        assert list(board.nodes) == ["n1", "n2", "n3"]
+        registry.create_node("n4")
+        registry.revoke_node("n2")
+        registry.remove_node("n3")
+        while len(board.nodes) != 2:
+            await clock.advance(2.5)
+
+    assert [node.node_id for node in fleet(board, NOW).nodes] == list(board.nodes) == ["n1", "n4"]
+    assert board.roster.revoked >= {"n2"}
+
+
+class ScriptedLister:
+    """Lists what it was given, and calls ``meanwhile`` first."""
+
+    def __init__(self, meanwhile: Callable[[], None] = lambda: None) -> None:
+        self.listed = [Node("n1", "", NOW)]
+        self.fails = False
+        self._meanwhile = meanwhile
+
+    def nodes(self, *, revoked: bool = False) -> list[Node]:
+        assert revoked
+        self._meanwhile()
+        if self.fails:
+            raise RegistryUnavailable("no")
+        return self.listed
+
+
+async def test_a_node_that_enrols_and_reports_while_nodes_are_listed_stays() -> None:
+    watched, board = observed(ScriptedStore([]))
+
+    def report() -> None:
+        board.observe("n2", [system_point(NOW)], NOW)
+        board.settle()
+
+    async with watching(watched, board, ScriptedLister(report), ManualClock(NOW)):
+        pass
+
+    assert "n2" in board.nodes
+
+
+async def test_a_registry_that_cannot_be_read_leaves_the_nodes_as_they_were(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    clock, lister = ManualClock(NOW), ScriptedLister()
+    watched, board = observed(ScriptedStore([]))
+
+    async with watching(watched, board, lister, clock), asyncio.timeout(10):
+        lister.fails = True
+        while "nodes not listed" not in caplog.text:
+            await clock.advance(2.5)
+        assert list(board.nodes) == ["n1"]
+        lister.fails, lister.listed = False, [Node("n2", "", NOW)]
+        while list(board.nodes) != ["n2"]:
+            await clock.advance(2.5)
+
+
+async def ask(app: Any, path: str) -> bytes:
+    """The body of an answer to the operator."""
+    sent = list[Any]()
+
+    async def receive() -> Any:
+        await asyncio.Event().wait()
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope: Any = {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "http_version": "1.1",
+        "method": "GET",
+        "scheme": "http",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "root_path": "",
+        "headers": [(b"host", b"localhost"), (b"authorization", b"Bearer " + OPERATOR.encode())],
+        "client": ("127.0.0.1", 1),
+        "server": ("127.0.0.1", 1),
+        "state": {},
+    }
+    await app(scope, receive, send)
+    assert sent[0]["status"] == 200
+    return b"".join(message.get("body", b"") for message in sent[1:])
+
+
+async def test_an_answer_changes_nothing_in_the_picture(registry: Registry) -> None:
+    key = base64.b64encode(bytes(32)).decode()
+    registry.create_node("n2", public_key=key)
+    watched, board = observed(ScriptedStore([]))
+    operator, clock = OperatorKey.of(OPERATOR), SystemClock()
+    app = build_app(watched, board, registry, operator, port=1, clock=clock)
+    for node_id in ("n1", "unregistered"):
+        board.observe(node_id, reading(key, NOW), NOW)
+    board.settle()
+    before = board.roster, dict(board.nodes)
+
+    for path in ("/v1/fleet", "/v1/mesh", "/v1/nodes/n1/peers"):
+        assert msgspec.json.decode(await ask(app, path))
+
+    assert (board.roster, board.nodes) == before
 
 
 async def test_a_store_that_fails_leaves_the_board_empty_and_the_server_up(
@@ -254,4 +391,4 @@ async def test_a_store_that_fails_leaves_the_board_empty_and_the_server_up(
 
     assert "mesh not recalled" in caplog.text
     assert "losses not looked up" in caplog.text
-    assert board.node("n1").received_at is not None
+    assert board.nodes["n1"].received_at is not None

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -117,7 +118,9 @@ async def test_the_command_registers_tells_the_past_and_sums_up(
         first = command(*line)
         again = command(*line)
         operator = Client(session, server.url, server.operator_token)
-        fleet = (await operator.get("/v1/fleet")).json
+        async with asyncio.timeout(10):
+            while len((fleet := (await operator.get("/v1/fleet")).json)["nodes"]) < 3:
+                pass
 
     assert "simulating 3 nodes with 2 peers each" in first.stdout
     assert "the past is told: 360 points" in first.stdout
