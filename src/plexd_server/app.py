@@ -19,7 +19,7 @@ from plexd.console import put_whole
 from plexd_server.auth.gate import Gate, OperatorKey, new_operator_token
 from plexd_server.dashboard import ErrorPages, dashboard_routes
 from plexd_server.errors import StartError
-from plexd_server.mesh import LiveMesh, ObservedStore, watching
+from plexd_server.mesh import LiveMesh, ObservedStore, feeding
 from plexd_server.routes.mesh import mesh_routes
 from plexd_server.routes.nodes import query_routes
 from plexd_server.routes.openapi import openapi_routes
@@ -100,7 +100,7 @@ async def _serve_on(
 
 def build_app(
     store: Store,
-    board: LiveMesh,
+    live: LiveMesh,
     registry: Registry,
     operator: OperatorKey,
     *,
@@ -123,7 +123,7 @@ def build_app(
             *enrol_routes(gate, registry, clock),
             *ingest_routes(gate, store, clock),
             *query_routes(gate, store, registry, clock),
-            *mesh_routes(gate, board, clock),
+            *mesh_routes(gate, live, clock),
             *dashboard_routes(gate),
             *openapi_routes(),
         ],
@@ -139,16 +139,16 @@ async def _composed(options: ServeOptions, address: Address, token: str) -> Asyn
     clock = SystemClock()
     registry = await asyncio.to_thread(_open_registry, options, clock)
     try:
-        board = LiveMesh()
+        live = LiveMesh()
         embedded = await asyncio.to_thread(
             DuckDBStore, options.data_dir, memory=options.store_memory
         )
-        store = ObservedStore(embedded, board)
+        store = ObservedStore(embedded, live)
         key = OperatorKey.of(token)
         try:
             app = build_app(
                 store,
-                board,
+                live,
                 registry,
                 key,
                 port=address.port,
@@ -157,7 +157,7 @@ async def _composed(options: ServeOptions, address: Address, token: str) -> Asyn
                 is_secure=options.certificate is not None,
             )
             async with (
-                watching(store, board, registry, clock),
+                feeding(store, live, registry, clock),
                 retaining(store, options.retention, clock),
                 granting(embedded.hold_still, options.data_dir, clock),
             ):

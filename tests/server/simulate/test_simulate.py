@@ -13,6 +13,7 @@ from plexd.api import MetricBatch, check_points, decode_batch
 from plexd_server.mesh.live import LiveMesh
 from plexd_server.simulate.readings import read_node
 from plexd_server.simulate.world import World
+from plexd_server.store import Report
 from server.running import Client, command, create_node, running
 
 if TYPE_CHECKING:
@@ -63,15 +64,15 @@ def test_counters_never_go_back(here: int, there: int, at: float, later: float) 
 
 @pytest.fixture(scope="module")
 def links() -> dict[str, Link]:
-    """What the board makes of ten minutes up to the start."""
-    board = LiveMesh(max_waiting=1_000_000)
+    """The links in the live mesh after the ten minutes up to the start."""
+    live = LiveMesh(max_waiting=1_000_000)
     for step in range(40):
         at = 15.0 * (step - 40)
         for node in range(12):
             if not WORLD.is_gone(node, at):
                 points = read_node(WORLD, node, NAMES, START, at)
-                board.observe(NAMES[node], points, points[0].timestamp)
-    return {link.id: link for link in board.picture(START).links}
+                live.observe(Report(NAMES[node], points, points[0].timestamp))
+    return {link.id: link for link in live.snapshot(START).links}
 
 
 @pytest.mark.parametrize(
