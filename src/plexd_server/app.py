@@ -17,18 +17,19 @@ from litestar import Litestar
 from plexd.clock import Clock, SystemClock
 from plexd.console import put_whole
 from plexd_server.auth.gate import Gate, OperatorKey, new_operator_token
-from plexd_server.dashboard import ErrorPages, dashboard_routes
 from plexd_server.errors import StartError
 from plexd_server.mesh import LiveMesh, ObservedStore, feeding
 from plexd_server.routes.mesh import mesh_routes
 from plexd_server.routes.nodes import query_routes
 from plexd_server.routes.openapi import openapi_routes
+from plexd_server.routes.pages import dashboard_routes
 from plexd_server.routes.register import enrol_routes
 from plexd_server.routes.reports import ingest_routes
 from plexd_server.store import DuckDBStore, Store
 from plexd_server.upkeep.data_dir import provide_registry
 from plexd_server.upkeep.quiesce import granting
 from plexd_server.upkeep.retention import retaining
+from plexd_server.web.error_pages import ErrorPages
 from plexd_server.web.guard import Guard
 from plexd_server.web.limits import InFlight
 from plexd_server.web.problems import problem_handlers
