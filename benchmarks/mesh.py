@@ -32,7 +32,7 @@ def main() -> None:
     """Print both tables."""
     title = f"{NODES} nodes with {PEERS} peers each, reports coming in: wall time of an answer"
     table(title, ["", "median", "p95", "at most"], list(_over_http()))
-    table("taking note of a report, CPU", ["", "us a point"], list(_in_memory()))
+    table("reading reports, CPU", ["", "us a point"], list(_in_memory()))
 
 
 def _over_http() -> Iterator[list[str]]:
@@ -90,4 +90,4 @@ def _in_memory() -> Iterator[list[str]]:
     points_waiting, began = live.waiting, time.process_time()
     live.drain()
     taken = time.process_time() - began
-    yield ["judging a reading", f"{1e6 * taken / points_waiting:.2f}"]
+    yield ["evaluating a reading", f"{1e6 * taken / points_waiting:.2f}"]
