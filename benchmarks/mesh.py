@@ -1,4 +1,4 @@
-"""How long the live picture of a mesh takes: over HTTP while reports come in, and per point."""
+"""How long the live mesh takes: over HTTP while reports arrive, and per point."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from benchmarks.measure import table
 from plexd_server.mesh import LiveMesh
 from plexd_server.simulate import World
 from plexd_server.simulate.readings import read_node
+from plexd_server.store import Report
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,7 +32,7 @@ def main() -> None:
     """Print both tables."""
     title = f"{NODES} nodes with {PEERS} peers each, reports coming in: wall time of an answer"
     table(title, ["", "median", "p95", "at most"], list(_over_http()))
-    table("taking note of a report, CPU", ["", "us a point"], list(_in_memory()))
+    table("reading reports, CPU", ["", "us a point"], list(_in_memory()))
 
 
 def _over_http() -> Iterator[list[str]]:
@@ -66,11 +67,11 @@ def _over_http() -> Iterator[list[str]]:
 
 
 def _ask(url: str, until_bytes: int = 0) -> float:
-    """Seconds until the whole answer is there; again until it is so large."""
+    """Return the seconds until a whole answer of at least ``until_bytes`` is there."""
     request = urllib.request.Request(url)  # noqa: S310 -- our own server
     request.add_header("Authorization", "Bearer bench-operator-token")
     while True:
-        time.sleep(1.1)  # a picture is used for a second
+        time.sleep(1.1)  # a snapshot is used for a second
         began = time.perf_counter()
         with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310 -- the same
             size = len(answer.read())
@@ -81,12 +82,12 @@ def _ask(url: str, until_bytes: int = 0) -> float:
 def _in_memory() -> Iterator[list[str]]:
     world = World(NODES, PEERS)
     names = [world.name(node) for node in range(NODES)]
-    board = LiveMesh(max_waiting=10_000_000)
+    live = LiveMesh(max_waiting=10_000_000)
     for step in range(3):
         for node in range(NODES):
             points = read_node(world, node, names, START, 15.0 * step)
-            board.observe(names[node], points, points[0].timestamp)
-    points_waiting, began = board.waiting, time.process_time()
-    board.settle()
+            live.observe(Report(names[node], points, points[0].timestamp))
+    points_waiting, began = live.waiting, time.process_time()
+    live.drain()
     taken = time.process_time() - began
-    yield ["judging a reading", f"{1e6 * taken / points_waiting:.2f}"]
+    yield ["evaluating a reading", f"{1e6 * taken / points_waiting:.2f}"]

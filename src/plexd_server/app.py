@@ -17,17 +17,19 @@ from litestar import Litestar
 from plexd.clock import Clock, SystemClock
 from plexd.console import put_whole
 from plexd_server.auth.gate import Gate, OperatorKey, new_operator_token
-from plexd_server.dashboard import ErrorPages, dashboard_routes
 from plexd_server.errors import StartError
-from plexd_server.mesh import LiveMesh, ObservedStore, mesh_routes, watching
+from plexd_server.mesh import LiveMesh, ObservedStore, feeding
+from plexd_server.routes.mesh import mesh_routes
 from plexd_server.routes.nodes import query_routes
 from plexd_server.routes.openapi import openapi_routes
+from plexd_server.routes.pages import dashboard_routes
 from plexd_server.routes.register import enrol_routes
 from plexd_server.routes.reports import ingest_routes
 from plexd_server.store import DuckDBStore, Store
 from plexd_server.upkeep.data_dir import provide_registry
 from plexd_server.upkeep.quiesce import granting
 from plexd_server.upkeep.retention import retaining
+from plexd_server.web.error_pages import ErrorPages
 from plexd_server.web.guard import Guard
 from plexd_server.web.limits import InFlight
 from plexd_server.web.problems import problem_handlers
@@ -99,7 +101,7 @@ async def _serve_on(
 
 def build_app(
     store: Store,
-    board: LiveMesh,
+    live: LiveMesh,
     registry: Registry,
     operator: OperatorKey,
     *,
@@ -122,7 +124,7 @@ def build_app(
             *enrol_routes(gate, registry, clock),
             *ingest_routes(gate, store, clock),
             *query_routes(gate, store, registry, clock),
-            *mesh_routes(gate, board, registry, clock),
+            *mesh_routes(gate, live, clock),
             *dashboard_routes(gate),
             *openapi_routes(),
         ],
@@ -138,16 +140,16 @@ async def _composed(options: ServeOptions, address: Address, token: str) -> Asyn
     clock = SystemClock()
     registry = await asyncio.to_thread(_open_registry, options, clock)
     try:
-        board = LiveMesh()
+        live = LiveMesh()
         embedded = await asyncio.to_thread(
             DuckDBStore, options.data_dir, memory=options.store_memory
         )
-        store = ObservedStore(embedded, board)
+        store = ObservedStore(embedded, live)
         key = OperatorKey.of(token)
         try:
             app = build_app(
                 store,
-                board,
+                live,
                 registry,
                 key,
                 port=address.port,
@@ -156,7 +158,7 @@ async def _composed(options: ServeOptions, address: Address, token: str) -> Asyn
                 is_secure=options.certificate is not None,
             )
             async with (
-                watching(store, board, registry, clock),
+                feeding(store, live, registry, clock),
                 retaining(store, options.retention, clock),
                 granting(embedded.hold_still, options.data_dir, clock),
             ):

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plexd_server.mesh.classify import SEVERITY, Observation, State, Verdict, classify
-from plexd_server.mesh.hysteresis import advance
+from plexd_server.mesh.hysteresis import next_state
 from plexd_server.mesh.links import View, join
 
 COUNT = st.none() | st.integers(0, 2**64)
@@ -20,7 +20,9 @@ OBSERVATIONS = st.builds(
     tx_bytes=COUNT,
     span=st.floats(0, 1e9),
     rtt_nano=st.none() | st.integers(-1, 2**63 - 1),
+    lost_in_row=st.integers(0, 2**31),
     loss_percent=st.none() | st.floats(0, 100),
+    was_reached=st.booleans(),
 )
 STATES: list[State] = list(SEVERITY)
 VERDICTS = st.builds(Verdict, st.sampled_from(STATES), st.just("because"))
@@ -46,32 +48,32 @@ def test_single_readings_that_alternate_change_the_state_at_most_once(
     one: Verdict, other: Verdict, count: int
 ) -> None:
     states = []
-    standing = None
+    held = None
     for number in range(count):
-        standing = advance(standing, (one, other)[number % 2], 15.0 * number)
-        states.append(standing.state)
+        held = next_state(held, (one, other)[number % 2], 15.0 * number)
+        states.append(held.state)
 
     assert sum(a != b for a, b in pairwise(states)) <= 1
 
 
 @given(st.lists(VERDICTS, min_size=1, max_size=30))
-def test_a_state_is_one_that_was_read_and_since_is_never_after_its_reading(
+def test_a_state_is_one_that_was_read_and_never_begins_after_its_reading(
     verdicts: list[Verdict],
 ) -> None:
-    standing = None
+    held = None
     for number, verdict in enumerate(verdicts):
-        standing = advance(standing, verdict, 15.0 * number)
-        assert standing.since <= standing.at == 15.0 * number
-        assert standing.state in {read.state for read in verdicts[: number + 1]}
+        held = next_state(held, verdict, 15.0 * number)
+        assert held.since <= held.at == 15.0 * number
+        assert held.state in {read.state for read in verdicts[: number + 1]}
 
 
 @given(VERDICTS, VERDICTS)
-def test_two_readings_that_agree_are_believed(first: Verdict, then: Verdict) -> None:
-    standing = advance(None, first, 0.0)
+def test_two_readings_that_agree_decide_the_state(first: Verdict, then: Verdict) -> None:
+    held = next_state(None, first, 0.0)
     for number in (1, 2):
-        standing = advance(standing, then, 15.0 * number)
+        held = next_state(held, then, 15.0 * number)
 
-    assert standing.state == then.state
+    assert held.state == then.state
 
 
 NODES = st.sampled_from(["n1", "n2", "n3", "laptop"])

@@ -82,7 +82,7 @@ async def _simulate(
 
 
 async def _announce(simulation: Simulation, sender: Uplink, plan: Plan) -> None:
-    await simulation.told.wait()
+    await simulation.past_reported.wait()
     if plan.past_seconds:
         put(f"the past is told: {sender.sent().points:,} points\n")
 

@@ -1,4 +1,4 @@
-"""Static files: our own from this package, Plotly's bundle from the package that ships it."""
+"""Static files: those of this package, and Plotly's bundle from its own package."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class _Slots:
 
 @dataclass(frozen=True, slots=True)
 class _Sending:
-    """An ASGI app that sends pieces, each when the one before is on its way."""
+    """An ASGI app that sends pieces, each once the one before is on its way."""
 
     status: int
     fields: Mapping[str, str]
@@ -73,11 +73,11 @@ class _Sending:
 
 
 class Assets:
-    """Reads and compresses a file when it is first asked for, and keeps it compressed.
+    """Reads and compresses a file at its first request, and keeps it compressed.
 
-    Answers go out piece by piece from that one copy, unpacked on the way for whoever cannot, as
-    fast as they are read; ``_SENDING`` at once, 503 beyond. One that nobody reads thus holds a
-    piece, not a copy.
+    Answers are sent piece by piece from that one copy, as fast as the client reads; for a client
+    that cannot unpack, they are unpacked on the way. So an answer that is not read holds a piece,
+    not a copy. ``_SENDING`` are sent at once; beyond, the answer is 503.
 
     Raises `StartError` on construction if the installed Plotly lacks its bundle.
     """
@@ -88,7 +88,7 @@ class Assets:
         self._slots = _Slots(_SENDING)
 
     async def answer(self, name: str, headers: Mapping[str, str]) -> ASGIApp:
-        """The file of this name; 304 for a browser that has it, 404 for anything else."""
+        """Return the file of this name; 304 if the browser has it, 404 if there is none."""
         asset = self._kept.get(name)
         if asset is None:
             asset = self._kept[name] = await asyncio.to_thread(self._load, name)
@@ -127,7 +127,7 @@ def _packed_pieces(packed: bytes) -> Iterator[bytes]:
 
 
 def _plain_pieces(packed: bytes) -> Iterator[bytes]:
-    """Unpacked; the asset is ours, so it is whole."""
+    """Unpack an asset, which is whole: it was packed here."""
     stream = isal_zlib.decompressobj(_GZIP)
     for piece in _packed_pieces(packed):
         rest = piece
@@ -141,7 +141,7 @@ def _folder() -> resources.abc.Traversable:
 
 
 def _plotly_bundle() -> Path:
-    """Plotly's JavaScript, found without importing the package, which takes a while."""
+    """Find Plotly's JavaScript without importing the package: an import takes a while."""
     spec = util.find_spec("plotly")
     for folder in (spec.submodule_search_locations or ()) if spec else ():
         bundle = Path(folder) / "package_data" / "plotly.min.js"

@@ -1,4 +1,4 @@
-"""The HTML of the pages: shells without data, which the modules in ``static/`` fill."""
+"""The HTML of the pages, without data: the modules in ``static/`` fill it."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ $main
 </html>
 """)
 
-# Plotly puts a style sheet for maps into the page, inline, unless an element with this id is there.
-# We draw no maps and the policy allows no inline style.
+# Plotly puts an inline style sheet for maps into the page, unless an element has this id. There are
+# no maps, and the policy allows no inline style.
 _NO_MAP_STYLE: Final = (
     '<meta id="9f215cf04c5486422605d13261cb87401f4e7763b6296af81e98efbc0130da53" name="no-map">\n'
 )
@@ -56,7 +56,7 @@ _NO_SCRIPT: Final = '<noscript><p class="notice">This page needs JavaScript.</p>
 
 
 def fleet_page() -> str:
-    """The start page: all nodes at a glance."""
+    """Return the start page: all nodes at a glance."""
     main = f"""<h1>Nodes</h1>
 {_NO_SCRIPT}
 <div id="fleet" aria-busy="true"></div>"""
@@ -64,7 +64,7 @@ def fleet_page() -> str:
 
 
 def mesh_page() -> str:
-    """Every link: a matrix, what is wrong, and one link's history."""
+    """Return the page of the links: a matrix, what is wrong, and one link's history."""
     main = f"""<h1>Mesh</h1>
 {_NO_SCRIPT}
 <div id="mesh" aria-busy="true"></div>"""
@@ -72,7 +72,7 @@ def mesh_page() -> str:
 
 
 def node_page(node_id: str) -> str:
-    """One node: its current numbers, its history, its peers, its agent and what is missing."""
+    """Return a node's page: its newest numbers, history, peers, agent, and what is missing."""
     name = escape(node_id)
     main = f"""<nav aria-label="Breadcrumb"><a href="/">← Nodes</a></nav>
 <div class="title"><h1>{name}</h1><span id="freshness" class="badge" hidden></span></div>
@@ -82,7 +82,7 @@ def node_page(node_id: str) -> str:
 
 
 def not_found_page() -> str:
-    """For an address where there is no page."""
+    """Return the page for an address that has none."""
     return _page(
         "Not found",
         """<div class="empty"><h1>There is no such page</h1>
@@ -92,7 +92,7 @@ def not_found_page() -> str:
 
 
 def refusal_page(title: str, detail: str, retry_seconds: str = "") -> str:
-    """Why there is nothing to see here, and when it is worth another try."""
+    """Return a page that says why a request was refused, and when to try again."""
     again = f" Try again in {escape(retry_seconds)} s." if retry_seconds else ""
     return _page(
         title,
@@ -102,7 +102,7 @@ def refusal_page(title: str, detail: str, retry_seconds: str = "") -> str:
 
 
 def login_page(*, is_wrong: bool = False) -> str:
-    """What a visitor without the operator's cookie sees; ``is_wrong`` for one with a wrong link."""
+    """Return the page for a visitor without a valid cookie; ``is_wrong``: with a wrong link."""
     why = _WRONG_LINK if is_wrong else ""
     return _page(
         "Log in",
@@ -115,7 +115,7 @@ in.</p></div>""",
 
 
 def redirect_page(target: str) -> str:
-    """Moves on to ``target``, a path of ours, by itself."""
+    """Return a page that moves on to ``target``, a path of this server, by itself."""
     path = escape(target)
     return _page(
         "Logged in",
@@ -133,7 +133,7 @@ def _page(
     modules: tuple[str, ...] = (),
     plotly: bool = False,
 ) -> str:
-    """``here`` is the page's place among the pages; without one they are not offered."""
+    """Return a page; with its own path as ``here``, it links to the other pages."""
     if plotly:
         head += _NO_MAP_STYLE
     scripts = f'<script src="/static/{PLOTLY_NAME}" defer></script>\n' if plotly else ""

@@ -1,10 +1,10 @@
-"""The live picture of the mesh: what each node reads of its peers, joined, judged and explained.
+"""The live mesh: what each node reads of its peers, joined, classified and explained.
 
-Everything here but `watching` and `routes` is pure: it takes readings and the time, and answers.
+All but `feed` is pure: readings and the time are its arguments. `feed` knows the store's port and
+lists the registered nodes; the routes only read.
 """
 
-from plexd_server.mesh.feed import ObservedStore, watching
+from plexd_server.mesh.feed import ObservedStore, feeding
 from plexd_server.mesh.live import LiveMesh
-from plexd_server.routes.mesh import mesh_routes
 
-__all__ = ["LiveMesh", "ObservedStore", "mesh_routes", "watching"]
+__all__ = ["LiveMesh", "ObservedStore", "feeding"]

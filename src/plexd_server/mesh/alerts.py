@@ -1,7 +1,7 @@
-"""What somebody should look at: few lines, each with its reason, nothing to configure. Pure.
+"""What the operator should look at: few lines, each with its reason, without settings. Pure.
 
-A silent node is one alert and not one of each of its peers: links of silent nodes say nothing.
-Several bad links of one node are one alert of that node.
+A silent node is one alert, and its links are none. Several bad links of one node are one alert of
+that node.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from plexd_server.mesh.classify import State
     from plexd_server.mesh.links import Link
-    from plexd_server.mesh.node import NodeTrack
+    from plexd_server.mesh.node import LiveNode
 
 __all__ = ["Alert", "link_alerts", "node_alerts"]
 
@@ -47,32 +47,32 @@ class Alert(Struct, frozen=True, kw_only=True):
     link_id: str = ""
 
 
-def node_alerts(node: NodeTrack, now: float) -> Iterator[Alert]:
-    """What is wrong with the node itself."""
+def node_alerts(node: LiveNode, now: float) -> Iterator[Alert]:
+    """Return what is wrong with the node itself."""
     if (silence := silent_for(node, now)) is not None:
-        yield _of(node, "silent", "bad", f"no report for {seconds(silence)}")
+        yield _node_alert(node, "silent", "bad", f"no report for {seconds(silence)}")
     yield from _clock(node)
     yield from _disk(node)
     yield from _ledger(node, now)
 
 
-def silent_for(node: NodeTrack, now: float) -> float | None:
-    """Since how many seconds the node owes a report; None if it does not."""
+def silent_for(node: LiveNode, now: float) -> float | None:
+    """Return the seconds since the last report of a node that owes one, or None."""
     if node.received_at is None:
         return None
-    # What came while this server was not there is no fault of the node.
+    # While this server was not running, no node could report.
     is_owed = now - max(node.received_at, node.recalled_at) > node.silent_after
     return now - node.received_at if is_owed else None
 
 
 def link_alerts(links: Iterable[Link], silent: frozenset[str]) -> Iterator[Alert]:
-    """What is wrong between nodes, but for those that are silent."""
+    """Return what is wrong between nodes that are not silent."""
     bad = {link.id: link for link in links if _is_bad(link) and silent.isdisjoint((link.a, link.b))}
     theirs: dict[str, dict[str, Link]] = {}
     for link in bad.values():
         for end in (link.a, link.b):
             theirs.setdefault(end, {})[link.id] = link
-    # The node with the most bad links explains them; what is left is counted anew.
+    # The node with the most bad links explains them; the others are then counted again.
     heap = [(-len(links), end) for end, links in theirs.items()]
     heapify(heap)
     while heap and -heap[0][0] >= _MANY:
@@ -119,14 +119,14 @@ def _many(node_id: str, links: Sequence[Link]) -> Alert:
     )
 
 
-def _clock(node: NodeTrack) -> Iterator[Alert]:
+def _clock(node: LiveNode) -> Iterator[Alert]:
     offset = node.offset
     if abs(offset) >= _CLOCK_SECONDS:
         side = "ahead" if offset > 0 else "behind"
-        yield _of(node, "clock", "warn", f"its clock is {seconds(abs(offset))} {side}")
+        yield _node_alert(node, "clock", "warn", f"its clock is {seconds(abs(offset))} {side}")
 
 
-def _disk(node: NodeTrack) -> Iterator[Alert]:
+def _disk(node: LiveNode) -> Iterator[Alert]:
     if node.system is None or not node.system[1].disk_total_bytes:
         return
     stats = node.system[1]
@@ -134,21 +134,21 @@ def _disk(node: NodeTrack) -> Iterator[Alert]:
     if used >= _DISK_PERCENT:
         left = size(max(0, stats.disk_total_bytes - stats.disk_used_bytes))
         severity: Literal["bad", "warn"] = "bad" if used >= _DISK_FULL_PERCENT else "warn"
-        yield _of(node, "disk", severity, f"disk {percent(used)} full, {left} left")
+        yield _node_alert(node, "disk", severity, f"disk {percent(used)} full, {left} left")
 
 
-def _ledger(node: NodeTrack, now: float) -> Iterator[Alert]:
+def _ledger(node: LiveNode, now: float) -> Iterator[Alert]:
     recent = [loss for loss in node.losses if now - loss.noticed_at.timestamp() < _LOSS_SECONDS]
     if not recent:
         return
     points, batches = sum(loss.points for loss in recent), sum(loss.batches for loss in recent)
     what = f"{points:,} points" if points else f"{batches:,} batches"
     why = ", ".join(sorted({_WHY.get(loss.reason, loss.reason) for loss in recent}))
-    yield _of(node, "ledger", "warn", f"{what} lost within 24 h: {why}")
+    yield _node_alert(node, "ledger", "warn", f"{what} lost within 24 h: {why}")
 
 
-def _of(
-    node: NodeTrack,
+def _node_alert(
+    node: LiveNode,
     kind: Literal["silent", "disk", "clock", "ledger"],
     severity: Literal["bad", "warn"],
     text: str,

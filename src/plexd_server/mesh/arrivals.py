@@ -1,7 +1,7 @@
-"""When a node's reports arrive, and what that tells about its rhythm and its clock. Pure.
+"""When a node's reports arrive, and what follows for its silence and its clock. Pure.
 
-A report may come in several pieces, so what arrives within five seconds is one arrival. Of each
-the least lag is kept: how much older than its arrival its newest point is.
+A report may come in several pieces, so all that arrives within five seconds is one arrival. An
+arrival has the least lag of its pieces. A lag is the age of a piece's newest point as it arrives.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["Arrival", "Arrivals", "clock_offset", "silent_after"]
 
 _KEPT: Final = 8
 _TOGETHER_SECONDS: Final = 5.0
-_LEAST_SILENCE_SECONDS: Final = 150.0  # two of an agent's usual report intervals, and some
+_LEAST_SILENCE_SECONDS: Final = 150.0  # two and a half of an agent's default report intervals
 _MOST_SILENCE_SECONDS: Final = 3600.0
 _MISSED: Final = 2.5
 _AHEAD_SECONDS: Final = 2.0
@@ -29,7 +29,7 @@ _NEEDED: Final = 3
 
 
 class Arrival(Struct, gc=False):
-    """``at`` in epoch seconds of the server; ``lag`` may be negative."""
+    """An arrival ``at`` epoch seconds by the server's clock; its ``lag`` may be negative."""
 
     at: float
     lag: float
@@ -44,7 +44,7 @@ class Arrivals:
         self.latest: list[Arrival] = []
 
     def add(self, at: float, lag: float) -> None:
-        """Note a report, as a piece of the arrival before if it came right after it."""
+        """Note a report; one right after another is a piece of the same arrival."""
         if self.latest and at - self.latest[-1].at < _TOGETHER_SECONDS:
             last = self.latest[-1]
             last.lag = min(last.lag, lag)
@@ -54,15 +54,15 @@ class Arrivals:
 
 
 def silent_after(arrivals: Sequence[Arrival]) -> float:
-    """Seconds without a report after which a node of this rhythm counts as silent."""
+    """Return the seconds without a report after which a node with these arrivals is silent."""
     return min(max(_LEAST_SILENCE_SECONDS, _MISSED * _usual_gap(arrivals)), _MOST_SILENCE_SECONDS)
 
 
 def clock_offset(arrivals: Sequence[Arrival]) -> float:
-    """Seconds by which the node's clock is ahead of the server's, negative behind; 0 if not known.
+    """Return the seconds by which the node's clock is ahead; negative if behind, 0 if not known.
 
     A point from the future proves a clock that is ahead. A clock that is behind looks like a
-    backlog, but for one thing: the lag of a backlog shrinks as it is delivered.
+    backlog, but the lag of a backlog shrinks as it is delivered.
     """
     if not arrivals:
         return 0.0

@@ -2,16 +2,16 @@
 
 The rules follow from WireGuard itself. A key pair is replaced after 120 s of use and refused after
 180 s, so whatever crossed a tunnel did so at most 180 s after a handshake, and a handshake takes
-both directions. A tunnel without traffic makes no handshakes and is none the worse for it. A peer
-that only keeps alive sends 32 bytes at a time and expects no answer.
+both directions. A tunnel without traffic makes no handshakes, and that is no fault. A peer that
+only sends keepalives sends 32 bytes at a time and expects no answer.
 
     state    what it means
     up       both directions work: a ping came back, or a handshake is fresh
     idle     nothing is sent, so nothing is known to be wrong
-    unknown  there is no reading, or none that is new enough, or nothing to read: no tunnel is there
-    stale    the last proof of life is old, and there is none of the contrary
+    unknown  there is no reading, or no new one; or no tunnel is read, and no ping was ever answered
+    stale    the last proof of life is old, and nothing proves the contrary
     never    there has never been a handshake
-    one-way  bytes go out and none come back, or bytes come in and none seem to arrive
+    one-way  bytes go out and none come back, or bytes come in and ours seem not to arrive
     down     the keys have expired and what is sent is not answered
 """
 
@@ -48,16 +48,16 @@ _MANY_LOST: Final = 4
 
 
 class Observation(Struct, frozen=True, gc=False, kw_only=True):
-    """One reading of a peer. What is None is not known.
+    """One reading of a peer. None stands for what is not known.
 
     Attributes:
         handshake_age: seconds since the last handshake when it was read; None without one.
-        handshake_succeeded: whether there ever was one; None when the tunnel was not read.
-        rx_bytes, tx_bytes: moved since the reading before; None for the first one, and after a
-            counter went back, which says that the interface was made anew and not what was moved.
+        handshake_succeeded: whether there ever was one; None if the tunnel was not read.
+        rx_bytes, tx_bytes: moved since the reading before; None for the first reading, and after a
+            counter went back: the interface was made again, and what it moved is not known.
         span: seconds since the reading before.
-        rtt_nano: of the ping that goes with the reading; -1 when it was not answered.
-        lost_in_row: how many pings up to that one were not answered, as far as is known.
+        rtt_nano: of the ping that goes with the reading; -1 if it was not answered.
+        lost_in_row: how many pings in a row, up to that one, were not answered as far as is known.
         loss_percent: of the latest pings.
         was_reached: whether there ever was a tunnel or an answer.
     """
@@ -74,7 +74,7 @@ class Observation(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class Verdict(Struct, frozen=True, gc=False):
-    """A state and its reason, a clause for people. ``is_proof``: one reading is enough for it."""
+    """A state and its reason, a clause for people. If it ``is_proof``, one reading is enough."""
 
     state: State
     reason: str
@@ -82,7 +82,7 @@ class Verdict(Struct, frozen=True, gc=False):
 
 
 def classify(seen: Observation) -> Verdict:
-    """The state that one reading speaks for. Total: every observation has one."""
+    """Return the state that follows from one reading. Total: every observation has one."""
     if seen.handshake_succeeded is None:
         return _by_ping_alone(seen)
     if not seen.handshake_succeeded or seen.handshake_age is None:
@@ -128,7 +128,7 @@ def _answered(seen: Observation, age: float) -> Verdict:
 
 
 def _with_keys(seen: Observation, age: float) -> Verdict:
-    """No answer to a ping, or none was sent; the keys are good."""
+    """Classify a reading without an answer to a ping, while the keys are valid."""
     pinged = seen.rtt_nano is not None
     handshake = f"handshake {seconds(age)} old"
     if seen.rx_bytes:
@@ -143,7 +143,7 @@ def _with_keys(seen: Observation, age: float) -> Verdict:
 
 
 def _heard(seen: Observation, age: float, handshake: str) -> Verdict:
-    """Bytes came in; whether ours arrive is the question."""
+    """Classify a reading with bytes that came in: whether ours arrive is the question."""
     if not _all_lost(seen):
         missed = f", {_lost(seen)}" if seen.rtt_nano == -1 else ""
         return Verdict("up", f"{_received(seen)}{missed}; {handshake}")
@@ -157,7 +157,7 @@ def _heard(seen: Observation, age: float, handshake: str) -> Verdict:
 
 
 def _without_keys(seen: Observation, age: float) -> Verdict:
-    """No answer to a ping, or none was sent; the keys have expired."""
+    """Classify a reading without an answer to a ping, after the keys have expired."""
     handshake = f"the last handshake was {seconds(age)} old"
     if seen.rx_bytes:
         return Verdict(
@@ -173,7 +173,7 @@ def _without_keys(seen: Observation, age: float) -> Verdict:
 
 
 def _sends_in_vain(seen: Observation) -> bool:
-    """More went out than keepalives, and nothing came in."""
+    """Return whether more than keepalives went out and nothing came in."""
     if not seen.tx_bytes or seen.rx_bytes is None:
         return False
     keepalives = _KEEPALIVE_BYTES * (seen.span // _LEAST_KEEPALIVE_SECONDS + 1)

@@ -1,4 +1,7 @@
-"""Keeps the board in step with the store: what is written, what was there, what is missing."""
+"""Keeps the live mesh up to date: with the store's points and losses, and with who is registered.
+
+The composition root gives it a store and, as a `NodeLister`, the registry.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,13 @@ import asyncio
 import logging
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from plexd.api import GROUP_SYSTEM
 from plexd.background import in_background
+from plexd.log_once import LogOnce
 from plexd_server.errors import StoreError
+from plexd_server.mesh.live import Roster
 from plexd_server.mesh.node import HISTORY_MINUTES
 from plexd_server.store import SeriesQuery
 
@@ -20,7 +25,7 @@ if TYPE_CHECKING:
 
     from plexd.clock import Clock
     from plexd_server.mesh.live import LiveMesh
-    from plexd_server.registry import Registry
+    from plexd_server.registry import Node
     from plexd_server.store import (
         Ledger,
         NodeSummary,
@@ -31,143 +36,187 @@ if TYPE_CHECKING:
         StoredPoint,
     )
 
-__all__ = ["ObservedStore", "watching"]
+__all__ = ["NodeLister", "ObservedStore", "feeding"]
 
 _LOG = logging.getLogger(__name__)
 _TICK_SECONDS: Final = 2.0
-# A tick takes a twentieth of a core at most, in pieces that hold nobody up.
+# A tick takes a twentieth of a core at most, in steps that hold nobody up.
 _POINTS_A_TICK: Final = 50_000
 _POINTS_AT_ONCE: Final = 2_000
 _LEDGERS_A_TICK: Final = 20
+_ROSTER_SHARE: Final = 0.05
 _CPU: Final = "cpu_usage_percent"
 
 
-class ObservedStore:
-    """A store whose writes, once durable, are shown to a board."""
+class NodeLister(Protocol):
+    """Lists the nodes that are registered."""
 
-    def __init__(self, store: Store, board: LiveMesh) -> None:
+    def nodes(self, *, revoked: bool = False) -> list[Node]:
+        """Return the registered nodes and, if ``revoked``, the revoked ones. Blocks briefly."""
+        ...
+
+
+class ObservedStore:
+    """A store whose reports, once durable, are observed by the live mesh."""
+
+    def __init__(self, store: Store, live: LiveMesh) -> None:
         self._store = store
-        self._board = board
+        self._live = live
         self._suspects: set[str] = set()
         self._next: dict[str, tuple[str, int]] = {}
 
     def suspects(self) -> list[str]:
-        """A few nodes whose ledger may have got a loss; each is told once."""
+        """Return a few nodes whose ledger may have a new loss, each once."""
         few = min(len(self._suspects), _LEDGERS_A_TICK)
         return [self._suspects.pop() for _ in range(few)]
 
+    def suspect(self, node_id: str) -> None:
+        """Note that a node's ledger may have a new loss."""
+        self._suspects.add(node_id)
+
     async def write(self, report: Report) -> Receipt:
-        """As the store's own; what was a duplicate is old news."""
+        """Write a report, and have the live mesh observe it unless it is a duplicate."""
         receipt = await self._store.write(report)
-        self._suspect(report)
+        self._check_for_loss(report)
         if receipt.accepted:
-            self._board.observe(report.node_id, report.points, report.received_at)
+            self._live.observe(report)
         return receipt
 
     async def ledger(self, node_id: str) -> Ledger:
-        """As the store's own."""
         return await self._store.ledger(node_id)
 
     async def latest(self, node_id: str) -> list[StoredPoint]:
-        """As the store's own."""
         return await self._store.latest(node_id)
 
     async def series(self, query: SeriesQuery) -> Series:
-        """As the store's own."""
         return await self._store.series(query)
 
     async def fleet(self) -> list[NodeSummary]:
-        """As the store's own."""
         return await self._store.fleet()
 
     async def expire(self, now: datetime, keep: timedelta) -> int:
-        """As the store's own."""
         return await self._store.expire(now, keep)
 
     async def check(self) -> None:
-        """As the store's own."""
         await self._store.check()
 
     async def aclose(self) -> None:
-        """As the store's own."""
         await self._store.aclose()
 
-    def _suspect(self, report: Report) -> None:
-        """Note a node that told of a loss, or whose batch numbers jumped, or may have.
+    def _check_for_loss(self, report: Report) -> None:
+        """Suspect a node that reported a loss, or whose batch numbers jumped, or may have.
 
-        Of its first batch here nobody knows which one was to come: the store may be an older copy.
+        Which batch should come first is not known here: the store may be an older copy.
         """
         name = report.name
         if name is not None:
             epoch, seq = self._next.get(report.node_id, (name.epoch, 1))
             if name.epoch == epoch and name.seq > seq:
-                self._suspects.add(report.node_id)
+                self.suspect(report.node_id)
             self._next[report.node_id] = (name.epoch, name.seq + 1)
         if report.dropped or report.rejected:
-            self._suspects.add(report.node_id)
+            self.suspect(report.node_id)
 
 
 @asynccontextmanager
-async def watching(
-    store: ObservedStore, board: LiveMesh, registry: Registry, clock: Clock
+async def feeding(
+    store: ObservedStore, live: LiveMesh, lister: NodeLister, clock: Clock
 ) -> AsyncIterator[None]:
-    """While the body runs, recall what is stored of every node and keep the board settled."""
-    works = (_settle(store, board, clock), _recall_all(store, board, registry, clock))
-    async with in_background(*works):
+    """Feed the live mesh while the body runs; its roster is there from the beginning.
+
+    Raises `StoreError` if the nodes cannot be listed at the beginning. If they cannot be listed
+    later, the last list is used until they can.
+    """
+    await _update_roster(live, lister)
+    feed = _Feed(store, live, clock)
+    async with in_background(feed.follow(), feed.follow_roster(lister), feed.recall()):
         yield
 
 
-async def _settle(store: ObservedStore, board: LiveMesh, clock: Clock) -> None:
-    while True:
-        await clock.sleep(_TICK_SECONDS)
-        for _ in range(min(board.waiting, _POINTS_A_TICK) // _POINTS_AT_ONCE + 1):
-            board.settle(_POINTS_AT_ONCE)
-            await clock.sleep(0)
-        for node_id in store.suspects():
-            await _look_up_losses(store, board, node_id)
+async def _update_roster(live: LiveMesh, lister: NodeLister) -> None:
+    """Update the roster, and forget the nodes that are not in it.
+
+    A node that is first heard of while the nodes are being listed may be missing in the list.
+    """
+    heard = set(live.nodes)
+    roster = Roster.of(await asyncio.to_thread(lister.nodes, revoked=True))
+    live.update_roster(roster)
+    live.forget(heard.difference(node.node_id for node in roster.nodes))
 
 
-async def _recall_all(store: Store, board: LiveMesh, registry: Registry, clock: Clock) -> None:
-    """Node by node, so that reports and questions come in between."""
-    for node in await asyncio.to_thread(registry.nodes):
-        try:
-            await _recall(store, board, node.node_id, clock)
-        except StoreError as err:
-            _LOG.warning("mesh not recalled", extra={"node_id": node.node_id, "error": str(err)})
-            return
+class _Feed:
+    """The tasks that feed the live mesh."""
 
+    def __init__(self, store: ObservedStore, live: LiveMesh, clock: Clock) -> None:
+        self._store = store
+        self._live = live
+        self._clock = clock
+        self._warnings = LogOnce(_LOG, "mesh", clock=clock)
 
-async def _recall(store: Store, board: LiveMesh, node_id: str, clock: Clock) -> None:
-    points = await store.latest(node_id)
-    if not points:
-        return
-    before = [] if node_id in board.nodes else await _history(store, node_id, clock)
-    board.recall(node_id, points, before, clock.now())
-    await _look_up_losses(store, board, node_id)
+    async def follow(self) -> None:
+        """Read queued reports, and look up losses, at every tick."""
+        while True:
+            await self._clock.sleep(_TICK_SECONDS)
+            for _ in range(min(self._live.waiting, _POINTS_A_TICK) // _POINTS_AT_ONCE + 1):
+                self._live.drain(_POINTS_AT_ONCE)
+                await self._clock.sleep(0)
+            for node_id in self._store.suspects():
+                await self._look_up_losses(node_id)
 
+    async def follow_roster(self, lister: NodeLister) -> None:
+        """Update the roster at every tick, or less often if the list is long."""
+        taken = 0.0
+        while True:
+            await self._clock.sleep(max(_TICK_SECONDS, taken / _ROSTER_SHARE))
+            began = self._clock.monotonic()
+            try:
+                await _update_roster(self._live, lister)
+            except StoreError as err:
+                self._warnings.warn("nodes not listed", "", error=str(err))
+            taken = self._clock.monotonic() - began
 
-async def _history(store: Store, node_id: str, clock: Clock) -> list[tuple[float, float]]:
-    now = clock.now()
-    found = await store.series(
-        SeriesQuery(
-            node_id=node_id,
-            group=GROUP_SYSTEM,
-            fields=(_CPU,),
-            rates=frozenset(),
-            since=now - timedelta(minutes=HISTORY_MINUTES),
-            until=now,
-            step=timedelta(minutes=1),
+    async def recall(self) -> None:
+        """Recall node by node, so that reports and requests are handled in between."""
+        for node in self._live.roster.nodes:
+            try:
+                await self._recall_node(node.node_id)
+            except StoreError as err:
+                extra = {"node_id": node.node_id, "error": str(err)}
+                _LOG.warning("mesh not recalled", extra=extra)
+                return
+
+    async def _recall_node(self, node_id: str) -> None:
+        points = await self._store.latest(node_id)
+        if points:
+            node = self._live.nodes.get(node_id)
+            has_reported = node is not None and node.received_at is not None
+            cpu = [] if has_reported else await self._past_cpu(node_id)
+            self._live.recall(node_id, points, cpu, self._clock.now())
+        await self._look_up_losses(node_id)
+
+    async def _past_cpu(self, node_id: str) -> list[tuple[float, float]]:
+        now = self._clock.now()
+        found = await self._store.series(
+            SeriesQuery(
+                node_id=node_id,
+                group=GROUP_SYSTEM,
+                fields=(_CPU,),
+                rates=frozenset(),
+                since=now - timedelta(minutes=HISTORY_MINUTES),
+                until=now,
+                step=timedelta(minutes=1),
+            )
         )
-    )
-    values = zip(found.times, found.avg[_CPU], strict=True)
-    return [(time.timestamp(), value) for time, value in values if value is not None]
+        values = zip(found.times, found.avg[_CPU], strict=True)
+        return [(time.timestamp(), value) for time, value in values if value is not None]
 
-
-async def _look_up_losses(store: Store, board: LiveMesh, node_id: str) -> None:
-    try:
-        board.node(node_id).losses = (await store.ledger(node_id)).losses
-    except StoreError as err:
-        _LOG.warning("losses not looked up", extra={"node_id": node_id, "error": str(err)})
+    async def _look_up_losses(self, node_id: str) -> None:
+        """Keep the losses of a node's ledger; if it cannot be read, at a later tick."""
+        try:
+            self._live.set_losses(node_id, (await self._store.ledger(node_id)).losses)
+        except StoreError as err:
+            self._store.suspect(node_id)
+            self._warnings.warn("losses not looked up", node_id, node_id=node_id, error=str(err))
 
 
 if TYPE_CHECKING:

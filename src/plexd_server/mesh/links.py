@@ -1,7 +1,7 @@
-"""Two views of one tunnel, joined: A's of B and B's of A.
+"""The two views of one tunnel, joined: A's of B and B's of A. Pure.
 
-What neither end can tell alone shows when both are read together: that one hears the other and is
-not heard, or that one loses what the other does not.
+Together they show what neither end sees alone: that one end hears the other and is not heard, or
+that one loses more than the other.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ _BETWEEN: Final = "~"  # in no node's id
 
 
 class View(Struct, frozen=True, gc=False, kw_only=True):
-    """What ``node_id`` reads of ``peer_id``; what it does not know is null.
+    """What ``node_id`` reads of ``peer_id``; what is not known is null.
 
-    ``handshake_age_seconds`` is how old the handshake was when it was ``measured_at``. Rates are
-    means since the reading before.
+    ``handshake_age_seconds`` is the age of the handshake at ``measured_at``. Rates are means since
+    the reading before.
     """
 
     node_id: str
@@ -51,9 +51,9 @@ class View(Struct, frozen=True, gc=False, kw_only=True):
 class Link(Struct, frozen=True, gc=False, kw_only=True):
     """The tunnel between ``a`` and ``b``, ids in order; its ``id`` is the same from both ends.
 
-    ``state`` is the worse of the two views' and ``reason`` says whose it is. ``loss_asymmetry``
-    is b's loss less a's, in percentage points; ``silence`` says which end is not heard, if one
-    is not.
+    ``state`` is the worse of the two views' states, and ``reason`` says which view has it.
+    ``loss_asymmetry`` is b's loss minus a's, in percentage points. ``silence`` says which end is
+    not heard, and is empty if there is none.
     """
 
     id: str
@@ -71,14 +71,14 @@ _NONE: Final[Mapping[str, Link]] = MappingProxyType({})
 
 
 def link_id(one: str, other: str) -> str:
-    """The same for both orders."""
+    """Return the id of the link between two nodes, given in any order."""
     return _BETWEEN.join(sorted((one, other)))
 
 
 def join(views: Iterable[View], known: Mapping[str, Link] = _NONE) -> Iterator[Link]:
-    """One link per pair of which there is at least one view, ordered by its ends.
+    """Return one link for each pair that has a view, ordered by its ends.
 
-    Of ``known``, by id, those are used again whose views are the very same.
+    A link of ``known``, by id, is used again if its views are the same objects.
     """
     pairs: dict[tuple[str, str], list[View | None]] = {}
     for view in views:
@@ -125,7 +125,7 @@ def _reason(worst: View, silence: str, asymmetry: float | None) -> str:
 
 
 def _asymmetry(a_to_b: View | None, b_to_a: View | None) -> float | None:
-    """None unless both ends measure it, and recently."""
+    """Return b's loss minus a's, or None unless both ends have a recent one."""
     if a_to_b is None or b_to_a is None or "unknown" in {a_to_b.state, b_to_a.state}:
         return None
     if a_to_b.loss_percent is None or b_to_a.loss_percent is None:
@@ -134,7 +134,7 @@ def _asymmetry(a_to_b: View | None, b_to_a: View | None) -> float | None:
 
 
 def _silence(a_to_b: View | None, b_to_a: View | None) -> str:
-    """Which end is heard and does not hear. Needs a recent word of both."""
+    """Return which end is heard and does not hear; it takes a recent view of both."""
     if a_to_b is None or b_to_a is None or "unknown" in {a_to_b.state, b_to_a.state}:
         return ""
     for heard, deaf in ((a_to_b, b_to_a), (b_to_a, a_to_b)):
@@ -145,7 +145,7 @@ def _silence(a_to_b: View | None, b_to_a: View | None) -> str:
 
 
 def _is_deaf(view: View) -> bool:
-    """Sends, and nothing comes in."""
+    """Return whether the node sends and nothing comes in."""
     if view.state not in {"one-way", "down"} or view.rx_bytes_per_second is None:
         return False
     age = view.handshake_age_seconds

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from plexd.api import GROUP_AGENT, GROUP_LATENCY, GROUP_SYSTEM, GROUP_TUNNEL
 from plexd_server.mesh.arrivals import Arrivals, clock_offset, silent_after
-from plexd_server.mesh.peer import PeerTrack
+from plexd_server.mesh.peer import LivePeer
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator, Mapping, Sequence
@@ -16,21 +16,22 @@ if TYPE_CHECKING:
     from plexd_server.mesh.links import View
     from plexd_server.store import Loss, StoredPoint
 
-__all__ = ["NodeTrack"]
+__all__ = ["LiveNode"]
 
 PEERS_OF_NODE: Final = 4096
 HISTORY_MINUTES: Final = 60
-# A peer that the node's readings have left out for so long is its peer no more.
-_GONE_SECONDS: Final = 3600.0
-_LOOK_SECONDS: Final = 60.0
+# A peer that the node's readings leave out for so long is no peer of it any more.
+_EXPIRE_SECONDS: Final = 3600.0
+_EVICT_SECONDS: Final = 60.0
 _AHEAD_SECONDS: Final = 5.0
 _FAR_PAST: Final = float("-inf")
 
 
-class NodeTrack:
-    """One node. ``losses`` are the latest of its ledger, as somebody else keeps them up to date.
+class LiveNode:
+    """One node. ``losses`` are the latest of its ledger, kept up to date by the feed.
 
-    ``recalled_at`` is when it was read from a store, after its reports could not come here.
+    ``recalled_at`` is when it was read from the store: before that, no report could arrive here.
+    ``left_out`` counts readings of peers for which there was no room.
     """
 
     __slots__ = (
@@ -38,13 +39,13 @@ class NodeTrack:
         "agent",
         "arrivals",
         "history",
+        "left_out",
         "losses",
         "newest",
         "node_id",
         "peers",
         "recalled_at",
         "system",
-        "unseen",
     )
 
     def __init__(self, node_id: str) -> None:
@@ -54,107 +55,107 @@ class NodeTrack:
         self.system: tuple[float, SystemStats] | None = None
         self.agent: tuple[float, AgentStats] | None = None
         self.history: deque[tuple[int, float]] = deque(maxlen=HISTORY_MINUTES)
-        self.peers: dict[str, PeerTrack] = {}
-        self.unseen = 0
+        self.peers: dict[str, LivePeer] = {}
+        self.left_out = 0
         self.losses: Sequence[Loss] = ()
 
     @property
     def received_at(self) -> float | None:
-        """When it last reported, by the server's clock."""
+        """The time of its last report, by the server's clock."""
         return self.arrivals.latest[-1].at if self.arrivals.latest else None
 
     @property
     def offset(self) -> float:
-        """How far its clock is ahead."""
+        """The seconds by which its clock is ahead."""
         return clock_offset(self.arrivals.latest)
 
     @property
     def silent_after(self) -> float:
-        """After how many seconds without a report it counts as silent."""
+        """The seconds without a report after which it counts as silent."""
         return silent_after(self.arrivals.latest)
 
-    def take(
+    def read_points(
         self, points: Sequence[MetricPoint | StoredPoint], received_at: float, room: int
     ) -> int:
-        """Read a report's points; how many peers were added, ``room`` at most."""
+        """Read points of a report, and return how many peers were added; ``room`` at most."""
         known = len(self.peers)
         moments = [point.timestamp.timestamp() for point in points]
         if not moments:
             return 0
         newest = max(moments)
         if self._was_set_back(newest, received_at):
-            self._forget()
-        touched: dict[str, PeerTrack] = {}
+            self._reset()
+        changed: dict[str, LivePeer] = {}
         for point, at in zip(points, moments, strict=True):
             if point.peer_id:
-                track = self._track(point.peer_id, known + room)
-                if track is not None:
-                    self._read_peer(track, point, at, touched)
+                peer = self._peer(point.peer_id, known + room)
+                if peer is not None:
+                    self._read_peer(peer, point, at, changed)
             else:
                 self._read_self(point.group, at, point.data)
-        for track in touched.values():
-            track.judge()
+        for peer in changed.values():
+            peer.evaluate()
         self.newest = max(self.newest, newest)
         self.arrivals.add(received_at, received_at - newest)
         return len(self.peers) - known
 
     def views(
-        self, now: float, names: Mapping[str, str], gone: Container[str] = ()
+        self, now: float, ids: Mapping[str, str], revoked: Container[str] = ()
     ) -> Iterator[View]:
-        """What it reads of each peer that is not ``gone``; ``names`` turn public keys into ids."""
+        """Return its view of each peer that is not ``revoked``; ``ids`` are by public key."""
         offset, limit = self.offset, self.silent_after
-        for name, track in self._named(names).items():
-            if name not in gone:
-                yield track.view(self.node_id, name, now=now, offset=offset, limit=limit)
+        for peer_id, peer in self._peers_by_id(ids).items():
+            if peer_id not in revoked:
+                yield peer.view(self.node_id, peer_id, now=now, offset=offset, limit=limit)
 
-    def _named(self, names: Mapping[str, str]) -> dict[str, PeerTrack]:
-        """Peers by their ids. One that was read under its key as well is what was read last."""
-        named: dict[str, PeerTrack] = {}
-        for peer_id, track in self.peers.items():
-            if track.standing is not None and track.at > self.newest - _GONE_SECONDS:
-                name = names.get(peer_id, peer_id)
-                other = named.get(name)
-                if other is None or track.at > other.at:
-                    named[name] = track
-        return named
+    def _peers_by_id(self, ids: Mapping[str, str]) -> dict[str, LivePeer]:
+        """Return the peers by id; of a peer read by its id and by its key, the last reading."""
+        found: dict[str, LivePeer] = {}
+        for name, peer in self.peers.items():
+            if peer.held is not None and peer.at > self.newest - _EXPIRE_SECONDS:
+                peer_id = ids.get(name, name)
+                other = found.get(peer_id)
+                if other is None or peer.at > other.at:
+                    found[peer_id] = peer
+        return found
 
     def remember_cpu(self, at: float, percent: float) -> None:
-        """Keep one number a minute for the sparkline."""
+        """Keep one number per minute for the sparkline."""
         minute = int(at // 60)
         if not self.history or minute > self.history[-1][0]:
             self.history.append((minute, percent))
 
     def _was_set_back(self, newest: float, received_at: float) -> bool:
-        """Whether the clock was ahead, and is no more: what was read then would stay the newest."""
-        is_news = self.received_at is not None and received_at >= self.received_at
+        """Return whether the clock was ahead and is no more: old readings would stay the newest."""
+        is_new = self.received_at is not None and received_at >= self.received_at
         was_ahead = self.newest > received_at + _AHEAD_SECONDS
-        return is_news and was_ahead and newest < self.newest - _AHEAD_SECONDS
+        return is_new and was_ahead and newest < self.newest - _AHEAD_SECONDS
 
-    def _forget(self) -> None:
+    def _reset(self) -> None:
         self.peers.clear()
         self.history.clear()
         self.arrivals = Arrivals()
         self.newest = self._full_at = _FAR_PAST
         self.system = self.agent = None
 
-    def _track(self, peer_id: str, most: int) -> PeerTrack | None:
-        track = self.peers.get(peer_id)
-        if track is None:
-            if len(self.peers) >= min(most, PEERS_OF_NODE) and not self._let_go_of_one():
-                self.unseen += 1
+    def _peer(self, peer_id: str, most: int) -> LivePeer | None:
+        peer = self.peers.get(peer_id)
+        if peer is None:
+            if len(self.peers) >= min(most, PEERS_OF_NODE) and not self._evict_one():
+                self.left_out += 1
                 return None
-            track = self.peers[peer_id] = PeerTrack()
-        return track
+            peer = self.peers[peer_id] = LivePeer()
+        return peer
 
-    def _let_go_of_one(self) -> bool:
-        """Make room: the peer read longest ago goes, if it is no peer any more.
+    def _evict_one(self) -> bool:
+        """Delete the peer that was read longest ago, if it has expired; return whether one was.
 
-        Looking for it takes a while with many peers, so not again within a minute in vain.
+        The search takes a while with many peers, so a vain one is not repeated within a minute.
         """
-        if not self.peers or self.newest < self._full_at + _LOOK_SECONDS:
+        if not self.peers or self.newest < self._full_at + _EVICT_SECONDS:
             return False
         oldest = min(self.peers, key=lambda peer: self.peers[peer].at)
-        if self.peers[oldest].at > self.newest - _GONE_SECONDS:
+        if self.peers[oldest].at > self.newest - _EXPIRE_SECONDS:
             self._full_at = self.newest
             return False
         del self.peers[oldest]
@@ -162,19 +163,19 @@ class NodeTrack:
 
     @staticmethod
     def _read_peer(
-        track: PeerTrack, point: MetricPoint | StoredPoint, at: float, touched: dict[str, PeerTrack]
+        peer: LivePeer, point: MetricPoint | StoredPoint, at: float, changed: dict[str, LivePeer]
     ) -> None:
-        """Judge what was read before only when it is complete: as the next reading begins."""
+        """Read a point; the last reading is complete, and evaluated, when the next one begins."""
         data: Any = point.data
         if point.group == GROUP_TUNNEL:
-            if at > track.tunnel_at and point.peer_id in touched:
-                track.judge()
-            is_news = track.read_tunnel(at, data)
+            if at > peer.tunnel_at and point.peer_id in changed:
+                peer.evaluate()
+            is_new = peer.read_tunnel(at, data)
         else:
             assert point.group == GROUP_LATENCY
-            is_news = track.read_round_trip(at, data.rtt_nano)
-        if is_news:
-            touched[point.peer_id] = track
+            is_new = peer.read_round_trip(at, data.rtt_nano)
+        if is_new:
+            changed[point.peer_id] = peer
 
     def _read_self(self, group: str, at: float, data: Any) -> None:
         if group == GROUP_SYSTEM:

@@ -1,4 +1,4 @@
-"""What one node's readings of one peer add up to, kept small: a mesh has many of these."""
+"""What is kept of one peer, as one node reads it; small, as a mesh has many of these."""
 
 from __future__ import annotations
 
@@ -8,44 +8,44 @@ from typing import TYPE_CHECKING, Final
 from msgspec.structs import replace
 
 from plexd_server.mesh.classify import REJECT_SECONDS, Observation, classify
-from plexd_server.mesh.hysteresis import HeldState, advance
+from plexd_server.mesh.hysteresis import HeldState, next_state
 from plexd_server.mesh.links import View
 from plexd_server.mesh.wording import seconds
 
 if TYPE_CHECKING:
     from plexd.api import TunnelStats
 
-__all__ = ["PeerTrack"]
+__all__ = ["LivePeer"]
 
-# The two halves of a reading, tunnel and round trip, belong together when no further apart.
+# A tunnel and a round trip are halves of one reading if they are no further apart.
 _APART_SECONDS: Final = 60.0
 _FAR_PAST: Final = float("-inf")
 
 
-class PeerTrack:
-    """The newest tunnel reading, the newest round trip, and the standing that follows from them.
+class LivePeer:
+    """The newest tunnel reading, the newest round trip, and the state that follows from them.
 
     Times are epoch seconds of the node's clock. Readings that are not newer are ignored. The
-    halves of one reading may come one by one: the standing before the reading is kept until the
-    next one, so that a second half completes the reading and does not count as another.
+    halves of one reading may arrive one by one: the state before the reading is kept until the
+    next reading, so that the second half completes the reading and is not a second one.
     """
 
     __slots__ = (
-        "_shown",
-        "before",
+        "_view",
         "handshake_at",
+        "held",
+        "held_before",
         "loss",
         "lost_in_row",
-        "reached",
         "rtt",
         "rtt_at",
         "rx",
         "rx_moved",
         "span",
-        "standing",
         "tunnel_at",
         "tx",
         "tx_moved",
+        "was_reached",
     )
 
     def __init__(self) -> None:
@@ -58,68 +58,68 @@ class PeerTrack:
         self.loss: float | None = None
         self.rtt: int | None = None
         self.lost_in_row = 0
-        self.reached = False
-        self.before: HeldState | None = None
-        self.standing: HeldState | None = None
-        self._shown: tuple[float, View] | None = None
+        self.was_reached = False
+        self.held_before: HeldState | None = None
+        self.held: HeldState | None = None
+        self._view: tuple[float, View] | None = None
 
     @property
     def at(self) -> float:
-        """When the peer was last read."""
+        """The time of the last reading."""
         return max(self.tunnel_at, self.rtt_at)
 
     def read_tunnel(self, at: float, stats: TunnelStats) -> bool:
-        """Take in a tunnel point; whether it was news."""
+        """Read a tunnel point, and return whether it is newer than the last."""
         if at <= self.tunnel_at:
             return False
-        self.before = self.standing
+        self.held_before = self.held
         self._move(at, stats.rx_bytes, stats.tx_bytes)
         last = stats.last_handshake_time
         self.handshake_at = last.timestamp() if stats.handshake_succeeded else None
         self.loss = None if stats.packet_loss_percent < 0 else stats.packet_loss_percent
-        self.tunnel_at, self.reached = at, True
+        self.tunnel_at, self.was_reached = at, True
         return True
 
     def read_round_trip(self, at: float, rtt_nano: int) -> bool:
-        """Take in a latency point; whether it was news."""
+        """Read a latency point, and return whether it is newer than the last."""
         if at <= self.rtt_at:
             return False
         if not self._has_tunnel(at):
-            self.before = self.standing
+            self.held_before = self.held
         self.rtt, self.rtt_at = rtt_nano, at
         self.lost_in_row = self.lost_in_row + 1 if rtt_nano < 0 else 0
-        self.reached = self.reached or rtt_nano >= 0
+        self.was_reached = self.was_reached or rtt_nano >= 0
         return True
 
-    def judge(self) -> None:
-        """Bring the standing up to date with the newest reading."""
-        self.standing = advance(self.before, classify(self._observation()), self.at)
-        self._shown = None
+    def evaluate(self) -> None:
+        """Derive the state from the newest reading."""
+        self.held = next_state(self.held_before, classify(self._observation()), self.at)
+        self._view = None
 
     def view(self, node_id: str, peer_id: str, *, now: float, offset: float, limit: float) -> View:
-        """The view at ``now`` of the server's clock, of which the node's is ``offset`` ahead.
+        """Return the view at ``now`` by the server's clock; the node's is ``offset`` ahead of it.
 
-        The same one until there is a new reading; one older than ``limit`` seconds says nothing
-        any more.
+        It is the same object until there is a new reading. Of a reading that is older than
+        ``limit`` seconds, the state is unknown.
         """
         at = self.at
         age = now - at + offset
         if age > limit:
             return self._unknown(node_id, peer_id, age, at - offset + limit, offset)
-        shown = self._shown
-        if shown is None or shown[0] != offset or shown[1].peer_id != peer_id:
-            shown = self._shown = (offset, self._view(node_id, peer_id, offset, now))
-        return shown[1]
+        cached = self._view
+        if cached is None or cached[0] != offset or cached[1].peer_id != peer_id:
+            cached = self._view = (offset, self._make_view(node_id, peer_id, offset, now))
+        return cached[1]
 
-    def _view(self, node_id: str, peer_id: str, offset: float, now: float) -> View:
-        assert self.standing is not None
+    def _make_view(self, node_id: str, peer_id: str, offset: float, now: float) -> View:
+        assert self.held is not None
         at = self.at
         fresh, pinged = self._has_tunnel(at), self._has_round_trip(at)
         return View(
             node_id=node_id,
             peer_id=peer_id,
-            state=self.standing.state,
-            reason=self.standing.reason,
+            state=self.held.state,
+            reason=self.held.reason,
             since=_moment(min(self._since() - offset, now)),
             measured_at=_moment(min(at - offset, now)),
             rtt_nano=self.rtt if pinged and self.rtt != -1 else None,
@@ -132,21 +132,21 @@ class PeerTrack:
         )
 
     def _unknown(self, node_id: str, peer_id: str, age: float, since: float, offset: float) -> View:
-        last = self._view(node_id, peer_id, offset, since)
+        last = self._make_view(node_id, peer_id, offset, since)
         reason = f"not read for {seconds(age)}; before that: {last.reason}"
         return replace(last, state="unknown", since=_moment(since), reason=reason)
 
     def _since(self) -> float:
-        """Since when it stands so; if its keys ended before anybody looked, since then."""
-        assert self.standing is not None
-        since = self.standing.since
-        if self.standing.state in {"down", "stale"} and self.handshake_at is not None:
+        """Return since when the state holds: if the keys ended before any reading, since then."""
+        assert self.held is not None
+        since = self.held.since
+        if self.held.state in {"down", "stale"} and self.handshake_at is not None:
             ended = self.handshake_at + REJECT_SECONDS
-            return min(since, ended) if self.standing.is_first else since
+            return min(since, ended) if self.held.is_first else since
         return since
 
     def _move(self, at: float, rx: int, tx: int) -> None:
-        """What moved since the reading before; nothing is known after a reset or at first."""
+        """Note what moved since the last reading; after a reset or at first, that is not known."""
         is_first, was_reset = self.tunnel_at == _FAR_PAST, rx < self.rx or tx < self.tx
         self.rx_moved = None if is_first or was_reset else rx - self.rx
         self.tx_moved = None if is_first or was_reset else tx - self.tx
@@ -160,7 +160,7 @@ class PeerTrack:
             return Observation(
                 rtt_nano=self.rtt if pinged else None,
                 lost_in_row=self.lost_in_row,
-                was_reached=self.reached,
+                was_reached=self.was_reached,
             )
         return Observation(
             handshake_age=self._handshake_age(),

@@ -1,4 +1,4 @@
-"""Numbers as the reasons of states and alerts say them. Pure."""
+"""Numbers as the reasons of states and alerts write them. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _STEP: Final = 1024.0
 
 
 def number(value: float) -> str:
-    """Three digits or so, without an exponent."""
+    """Return about three digits, without an exponent."""
     if value >= 100 or value == int(value):
         return f"{value:.0f}"
     text = f"{value:.1f}" if value >= 10 else f"{value:.2f}"
@@ -19,19 +19,19 @@ def number(value: float) -> str:
 
 
 def percent(value: float) -> str:
-    """``3 %``."""
+    """Return a text such as ``3 %``."""
     return f"{number(value)} %"
 
 
 def milliseconds(nanoseconds: int) -> str:
-    """``14.2 ms``; beyond ten seconds in seconds."""
+    """Return a text such as ``14.2 ms``; from ten seconds on, in seconds."""
     if nanoseconds >= 10_000_000_000:
         return seconds(nanoseconds / 1e9)
     return f"{number(nanoseconds / 1e6)} ms"
 
 
 def size(count: float) -> str:
-    """``1.4 KiB``."""
+    """Return a text such as ``1.4 KiB``."""
     power = 0
     while count >= _STEP and power < len(_BINARY) - 1:
         count /= _STEP
@@ -40,7 +40,7 @@ def size(count: float) -> str:
 
 
 def seconds(value: float) -> str:
-    """A length of time for people: ``43 s``, ``7 min``, ``2 h 5 min``."""
+    """Return a text such as ``43 s``, ``7 min`` or ``2 h 5 min``."""
     whole = max(0, round(value))
     if whole <= 180:
         return f"{whole} s"

@@ -1,4 +1,4 @@
-"""``GET /v1/fleet``, ``/v1/mesh`` and ``/v1/nodes/{node_id}/peers``: the picture as JSON."""
+"""``GET /v1/fleet``, ``/v1/mesh`` and ``/v1/nodes/{node_id}/peers``: the live mesh as JSON."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from plexd.clock import Clock
     from plexd_server.auth.gate import Gate
     from plexd_server.mesh.live import LiveMesh
-    from plexd_server.registry import Node, Registry
 
 __all__ = ["mesh_routes"]
 
@@ -30,47 +29,36 @@ _GZIP: Final = 31  # zlib's number for a gzip header
 _LEVEL: Final = 1
 
 
-def mesh_routes(
-    gate: Gate, board: LiveMesh, registry: Registry, clock: Clock
-) -> list[HTTPRouteHandler]:
-    """The JSON routes of the live picture. Large answers are compressed for whoever takes that."""
-    drawing = asyncio.Lock()
+def mesh_routes(gate: Gate, live: LiveMesh, clock: Clock) -> list[HTTPRouteHandler]:
+    """Return the JSON routes of the live mesh. Large answers are compressed on request."""
+    building = asyncio.Lock()
 
-    async def draw(now: datetime) -> None:
-        """Have the picture ready, once for all who ask, and let others work in between."""
-        async with drawing:
-            for _ in board.drawing(now):
+    async def build(now: datetime) -> None:
+        """Build the snapshot, once for all callers, in steps between which others work."""
+        async with building:
+            for _ in live.building(now):
                 await clock.sleep(0)
-
-    async def registered() -> list[Node]:
-        every = await asyncio.to_thread(registry.nodes, revoked=True)
-        nodes = [node for node in every if node.revoked_at is None]
-        board.keep_only(node.node_id for node in nodes)
-        board.names = {node.public_key: node.node_id for node in nodes if node.public_key}
-        revoked = [node for node in every if node.revoked_at is not None]
-        board.gone = {name for node in revoked for name in (node.node_id, node.public_key)}
-        return nodes
 
     @get("/v1/fleet")
     async def get_fleet(request: Request[Any, Any, Any]) -> Response[bytes]:
         await gate.require_operator(request)
-        nodes, now = await registered(), clock.now()
-        await draw(now)
-        return await _answer(request, fleet(board, nodes, now))
+        now = clock.now()
+        await build(now)
+        return await _answer(request, fleet(live, now))
 
     @get("/v1/mesh")
     async def get_mesh(request: Request[Any, Any, Any]) -> Response[bytes]:
         await gate.require_operator(request)
-        nodes, now = await registered(), clock.now()
-        await draw(now)
-        return await _answer(request, mesh(board, nodes, now))
+        now = clock.now()
+        await build(now)
+        return await _answer(request, mesh(live, now))
 
     @get("/v1/nodes/{node_id:str}/peers")
     async def get_peers(node_id: FromPath[str], request: Request[Any, Any, Any]) -> Response[bytes]:
         await gate.require_reader(request, node_id)
         now = clock.now()
-        await draw(now)
-        return await _answer(request, peers(board, node_id, now))
+        await build(now)
+        return await _answer(request, peers(live, node_id, now))
 
     return [get_fleet, get_mesh, get_peers]
 

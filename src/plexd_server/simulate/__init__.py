@@ -1,7 +1,8 @@
 """A mesh that does not exist, reported through the public API: for demonstrations and load tests.
 
-`world` says what is true at a moment, `readings` what each node reads of it, `identities` who the
-nodes are to the server, `fleet` has them report. Every simulated node's name begins with ``sim-``.
+`world` says what is true at a moment, and `readings` what each node reads of it. `identities` has
+the nodes registered, `fleet` runs them, and `uplink` sends their reports. The name of every
+simulated node begins with ``sim-``.
 """
 
 from plexd_server.simulate.fleet import Plan, Simulation

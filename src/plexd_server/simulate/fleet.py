@@ -1,4 +1,4 @@
-"""The simulated nodes at work: first the past, then the present, reading by reading."""
+"""Runs the simulated nodes: they report the past first, then every reading when it is due."""
 
 from __future__ import annotations
 
@@ -27,25 +27,25 @@ __all__ = ["Plan", "Simulation"]
 _PAST_STEP_SECONDS: Final = 30.0
 _PAST_BATCH: Final = 1000
 _BATCH: Final = 100
-_SENDERS: Final = 16
+_WORKERS: Final = 16
 
 
 class Plan(Struct, frozen=True):
-    """How often each node reads its peers, and how many seconds of the past are told first."""
+    """How often each node reads its peers, and how many seconds of the past it reports first."""
 
     interval_seconds: float = 15.0
     past_seconds: float = 0.0
 
 
-class _Backlog:
-    """Names one node's batches."""
+class _BatchNames:
+    """The names of one node's batches."""
 
     def __init__(self) -> None:
         self._epoch = secrets.token_hex(16)
         self._seq = 0
 
-    def name(self, points: int) -> BatchName:
-        """The name of the next batch."""
+    def next(self, points: int) -> BatchName:
+        """Return the name of the next batch."""
         self._seq += 1
         return BatchName(self._epoch, self._seq, 0, points)
 
@@ -53,8 +53,8 @@ class _Backlog:
 class Simulation:
     """Reports for all nodes of a world until cancelled.
 
-    ``told`` is set once the past has been told; ``late_seconds`` is how far the latest reading
-    was behind its time.
+    ``past_reported`` is set once the past is reported; ``late_seconds`` is how late the last
+    reading was.
     """
 
     def __init__(
@@ -62,69 +62,69 @@ class Simulation:
         plan: Plan,
         world: World,
         identities: Sequence[SimulatedIdentity],
-        sender: Uplink,
+        uplink: Uplink,
         clock: Clock,
     ) -> None:
         self._plan = plan
         self._world = world
         self._identities = identities
         self._names = [identity.node_id for identity in identities]
-        self._spools = [_Backlog() for _ in identities]
-        self._sender = sender
+        self._batch_names = [_BatchNames() for _ in identities]
+        self._uplink = uplink
         self._clock = clock
         self._start = clock.now()
         self._began = clock.monotonic()
-        self.told = asyncio.Event()
+        self.past_reported = asyncio.Event()
         self.late_seconds = 0.0
 
     async def run(self) -> None:
-        """Tell the past, then report at every interval. Raises `SimulationError`.
+        """Report the past, then at every interval. Raises `SimulationError`.
 
-        A few senders share the nodes: each keeps its nodes' batches in order.
+        A few workers share the nodes: each sends the batches of its nodes in order.
         """
-        senders = min(_SENDERS, self._world.nodes)
-        shares = [range(first, self._world.nodes, senders) for first in range(senders)]
+        workers = min(_WORKERS, self._world.nodes)
+        shares = [range(first, self._world.nodes, workers) for first in range(workers)]
         async with asyncio.TaskGroup() as past:
             for nodes in shares:
-                past.create_task(self._tell_past(nodes))
-        self.told.set()
+                past.create_task(self._report_past(nodes))
+        self.past_reported.set()
         async with asyncio.TaskGroup() as present:
             for nodes in shares:
                 present.create_task(self._report(nodes))
 
-    async def _tell_past(self, nodes: range) -> None:
+    async def _report_past(self, nodes: range) -> None:
         steps = int(self._plan.past_seconds / _PAST_STEP_SECONDS)
         moments = [-_PAST_STEP_SECONDS * step for step in range(steps, 0, -1)]
         for node in nodes:
             before, after = HOLE.get(node, (0.0, 0.0))
-            lost = [at for at in moments if before < at < after]
+            dropped = [at for at in moments if before < at < after]
             await self._send_readings(node, [at for at in moments if at <= before])
             kept = [at for at in moments if at >= after and at > before]
-            await self._send_readings(node, kept, dropped=len(lost) * self._size(node))
+            await self._send_readings(node, kept, dropped=len(dropped) * self._size(node))
 
     async def _send_readings(
         self, node: int, moments: Sequence[float], *, dropped: int = 0
     ) -> None:
-        held: list[MetricPoint] = []
+        batch: list[MetricPoint] = []
         for at in moments:
-            if self._world.is_gone(node, at):
+            if self._world.is_silent(node, at):
                 break
-            held += self._read(node, at)
-            if len(held) >= _PAST_BATCH:
-                await self._send(node, held, dropped)
-                held, dropped = [], 0
-        if held:
-            await self._send(node, held, dropped)
+            batch += self._read(node, at)
+            if len(batch) >= _PAST_BATCH:
+                await self._send(node, batch, dropped)
+                batch, dropped = [], 0
+        if batch:
+            await self._send(node, batch, dropped)
 
     async def _report(self, nodes: range) -> None:
-        """Every node at its own time of each interval, so that they do not come in step."""
-        for lap in count():
+        """Have every node report at its own time of each interval, so that they are spread."""
+        for interval in count():
             for node in nodes:
-                due = self._plan.interval_seconds * (lap + node / self._world.nodes)
+                due = self._plan.interval_seconds * (interval + node / self._world.nodes)
                 await self._clock.sleep(self._began + due - self._clock.monotonic())
                 at = self._clock.monotonic() - self._began
                 self.late_seconds = at - due
-                if not self._world.is_gone(node, at):
+                if not self._world.is_silent(node, at):
                     await self._report_once(node, at)
 
     async def _report_once(self, node: int, at: float) -> None:
@@ -133,8 +133,8 @@ class Simulation:
             await self._send(node, points[first : first + _BATCH], 0)
 
     async def _send(self, node: int, points: Sequence[MetricPoint], dropped: int) -> None:
-        name = self._spools[node].name(len(points))
-        await self._sender.send(node, self._identities[node], points, name, dropped)
+        name = self._batch_names[node].next(len(points))
+        await self._uplink.send(node, self._identities[node], points, name, dropped)
 
     def _read(self, node: int, at: float) -> list[MetricPoint]:
         return read_node(self._world, node, self._names, self._start, at)

@@ -1,4 +1,4 @@
-"""The simulated nodes' names and tokens: from a server's data directory, or by enrolling."""
+"""The simulated nodes' names and tokens: from a server's data directory, or by enrolment."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class SimulatedIdentity(Struct, frozen=True):
 
 
 def register_here(data_dir: Path, names: Sequence[str], clock: Clock) -> list[SimulatedIdentity]:
-    """Register the nodes in a server's own directory. One of an earlier run is replaced.
+    """Register the nodes in a server's own data directory, and replace those of an earlier run.
 
-    Raises `StartError` for a directory that is no server's.
+    Raises `StartError` for a directory that is not a server's.
     """
     made = []
     with closing(open_registry(data_dir, clock)) as registry:
@@ -49,8 +49,8 @@ def register_here(data_dir: Path, names: Sequence[str], clock: Clock) -> list[Si
 async def enrol(server: str, token: str, names: Sequence[str]) -> list[SimulatedIdentity]:
     """Enrol the nodes with a bootstrap token. Raises `SimulationError`.
 
-    The token must be good for as many uses. The server may give them other names, if theirs are
-    taken.
+    The token needs a use for each node. The server may give a node another name, if its name is
+    in use.
     """
     made = []
     async with ControlPlane(Config(base_url=server)) as plane:

@@ -1,4 +1,4 @@
-"""What a simulated node reads at a moment, as the points an agent would report. Pure."""
+"""What a simulated node reads at a moment, as the points that an agent would report. Pure."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _NEVER: Final = datetime(1, 1, 1, tzinfo=UTC)
 _GIB: Final = 2**30
 _DAY: Final = 86_400
 _HANDSHAKE_BYTES_PER_SECOND: Final = 30  # an attempt every five seconds
-_SILENT_ABOUT_PINGS: Final = -1.0
+_LOSS_UNKNOWN: Final = -1.0
 
 
 def read_node(
     world: World, node: int, names: Sequence[str], start: datetime, at: float
 ) -> list[MetricPoint]:
-    """All points of one collection, ``at`` seconds after ``start`` by the node's own clock."""
+    """Return the points of one collection, ``at`` seconds after ``start`` by the node's clock."""
     moment = start + timedelta(seconds=at + CLOCK_AHEAD.get(node, 0.0))
     points = [
         MetricPoint(timestamp=moment, group="system", data=_system(node, moment, at)),
@@ -60,7 +60,7 @@ def _tunnel(name: str, moment: datetime, path: Path, rate: float) -> TunnelStats
         tx_bytes=int(path.alive * rate * 0.8 + attempts),
         handshake_succeeded=age is not None,
         handshake_stale=age is None or age > 180,
-        packet_loss_percent=path.loss_percent if path.pinged else _SILENT_ABOUT_PINGS,
+        packet_loss_percent=path.loss_percent if path.pinged else _LOSS_UNKNOWN,
     )
 
 
@@ -86,7 +86,7 @@ def _system(node: int, moment: datetime, at: float) -> SystemStats:
 
 
 def _busyness(node: int, moment: datetime) -> float:
-    """A share of the processor: quiet nights, busy afternoons, and a wave of its own."""
+    """Return a share of the processor: quiet nights, busy afternoons, and the node's own wave."""
     seconds = moment.timestamp()
     day = 0.5 - 0.5 * math.cos(2 * math.pi * (seconds % _DAY - 4 * 3600) / _DAY)
     wave = math.sin(seconds / (400 + 60 * (node % 7)) + node)
@@ -107,6 +107,6 @@ def _agent(node: int, at: float) -> AgentStats:
 
 
 def _bytes_rate(here: int, there: int) -> float:
-    """Bytes a second, the same in both directions of a pair."""
+    """Return bytes per second, the same in both directions of a pair."""
     low, high = sorted((here, there))
     return 120 + 9000 * noise(low, high, 2) ** 3

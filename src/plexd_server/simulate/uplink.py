@@ -1,4 +1,4 @@
-"""Sends the simulated nodes' batches the way agents do: named, compressed, again until accepted."""
+"""Sends the simulated nodes' batches as agents do: named, compressed, and until accepted."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Sent", "Uplink"]
 
-_AGAIN: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
+_RETRIED: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 _TIMEOUT: Final = timedelta(seconds=30)
 _CONNECTIONS_OF_TRANSPORT: Final = 8
 _CAP: Final = 64 * 1024
@@ -34,7 +34,7 @@ _KEPT_TIMES: Final = 10_000
 
 
 class Sent(Struct):
-    """What was accepted so far; ``retries`` were answered with "later", or not at all."""
+    """What was accepted so far; ``retries`` counts answers that were missing, or asked to retry."""
 
     points: int = 0
     batches: int = 0
@@ -44,7 +44,7 @@ class Sent(Struct):
 
 
 class Uplink:
-    """An async context manager. Nodes may send at the same time, each one batch after the other."""
+    """An async context manager. Nodes send concurrently, but each node one batch at a time."""
 
     def __init__(self, server: str, connections: int, clock: Clock) -> None:
         self._server = server.rstrip("/")
@@ -77,7 +77,7 @@ class Uplink:
         name: BatchName,
         dropped: int,
     ) -> None:
-        """Return once it is accepted. Raises `SimulationError` when it never will be."""
+        """Send a batch until it is accepted. Raises `SimulationError` if it never will be."""
         body = isal_zlib.compress(MetricBatch(points).to_json(), _LEVEL, wbits=_GZIP)
         headers = {
             "Authorization": f"Bearer {identity.auth_token}",
@@ -95,7 +95,7 @@ class Uplink:
         self._sent.batches += 1
 
     def sent(self) -> Sent:
-        """What was accepted so far, and how long the latest batches took."""
+        """Return what was accepted so far, and how long the latest batches took."""
         if len(self._times) > 1:
             cuts = quantiles(self._times, n=100)
             self._sent.p50_seconds, self._sent.p99_seconds = cuts[49], cuts[98]
@@ -112,7 +112,7 @@ class Uplink:
         if 200 <= answer.status < 300:
             self._times.append(self._clock.monotonic() - began)
             return True
-        if answer.status in _AGAIN:
+        if answer.status in _RETRIED:
             return False
         reason = answer.body[:300].decode(errors="replace")
         raise SimulationError(f"the server refused a simulated report: {answer.status} {reason}")

@@ -1,19 +1,19 @@
-"""What is true in the simulated mesh at any moment. Pure: the same question has the same answer.
+"""What is true in the simulated mesh at any moment. Pure: the same call has the same result.
 
-Nodes stand in cities, and round trips follow from the distance. A few pairs have something wrong
-with them, so that there is something to find:
+Nodes are in cities, and round trips follow from the distance. A few nodes and pairs have a fault,
+so that there is something to find:
 
-    nodes  what is wrong
+    nodes  fault
     0 1    loses pings, the first end many more than the second
     2 3    what 3 sends does not arrive at 2
-    4 5    has never shaken hands
-    6 7    down since 20 minutes before the start
-    1 8    there for four minutes, gone for four
-    0 9    answers no pings, for they are filtered on the way
-    10     reports until ten minutes before the start, then is gone
+    4 5    has never had a handshake
+    6 7    is down since 20 minutes before the start
+    1 8    works for four minutes, then is down for four, and so on
+    0 9    answers no pings: they are filtered on the way
+    10     reports until ten minutes before the start, then is silent
     9      its disk is nearly full
     8      its clock is 95 seconds ahead
-    7      gave up six minutes of points, 40 minutes before the start
+    7      dropped six minutes of points, 40 minutes before the start
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = ["CLOCK_AHEAD", "FULL_DISK", "HOLE", "SILENT", "Path", "World", "noise
 SILENT: Final = 10
 FULL_DISK: Final = 9
 CLOCK_AHEAD: Final = {8: 95.0}
-# Of node 7: the seconds, from the start, of which it lost the points.
+# By node: the seconds, from the start, of which it dropped the points.
 HOLE: Final = {7: (-2400.0, -2040.0)}
 
 _SILENT_SINCE: Final = -600.0
@@ -75,7 +75,7 @@ _FAULTS: Final[dict[tuple[int, int], Fault]] = {
 class Path(Struct, frozen=True, gc=False):
     """What ``here`` can read of ``there`` at a moment.
 
-    Of the ``passed`` seconds since the counters' beginning, bytes came in for ``alive``.
+    Of the ``passed`` seconds since the counters were zero, bytes came in during ``alive``.
     """
 
     answered: bool
@@ -88,7 +88,7 @@ class Path(Struct, frozen=True, gc=False):
 
 
 def noise(*numbers: float) -> float:
-    """A number in [0, 1) that looks random and is always the same."""
+    """Return a number in [0, 1) that looks random and is the same for the same numbers."""
     mixed = 0.0
     for number in numbers:
         mixed = math.modf(math.sin(mixed * 78.233 + number * 12.9898) * 43758.5453)[0]
@@ -96,31 +96,31 @@ def noise(*numbers: float) -> float:
 
 
 class World:
-    """``nodes`` nodes with about ``peers`` peers each, the nearest in a ring."""
+    """A mesh of ``nodes`` nodes with about ``peers`` peers each, the nearest in a ring."""
 
     def __init__(self, nodes: int, peers: int) -> None:
         self.nodes = nodes
         self._reach = min(peers, nodes - 1)
 
     def name(self, node: int) -> str:
-        """Its city, with a number for those that come round again."""
-        city, lap = _CITIES[node % len(_CITIES)][0], node // len(_CITIES)
-        return f"sim-{city}" + (f"-{lap + 1}" if lap else "")
+        """Return a node's name: its city, with a number from the second node there on."""
+        city, before = _CITIES[node % len(_CITIES)][0], node // len(_CITIES)
+        return f"sim-{city}" + (f"-{before + 1}" if before else "")
 
     def peers(self, node: int) -> list[int]:
-        """Its peers; those have it as theirs."""
+        """Return the peers of a node, which is a peer of each of them."""
         sides = range(1, self._reach // 2 + 1)
         found = {(node + step) % self.nodes for side in sides for step in (side, -side)}
         if self._reach % 2 and self._reach == self.nodes - 1:
             found.add((node + self.nodes // 2) % self.nodes)
         return sorted(found - {node})
 
-    def is_gone(self, node: int, at: float) -> bool:
-        """Whether the node has ceased to report ``at`` seconds after the start."""
+    def is_silent(self, node: int, at: float) -> bool:
+        """Return whether the node reports no more, ``at`` seconds after the start."""
         return node == SILENT and at > _SILENT_SINCE
 
     def path(self, here: int, there: int, at: float) -> Path:
-        """What ``here`` can read of ``there``, ``at`` seconds after the start."""
+        """Return what ``here`` can read of ``there``, ``at`` seconds after the start."""
         ends = (min(here, there), max(here, there))
         fault = "silent" if SILENT in ends else _FAULTS.get(ends, "")
         passed = at - _BEGINNING
@@ -130,16 +130,16 @@ class World:
             return self._flapping(here, there, at)
         cut = max(0.0, at - _cut_since(fault))
         if cut == 0:
-            return self._living(here, there, at, fault)
+            return self._working(here, there, at, fault)
         hears = fault == "deaf" and here == ends[1]
         alive = passed if hears else passed - cut
         return Path(False, cut + 60.0, alive, passed, _loss_after(cut), 0.0)  # noqa: FBT003 -- the same
 
     def round_trip(self, one: int, other: int) -> float:
-        """Seconds, by the distance of their cities."""
+        """Return the seconds that follow from the distance of two nodes' cities."""
         return (_kilometres(one, other) * 2 / _LIGHT_KM_PER_MS + 0.6) / 1000
 
-    def _living(self, here: int, there: int, at: float, fault: Fault) -> Path:
+    def _working(self, here: int, there: int, at: float, fault: Fault) -> Path:
         passed = at - _BEGINNING
         chance = noise(here, there, at)
         loss = self._loss(here, there, at, fault)
@@ -153,28 +153,28 @@ class World:
 
     @staticmethod
     def _loss(here: int, there: int, at: float, fault: Fault) -> float:
-        """In steps of five, as of twenty pings."""
+        """Return the percentage, in steps of five, as of twenty pings."""
         if fault == "lossy":
             return 5.0 * round((30 if here < there else 5) / 5 + 2 * noise(here, there, at, 1) - 1)
         return 5.0 if noise(here, there, at // 120) > 0.97 else 0.0
 
     def _flapping(self, here: int, there: int, at: float) -> Path:
         passed = at - _BEGINNING
-        laps, into = divmod(passed, 2 * _FLAP_SECONDS)
+        cycles, into = divmod(passed, 2 * _FLAP_SECONDS)
         if into < _FLAP_SECONDS:
-            living = self._living(here, there, at, "")
+            working = self._working(here, there, at, "")
             loss = 5.0 * round(max(0.0, 100 - into / 3) / 5)
             return Path(
-                living.answered,
+                working.answered,
                 into % 120,
-                laps * _FLAP_SECONDS + into,
+                cycles * _FLAP_SECONDS + into,
                 passed,
                 loss,
-                living.rtt_seconds,
+                working.rtt_seconds,
             )
-        gone = into - _FLAP_SECONDS
-        alive = (laps + 1) * _FLAP_SECONDS
-        return Path(False, gone + 60.0, alive, passed, _loss_after(gone), 0.0)  # noqa: FBT003 -- the same
+        cut = into - _FLAP_SECONDS
+        alive = (cycles + 1) * _FLAP_SECONDS
+        return Path(False, cut + 60.0, alive, passed, _loss_after(cut), 0.0)  # noqa: FBT003 -- the same
 
 
 def _cut_since(fault: Fault) -> float:
@@ -183,7 +183,7 @@ def _cut_since(fault: Fault) -> float:
 
 
 def _loss_after(cut: float) -> float:
-    """Of the latest twenty pings, one every 15 s."""
+    """Return the percentage of the latest twenty pings, one every 15 s."""
     return 5.0 * round(min(100.0, cut / 3) / 5)
 
 

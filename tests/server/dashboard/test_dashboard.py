@@ -13,9 +13,17 @@ import pytest
 
 import plexd_server.dashboard
 from plexd.clock import SystemClock
-from plexd_server.dashboard import ErrorPages
-from plexd_server.dashboard.assets import PLOTLY_NAME
-from plexd_server.dashboard.pages import node_page
+from plexd_server.dashboard.assets import PLOTLY_NAME, Assets
+from plexd_server.dashboard.pages import (
+    fleet_page,
+    login_page,
+    mesh_page,
+    node_page,
+    not_found_page,
+    redirect_page,
+    refusal_page,
+)
+from plexd_server.web.error_pages import ErrorPages
 from plexd_server.web.guard import host_name
 from plexd_server.web.limits import InFlight
 from server.running import Client, connected, running
@@ -52,7 +60,7 @@ async def test_the_printed_link_logs_in_and_leads_to_the_nodes(
     assert shared.server.operator_token not in answer.headers["Set-Cookie"]
 
 
-async def test_a_link_followed_from_another_site_moves_on_by_itself(
+async def test_a_link_followed_from_another_site_redirects_by_a_page(
     nobody: Client, shared: Shared
 ) -> None:
     answer = await log_in(nobody, shared, Sec_Fetch_Site="cross-site")
@@ -71,9 +79,7 @@ async def test_the_cookie_opens_the_pages(nobody: Client, shared: Shared, path: 
     assert (answer.status, answer.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
 
 
-async def test_the_cookie_opens_the_reads_and_nothing_that_writes(
-    nobody: Client, shared: Shared
-) -> None:
+async def test_the_cookie_allows_reading_and_not_writing(nobody: Client, shared: Shared) -> None:
     cookie = cookie_of(await log_in(nobody, shared))
 
     assert (await nobody.get("/v1/nodes", Cookie=cookie)).status == 200
@@ -95,9 +101,7 @@ async def test_a_login_link_leads_to_the_node_it_names_and_nowhere_else(
 
 
 @pytest.mark.parametrize("path", ["/", "/nodes/n1", "/login", "/login?token=wrong"])
-async def test_without_the_cookie_there_is_only_the_way_to_log_in(
-    nobody: Client, path: str
-) -> None:
+async def test_without_the_cookie_there_is_only_the_login_page(nobody: Client, path: str) -> None:
     answer = await nobody.get(path, Cookie="plexd-operator-1=x")
 
     assert answer.status == 401
@@ -148,11 +152,10 @@ async def test_a_browser_sees_a_refusal_as_a_page_and_a_program_as_a_problem(
         assert answer.headers["Content-Type"] == "application/problem+json"
 
 
-async def test_a_browser_without_the_right_sees_why_as_a_page(operator: Client, n1: Client) -> None:
+async def test_a_browser_sees_why_it_is_refused_as_a_page(operator: Client, n1: Client) -> None:
     assert_page(await n1.get("/v1/nodes", Accept=BROWSER), 403, "Forbidden")
-    answer = await operator.get("/v1/nodes/n1/series?group=%3Cb%3E", Accept=BROWSER)
+    answer = await operator.get("/v1/nodes/n1/series?group=none", Accept=BROWSER)
     assert_page(answer, 400, "Bad Request")
-    assert b"<b>" not in answer.body
 
 
 async def test_a_browser_on_a_foreign_host_sees_why_as_a_page(nobody: Client) -> None:
@@ -161,7 +164,7 @@ async def test_a_browser_on_a_foreign_host_sees_why_as_a_page(nobody: Client) ->
     assert_page(answer, 421, "Misdirected Request")
 
 
-async def test_a_browser_that_guesses_is_told_on_a_page_when_to_come_back(
+async def test_a_browser_that_guesses_sees_on_a_page_when_to_try_again(
     tmp_path: Path, session: aiohttp.ClientSession
 ) -> None:
     with running(tmp_path / "d") as server:
@@ -174,7 +177,7 @@ async def test_a_browser_that_guesses_is_told_on_a_page_when_to_come_back(
     assert f"Try again in {answer.headers['Retry-After']} s.".encode() in answer.body
 
 
-async def test_a_busy_server_tells_a_browser_on_a_page_and_passes_answers_on_as_they_are() -> None:
+async def test_a_browser_sees_a_busy_server_as_a_page_and_other_answers_unchanged() -> None:
     sent = list[Any]()
     refused: Any = ErrorPages(InFlight(_answer_in_pieces, SystemClock(), requests=0))
     answered: Any = ErrorPages(_answer_in_pieces)
@@ -224,7 +227,7 @@ async def test_a_foreign_host_is_not_served(nobody: Client, host: str) -> None:
         ("localhost:x", "localhost:x"),
     ],
 )
-def test_a_host_header_is_taken_apart(authority: str, name: str) -> None:
+def test_a_host_header_is_a_name_and_a_port(authority: str, name: str) -> None:
     assert host_name(authority) == name
 
 
@@ -238,17 +241,22 @@ async def test_static_files_are_served_as_they_are(nobody: Client, name: str) ->
     assert (again.status, again.body) == (304, b"")
 
 
-async def test_plotly_is_served_from_its_package_for_long_and_not_imported(nobody: Client) -> None:
+async def test_plotly_is_served_from_its_package_and_cached_for_long(nobody: Client) -> None:
     answer = await nobody.get(f"/static/{PLOTLY_NAME}")
 
     assert answer.status == 200
     assert b"plotly.js" in answer.body[:200]
     assert "immutable" in answer.headers["Cache-Control"]
     assert answer.headers["Content-Encoding"] == "gzip"
+
+
+def test_plotly_is_found_without_importing_it() -> None:
+    Assets()
+
     assert "plotly" not in sys.modules
 
 
-async def test_answers_nobody_reads_cost_little_memory_and_free_their_place(
+async def test_answers_that_nobody_reads_cost_little_memory_and_free_their_slots(
     tmp_path: Path, session: aiohttp.ClientSession
 ) -> None:
     request = f"GET /static/{PLOTLY_NAME} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
@@ -275,7 +283,7 @@ async def test_answers_nobody_reads_cost_little_memory_and_free_their_place(
 
 
 @pytest.mark.parametrize("name", ["none.js", "..%2f..%2fcli.py", "assets.py", "app.css%00"])
-async def test_nothing_else_is_served(nobody: Client, name: str) -> None:
+async def test_no_other_file_is_served(nobody: Client, name: str) -> None:
     assert (await nobody.get(f"/static/{name}")).status == 404
 
 
@@ -289,30 +297,58 @@ class _Sources(HTMLParser):
         named = dict(attrs)
         self.found += [value for key in ("src", "href") if (value := named.get(key))]
         self.inline |= (
-            tag == "style" or "style" in named or (tag == "script" and "src" not in named)
+            tag == "style"
+            or (tag == "script" and "src" not in named)
+            or any(name == "style" or name.startswith("on") for name in named)
         )
 
 
-def test_a_page_has_nothing_inline_and_needs_nobody_else() -> None:
+@pytest.mark.parametrize(
+    "html",
+    [
+        fleet_page(),
+        login_page(is_wrong=True),
+        mesh_page(),
+        node_page("n1"),
+        not_found_page(),
+        redirect_page("/nodes/n1"),
+        refusal_page("Busy", "too much is asked", "2"),
+    ],
+)
+def test_a_page_has_nothing_inline_and_loads_nothing_from_elsewhere(html: str) -> None:
     page = _Sources()
-    page.feed(node_page("n1"))
+    page.feed(html)
 
+    assert page.found
     assert not page.inline
-    assert all(source.startswith(("/", "#")) for source in page.found)
-    for name in SCRIPTS:
-        assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)", (STATIC / name).read_text())
+    assert [source for source in page.found if not re.match(r"/(?!/)|#", source)] == []
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_static_file_loads_nothing_from_elsewhere(name: str) -> None:
+    assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)", (STATIC / name).read_text())
 
 
 def test_a_node_id_cannot_become_markup() -> None:
+    assert "&lt;b&gt;" in node_page("<b>")
     assert "<b>" not in node_page("<b>")
 
 
-async def test_a_link_of_an_earlier_start_says_so(nobody: Client) -> None:
+def test_a_refusal_cannot_become_markup() -> None:
+    page = refusal_page("<b>", "no <b>", "<b>")
+
+    assert page.count("&lt;b&gt;") == 4
+    assert "<b>" not in page
+
+
+async def test_a_link_of_an_earlier_start_is_explained(nobody: Client) -> None:
     assert b"an earlier start" in (await nobody.get("/login?token=old")).body
     assert b"an earlier start" not in (await nobody.get("/login")).body
 
 
-async def test_logging_out_takes_the_cookie_and_an_own_page(nobody: Client, shared: Shared) -> None:
+async def test_logging_out_needs_the_cookie_and_a_page_of_this_server(
+    nobody: Client, shared: Shared
+) -> None:
     cookie = cookie_of(await log_in(nobody, shared))
 
     assert (await nobody.post("/logout", b"")).status == 401

@@ -3,13 +3,13 @@ from __future__ import annotations
 import pytest
 
 from plexd_server.mesh.classify import SEVERITY, Observation, Verdict, classify
-from plexd_server.mesh.hysteresis import HeldState, advance
+from plexd_server.mesh.hysteresis import HeldState, next_state
 
 MS = 1_000_000
 
 
 def seen(**fields: float | bool | None) -> Observation:
-    """A live, pinged tunnel, but for what is said otherwise."""
+    """Return a reading of a tunnel that works and is pinged, except for ``fields``."""
     usual = {
         "handshake_age": 40.0,
         "handshake_succeeded": True,
@@ -81,7 +81,7 @@ TABLE = [
 
 
 @pytest.mark.parametrize(("fields", "state", "reason"), TABLE)
-def test_a_reading_speaks_for_a_state_and_says_why(
+def test_a_reading_has_a_state_and_a_reason(
     fields: dict[str, float | bool | None], state: str, reason: str
 ) -> None:
     verdict = classify(seen(**fields))
@@ -103,12 +103,12 @@ UP, DOWN, IDLE = Verdict("up", "u"), Verdict("down", "d"), Verdict("idle", "i")
 
 
 def after(*verdicts: Verdict, before: HeldState | None = None) -> HeldState:
-    standing = before
+    held = before
     start = 0.0 if before is None else before.at + 15
     for number, verdict in enumerate(verdicts):
-        standing = advance(standing, verdict, start + 15.0 * number)
-    assert standing is not None
-    return standing
+        held = next_state(held, verdict, start + 15.0 * number)
+    assert held is not None
+    return held
 
 
 def test_the_first_reading_counts_at_once() -> None:
@@ -128,7 +128,7 @@ def test_a_better_reading_counts_at_once() -> None:
     assert after(DOWN, UP) == HeldState("up", "u", 15.0, 15.0)
 
 
-def test_a_good_reading_between_two_bad_ones_starts_the_count_anew() -> None:
+def test_after_a_good_reading_two_worse_ones_are_needed_again() -> None:
     assert after(UP, DOWN, UP, DOWN).state == "up"
 
 
@@ -137,4 +137,4 @@ def test_two_worse_readings_need_not_agree_on_how_bad_it_is() -> None:
 
 
 def test_after_a_long_gap_a_reading_counts_at_once() -> None:
-    assert advance(after(UP), DOWN, 700.0) == HeldState("down", "d", 700.0, 700.0, is_first=True)
+    assert next_state(after(UP), DOWN, 700.0) == HeldState("down", "d", 700.0, 700.0, is_first=True)

@@ -1,21 +1,25 @@
-"""The live picture over HTTP, from a server of its own."""
+"""The live mesh over HTTP."""
 
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime, timedelta
+import base64
+from contextlib import closing
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
+import msgspec
 import pytest
 
-from plexd.api import BatchName, MetricBatch
+from plexd.api import MetricBatch
 from plexd.clock import SystemClock
-from plexd.metrics.testing import ManualClock, system_point
-from plexd_server.errors import StoreError
-from plexd_server.mesh import LiveMesh, ObservedStore, watching
+from plexd.metrics.testing import system_point
+from plexd_server.app import build_app
+from plexd_server.auth.gate import OperatorKey
+from plexd_server.mesh import LiveMesh
 from plexd_server.registry import Registry
-from plexd_server.store import Ledger, Loss, Receipt, Report, Series, StoredPoint
+from plexd_server.store import Report
 from server.running import Client, create_node, running
 from support.readings import reading
 
@@ -23,14 +27,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from plexd_server.store import SeriesQuery
     from server.conftest import Shared
 
 NOW = datetime(2026, 2, 12, 10, 30, tzinfo=UTC)
+OPERATOR = "x" * 32
 
 
 @pytest.mark.parametrize("path", ["/v1/fleet", "/v1/mesh"])
-async def test_the_whole_picture_is_the_operators(
+async def test_the_whole_mesh_is_for_the_operator(
     n1: Client, nobody: Client, operator: Client, path: str
 ) -> None:
     assert (await nobody.get(path)).status == 401
@@ -39,7 +43,7 @@ async def test_the_whole_picture_is_the_operators(
     assert (answer.status, answer.headers["Cache-Control"]) == (200, "no-store")
 
 
-async def test_a_nodes_peers_are_its_own_and_the_operators(
+async def test_a_nodes_peers_are_for_that_node_and_the_operator(
     n1: Client, operator: Client, shared: Shared
 ) -> None:
     assert shared.server.process.poll() is None
@@ -73,7 +77,7 @@ async def test_both_ends_reports_become_one_link_and_survive_a_restart(tmp_path:
     assert any(value is not None for value in fleet.json["nodes"][0]["cpu_history"])
 
 
-async def test_a_large_answer_is_compressed_for_who_takes_that(tmp_path: Path) -> None:
+async def test_a_large_answer_is_compressed_on_request(tmp_path: Path) -> None:
     token = create_node(tmp_path / "d", "a")["auth_token"]
     now = datetime.now(UTC)
     points = [point for number in range(200) for point in reading(f"peer-{number}", now)]
@@ -90,44 +94,22 @@ async def test_a_large_answer_is_compressed_for_who_takes_that(tmp_path: Path) -
     assert len(plain.json["links"]) == 200
 
 
-class ScriptedStore:
-    """Answers what it was given and remembers whose ledger was asked for."""
+async def test_a_peer_read_by_its_key_has_its_name_before_anybody_asks_for_the_fleet(
+    tmp_path: Path,
+) -> None:
+    key = base64.b64encode(bytes(32)).decode()
+    (tmp_path / "d").mkdir()
+    with closing(Registry(tmp_path / "d", clock=SystemClock())) as registry:
+        token = registry.create_node("a").auth_token
+        registry.create_node("b", public_key=key)
+    with running(tmp_path / "d") as server:
+        async with aiohttp.ClientSession() as session:
+            node = Client(session, server.url, token)
+            body = MetricBatch(reading(key, datetime.now(UTC))).to_json()
+            await node.post("/v1/nodes/a/metrics", body)
+            peers = await node.get("/v1/nodes/a/peers")
 
-    def __init__(self, points: list[StoredPoint], *, fails: bool = False) -> None:
-        self.points = points
-        self.asked: list[str] = []
-        self.was_asked = asyncio.Event()
-        self.receipt = Receipt(accepted=1)
-        self._fails = fails
-
-    async def write(self, delivery: Report) -> Receipt:
-        assert delivery.node_id
-        return self.receipt
-
-    async def ledger(self, node_id: str) -> Ledger:
-        self.asked.append(node_id)
-        self.was_asked.set()
-        if self._fails:
-            raise StoreError("no")
-        loss = Loss(reason="evicted", since=None, until=NOW, noticed_at=NOW, points=7, batches=1)
-        return Ledger(losses=[loss])
-
-    async def latest(self, node_id: str) -> list[StoredPoint]:
-        if self._fails:
-            self.was_asked.set()
-            raise StoreError(f"{node_id} cannot be read")
-        return self.points
-
-    async def series(self, query: SeriesQuery) -> Series:
-        values: dict[str, list[float | None]] = {query.fields[0]: [12.0, None]}
-        return Series([NOW, NOW + timedelta(minutes=1)], values, values, values)
-
-    async def fleet(self) -> list[object]:
-        return []
-
-    async def check(self) -> None: ...
-
-    async def aclose(self) -> None: ...
+    assert [link["id"] for link in peers.json["links"]] == ["a~b"]
 
 
 @pytest.fixture
@@ -138,82 +120,49 @@ def registry(tmp_path: Path) -> Iterator[Registry]:
     made.close()
 
 
-def observed(store: ScriptedStore) -> tuple[ObservedStore, LiveMesh]:
-    board = LiveMesh()
-    return ObservedStore(store, board), board  # type: ignore[arg-type]
+async def ask(app: Any, path: str) -> bytes:
+    """Return the body of the answer to the operator."""
+    sent = list[Any]()
+
+    async def receive() -> Any:
+        await asyncio.Event().wait()
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope: Any = {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "http_version": "1.1",
+        "method": "GET",
+        "scheme": "http",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "root_path": "",
+        "headers": [(b"host", b"localhost"), (b"authorization", b"Bearer " + OPERATOR.encode())],
+        "client": ("127.0.0.1", 1),
+        "server": ("127.0.0.1", 1),
+        "state": {},
+    }
+    await app(scope, receive, send)
+    assert sent[0]["status"] == 200
+    return b"".join(message.get("body", b"") for message in sent[1:])
 
 
-def delivery(seq: int, **more: Any) -> Report:
-    name = BatchName("0" * 32, seq, 0, 1)
-    return Report("n1", [system_point(NOW)], NOW, name, **more)
+async def test_an_answer_changes_nothing_in_the_live_mesh(registry: Registry) -> None:
+    key = base64.b64encode(bytes(32)).decode()
+    registry.create_node("n2", public_key=key)
+    live = LiveMesh()
+    store: Any = None  # these routes do not read it
+    operator, clock = OperatorKey.of(OPERATOR), SystemClock()
+    app = build_app(store, live, registry, operator, port=1, clock=clock)
+    for node_id in ("n1", "unregistered"):
+        live.observe(Report(node_id, reading(key, NOW), NOW))
+    live.drain()
+    before = live.roster, dict(live.nodes)
 
+    for path in ("/v1/fleet", "/v1/mesh", "/v1/nodes/n1/peers"):
+        assert msgspec.json.decode(await ask(app, path))
 
-async def test_what_is_stored_is_shown_to_the_board_and_duplicates_are_not() -> None:
-    store = ScriptedStore([])
-    watched, board = observed(store)
-
-    await watched.write(delivery(1))
-    store.receipt = Receipt(accepted=0, duplicate=True)
-    await watched.write(delivery(1))
-
-    assert board.waiting == 1
-
-
-@pytest.mark.parametrize(
-    ("deliveries", "suspected"),
-    [
-        ([delivery(1), delivery(2)], []),
-        ([delivery(1), delivery(3)], ["n1"]),
-        ([delivery(5), delivery(2)], ["n1"]),  # the first one here: nobody knows what was to come
-        ([delivery(1, dropped=4)], ["n1"]),
-        ([delivery(1, rejected=1)], ["n1"]),
-    ],
-)
-async def test_a_jump_or_a_word_of_loss_makes_a_node_a_suspect_once(
-    deliveries: list[Report], suspected: list[str]
-) -> None:
-    watched, _ = observed(ScriptedStore([]))
-    for one in deliveries:
-        await watched.write(one)
-
-    assert watched.suspects() == suspected
-    assert watched.suspects() == []
-
-
-async def test_the_board_is_filled_from_the_store_and_kept_settled(registry: Registry) -> None:
-    clock = ManualClock(NOW)
-    stored = system_point(NOW)
-    store = ScriptedStore(
-        [StoredPoint(timestamp=NOW, received_at=NOW, group="system", data=stored.data)]  # type: ignore[arg-type]
-    )
-    watched, board = observed(store)
-
-    async with watching(watched, board, registry, clock):
-        await store.was_asked.wait()
-        await clock.advance(0.1)
-        assert board.node("n1").losses
-        await watched.write(delivery(1, dropped=3))
-        assert board.waiting == 1
-        await clock.advance(2.5)
-        assert board.waiting == 0
-
-    assert board.node("n1").system is not None
-    assert board.node("n1").history[0][1] == 12.0
-    assert store.asked == ["n1", "n1"]
-
-
-async def test_a_store_that_fails_leaves_the_board_empty_and_the_server_up(
-    registry: Registry, caplog: pytest.LogCaptureFixture
-) -> None:
-    clock = ManualClock(NOW)
-    store = ScriptedStore([], fails=True)
-    watched, board = observed(store)
-
-    async with watching(watched, board, registry, clock):
-        await store.was_asked.wait()
-        await watched.write(delivery(1, dropped=1))
-        await clock.advance(2.5)
-
-    assert "mesh not recalled" in caplog.text
-    assert "losses not looked up" in caplog.text
-    assert board.node("n1").received_at is not None
+    assert (live.roster, live.nodes) == before

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from plexd.api import MetricBatch, check_points, decode_batch
 from plexd_server.mesh.live import LiveMesh
 from plexd_server.simulate.readings import read_node
 from plexd_server.simulate.world import World
+from plexd_server.store import Report
 from server.running import Client, command, create_node, running
 
 if TYPE_CHECKING:
@@ -27,7 +29,7 @@ NAMES = [WORLD.name(node) for node in range(12)]
 
 
 @given(st.integers(1, 60), st.integers(0, 70))
-def test_whoever_is_a_peer_has_a_peer(nodes: int, peers: int) -> None:
+def test_a_peer_of_a_node_has_that_node_as_a_peer(nodes: int, peers: int) -> None:
     world = World(nodes, peers)
 
     for node in range(nodes):
@@ -37,13 +39,13 @@ def test_whoever_is_a_peer_has_a_peer(nodes: int, peers: int) -> None:
         assert all(node in world.peers(peer) for peer in found)
 
 
-def test_a_full_mesh_is_full_and_names_are_unique() -> None:
+def test_in_a_full_mesh_every_node_is_a_peer_of_every_other_and_names_are_unique() -> None:
     assert all(len(WORLD.peers(node)) == 11 for node in range(12))
     assert len({World(10_000, 2).name(node) for node in range(10_000)}) == 10_000
 
 
 @given(st.integers(0, 11), st.floats(-7200, 7200))
-def test_what_is_simulated_is_what_an_agent_could_report(node: int, at: float) -> None:
+def test_simulated_points_are_points_that_an_agent_could_report(node: int, at: float) -> None:
     points = read_node(WORLD, node, NAMES, START, at)
 
     check_points(points)
@@ -62,15 +64,15 @@ def test_counters_never_go_back(here: int, there: int, at: float, later: float) 
 
 @pytest.fixture(scope="module")
 def links() -> dict[str, Link]:
-    """What the board makes of ten minutes up to the start."""
-    board = LiveMesh(max_waiting=1_000_000)
+    """The links in the live mesh after the ten minutes up to the start."""
+    live = LiveMesh(max_waiting=1_000_000)
     for step in range(40):
         at = 15.0 * (step - 40)
         for node in range(12):
-            if not WORLD.is_gone(node, at):
+            if not WORLD.is_silent(node, at):
                 points = read_node(WORLD, node, NAMES, START, at)
-                board.observe(NAMES[node], points, points[0].timestamp)
-    return {link.id: link for link in board.picture(START).links}
+                live.observe(Report(NAMES[node], points, points[0].timestamp))
+    return {link.id: link for link in live.snapshot(START).links}
 
 
 @pytest.mark.parametrize(
@@ -84,20 +86,18 @@ def links() -> dict[str, Link]:
         ("sim-lima~sim-oslo", "down"),
     ],
 )
-def test_what_is_wrong_with_the_world_is_found(
-    links: dict[str, Link], link: str, state: str
-) -> None:
+def test_the_faults_of_the_world_are_found(links: dict[str, Link], link: str, state: str) -> None:
     assert links[link].state == state, links[link].reason
 
 
-def test_asymmetric_loss_and_one_sided_silence_are_found(links: dict[str, Link]) -> None:
+def test_asymmetric_loss_and_an_end_that_is_not_heard_are_found(links: dict[str, Link]) -> None:
     asymmetry = links["sim-berlin~sim-tokyo"].loss_asymmetry
     assert asymmetry is not None
     assert asymmetry <= -10
     assert links["sim-lima~sim-oslo"].silence.startswith("sim-lima hears sim-oslo")
 
 
-def test_nothing_else_is_wrong(links: dict[str, Link]) -> None:
+def test_no_other_link_has_a_fault(links: dict[str, Link]) -> None:
     bad = {link for link, found in links.items() if found.state != "up" and "denver" not in link}
 
     assert bad <= {
@@ -108,7 +108,7 @@ def test_nothing_else_is_wrong(links: dict[str, Link]) -> None:
     }
 
 
-async def test_the_command_registers_tells_the_past_and_sums_up(
+async def test_the_command_registers_nodes_reports_the_past_and_sums_up(
     tmp_path: Path, session: aiohttp.ClientSession
 ) -> None:
     with running(tmp_path / "d") as server:
@@ -117,7 +117,9 @@ async def test_the_command_registers_tells_the_past_and_sums_up(
         first = command(*line)
         again = command(*line)
         operator = Client(session, server.url, server.operator_token)
-        fleet = (await operator.get("/v1/fleet")).json
+        async with asyncio.timeout(10):
+            while len((fleet := (await operator.get("/v1/fleet")).json)["nodes"]) < 3:
+                pass
 
     assert "simulating 3 nodes with 2 peers each" in first.stdout
     assert "the past is told: 360 points" in first.stdout
@@ -126,7 +128,7 @@ async def test_the_command_registers_tells_the_past_and_sums_up(
     assert all(node["simulated"] for node in fleet["nodes"])
 
 
-def test_nodes_enrol_with_a_token_and_say_that_they_are_simulated(tmp_path: Path) -> None:
+def test_nodes_enrol_with_a_token_and_are_marked_as_simulated(tmp_path: Path) -> None:
     with running(tmp_path / "d") as server:
         made = command("token", "create", "--uses", 2, "--data-dir", tmp_path / "d")
         token = tmp_path / "token"
@@ -154,16 +156,14 @@ def test_nodes_enrol_with_a_token_and_say_that_they_are_simulated(tmp_path: Path
         (["--connections", 0], "--connections must be above 0"),
     ],
 )
-def test_wrong_options_are_a_sentence(
-    tmp_path: Path, options: list[object], complaint: str
-) -> None:
+def test_a_wrong_option_is_one_line(tmp_path: Path, options: list[object], complaint: str) -> None:
     done = command("simulate", "--data-dir", tmp_path / "d", *options, check=False)
 
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert done.stderr.startswith(f"plexd-server: {complaint}")
 
 
-def test_a_server_that_is_not_there_is_waited_for(tmp_path: Path) -> None:
+def test_a_server_that_does_not_run_is_waited_for(tmp_path: Path) -> None:
     create_node(tmp_path)
     line = ["simulate", "--data-dir", tmp_path, "--server", "http://127.0.0.1:1"]
     done = command(*line, "--nodes", 1, "--for", "2s")

@@ -1,0 +1,278 @@
+"""The feed, over a scripted store."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from plexd.api import BatchName
+from plexd.clock import SystemClock
+from plexd.metrics.testing import ManualClock, system_point
+from plexd_server.errors import RegistryUnavailable, StoreError
+from plexd_server.mesh import LiveMesh, ObservedStore, feeding
+from plexd_server.mesh.overview import fleet
+from plexd_server.registry import Node, Registry
+from plexd_server.store import Ledger, Loss, Receipt, Report, Series, StoredPoint
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from plexd_server.store import SeriesQuery
+
+NOW = datetime(2026, 2, 12, 10, 30, tzinfo=UTC)
+
+
+class ScriptedStore:
+    """Answers what it was given, and notes whose ledger was read."""
+
+    def __init__(self, points: list[StoredPoint], *, fails: bool = False) -> None:
+        self.points = points
+        self.losses = [
+            Loss(reason="evicted", since=None, until=NOW, noticed_at=NOW, points=7, batches=1)
+        ]
+        self.asked: list[str] = []
+        self.was_asked = asyncio.Event()
+        self.receipt = Receipt(accepted=1)
+        self.fails = fails
+
+    async def write(self, report: Report) -> Receipt:
+        assert report.node_id
+        return self.receipt
+
+    async def ledger(self, node_id: str) -> Ledger:
+        self.asked.append(node_id)
+        self.was_asked.set()
+        if self.fails:
+            raise StoreError("no")
+        return Ledger(losses=self.losses)
+
+    async def latest(self, node_id: str) -> list[StoredPoint]:
+        if self.fails:
+            self.was_asked.set()
+            raise StoreError(f"{node_id} cannot be read")
+        return self.points
+
+    async def series(self, query: SeriesQuery) -> Series:
+        values: dict[str, list[float | None]] = {query.fields[0]: [12.0, None]}
+        return Series([NOW, NOW + timedelta(minutes=1)], values, values, values)
+
+    async def fleet(self) -> list[object]:
+        return []
+
+    async def check(self) -> None: ...
+
+    async def aclose(self) -> None: ...
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Iterator[Registry]:
+    made = Registry(tmp_path, clock=SystemClock())
+    made.create_node("n1")
+    yield made
+    made.close()
+
+
+def observed(store: ScriptedStore) -> tuple[ObservedStore, LiveMesh]:
+    live = LiveMesh()
+    return ObservedStore(store, live), live  # type: ignore[arg-type]
+
+
+def report(seq: int, **more: Any) -> Report:
+    name = BatchName("0" * 32, seq, 0, 1)
+    return Report("n1", [system_point(NOW)], NOW, name, **more)
+
+
+async def test_the_live_mesh_observes_what_is_stored_but_no_duplicate() -> None:
+    store = ScriptedStore([])
+    observed_store, live = observed(store)
+
+    await observed_store.write(report(1))
+    store.receipt = Receipt(accepted=0, duplicate=True)
+    await observed_store.write(report(1))
+
+    assert live.waiting == 1
+
+
+@pytest.mark.parametrize(
+    ("reports", "suspected"),
+    [
+        ([report(1), report(2)], []),
+        ([report(1), report(3)], ["n1"]),
+        ([report(5), report(2)], ["n1"]),  # whether others should have come before is not known
+        ([report(1, dropped=4)], ["n1"]),
+        ([report(1, rejected=1)], ["n1"]),
+    ],
+)
+async def test_a_jump_or_a_reported_loss_makes_a_node_a_suspect_once(
+    reports: list[Report], suspected: list[str]
+) -> None:
+    observed_store, _ = observed(ScriptedStore([]))
+    for one in reports:
+        await observed_store.write(one)
+
+    assert observed_store.suspects() == suspected
+    assert observed_store.suspects() == []
+
+
+async def test_the_live_mesh_is_filled_from_the_store_and_its_queue_is_drained(
+    registry: Registry,
+) -> None:
+    clock = ManualClock(NOW)
+    stored = system_point(NOW)
+    store = ScriptedStore(
+        [StoredPoint(timestamp=NOW, received_at=NOW, group="system", data=stored.data)]  # type: ignore[arg-type]
+    )
+    observed_store, live = observed(store)
+
+    async with feeding(observed_store, live, registry, clock):
+        await store.was_asked.wait()
+        await clock.advance(0.1)
+        assert live.nodes["n1"].losses
+        await observed_store.write(report(1, dropped=3))
+        assert live.waiting == 1
+        await clock.advance(2.5)
+        assert live.waiting == 0
+
+    assert live.nodes["n1"].system is not None
+    assert live.nodes["n1"].history[0][1] == 12.0
+    assert store.asked == ["n1", "n1"]
+
+
+def alerts_of(live: LiveMesh) -> list[str]:
+    return [alert.text for alert in fleet(live, NOW).alerts]
+
+
+async def test_a_node_whose_first_report_is_refused_has_its_alert(registry: Registry) -> None:
+    clock = ManualClock(NOW)
+    store = ScriptedStore([])
+    store.losses = []
+    observed_store, live = observed(store)
+
+    async with feeding(observed_store, live, registry, clock), asyncio.timeout(10):
+        await store.was_asked.wait()
+        store.losses = [
+            Loss(reason="rejected", since=None, until=NOW, noticed_at=NOW, points=3, batches=0)
+        ]
+        store.receipt = Receipt(accepted=0)
+        name = BatchName("0" * 32, 1, 0, 3)
+        await observed_store.write(Report("n1", [], NOW, name, rejected=3))
+        await clock.advance(2.5)
+
+    assert alerts_of(live) == ["3 points lost within 24 h: as this server refused them"]
+
+
+async def test_after_a_restart_a_node_without_a_stored_point_has_its_alert(
+    registry: Registry,
+) -> None:
+    store = ScriptedStore([])
+    observed_store, live = observed(store)
+    clock = ManualClock(NOW)
+
+    async with feeding(observed_store, live, registry, clock), asyncio.timeout(10):
+        await store.was_asked.wait()
+
+    assert alerts_of(live) == ["7 points lost within 24 h: on the node"]
+
+
+async def test_a_new_node_joins_the_live_mesh_and_a_revoked_or_removed_one_leaves_it(
+    registry: Registry,
+) -> None:
+    clock = ManualClock(NOW)
+    observed_store, live = observed(ScriptedStore([]))
+    registry.create_node("n2")
+    registry.create_node("n3")
+
+    async with feeding(observed_store, live, registry, clock), asyncio.timeout(10):
+        assert list(live.nodes) == ["n1", "n2", "n3"]
+        registry.create_node("n4")
+        registry.revoke_node("n2")
+        registry.remove_node("n3")
+        while len(live.nodes) != 2:
+            await clock.advance(2.5)
+
+    assert [node.node_id for node in fleet(live, NOW).nodes] == list(live.nodes) == ["n1", "n4"]
+    assert live.roster.revoked >= {"n2"}
+
+
+class ScriptedLister:
+    """Lists what it was given, and calls ``meanwhile`` first."""
+
+    def __init__(self, meanwhile: Callable[[], None] = lambda: None) -> None:
+        self.listed = [Node("n1", "", NOW)]
+        self.fails = False
+        self._meanwhile = meanwhile
+
+    def nodes(self, *, revoked: bool = False) -> list[Node]:
+        assert revoked
+        self._meanwhile()
+        if self.fails:
+            raise RegistryUnavailable("no")
+        return self.listed
+
+
+async def test_a_node_that_enrols_and_reports_while_nodes_are_listed_is_kept() -> None:
+    observed_store, live = observed(ScriptedStore([]))
+
+    def enrol_and_report() -> None:
+        live.observe(Report("n2", [system_point(NOW)], NOW))
+        live.drain()
+
+    async with feeding(observed_store, live, ScriptedLister(enrol_and_report), ManualClock(NOW)):
+        pass
+
+    assert "n2" in live.nodes
+
+
+async def test_while_the_registry_cannot_be_read_the_last_nodes_are_used(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    clock, lister = ManualClock(NOW), ScriptedLister()
+    observed_store, live = observed(ScriptedStore([]))
+
+    async with feeding(observed_store, live, lister, clock), asyncio.timeout(10):
+        lister.fails = True
+        while "nodes not listed" not in caplog.text:
+            await clock.advance(2.5)
+        assert list(live.nodes) == ["n1"]
+        lister.fails, lister.listed = False, [Node("n2", "", NOW)]
+        while list(live.nodes) != ["n2"]:
+            await clock.advance(2.5)
+
+
+async def test_a_store_that_fails_leaves_the_live_mesh_empty_and_the_server_running(
+    registry: Registry, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = ManualClock(NOW)
+    store = ScriptedStore([], fails=True)
+    observed_store, live = observed(store)
+
+    async with feeding(observed_store, live, registry, clock):
+        await store.was_asked.wait()
+        await observed_store.write(report(1, dropped=1))
+        await clock.advance(2.5)
+
+    assert "mesh not recalled" in caplog.text
+    assert "losses not looked up" in caplog.text
+    assert live.nodes["n1"].received_at is not None
+
+
+async def test_losses_that_could_not_be_looked_up_are_looked_up_later(registry: Registry) -> None:
+    clock = ManualClock(NOW)
+    store = ScriptedStore([])
+    observed_store, live = observed(store)
+
+    async with feeding(observed_store, live, registry, clock), asyncio.timeout(10):
+        await store.was_asked.wait()
+        live.set_losses("n1", [])
+        store.fails = True
+        await observed_store.write(report(1, dropped=7))
+        await clock.advance(2.5)
+        assert alerts_of(live) == []
+        store.fails = False
+        await clock.advance(2.5)
+
+    assert alerts_of(live) == ["7 points lost within 24 h: on the node"]
