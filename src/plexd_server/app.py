@@ -144,7 +144,7 @@ async def _composed(options: ServeOptions, address: Address, token: str) -> Asyn
         embedded = await asyncio.to_thread(
             DuckDBStore, options.data_dir, memory=options.store_memory
         )
-        store = ObservedStore(embedded, live)
+        store = ObservedStore(embedded, live, registry)
         key = OperatorKey.of(token)
         try:
             app = build_app(
@@ -158,7 +158,7 @@ async def _composed(options: ServeOptions, address: Address, token: str) -> Asyn
                 is_secure=options.certificate is not None,
             )
             async with (
-                feeding(store, live, registry, clock),
+                feeding(store, live, clock),
                 retaining(store, options.retention, clock),
                 granting(embedded.hold_still, options.data_dir, clock),
             ):

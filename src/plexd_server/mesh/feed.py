@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -57,11 +57,15 @@ class NodeLister(Protocol):
 
 
 class ObservedStore:
-    """A store whose reports, once durable, are observed by the live mesh."""
+    """A store whose reports, once durable, are observed by the live mesh.
 
-    def __init__(self, store: Store, live: LiveMesh) -> None:
+    The roster of the live mesh is updated before the first report of a node is observed.
+    """
+
+    def __init__(self, store: Store, live: LiveMesh, lister: NodeLister) -> None:
         self._store = store
         self._live = live
+        self._lister = lister
         self._suspects: set[str] = set()
         self._next: dict[str, tuple[str, int]] = {}
 
@@ -79,8 +83,22 @@ class ObservedStore:
         receipt = await self._store.write(report)
         self._check_for_loss(report)
         if receipt.accepted:
+            if report.node_id not in self._live.nodes:
+                with suppress(StoreError):  # it is on the roster after a later tick
+                    await self.update_roster()
             self._live.observe(report)
         return receipt
+
+    async def update_roster(self) -> None:
+        """Update the roster of the live mesh, which forgets the nodes that are not in it.
+
+        A node that is first heard of while the nodes are being listed may be missing in the list.
+        Raises `StoreError` if they cannot be listed.
+        """
+        heard = set(self._live.nodes)
+        roster = Roster.of(await asyncio.to_thread(self._lister.nodes, revoked=True))
+        self._live.update_roster(roster)
+        self._live.forget(heard.difference(node.node_id for node in roster.nodes))
 
     async def ledger(self, node_id: str) -> Ledger:
         return await self._store.ledger(node_id)
@@ -119,29 +137,16 @@ class ObservedStore:
 
 
 @asynccontextmanager
-async def feeding(
-    store: ObservedStore, live: LiveMesh, lister: NodeLister, clock: Clock
-) -> AsyncIterator[None]:
+async def feeding(store: ObservedStore, live: LiveMesh, clock: Clock) -> AsyncIterator[None]:
     """Feed the live mesh while the body runs; its roster is there from the beginning.
 
     Raises `StoreError` if the nodes cannot be listed at the beginning. If they cannot be listed
     later, the last list is used until they can.
     """
-    await _update_roster(live, lister)
+    await store.update_roster()
     feed = _Feed(store, live, clock)
-    async with in_background(feed.follow(), feed.follow_roster(lister), feed.recall()):
+    async with in_background(feed.follow(), feed.follow_roster(), feed.recall()):
         yield
-
-
-async def _update_roster(live: LiveMesh, lister: NodeLister) -> None:
-    """Update the roster, and forget the nodes that are not in it.
-
-    A node that is first heard of while the nodes are being listed may be missing in the list.
-    """
-    heard = set(live.nodes)
-    roster = Roster.of(await asyncio.to_thread(lister.nodes, revoked=True))
-    live.update_roster(roster)
-    live.forget(heard.difference(node.node_id for node in roster.nodes))
 
 
 class _Feed:
@@ -151,7 +156,7 @@ class _Feed:
         self._store = store
         self._live = live
         self._clock = clock
-        self._warnings = LogOnce(_LOG, "mesh", clock=clock)
+        self._warnings = LogOnce(_LOG, "server", clock=clock)
 
     async def follow(self) -> None:
         """Read queued reports, and look up losses, at every tick."""
@@ -163,14 +168,14 @@ class _Feed:
             for node_id in self._store.suspects():
                 await self._look_up_losses(node_id)
 
-    async def follow_roster(self, lister: NodeLister) -> None:
+    async def follow_roster(self) -> None:
         """Update the roster at every tick, or less often if the list is long."""
         taken = 0.0
         while True:
             await self._clock.sleep(max(_TICK_SECONDS, taken / _ROSTER_SHARE))
             began = self._clock.monotonic()
             try:
-                await _update_roster(self._live, lister)
+                await self._store.update_roster()
             except StoreError as err:
                 self._warnings.warn("nodes not listed", "", error=str(err))
             taken = self._clock.monotonic() - began

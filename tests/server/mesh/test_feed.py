@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from plexd_server.mesh.feed import NodeLister
     from plexd_server.store import SeriesQuery
 
 NOW = datetime(2026, 2, 12, 10, 30, tzinfo=UTC)
@@ -76,9 +77,11 @@ def registry(tmp_path: Path) -> Iterator[Registry]:
     made.close()
 
 
-def observed(store: ScriptedStore) -> tuple[ObservedStore, LiveMesh]:
+def observed(
+    store: ScriptedStore, lister: NodeLister | None = None
+) -> tuple[ObservedStore, LiveMesh]:
     live = LiveMesh()
-    return ObservedStore(store, live), live  # type: ignore[arg-type]
+    return ObservedStore(store, live, lister or ScriptedLister()), live  # type: ignore[arg-type]
 
 
 def report(seq: int, **more: Any) -> Report:
@@ -126,9 +129,9 @@ async def test_the_live_mesh_is_filled_from_the_store_and_its_queue_is_drained(
     store = ScriptedStore(
         [StoredPoint(timestamp=NOW, received_at=NOW, group="system", data=stored.data)]  # type: ignore[arg-type]
     )
-    observed_store, live = observed(store)
+    observed_store, live = observed(store, registry)
 
-    async with feeding(observed_store, live, registry, clock):
+    async with feeding(observed_store, live, clock):
         await store.was_asked.wait()
         await clock.advance(0.1)
         assert live.nodes["n1"].losses
@@ -150,9 +153,9 @@ async def test_a_node_whose_first_report_is_refused_has_its_alert(registry: Regi
     clock = ManualClock(NOW)
     store = ScriptedStore([])
     store.losses = []
-    observed_store, live = observed(store)
+    observed_store, live = observed(store, registry)
 
-    async with feeding(observed_store, live, registry, clock), asyncio.timeout(10):
+    async with feeding(observed_store, live, clock), asyncio.timeout(10):
         await store.was_asked.wait()
         store.losses = [
             Loss(reason="rejected", since=None, until=NOW, noticed_at=NOW, points=3, batches=0)
@@ -169,10 +172,10 @@ async def test_after_a_restart_a_node_without_a_stored_point_has_its_alert(
     registry: Registry,
 ) -> None:
     store = ScriptedStore([])
-    observed_store, live = observed(store)
+    observed_store, live = observed(store, registry)
     clock = ManualClock(NOW)
 
-    async with feeding(observed_store, live, registry, clock), asyncio.timeout(10):
+    async with feeding(observed_store, live, clock), asyncio.timeout(10):
         await store.was_asked.wait()
 
     assert alerts_of(live) == ["7 points lost within 24 h: on the node"]
@@ -182,11 +185,11 @@ async def test_a_new_node_joins_the_live_mesh_and_a_revoked_or_removed_one_leave
     registry: Registry,
 ) -> None:
     clock = ManualClock(NOW)
-    observed_store, live = observed(ScriptedStore([]))
+    observed_store, live = observed(ScriptedStore([]), registry)
     registry.create_node("n2")
     registry.create_node("n3")
 
-    async with feeding(observed_store, live, registry, clock), asyncio.timeout(10):
+    async with feeding(observed_store, live, clock), asyncio.timeout(10):
         assert list(live.nodes) == ["n1", "n2", "n3"]
         registry.create_node("n4")
         registry.revoke_node("n2")
@@ -215,25 +218,34 @@ class ScriptedLister:
 
 
 async def test_a_node_that_enrols_and_reports_while_nodes_are_listed_is_kept() -> None:
-    observed_store, live = observed(ScriptedStore([]))
-
     def enrol_and_report() -> None:
         live.observe(Report("n2", [system_point(NOW)], NOW))
         live.drain()
 
-    async with feeding(observed_store, live, ScriptedLister(enrol_and_report), ManualClock(NOW)):
+    observed_store, live = observed(ScriptedStore([]), ScriptedLister(enrol_and_report))
+    async with feeding(observed_store, live, ManualClock(NOW)):
         pass
 
     assert "n2" in live.nodes
+
+
+async def test_a_node_is_on_the_roster_once_its_first_report_is_answered() -> None:
+    lister = ScriptedLister()
+    observed_store, live = observed(ScriptedStore([]), lister)
+    async with feeding(observed_store, live, ManualClock(NOW)):
+        lister.listed = [Node("n1", "", NOW), Node("n2", "", NOW)]
+        await observed_store.write(Report("n2", [system_point(NOW)], NOW))
+
+        assert [node.node_id for node in live.roster.nodes] == ["n1", "n2"]
 
 
 async def test_while_the_registry_cannot_be_read_the_last_nodes_are_used(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     clock, lister = ManualClock(NOW), ScriptedLister()
-    observed_store, live = observed(ScriptedStore([]))
+    observed_store, live = observed(ScriptedStore([]), lister)
 
-    async with feeding(observed_store, live, lister, clock), asyncio.timeout(10):
+    async with feeding(observed_store, live, clock), asyncio.timeout(10):
         lister.fails = True
         while "nodes not listed" not in caplog.text:
             await clock.advance(2.5)
@@ -248,9 +260,9 @@ async def test_a_store_that_fails_leaves_the_live_mesh_empty_and_the_server_runn
 ) -> None:
     clock = ManualClock(NOW)
     store = ScriptedStore([], fails=True)
-    observed_store, live = observed(store)
+    observed_store, live = observed(store, registry)
 
-    async with feeding(observed_store, live, registry, clock):
+    async with feeding(observed_store, live, clock):
         await store.was_asked.wait()
         await observed_store.write(report(1, dropped=1))
         await clock.advance(2.5)
@@ -263,9 +275,9 @@ async def test_a_store_that_fails_leaves_the_live_mesh_empty_and_the_server_runn
 async def test_losses_that_could_not_be_looked_up_are_looked_up_later(registry: Registry) -> None:
     clock = ManualClock(NOW)
     store = ScriptedStore([])
-    observed_store, live = observed(store)
+    observed_store, live = observed(store, registry)
 
-    async with feeding(observed_store, live, registry, clock), asyncio.timeout(10):
+    async with feeding(observed_store, live, clock), asyncio.timeout(10):
         await store.was_asked.wait()
         live.set_losses("n1", [])
         store.fails = True
