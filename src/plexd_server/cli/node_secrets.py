@@ -28,7 +28,7 @@ def keep(options: argparse.Namespace) -> Callable[[Registry], None]:
     value = _value(options.value_file, f"secret {options.name} of {options.node_id}: ")
 
     def command(registry: Registry) -> None:
-        version = registry.vault.set(options.node_id, options.name, value)
+        version = registry.secrets.set(options.node_id, options.name, value)
         note(f"secret {options.name} of {options.node_id} is set, version {version}")
 
     return command
@@ -38,7 +38,7 @@ def show_all(options: argparse.Namespace) -> Callable[[Registry], None]:
     """Which secrets there are."""
 
     def command(registry: Registry) -> None:
-        found = registry.vault.list(options.node_id)
+        found = registry.secrets.list(options.node_id)
         if options.json:
             print_json({"secrets": [asdict(secret) for secret in found]})
             return
@@ -54,7 +54,7 @@ def delete(options: argparse.Namespace) -> Callable[[Registry], None]:
     """Forget a secret."""
 
     def command(registry: Registry) -> None:
-        registry.vault.delete(options.node_id, options.name)
+        registry.secrets.delete(options.node_id, options.name)
         note(f"secret {options.name} of {options.node_id} is forgotten")
 
     return command

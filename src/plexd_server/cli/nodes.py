@@ -88,7 +88,7 @@ def show(options: argparse.Namespace) -> Callable[[Registry], None]:
             {"purpose": purpose, "created_at": created, "expires_at": expires}
             for purpose, created, expires in registry.tokens_of(node.node_id)
         ]
-        names = [secret.name for secret in registry.vault.list(node.node_id)]
+        names = [secret.name for secret in registry.secrets.list(node.node_id)]
         if options.json:
             print_json({**asdict(node), "tokens": tokens, "secrets": names})
         else:

@@ -13,7 +13,7 @@ from plexd.durable import sync
 from plexd_server.errors import StartError
 from plexd_server.store.duckdb.opening import open_database
 from plexd_server.store.duckdb.store import FILE_NAME, DuckDBStore
-from plexd_server.upkeep.quiesce import held_still
+from plexd_server.upkeep.quiesce import writes_paused
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,8 +43,8 @@ def back_up(registry: Registry, data_dir: Path, directory: Path, *, with_points:
 
 
 def _copy_points(points: Path, target: Path) -> None:
-    with held_still(points.parent) as is_held:
-        if not is_held:
+    with writes_paused(points.parent) as is_paused:
+        if not is_paused:
             _settle(points.parent)
         before = _stamp(points)
         try:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from plexd.clock import Clock
 
-__all__ = ["granting", "held_still"]
+__all__ = ["pausing_writes_on_request", "writes_paused"]
 
 _LOG = logging.getLogger(__name__)
 _NAME: Final = "backup.sock"
@@ -36,7 +36,7 @@ _AGAIN_SECONDS: Final = 1.0
 
 
 @asynccontextmanager
-async def granting(
+async def pausing_writes_on_request(
     hold: Callable[[Callable[[], None]], None], data_dir: Path, clock: Clock
 ) -> AsyncIterator[None]:
     """While the body runs, stand still for whoever asks, one after the other.
@@ -81,7 +81,7 @@ def _grant(hold: Callable[[Callable[[], None]], None], connection: socket.socket
 
 
 @contextmanager
-def held_still(data_dir: Path, *, answer_seconds: float = _ANSWER_SECONDS) -> Iterator[bool]:
+def writes_paused(data_dir: Path, *, answer_seconds: float = _ANSWER_SECONDS) -> Iterator[bool]:
     """While the body runs no server writes to the points' file; false if none was there to ask.
 
     Raises `StartError` if a server is and does not hold still within ``answer_seconds``.

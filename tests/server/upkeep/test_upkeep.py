@@ -125,7 +125,7 @@ def test_what_a_machine_tells_of_itself_cannot_steer_a_terminal(tmp_path: Path) 
 def test_a_revoked_node_leaves_the_list_and_its_secrets_the_file(tmp_path: Path) -> None:
     create_node(tmp_path)
     with closing(Registry(tmp_path, clock=SystemClock())) as registry:
-        registry.vault.set("n1", "s", "v")
+        registry.secrets.set("n1", "s", "v")
     revoked = command("node", "revoke", "n1", "--data-dir", tmp_path)
 
     assert revoked.stderr.startswith("node n1 is revoked and its secrets are forgotten; ")
@@ -157,7 +157,7 @@ async def test_a_copy_serves_in_place_of_the_original(
     data_dir, copy = tmp_path / "d", tmp_path / "copy"
     node = create_node(data_dir)
     with closing(Registry(data_dir, clock=SystemClock())) as registry:
-        registry.vault.set("n1", "s", "v")
+        registry.secrets.set("n1", "s", "v")
     with running(data_dir) as server:
         client = Client(session, server.url, node["auth_token"])
         assert (await client.post("/v1/nodes/n1/metrics", EXAMPLE.to_json())).status == 200
