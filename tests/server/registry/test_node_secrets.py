@@ -1,4 +1,4 @@
-"""What is sealed at rest opens with its key and at its place only."""
+"""A sealed value opens only with its key and at its place."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_the_master_key_is_made_with_the_registry_for_its_owner_only(
     assert sorted(path.name for path in tmp_path.glob("*.key*")) == ["master.key"]
 
 
-def test_a_secret_is_kept_sealed_and_comes_back_for_its_node(
+def test_a_secret_is_stored_sealed_and_its_node_can_open_it(
     registry: Registry, tmp_path: Path
 ) -> None:
     key = registry.create_node("n1").node_secret_key
@@ -114,7 +114,7 @@ def test_a_damaged_value_does_not_open(registry: Registry, tmp_path: Path, damag
         registry.secrets.envelope("n1", "s")
 
 
-def test_a_missing_key_is_told_with_the_way_out_and_none_is_made(
+def test_a_missing_key_is_reported_with_a_remedy_and_none_is_made(
     registry: Registry, tmp_path: Path
 ) -> None:
     registry.close()
@@ -129,7 +129,9 @@ def test_a_missing_key_is_told_with_the_way_out_and_none_is_made(
     )
 
 
-def test_another_key_is_told(registry: Registry, tmp_path: Path) -> None:
+def test_a_key_that_did_not_seal_the_registry_is_refused(
+    registry: Registry, tmp_path: Path
+) -> None:
     registry.close()
     (tmp_path / "master.key").write_text("00" * 32)
 
@@ -140,7 +142,7 @@ def test_another_key_is_told(registry: Registry, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "short", "zz" * 32, "00" * 31, "00" * 200])
-def test_a_key_file_that_holds_none_is_told(registry: Registry, tmp_path: Path, text: str) -> None:
+def test_a_key_file_without_a_key_is_refused(registry: Registry, tmp_path: Path, text: str) -> None:
     registry.close()
     (tmp_path / "master.key").write_text(text)
 
@@ -156,7 +158,7 @@ def test_a_key_file_that_others_can_read_is_refused(registry: Registry, tmp_path
         reopened(tmp_path)
 
 
-def test_two_that_make_the_key_at_once_end_up_with_one(tmp_path: Path) -> None:
+def test_a_key_that_another_process_made_is_not_replaced(tmp_path: Path) -> None:
     first, second = MasterKey(tmp_path / "master.key"), MasterKey(tmp_path / "master.key")
     first.make()
     before = (tmp_path / "master.key").read_text()
@@ -166,7 +168,7 @@ def test_two_that_make_the_key_at_once_end_up_with_one(tmp_path: Path) -> None:
     assert second.open(first.seal("x", "a"), "a") == "x"
 
 
-def test_a_node_of_before_has_no_key_until_it_is_rotated(tmp_path: Path) -> None:
+def test_a_node_of_version_1_has_no_key_until_it_is_rotated(tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / "registry.db")) as connection:
         connection.execute(
             "CREATE TABLE nodes (node_id VARCHAR(63) NOT NULL, mesh_ip VARCHAR(45) NOT NULL, "
@@ -200,7 +202,7 @@ def test_a_name_outside_the_allow_list_is_refused(registry: Registry, name: str)
 
 
 @pytest.mark.parametrize("value", ["", "x" * 16_385, "ä" * 8_193])
-def test_a_secret_without_measure_is_refused(registry: Registry, value: str) -> None:
+def test_a_secret_of_the_wrong_length_is_refused(registry: Registry, value: str) -> None:
     registry.create_node("n1")
 
     with pytest.raises(RegistryError, match="a secret holds"):

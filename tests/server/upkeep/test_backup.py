@@ -1,4 +1,4 @@
-"""Copies of a data directory at work, and of one that was left in a hurry."""
+"""Backups of a running server and of a killed one, and the pause of writes for them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import aiohttp
 
 
-async def test_a_copy_made_under_load_is_a_moment_of_it(
+async def test_a_backup_under_load_is_consistent(
     tmp_path: Path, session: aiohttp.ClientSession
 ) -> None:
     data_dir, copy = tmp_path / "d", tmp_path / "copy"
@@ -50,7 +50,7 @@ async def test_a_copy_made_under_load_is_a_moment_of_it(
     assert not (data_dir / "backup.sock").exists()
 
 
-async def test_what_comes_while_the_file_is_held_is_taken_and_shown_afterwards(
+async def test_reports_during_a_backup_are_accepted_and_shown_afterwards(
     tmp_path: Path, session: aiohttp.ClientSession
 ) -> None:
     token = create_node(tmp_path / "d")["auth_token"]
@@ -65,7 +65,7 @@ async def test_what_comes_while_the_file_is_held_is_taken_and_shown_afterwards(
         assert (await node.ledger())["received"] == 1
 
 
-def test_a_server_that_holds_still_stops_when_it_is_told(tmp_path: Path) -> None:
+def test_a_server_whose_writes_are_paused_can_be_stopped(tmp_path: Path) -> None:
     create_node(tmp_path / "d")
     with running(tmp_path / "d") as server, writes_paused(tmp_path / "d"):
         server.stop()
@@ -73,7 +73,7 @@ def test_a_server_that_holds_still_stops_when_it_is_told(tmp_path: Path) -> None
     assert server.process.returncode == 0
 
 
-def test_what_a_killed_server_left_is_not_taken_for_a_server(tmp_path: Path) -> None:
+def test_the_socket_of_a_killed_server_is_not_taken_for_a_server(tmp_path: Path) -> None:
     create_node(tmp_path / "d")
     with running(tmp_path / "d") as server:
         server.process.kill()
@@ -83,7 +83,7 @@ def test_what_a_killed_server_left_is_not_taken_for_a_server(tmp_path: Path) -> 
             assert not is_paused
 
 
-def test_the_copy_of_a_killed_server_has_what_was_only_in_its_journal(tmp_path: Path) -> None:
+def test_a_backup_of_a_killed_server_has_what_was_only_in_its_journal(tmp_path: Path) -> None:
     token = create_node(tmp_path / "d")["auth_token"]
 
     async def report() -> None:
@@ -104,7 +104,7 @@ def test_the_copy_of_a_killed_server_has_what_was_only_in_its_journal(tmp_path: 
     store.close()
 
 
-def test_the_socket_is_its_owners_alone_however_long_its_path(tmp_path: Path) -> None:
+def test_only_the_owner_may_use_the_socket_however_long_its_path(tmp_path: Path) -> None:
     deep = tmp_path / ("x" * 120)
     with running(deep):
         assert stat.S_IMODE((deep / "backup.sock").stat().st_mode) == 0o600
@@ -112,7 +112,7 @@ def test_the_socket_is_its_owners_alone_however_long_its_path(tmp_path: Path) ->
             assert is_paused
 
 
-def test_a_server_that_does_not_answer_is_waited_for_so_long_only(tmp_path: Path) -> None:
+def test_the_wait_for_a_server_that_does_not_answer_is_bounded(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as silent:
         silent.bind(os.fspath(tmp_path / "backup.sock"))
         silent.listen()
@@ -124,7 +124,7 @@ def test_a_server_that_does_not_answer_is_waited_for_so_long_only(tmp_path: Path
             pass
 
 
-async def test_who_came_while_no_descriptors_were_left_is_answered_later(
+async def test_a_backup_that_asked_while_descriptors_ran_out_is_answered_later(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     clock = ManualClock()
