@@ -207,6 +207,16 @@ def test_a_database_with_a_further_migration_is_refused_and_not_changed(tmp_path
     assert contents(path) == before
 
 
+def test_a_current_database_opens_while_another_process_writes(tmp_path: Path) -> None:
+    path = tmp_path / "registry.db"
+    Database(path).close()
+
+    with closing(sqlite3.connect(path, isolation_level=None)) as writer:
+        writer.execute("BEGIN IMMEDIATE")
+        with closing(Database(path)) as database, database.reading() as connection:
+            assert migrate.applied(connection) == NEWEST
+
+
 @AGES
 def test_processes_that_migrate_at_once_all_succeed(tmp_path: Path, script: str) -> None:
     path = made(tmp_path / "registry.db", script)

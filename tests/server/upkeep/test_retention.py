@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 KEEP = timedelta(days=30)
 
 
-class Expiring:
-    """Plays a store: answers, or raises, what is in line."""
+class ScriptedStore:
+    """A store that returns or raises the next of ``answers``."""
 
     def __init__(self, *answers: int | StoreError) -> None:
         self.answers = list(answers)
@@ -37,7 +37,7 @@ async def test_points_are_expired_at_the_start_and_every_hour_also_after_a_failu
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO)
-    clock, store = ManualClock(), Expiring(5, StoreError("no more"), 0)
+    clock, store = ManualClock(), ScriptedStore(5, StoreError("no more"), 0)
     start, scripted = clock.now(), cast("Any", store)
 
     async with retaining(scripted, KEEP, clock):
