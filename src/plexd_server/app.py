@@ -27,7 +27,7 @@ from plexd_server.routes.register import enrol_routes
 from plexd_server.routes.reports import ingest_routes
 from plexd_server.store import DuckDBStore, Store
 from plexd_server.upkeep.data_dir import provide_registry
-from plexd_server.upkeep.quiesce import granting
+from plexd_server.upkeep.quiesce import pausing_writes_on_request
 from plexd_server.upkeep.retention import retaining
 from plexd_server.web.error_pages import ErrorPages
 from plexd_server.web.guard import Guard
@@ -160,7 +160,7 @@ async def _composed(options: ServeOptions, address: Address, token: str) -> Asyn
             async with (
                 feeding(store, live, clock),
                 retaining(store, options.retention, clock),
-                granting(embedded.hold_still, options.data_dir, clock),
+                pausing_writes_on_request(embedded.hold_still, options.data_dir, clock),
             ):
                 yield ErrorPages(Guard(InFlight(app, clock), _allowed(options)))
         finally:

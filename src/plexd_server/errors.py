@@ -4,18 +4,18 @@ Exception
 └── ServerError
     ├── StartError         the operator: it cannot start, and the message says what to do
     │   └── JournalDamaged acknowledged points cannot be read
-    ├── SimulationError    the operator: a server does not take what is simulated
+    ├── SimulationError    the operator: a server refuses what is simulated
     ├── SealError          the operator: a sealed value and the master key do not belong together
-    ├── RegistryError      whoever asked: an id, a number or a text that is not allowed
+    ├── RegistryError      the caller: an id, a number or a text that is not allowed
     │   ├── NodeConflict   the id, key or address belongs to another node
     │   ├── TokenRefused   a bootstrap token that is unknown, used up or expired
-    │   ├── UnknownNode    there is no such node
+    │   ├── UnknownNode    no node has this id
     │   ├── UnknownSecret  the node has no secret of this name
     │   └── NoNodeKey      the node has no key to seal secrets with
-    └── StoreError         nobody yet: the answer is 503, and the sender tries again
+    └── StoreError         nobody yet: the answer is 503, and the node sends again
         ├── RegistryUnavailable  the registry cannot be read or written now
-        ├── StoreBusy      more is waiting to be written than the store takes on
-        └── StoreClosed    it is shutting down
+        ├── StoreBusy      the queue of writes is full
+        └── StoreClosed    the store is shutting down
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class StartError(ServerError):
 
 
 class JournalDamaged(StartError):  # noqa: N818 -- a state of the disk, found at the start
-    """Points that were acknowledged and are in no table yet cannot be read."""
+    """Points that are acknowledged but in no table yet cannot be read."""
 
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(
@@ -67,11 +67,11 @@ class SimulationError(ServerError):
 
 
 class SealError(ServerError):
-    """A sealed value does not open: it was altered or moved, or sealed with another master key."""
+    """A sealed value does not open: it was altered, moved, or sealed with another key."""
 
 
 class RegistryError(ServerError):
-    """The registry refuses what it was asked to do; nothing changed."""
+    """The registry refuses a request; nothing changed."""
 
 
 class NodeConflict(RegistryError):  # noqa: N818 -- a state, not a fault
@@ -79,11 +79,11 @@ class NodeConflict(RegistryError):  # noqa: N818 -- a state, not a fault
 
 
 class TokenRefused(RegistryError):  # noqa: N818 -- the answer to a question
-    """A bootstrap token that does not let anybody in; the text is the same for every reason."""
+    """A bootstrap token that enrols nobody; the text is the same for every reason."""
 
 
 class UnknownNode(RegistryError):  # noqa: N818 -- the answer to a question
-    """There is no such node."""
+    """No node has this id."""
 
 
 class UnknownSecret(RegistryError):  # noqa: N818 -- the answer to a question
@@ -91,13 +91,13 @@ class UnknownSecret(RegistryError):  # noqa: N818 -- the answer to a question
 
 
 class NoNodeKey(RegistryError):  # noqa: N818 -- a state, not a fault
-    """The node has no key that is kept, so nothing can be sealed for it."""
+    """No key of the node is kept, so nothing can be sealed for it."""
 
 
 class StoreError(ServerError):
-    """The store could not do what was asked; nothing of it was written.
+    """The store could not do what was asked, and wrote nothing.
 
-    The text is shown to clients: it names no path and no cause, which is chained and logged.
+    Clients see the text, so it names no path and no cause; the cause is chained and logged.
     """
 
 
@@ -106,8 +106,8 @@ class RegistryUnavailable(StoreError):  # noqa: N818 -- a state, not a fault
 
 
 class StoreBusy(StoreError):  # noqa: N818 -- a state, not a fault
-    """The queue of writes is full; trying again in a moment is right."""
+    """The queue of writes is full; the sender tries again in a moment."""
 
 
 class StoreClosed(StoreError):  # noqa: N818 -- a state, not a fault
-    """The store takes no more work."""
+    """The store is shutting down."""

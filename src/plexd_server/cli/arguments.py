@@ -1,4 +1,4 @@
-"""The command line's grammar and its help. Light: ``--version`` loads no more than this."""
+"""The grammar of the command line and its help. ``--version`` loads no more than this file."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ Ctrl-C ends it; `node revoke` lets go of the nodes.
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The command and its options. Exits, as argparse does, for help, version, wrong usage.
+    """Return the command and its options. Exits for help, version and wrong usage.
 
     ``command`` is ``"serve"``, ``"node list"`` and so on.
     """
@@ -248,7 +248,7 @@ def _number(text: str) -> float:
 
 
 class _Version(argparse.Action):
-    """``--version``, reading the version only when asked for."""
+    """``--version``, which reads the version only when it is wanted."""
 
     def __init__(self, option_strings: Sequence[str], dest: str) -> None:
         super().__init__(option_strings, dest, nargs=0, help="show the version and exit")

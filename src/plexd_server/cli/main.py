@@ -1,7 +1,7 @@
 """The ``plexd-server`` command. Only what a command needs is imported.
 
-Exit status: 0 done, 1 it could not be done, 2 wrong usage. Whatever goes wrong is one line on
-standard error that begins with ``plexd-server:``.
+Exit status: 0 done, 1 it could not be done, 2 wrong usage. An error is one line on standard error
+that begins with ``plexd-server:``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _FAILED, _INTERRUPTED = 1, 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; the exit status is 0, 1 if it could not be done, 2 if it was asked wrongly."""
+    """Run a command and return its exit status."""
     guard_descriptors()
     options = parse_arguments(argv)
     perform = {"serve": _serve, "simulate": _simulate}.get(options.command, _manage)
@@ -46,7 +46,7 @@ def _guarded(perform: Callable[[argparse.Namespace], None], options: argparse.Na
 
 
 def _alone(err: Exception) -> Exception:
-    """The one error in a group of one, which a task beside it made of it."""
+    """Return the only error of a group, which a `TaskGroup` made of it."""
     while isinstance(err, ExceptionGroup) and len(err.exceptions) == 1:
         err = err.exceptions[0]
     return err
@@ -71,7 +71,7 @@ def _manage(options: argparse.Namespace) -> None:
 
 
 def _with_cause(err: Exception) -> str:
-    """What clients are not told, whoever sits at the machine is: why the registry cannot be."""
+    """Add the cause, which clients of the server must not see but its operator must."""
     reason = getattr(err.__cause__, "orig", None)
     return str(err) if reason is None else f"{err}: {reason}"
 

@@ -1,4 +1,4 @@
-"""``plexd-server secret`` and ``ingest-token``: secrets of nodes, on both of their ends."""
+"""``plexd-server secret`` and ``ingest-token``: secrets of nodes, on both ends."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ def keep(options: argparse.Namespace) -> Callable[[Registry], None]:
     value = _value(options.value_file, f"secret {options.name} of {options.node_id}: ")
 
     def command(registry: Registry) -> None:
-        version = registry.vault.set(options.node_id, options.name, value)
+        version = registry.secrets.set(options.node_id, options.name, value)
         note(f"secret {options.name} of {options.node_id} is set, version {version}")
 
     return command
 
 
 def show_all(options: argparse.Namespace) -> Callable[[Registry], None]:
-    """Which secrets there are."""
+    """List secrets without their values."""
 
     def command(registry: Registry) -> None:
-        found = registry.vault.list(options.node_id)
+        found = registry.secrets.list(options.node_id)
         if options.json:
             print_json({"secrets": [asdict(secret) for secret in found]})
             return
@@ -51,17 +51,17 @@ def show_all(options: argparse.Namespace) -> Callable[[Registry], None]:
 
 
 def delete(options: argparse.Namespace) -> Callable[[Registry], None]:
-    """Forget a secret."""
+    """Delete a secret."""
 
     def command(registry: Registry) -> None:
-        registry.vault.delete(options.node_id, options.name)
+        registry.secrets.delete(options.node_id, options.name)
         note(f"secret {options.name} of {options.node_id} is forgotten")
 
     return command
 
 
 def create_ingest_token(options: argparse.Namespace) -> Callable[[Registry], None]:
-    """A token for ``/ingest/NODE``: a new one, which is printed, or one from a file."""
+    """Accept a token for ``/ingest/NODE``: a new one, which is printed, or one from a file."""
     given = None if options.value_file is None else _token(_value(options.value_file, ""))
 
     def command(registry: Registry) -> None:
@@ -73,7 +73,7 @@ def create_ingest_token(options: argparse.Namespace) -> Callable[[Registry], Non
 
 
 def revoke_ingest_tokens(options: argparse.Namespace) -> Callable[[Registry], None]:
-    """Withdraw the tokens of ``/ingest/NODE``."""
+    """Delete the tokens of ``/ingest/NODE``."""
 
     def command(registry: Registry) -> None:
         number = registry.revoke_ingest_tokens(options.node_id)
@@ -83,7 +83,7 @@ def revoke_ingest_tokens(options: argparse.Namespace) -> Callable[[Registry], No
 
 
 def _value(path: Path | None, prompt: str) -> str:
-    """What the file or standard input holds, without the line end that editors put behind it."""
+    """Read the file or standard input, without the line end that editors add."""
     if path is None and sys.stdin is not None and sys.stdin.isatty():
         from getpass import getpass  # noqa: PLC0415 -- at a terminal only
 

@@ -1,17 +1,19 @@
-"""``plexd-server node``: who is in the mesh."""
+"""``plexd-server node``: the nodes of the mesh."""
 
 from __future__ import annotations
 
+import os
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from plexd.console import note, put
+import msgspec
+
+from plexd.console import OutputError, note, put, put_whole
+from plexd.durable import create_private
 from plexd_server.cli.options import parse_duration, parse_mesh_ip
 from plexd_server.cli.output import (
     as_cell,
-    identity_file,
-    print_identity,
     print_json,
     print_table,
 )
@@ -20,6 +22,8 @@ from plexd_server.errors import UnknownNode
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Iterator
+    from pathlib import Path
+    from typing import BinaryIO
 
     from plexd.api import Registration
     from plexd_server.registry import Node, Registry
@@ -28,23 +32,23 @@ __all__ = ["create", "revoke", "rotate", "show", "show_all"]
 
 
 def create(options: argparse.Namespace) -> Callable[[Registry], None]:
-    """Register a node. The file comes first: a node whose secrets went nowhere is of no use."""
+    """Register a node and hand out its identity."""
     mesh_ip = parse_mesh_ip(options.mesh_ip)
 
     def command(registry: Registry) -> None:
-        with identity_file(options.output) as out:
+        with _identity_file(options.output) as out:
             made = registry.create_node(
                 options.node_id, mesh_ip=mesh_ip, public_key=options.public_key
             )
             with _undone_on_failure(registry, made):
-                print_identity(made, out)
+                _print_identity(made, out)
 
     return command
 
 
 @contextmanager
 def _undone_on_failure(registry: Registry, made: Registration) -> Iterator[None]:
-    """Forget the node if its identity could not be handed out."""
+    """Delete the node if its identity could not be handed out."""
     try:
         yield
     except BaseException:
@@ -53,7 +57,7 @@ def _undone_on_failure(registry: Registry, made: Registration) -> Iterator[None]
 
 
 def show_all(options: argparse.Namespace) -> Callable[[Registry], None]:
-    """All nodes, one a line."""
+    """List all nodes, one a line."""
 
     def command(registry: Registry) -> None:
         nodes = registry.nodes(revoked=options.all)
@@ -69,7 +73,7 @@ def show_all(options: argparse.Namespace) -> Callable[[Registry], None]:
 
 
 def _state(node: Node) -> tuple[str, object]:
-    """In what state a node is, and since when."""
+    """Return the state of a node and since when it is in it."""
     if node.revoked_at is not None:
         return "revoked", node.revoked_at
     if node.enrolled_at is not None:
@@ -78,7 +82,7 @@ def _state(node: Node) -> tuple[str, object]:
 
 
 def show(options: argparse.Namespace) -> Callable[[Registry], None]:
-    """All that is known of a node, but for its secrets."""
+    """Show all that is known of a node except its secrets."""
 
     def command(registry: Registry) -> None:
         node = next((n for n in registry.nodes(revoked=True) if n.node_id == options.node_id), None)
@@ -88,7 +92,7 @@ def show(options: argparse.Namespace) -> Callable[[Registry], None]:
             {"purpose": purpose, "created_at": created, "expires_at": expires}
             for purpose, created, expires in registry.tokens_of(node.node_id)
         ]
-        names = [secret.name for secret in registry.vault.list(node.node_id)]
+        names = [secret.name for secret in registry.secrets.list(node.node_id)]
         if options.json:
             print_json({**asdict(node), "tokens": tokens, "secrets": names})
         else:
@@ -121,7 +125,7 @@ def _validity(token: dict[str, object]) -> str:
 
 
 def revoke(options: argparse.Namespace) -> Callable[[Registry], None]:
-    """Let a node in no more."""
+    """Shut a node out."""
 
     def command(registry: Registry) -> None:
         registry.revoke_node(options.node_id)
@@ -135,8 +139,43 @@ def rotate(options: argparse.Namespace) -> Callable[[Registry], None]:
     keep_old = parse_duration("--keep-old", options.keep_old)
 
     def command(registry: Registry) -> None:
-        with identity_file(options.output) as out:
+        with _identity_file(options.output) as out:
             made = registry.rotate_node(options.node_id, keep_old=keep_old, new_key=options.new_key)
-            print_identity(made, out)
+            _print_identity(made, out)
 
     return command
+
+
+def _print_identity(identity: Registration, out: BinaryIO | None) -> None:
+    """Write the agent's identity file. Raises `OutputError` unless all of it is written."""
+    text = f"{msgspec.json.encode(identity).decode()}\n"
+    if out is None:
+        put_whole(text)
+        return
+    try:
+        out.write(text.encode())
+        out.flush()
+        os.fsync(out.fileno())
+    except OSError as err:
+        raise OutputError(f"cannot write the identity: {err.strerror}") from err
+
+
+@contextmanager
+def _identity_file(path: Path | None) -> Iterator[BinaryIO | None]:
+    """Make a new file (0600) and delete it if the body raises; None without a path.
+
+    The file comes before its content: secrets that cannot be handed out are of no use.
+    """
+    if path is None:
+        yield None
+        return
+    try:
+        out = create_private(path)
+    except OSError as err:
+        raise OutputError(f"cannot write {path}: {err.strerror}") from err
+    with out:
+        try:
+            yield out
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise

@@ -1,4 +1,4 @@
-"""Options as text into what they mean. Every function raises `ValueError` with a sentence."""
+"""Values of options, parsed. Every function raises `ValueError` with a sentence."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _HOST = re.compile(r"[\w.-]+|\[[0-9a-fA-F:.]+\]", re.ASCII)
 
 
 def parse_duration(option: str, text: str) -> timedelta:
-    """``90s``, ``1h30m``, ``30d``; longer than nothing, at most ten years."""
+    """Parse ``90s``, ``1h30m`` or ``30d``: more than zero, at most ten years."""
     try:
         duration = units.parse_duration(text)
     except ValueError:
@@ -44,7 +44,7 @@ def parse_duration(option: str, text: str) -> timedelta:
 
 
 def parse_retention(text: str) -> timedelta:
-    """How long points are kept, an hour at least."""
+    """Parse how long points are kept: an hour at least."""
     retention = parse_duration("--retention", text)
     if retention < _LEAST_RETENTION:
         raise ValueError(
@@ -55,7 +55,7 @@ def parse_retention(text: str) -> timedelta:
 
 
 def parse_host(text: str) -> str:
-    """A name as it stands in a request's ``Host``, less the port."""
+    """Check a name as in a request's ``Host``, without the port."""
     if not _HOST.fullmatch(text):
         raise ValueError(
             f"--allowed-host {text!r} is no name or address without scheme and port, such as "
@@ -65,7 +65,7 @@ def parse_host(text: str) -> str:
 
 
 def parse_mesh_ip(text: str) -> str:
-    """An address in its usual form; empty for none."""
+    """Return an address in its usual form; empty for none."""
     try:
         return str(ipaddress.ip_address(text)) if text else ""
     except ValueError:
@@ -73,7 +73,7 @@ def parse_mesh_ip(text: str) -> str:
 
 
 def parse_network(text: str) -> str:
-    """A network in its usual form; the empty text for none."""
+    """Return a network in its usual form; empty for none."""
     try:
         return str(ipaddress.ip_network(text)) if text else ""
     except ValueError:
@@ -81,21 +81,21 @@ def parse_network(text: str) -> str:
 
 
 def parse_rate(number: float) -> float:
-    """Requests a second, 0 for any number."""
+    """Check a number of requests a second; 0 is no limit."""
     if not 0 <= number < _MAX_RATE:
         raise ValueError(f"--node-rate {number:g} is no number of requests a second, such as 50")
     return number
 
 
 def parse_size(text: str) -> str:
-    """A size as DuckDB takes it, in bytes of a thousand or of 1,024."""
+    """Check a size in a form that DuckDB accepts: KB of 1,000 bytes or KiB of 1,024."""
     if not re.fullmatch(r"\d+(\.\d+)? ?[KMGT]i?B", text, re.IGNORECASE | re.ASCII):
         raise ValueError(f"--store-memory {text!r} is no size, such as 256MB")
     return text
 
 
 def parse_listen(text: str) -> Address:
-    """``HOST:PORT``, ``[IPV6]:PORT`` or ``:PORT``."""
+    """Parse ``HOST:PORT``, ``[IPV6]:PORT`` or ``:PORT``."""
     from plexd_server.web.server import Address  # noqa: PLC0415 -- only what a command needs
 
     host, colon, port = text.rpartition(":")

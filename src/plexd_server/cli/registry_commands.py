@@ -1,4 +1,4 @@
-"""Every command that works on the registry, beside a running server or without one."""
+"""The commands that work on the registry, beside a running server or without one."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from plexd.clock import SystemClock
-from plexd.console import note
+from plexd.console import note, put
 from plexd_server.cli import node_secrets as secrets
-from plexd_server.cli import nodes, tokens, upkeep
+from plexd_server.cli import nodes, tokens
+from plexd_server.cli.options import parse_duration
+from plexd_server.cli.output import print_json
 from plexd_server.registry import has_registry
 from plexd_server.upkeep.data_dir import open_registry, provide_registry
 
@@ -22,7 +24,7 @@ __all__ = ["run"]
 
 
 def run(options: argparse.Namespace) -> None:
-    """Do it. Raises `ServerError`, and `ValueError` for options that are wrong."""
+    """Run a command. Raises `ServerError`, and `ValueError` for wrong options."""
     command = _COMMANDS[options.command](options)
     is_new = options.command in _BEFORE_THE_FIRST_START and not has_registry(options.data_dir)
     get_registry = provide_registry if is_new else open_registry
@@ -32,11 +34,36 @@ def run(options: argparse.Namespace) -> None:
         note(f"{options.data_dir} is a new data directory; start the server with it")
 
 
-# What lets somebody in can be prepared; the others would make a directory of a mistyped name.
+def _prune(options: argparse.Namespace) -> Callable[[Registry], None]:
+    before = SystemClock().now() - parse_duration("--older-than", options.older_than)
+
+    def command(registry: Registry) -> None:
+        gone = registry.prune(before)
+        if options.json:
+            print_json({"before": before, "removed": gone})
+        else:
+            put("".join(f"{number} {kind} removed\n" for kind, number in gone.items()))
+
+    return command
+
+
+def _backup(options: argparse.Namespace) -> Callable[[Registry], None]:
+    def command(registry: Registry) -> None:
+        from plexd_server.upkeep.backup import back_up  # noqa: PLC0415 -- loads the store as well
+
+        with_points = not options.registry_only
+        back_up(registry, options.data_dir, options.directory, with_points=with_points)
+        what = "registry and master key" if options.registry_only else "everything"
+        note(f"{what} copied to {options.directory}, and read back")
+
+    return command
+
+
+# These may come before the first start; any other would make a directory of a mistyped name.
 _BEFORE_THE_FIRST_START = frozenset({"token create", "node create", "ingest-token create"})
 
 
-# Options are read first, so that a wrong one leaves no trace; then the registry is opened.
+# Options are parsed before the registry is opened, so that a wrong one leaves no trace.
 _COMMANDS: dict[str, Callable[[argparse.Namespace], Callable[[Registry], None]]] = {
     "token create": tokens.create,
     "token list": tokens.show_all,
@@ -51,6 +78,6 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], Callable[[Registry], None]]]
     "secret delete": secrets.delete,
     "ingest-token create": secrets.create_ingest_token,
     "ingest-token revoke": secrets.revoke_ingest_tokens,
-    "prune": upkeep.prune,
-    "backup": upkeep.backup,
+    "prune": _prune,
+    "backup": _backup,
 }

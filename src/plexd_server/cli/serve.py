@@ -15,17 +15,17 @@ __all__ = ["run"]
 
 
 def run(options: argparse.Namespace) -> None:
-    """Serve until stopped. Raises `ServerError`, and `ValueError` for options that are wrong."""
-    # Until the event loop listens for signals itself, stopping is just leaving.
+    """Serve until stopped. Raises `ServerError`, and `ValueError` for wrong options."""
+    # Until the event loop handles signals itself, there is nothing to stop but the process.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: os._exit(0))
-    import asyncio  # noqa: PLC0415 -- as above: importing takes a while, signals count from here on
+    import asyncio  # noqa: PLC0415 -- importing takes a while; signals work from here on
 
     from plexd.logs import setup_logging  # noqa: PLC0415
     from plexd_server.app import ServeOptions, serve  # noqa: PLC0415
     from plexd_server.cli import options as values  # noqa: PLC0415
 
-    os.umask(0o077)  # points, their log and what spills to disk are their owner's
+    os.umask(0o077)  # only the owner reads points, journal, and what DuckDB spills
     levels = {"plexd_server": "info", "plexd": "info"}
     setup_logging("warning", options.log_format, levels, tracebacks=True)
     network = options.mesh_network

@@ -26,7 +26,7 @@ _MOST_NODES: Final = 60_000
 
 
 def run(options: argparse.Namespace) -> None:
-    """Simulate until stopped. Raises `ServerError`, and `ValueError` for options that are wrong."""
+    """Simulate until stopped. Raises `ServerError`, and `ValueError` for wrong options."""
     world = World(options.nodes, options.peers)
     plan = _plan(options, world)
     seconds = None
@@ -64,21 +64,21 @@ async def _simulate(
 ) -> None:
     clock = SystemClock()
     identities = await _identities(options, world, token)
-    _say(identities, world, plan)
+    _print_plan(identities, world, plan)
     async with Uplink(options.server, options.connections, clock) as sender:
         simulation = Simulation(plan, world, identities, sender, clock)
         running = asyncio.create_task(simulation.run())
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, running.cancel)
-        told = asyncio.create_task(_announce(simulation, sender, plan))
+        announcing = asyncio.create_task(_announce(simulation, sender, plan))
         try:
-            await asyncio.wait([running, told], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([running, announcing], return_when=asyncio.FIRST_COMPLETED)
             await asyncio.wait([running], timeout=seconds)
         finally:
-            await cancel(running, told)
+            await cancel(running, announcing)
             if not running.cancelled():
                 await running
-            _sum_up(sender.sent(), simulation)
+            _print_sum(sender.sent(), simulation)
 
 
 async def _announce(simulation: Simulation, sender: Uplink, plan: Plan) -> None:
@@ -105,7 +105,7 @@ def _token(options: argparse.Namespace) -> str:
     return text
 
 
-def _say(identities: list[SimulatedIdentity], world: World, plan: Plan) -> None:
+def _print_plan(identities: list[SimulatedIdentity], world: World, plan: Plan) -> None:
     peers = len(world.peers(0))
     rate = len(identities) * (2 + 2 * peers) / plan.interval_seconds
     put(
@@ -114,7 +114,7 @@ def _say(identities: list[SimulatedIdentity], world: World, plan: Plan) -> None:
     )
 
 
-def _sum_up(sent: Sent, simulation: Simulation) -> None:
+def _print_sum(sent: Sent, simulation: Simulation) -> None:
     put(
         f"{sent.points:,} points in {sent.batches:,} batches accepted, {sent.retries} retries; "
         f"a batch took {1000 * sent.p50_seconds:.1f} ms (median), "

@@ -1,4 +1,4 @@
-"""``plexd-server token``: letting machines in."""
+"""``plexd-server token``: bootstrap tokens, which let machines in."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["create", "revoke", "show_all"]
 
 
 def create(options: argparse.Namespace) -> Callable[[Registry], None]:
-    """Make a token; it alone goes to standard output."""
+    """Make a token and print it, alone, to standard output."""
     expires_in = parse_duration("--expires", options.expires)
 
     def command(registry: Registry) -> None:
@@ -39,7 +39,7 @@ def create(options: argparse.Namespace) -> Callable[[Registry], None]:
 
 
 def show_all(options: argparse.Namespace) -> Callable[[Registry], None]:
-    """All tokens, but for what they are."""
+    """List all tokens without their texts."""
 
     def command(registry: Registry) -> None:
         tokens, now = registry.tokens.list(), SystemClock().now()
@@ -56,7 +56,7 @@ def show_all(options: argparse.Namespace) -> Callable[[Registry], None]:
 
 
 def revoke(options: argparse.Namespace) -> Callable[[Registry], None]:
-    """Withdraw one."""
+    """Revoke a token."""
 
     def command(registry: Registry) -> None:
         registry.tokens.revoke(options.token_id)

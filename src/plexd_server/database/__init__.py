@@ -1,3 +1,3 @@
-"""The server's relational database: the engine, its tables, and their migrations."""
+"""The server's relational database: its engine, its tables, and their numbered migrations."""
 
 __all__: list[str] = []

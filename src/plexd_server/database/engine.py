@@ -1,4 +1,4 @@
-"""The file ``registry.db``: opening it, bringing it up to date, transactions, and a copy of it.
+"""The file ``registry.db``: opening it, migrating it, transactions, and a copy of it.
 
 This module is the only one that knows the database to be SQLite.
 """
@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 
-from plexd_server.database.tables import METADATA, NODES, TOKENS
+from plexd_server.database import migrate
 from plexd_server.errors import RegistryUnavailable, StartError
 
 if TYPE_CHECKING:
@@ -20,29 +20,35 @@ if TYPE_CHECKING:
 
 __all__ = ["Database"]
 
-_VERSION = 2
-_PRAGMAS = (
+_PRAGMAS: Final = (
     "busy_timeout = 5000",
     "journal_mode = WAL",
     "synchronous = FULL",
     "foreign_keys = ON",
-    "secure_delete = ON",  # a revoked secret is not to stay in a free page
+    "secure_delete = ON",  # a revoked secret must not remain in a free page
 )
+
+# The driver's own BEGIN comes too late for a schema: a migration that fails would leave its tables.
+_READ: Final = ("BEGIN",)
+# A transaction that began with reading could not go on to write once another one has.
+_WRITE: Final = ("BEGIN IMMEDIATE",)
+_MIGRATE: Final = ("PRAGMA foreign_keys = OFF", "BEGIN IMMEDIATE")  # why: see migrations/
 
 
 class Database:
-    """Opens the file on construction, making it (0600) if need be; raises `StartError`.
+    """Opens the file on construction, and makes (0600) and migrates it; raises `StartError`.
 
     Readers never wait. Writers wait for each other, in other processes too, and see what the one
     before wrote: a transaction for writing has the file to itself from its beginning on.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, migrations: Path = migrate.DIRECTORY) -> None:
         self.path = path
+        self._migrations = migrations
         self._engine = sa.create_engine(f"sqlite:///{path}")
         sa.event.listen(self._engine, "connect", _configure)
         sa.event.listen(self._engine, "begin", _begin)
-        self._writer = self._engine.execution_options(plexd_writes=True)
+        self._writer = self._engine.execution_options(plexd_begin=_WRITE)
         try:
             self._open()
         except BaseException:
@@ -51,13 +57,13 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
-        """A transaction that sees one state throughout. Raises `RegistryUnavailable`."""
+        """Open a transaction that sees one state throughout. Raises `RegistryUnavailable`."""
         with _translated(), self._engine.connect() as connection:
             yield connection
 
     @contextmanager
     def writing(self) -> Iterator[sa.Connection]:
-        """A transaction that is on the disk when the body ends, or has no effect if it raises.
+        """Open a transaction that is durable when the body ends, and undone if the body raises.
 
         Raises `RegistryUnavailable` when it cannot be written.
         """
@@ -76,14 +82,16 @@ class Database:
             raise StartError(f"the copy {target} is damaged: {verdict}")
 
     def close(self) -> None:
-        """Let go of the file. May be called again."""
+        """Close the file. May be called again."""
         self._engine.dispose()
 
     def _open(self) -> None:
         try:
             self.path.touch(mode=0o600)
-            with self._writer.begin() as connection:
-                self._migrate(connection)
+            with self._engine.connect() as connection:
+                is_current = self._is_current(connection)
+            if not is_current:
+                self._migrate()
         except (OSError, sa.exc.OperationalError) as err:
             reason = getattr(err, "strerror", None) or getattr(err, "orig", None) or err
             raise StartError(
@@ -95,35 +103,26 @@ class Database:
                 f"{self.path} is damaged ({err.orig}); put a backup in its place"
             ) from err
 
-    def _migrate(self, connection: sa.Connection) -> None:
-        version = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
-        if version > _VERSION:
+    def _is_current(self, connection: sa.Connection) -> bool:
+        """Whether there is nothing to migrate. Raises `StartError` for a newer schema."""
+        newest, applied = migrate.newest(self._migrations), migrate.applied(connection)
+        found = max(applied or 0, _user_version(connection))
+        if found > newest:
             raise StartError(
-                f"{self.path} was written by a newer plexd-server (schema {version}); upgrade"
+                f"{self.path} was written by a newer plexd-server (schema {found}); upgrade"
             )
-        if version == _VERSION:
-            return
-        if version == 1:
-            connection.exec_driver_sql("ALTER TABLE nodes RENAME TO nodes_1")
-        METADATA.create_all(connection)
-        if version == 1:
-            _take_over_version_1(connection)
-        connection.exec_driver_sql(f"PRAGMA user_version = {_VERSION}")
+        return applied == newest
 
-
-def _take_over_version_1(connection: sa.Connection) -> None:
-    """Version 1 had one table: a node, its address and the hash of its only token."""
-    moment = sa.DateTime(timezone=True)
-    old = sa.table("nodes_1", *map(sa.column, ("node_id", "mesh_ip", "token_hash")),
-                   sa.column("created_at", moment))  # fmt: skip
-    for row in connection.execute(sa.select(old)).all():
-        node = {"node_id": row.node_id, "mesh_ip": row.mesh_ip, "created_at": row.created_at}
-        connection.execute(NODES.insert().values(node))
-        token = {"token_hash": row.token_hash, "purpose": "node"}
-        connection.execute(
-            TOKENS.insert().values(node_id=row.node_id, created_at=row.created_at, **token)
-        )
-    connection.exec_driver_sql("DROP TABLE nodes_1")
+    def _migrate(self) -> None:
+        """Apply all missing migrations, or none if one fails."""
+        engine = self._engine.execution_options(plexd_begin=_MIGRATE)
+        with engine.begin() as connection:
+            if not self._is_current(connection):  # no other process was faster
+                migrate.upgrade(connection, self._migrations, _user_version(connection))
+                newest = migrate.newest(self._migrations)
+                # By this number programs without alembic refuse what is too new for them.
+                connection.exec_driver_sql(f"PRAGMA user_version = {newest}")
+        engine.dispose()  # its connection does not enforce foreign keys
 
 
 @contextmanager
@@ -142,9 +141,8 @@ def _new(path: Path) -> sqlite3.Connection:
 
 
 def _configure(connection: sqlite3.Connection, _: Any) -> None:
-    """Readers never wait for the writer, writers wait for each other, a commit is on the disk."""
     try:
-        connection.isolation_level = None  # transactions are begun below
+        connection.isolation_level = None  # `_begin` begins transactions
         for pragma in _PRAGMAS:
             connection.execute(f"PRAGMA {pragma}").close()
     except BaseException:
@@ -153,6 +151,10 @@ def _configure(connection: sqlite3.Connection, _: Any) -> None:
 
 
 def _begin(connection: sa.Connection) -> None:
-    # A transaction that began with reading could not go on to write once another one has.
-    writes = connection.get_execution_options().get("plexd_writes")
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+    for statement in connection.get_execution_options().get("plexd_begin", _READ):
+        connection.exec_driver_sql(statement)
+
+
+def _user_version(connection: sa.Connection) -> int:
+    """The schema's number in the file's header, all that files before alembic record."""
+    return int(connection.exec_driver_sql("PRAGMA user_version").scalar_one())

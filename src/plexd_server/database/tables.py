@@ -1,4 +1,4 @@
-"""The registry's tables. Nothing here or in the queries over them is particular to SQLite."""
+"""The tables, as all migrations together make them. Nothing here is particular to SQLite."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def _time(name: str, *, nullable: bool = False) -> sa.Column[datetime]:
     return sa.Column(name, sa.DateTime(timezone=True), nullable=nullable)
 
 
-# ``sealed_key`` is the node's secret key under the master key; a node that never had one stored
-# (created by version 1, or known here for its /ingest tokens only) has none.
+# ``sealed_key`` is the node's secret key under the master key; a node without a
+# stored one (created by version 1, or known for its /ingest tokens only) has none.
 NODES = sa.Table(
     "nodes",
     METADATA,
@@ -31,7 +31,7 @@ NODES = sa.Table(
     _time("revoked_at", nullable=True),
 )
 
-# Several tokens of a node are valid at once while one takes over from another.
+# Several tokens of a node are valid at once while a new one replaces an old one.
 TOKENS = sa.Table(
     "node_tokens",
     METADATA,
@@ -74,5 +74,5 @@ SETTINGS = sa.Table(
 
 
 def utc(moment: datetime) -> datetime:
-    """A stored time with its zone, which SQLite does not keep."""
+    """Return a stored time with its zone, which SQLite does not keep."""
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)

@@ -1,4 +1,4 @@
-"""A machine becomes a node: its token is used up, and it gets a name, an address and keys."""
+"""A machine becomes a node: it uses a bootstrap token and gets a name and an address."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = ["Applicant", "admit"]
 
 
 class Applicant(msgspec.Struct, frozen=True):
-    """A machine that wants in; ``mesh_ip`` is the address it has already, or empty."""
+    """A machine that asks to be a node; ``mesh_ip`` is the address it has already, or empty."""
 
     token: str
     public_key: str
@@ -39,10 +39,10 @@ class Applicant(msgspec.Struct, frozen=True):
 def admit(
     connection: sa.Connection, applicant: Applicant, network: str, now: datetime
 ) -> tuple[str, str]:
-    """Use the applicant's token up and write its row: node id and mesh address.
+    """Use the applicant's token, write its row, and return its node id and mesh address.
 
     A token made for one node enrols that node again if it exists; any other token makes a new
-    node. Raises `TokenRefused` and `NodeConflict`, after which the transaction is to be given up.
+    node. Raises `TokenRefused` and `NodeConflict`; the caller then rolls the transaction back.
     """
     wanted = use_token(connection, applicant.token, now)
     node_id = wanted or _new_id(connection, applicant)
@@ -70,7 +70,7 @@ def _new_id(connection: sa.Connection, applicant: Applicant) -> str:
 
 
 def _refuse_known_key(connection: sa.Connection, public_key: str, node_id: str) -> None:
-    """Public keys are public: knowing one must not be enough to become its node."""
+    # Public keys are public: knowing one must not be enough to become its node.
     owner = connection.scalar(sa.select(NODES.c.node_id).where(NODES.c.public_key == public_key))
     if owner not in {None, node_id}:
         raise NodeConflict(
@@ -82,10 +82,10 @@ def _refuse_known_key(connection: sa.Connection, public_key: str, node_id: str) 
 def _address(
     connection: sa.Connection, applicant: Applicant, node_id: str, kept: str, network: str
 ) -> str:
-    """The address the machine has, else the one the node had, else a free one of the network."""
+    """Return the machine's address, else the one the node had, else a free one."""
     address = parse_address(applicant.mesh_ip)
     if address:
-        _refuse_strange(address, network)
+        _refuse_unfit(address, network)
     address = address or kept
     if not address and network:
         return free_address(connection, network)
@@ -93,8 +93,8 @@ def _address(
     return address
 
 
-def _refuse_strange(address: str, network: str) -> None:
-    """Every node will ping it, so a machine may not name just any address."""
+def _refuse_unfit(address: str, network: str) -> None:
+    # Every node will ping the address, so a machine may not name just any.
     parsed = ip_address(address)
     if network and parsed not in ip_network(network):
         raise NodeConflict(f"the mesh address {address} is not of the mesh network {network}")

@@ -9,10 +9,13 @@ import secrets
 import string
 from typing import TYPE_CHECKING, Final
 
+from plexd_server.errors import RegistryError
+
 if TYPE_CHECKING:
     from collections.abc import Container
 
 __all__ = [
+    "check_node_id",
     "free_node_id",
     "hash_token",
     "is_node_id",
@@ -32,7 +35,7 @@ _PUBLIC_KEY_BYTES: Final = 32
 
 
 def hash_token(token: str) -> bytes:
-    """The SHA-256 of a token: the only form in which one is kept.
+    """Return the SHA-256 of a token, the only form in which it is kept.
 
     Tokens are 256 random bits, so a slow hash would only slow the server down.
     """
@@ -42,6 +45,15 @@ def hash_token(token: str) -> bytes:
 def is_node_id(text: str) -> bool:
     """Whether ``text`` may name a node: ASCII letters, digits, ``._-``, at most 63 of them."""
     return _NODE_ID.fullmatch(text) is not None
+
+
+def check_node_id(node_id: str) -> None:
+    """Raise `RegistryError` for what cannot name a node."""
+    if not is_node_id(node_id):
+        raise RegistryError(
+            f"{node_id!r} cannot name a node: use at most 63 letters, digits, '.', '_' and "
+            "'-', the first a letter or digit"
+        )
 
 
 def is_secret_name(text: str) -> bool:
@@ -59,17 +71,17 @@ def is_public_key(text: str) -> bool:
 
 
 def new_token() -> str:
-    """256 random bits, fit for a header and a URL."""
+    """Return 256 random bits, fit for a header and a URL."""
     return secrets.token_urlsafe(32)
 
 
 def new_node_secret_key() -> str:
-    """32 printable characters whose bytes are an AES-256 key."""
+    """Return 32 printable characters whose bytes are an AES-256 key."""
     return "".join(secrets.choice(_KEY_ALPHABET) for _ in range(_KEY_LENGTH))
 
 
 def free_node_id(hostname: str, taken: Container[str]) -> str:
-    """A node id made of ``hostname``, with the first number behind it that nobody has."""
+    """Return ``hostname`` as a node id, followed by the first number that makes it free."""
     name = _NOT_ALLOWED.sub("-", hostname).strip("-._")[:_MAX_NODE_ID] or "node"
     candidate, number = name, 1
     while candidate in taken:

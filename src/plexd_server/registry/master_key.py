@@ -1,4 +1,4 @@
-"""What keeps secrets readable to this server only: the master key, and sealing under it.
+"""The master key, and sealing under it: only this server can read its secrets.
 
     master.key   64 hexadecimal digits, the 32 bytes of an AES-256 key; mode 0600
     sealed       12 random bytes, then AES-256-GCM's ciphertext with its 16-byte tag
@@ -40,12 +40,12 @@ class MasterKey:
         self.path = path
 
     def seal(self, text: str, *place: str | int) -> bytes:
-        """``text`` in a form that only this key opens, and only at this place."""
+        """Return ``text`` in a form that only this key opens, and only at this place."""
         nonce = os.urandom(_NONCE_BYTES)
         return nonce + self._cipher.encrypt(nonce, text.encode(), _place(place))
 
     def open(self, sealed: bytes, *place: str | int) -> str:
-        """The text sealed for this place. Raises `SealError` for anything else."""
+        """Return the text sealed for this place. Raises `SealError` for anything else."""
         from cryptography.exceptions import InvalidTag  # noqa: PLC0415 -- as below
 
         nonce, rest = sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:]
@@ -56,7 +56,7 @@ class MasterKey:
             raise SealError(f"the sealed value of {shown} does not open with {self.path}") from None
 
     def make(self) -> None:
-        """Put a new key into the file, unless one is there. Raises `StartError`."""
+        """Write a new key into the file, unless one is there. Raises `StartError`."""
         partial = self.path.with_name(f".{FILE_NAME}.{os.getpid()}")
         try:
             partial.unlink(missing_ok=True)
@@ -69,7 +69,7 @@ class MasterKey:
             raise StartError(f"cannot write {self.path}: {err.strerror}") from err
 
     def copy_to(self, path: Path) -> None:
-        """Write the key into another file, which is made. Raises `StartError`."""
+        """Write the key into a new file. Raises `StartError`."""
         try:
             write_private(path, f"{self._read().hex()}\n".encode())
         except OSError as err:
@@ -77,7 +77,7 @@ class MasterKey:
 
     @property
     def exists(self) -> bool:
-        """Whether there is such a file."""
+        """Whether the file exists."""
         return self.path.exists()
 
     @cached_property

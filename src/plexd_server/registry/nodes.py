@@ -1,4 +1,4 @@
-"""Nodes as rows: who there is, with which address, and by which tokens each is known.
+"""Nodes as rows, and their addresses.
 
 Every function works on a connection whose transaction is its caller's.
 """
@@ -7,31 +7,23 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import msgspec
 import sqlalchemy as sa
 
 from plexd.api import Peer
-from plexd_server.database.tables import NODES, TOKENS, utc
+from plexd_server.database.tables import NODES, utc
 from plexd_server.errors import NodeConflict, RegistryError, UnknownNode
-from plexd_server.registry.ids import hash_token, is_node_id, is_public_key, new_token
+from plexd_server.registry.ids import check_node_id, is_public_key
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
 __all__ = [
-    "INGEST",
-    "NODE",
-    "Holder",
     "Node",
     "add_node",
-    "add_token",
-    "check_node_id",
-    "delete_tokens",
-    "expire_tokens",
-    "find_holder",
     "find_node",
     "free_address",
     "list_nodes",
@@ -41,19 +33,10 @@ __all__ = [
     "refuse_taken_address",
 ]
 
-NODE, INGEST = "node", "ingest"
-
-
-class Holder(NamedTuple):
-    """Whose a token is, and what for: `NODE` (all of the node's paths) or `INGEST`."""
-
-    node_id: str
-    purpose: str
-
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A registered node; ``has_key`` tells whether it can be given secrets."""
+    """A registered node; ``has_key``: whether secrets can be sealed for it."""
 
     node_id: str
     mesh_ip: str
@@ -66,22 +49,13 @@ class Node:
     has_key: bool = False
 
 
-def check_node_id(node_id: str) -> None:
-    """Raise `RegistryError` for what cannot name a node."""
-    if not is_node_id(node_id):
-        raise RegistryError(
-            f"{node_id!r} cannot name a node: use at most 63 letters, digits, '.', '_' and "
-            "'-', the first a letter or digit"
-        )
-
-
 def parse_address(text: str) -> str:
-    """An address in its usual form, empty for none. Raises `ValueError`."""
+    """Return an address in its usual form, empty for none. Raises `ValueError`."""
     return str(ipaddress.ip_address(text)) if text else ""
 
 
 def add_node(connection: sa.Connection, row: Mapping[str, object]) -> None:
-    """Insert a node. Raises `RegistryError` if its id or its key belongs to another."""
+    """Insert a node. Raises `RegistryError` for an id or a key that is none or another's."""
     node_id = str(row["node_id"])
     check_node_id(node_id)
     key = row.get("public_key")
@@ -95,44 +69,8 @@ def add_node(connection: sa.Connection, row: Mapping[str, object]) -> None:
         raise NodeConflict(f"node {node_id!r} exists already; choose another id") from None
 
 
-def add_token(
-    connection: sa.Connection, holder: Holder, now: datetime, token: str | None = None
-) -> str:
-    """A further token of a node, made here unless it is given."""
-    token = token or new_token()
-    row = {"token_hash": hash_token(token), "node_id": holder.node_id, "purpose": holder.purpose}
-    try:
-        connection.execute(TOKENS.insert().values(created_at=now, **row))
-    except sa.exc.IntegrityError:
-        raise RegistryError("this token is in use already; make another") from None
-    return token
-
-
-def expire_tokens(connection: sa.Connection, holder: Holder, moment: datetime) -> None:
-    """Let the tokens a node has for this purpose work until ``moment`` at the longest."""
-    lasting = sa.or_(TOKENS.c.expires_at.is_(None), TOKENS.c.expires_at > moment)
-    whose = (TOKENS.c.node_id == holder.node_id) & (TOKENS.c.purpose == holder.purpose)
-    connection.execute(TOKENS.update().where(whose & lasting).values(expires_at=moment))
-
-
-def delete_tokens(connection: sa.Connection, holder: Holder) -> int:
-    """Let the tokens a node has for this purpose work no more; how many there were."""
-    whose = (TOKENS.c.node_id == holder.node_id) & (TOKENS.c.purpose == holder.purpose)
-    return connection.execute(TOKENS.delete().where(whose)).rowcount
-
-
-def find_holder(connection: sa.Connection, token_hash: bytes, now: datetime) -> Holder | None:
-    """Whose a token is, if it is still valid."""
-    valid = sa.or_(TOKENS.c.expires_at.is_(None), TOKENS.c.expires_at > now)
-    query = sa.select(TOKENS.c.node_id, TOKENS.c.purpose).where(
-        (TOKENS.c.token_hash == token_hash) & valid
-    )
-    row = connection.execute(query).one_or_none()
-    return None if row is None else Holder(*row)
-
-
 def find_node(connection: sa.Connection, node_id: str) -> sa.Row[tuple[object, ...]]:
-    """The row of a node. Raises `UnknownNode`."""
+    """Return the row of a node. Raises `UnknownNode`."""
     query = sa.select(NODES).where(NODES.c.node_id == node_id)
     row = connection.execute(query).one_or_none()
     if row is None:
@@ -141,7 +79,7 @@ def find_node(connection: sa.Connection, node_id: str) -> sa.Row[tuple[object, .
 
 
 def refuse_revoked(node: sa.Row[tuple[object, ...]]) -> None:
-    """Raise `RegistryError` for a node that was let go."""
+    """Raise `RegistryError` for a node that is revoked."""
     if node.revoked_at is not None:
         raise RegistryError(
             f"node {node.node_id!r} is revoked; let it in again with a token made with: "
@@ -152,7 +90,7 @@ def refuse_revoked(node: sa.Row[tuple[object, ...]]) -> None:
 def list_nodes(
     connection: sa.Connection, *, revoked: bool, node_id: str | None = None
 ) -> list[Node]:
-    """Nodes by id, with or without those that were revoked; all, or the one of this id."""
+    """Return nodes by id, with or without revoked ones; all, or the one of this id."""
     query = sa.select(NODES).order_by(NODES.c.node_id)
     if node_id is not None:
         query = query.where(NODES.c.node_id == node_id)
@@ -176,7 +114,7 @@ def _node(row: sa.Row[tuple[object, ...]]) -> Node:
 
 
 def peers_of(connection: sa.Connection, node_id: str) -> list[Peer]:
-    """The mesh's other nodes, by id: those with a key and an address that were not revoked."""
+    """Return the other nodes that have a key and an address and are not revoked, by id."""
     c = NODES.c
     query = (
         sa.select(c.node_id, c.public_key, c.mesh_ip)
@@ -199,7 +137,7 @@ def refuse_taken_address(connection: sa.Connection, address: str, node_id: str) 
 
 
 def free_address(connection: sa.Connection, network: str) -> str:
-    """The lowest address of the network that no node has or had. Raises `NodeConflict`."""
+    """Return the lowest address that no node has or had. Raises `NodeConflict`."""
     taken = {ip for ip in connection.scalars(sa.select(NODES.c.mesh_ip)) if ip}
     for address in ipaddress.ip_network(network).hosts():
         if str(address) not in taken:

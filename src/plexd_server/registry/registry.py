@@ -10,30 +10,34 @@ import sqlalchemy as sa
 
 from plexd.api import Registration
 from plexd_server.database.engine import Database
-from plexd_server.database.tables import BOOTSTRAP, NODES, SECRETS, SETTINGS, TOKENS, utc
+from plexd_server.database.tables import BOOTSTRAP, NODES, SECRETS, SETTINGS, TOKENS
 from plexd_server.errors import SealError, StartError, UnknownNode
 from plexd_server.registry.enrolment import admit
 from plexd_server.registry.ids import new_node_secret_key
 from plexd_server.registry.master_key import FILE_NAME as KEY_NAME
 from plexd_server.registry.master_key import MasterKey
+from plexd_server.registry.node_secrets import NodeSecrets, node_key
 from plexd_server.registry.nodes import (
-    INGEST,
-    NODE,
-    Holder,
     Node,
     add_node,
-    add_token,
-    delete_tokens,
-    expire_tokens,
-    find_holder,
     find_node,
     list_nodes,
     peers_of,
     refuse_revoked,
     refuse_taken_address,
 )
-from plexd_server.registry.tokens import BootstrapTokens, refuse_useless
-from plexd_server.registry.vault import Vault, node_key
+from plexd_server.registry.tokens import (
+    INGEST,
+    NODE,
+    BootstrapTokens,
+    Holder,
+    add_token,
+    delete_tokens,
+    expire_tokens,
+    find_holder,
+    list_tokens,
+    refuse_useless,
+)
 
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
@@ -53,9 +57,9 @@ _MESH_NETWORK: Final = "mesh_network"
 class Registry:
     """The nodes known to this server, their tokens and secrets. Methods block briefly.
 
-    Opens its files on construction and makes them (0600) if need be; raises `StartError` if it
-    cannot. Safe for use by several threads and several processes; what one writes counts for the
-    others at once. Every method may raise `RegistryUnavailable`.
+    Opens its files on construction and makes them (0600) if they are missing; raises `StartError`.
+    Several threads and processes may use it; what one writes counts for the others at once. Every
+    method may raise `RegistryUnavailable`.
     """
 
     def __init__(self, data_dir: Path, *, clock: Clock) -> None:
@@ -63,7 +67,7 @@ class Registry:
         self._master = MasterKey(data_dir / KEY_NAME)
         self._database = Database(data_dir / FILE_NAME)
         self.tokens = BootstrapTokens(self._database, clock)
-        self.vault = Vault(self._database, self._master, clock)
+        self.secrets = NodeSecrets(self._database, self._master, clock)
         try:
             self._provide_key()
         except BaseException:
@@ -71,7 +75,7 @@ class Registry:
             raise
 
     def create_node(self, node_id: str, *, mesh_ip: str = "", public_key: str = "") -> Registration:
-        """Register a node by hand and return its identity, the only time its secrets are seen."""
+        """Register a node and return its identity, the only time its secrets are seen."""
         now = self._clock.now()
         with self._database.writing() as connection:
             refuse_taken_address(connection, mesh_ip, node_id)
@@ -83,10 +87,10 @@ class Registry:
         """Make a node of a machine with a bootstrap token.
 
         Raises `TokenRefused`, `NodeConflict` for a key, name or address of another node, and
-        `ValueError` for a mesh address that is none; the token is then as it was.
+        `ValueError` for a malformed mesh address; the token is then not used.
         """
         now = self._clock.now()
-        with self._database.reading() as connection:  # who has no token holds nobody up
+        with self._database.reading() as connection:  # a wrong token must not keep writers waiting
             refuse_useless(connection, applicant.token, now)
         with self._database.writing() as connection:
             network = _setting(connection, _MESH_NETWORK).decode()
@@ -97,9 +101,9 @@ class Registry:
     def rotate_node(
         self, node_id: str, *, keep_old: timedelta, new_key: bool = False
     ) -> Registration:
-        """A new token for a node; the old one works on for ``keep_old``.
+        """Give a node a new token; the old one works for another ``keep_old``.
 
-        The secret key stays, unless a new one is asked for or none is kept. Raises `UnknownNode`.
+        The secret key stays, unless ``new_key`` is true or none is kept. Raises `UnknownNode`.
         """
         with self._database.writing() as connection:
             node = find_node(connection, node_id)
@@ -112,7 +116,7 @@ class Registry:
     def _identity(
         self, connection: sa.Connection, node_id: str, mesh_ip: str, key: str | None = None
     ) -> Registration:
-        """Give the node a token, and a key if it is to have a new one."""
+        """Give the node a token, and a key unless it keeps ``key``."""
         if key is None:
             key = new_node_secret_key()
             sealed = self._master.seal(key, "nodes", node_id)
@@ -123,7 +127,7 @@ class Registry:
         return Registration(node_id, mesh_ip, key, token, peers_of(connection, node_id))
 
     def revoke_node(self, node_id: str) -> None:
-        """Let a node in no more and forget its keys and secrets; its points stay."""
+        """Shut a node out and delete its tokens, key and secrets; its points stay."""
         with self._database.writing() as connection:
             find_node(connection, node_id)
             for table in (TOKENS, SECRETS):
@@ -132,12 +136,12 @@ class Registry:
             connection.execute(NODES.update().where(NODES.c.node_id == node_id).values(**gone))
 
     def remove_node(self, node_id: str) -> None:
-        """Forget a node, if there is one. Its points stay."""
+        """Delete a node, if it exists; its points stay."""
         with self._database.writing() as connection:
             connection.execute(NODES.delete().where(NODES.c.node_id == node_id))
 
     def create_ingest_token(self, node_id: str, token: str | None = None) -> str:
-        """A token that opens the node's ``/ingest`` path only; makes the node known if need be."""
+        """Return a token for the node's ``/ingest`` path only; adds the node if it is unknown."""
         now = self._clock.now()
         with self._database.writing() as connection:
             try:
@@ -147,42 +151,39 @@ class Registry:
             return add_token(connection, Holder(node_id, INGEST), now, token)
 
     def revoke_ingest_tokens(self, node_id: str) -> int:
-        """Withdraw the ``/ingest`` tokens of a node; how many there were."""
+        """Delete the ``/ingest`` tokens of a node and return how many there were."""
         with self._database.writing() as connection:
             find_node(connection, node_id)
             return delete_tokens(connection, Holder(node_id, INGEST))
 
     def holder_of_token(self, token_hash: bytes) -> Holder | None:
-        """Whose the token with this hash is, if it is valid now."""
+        """Return the holder of the token with this hash, if the token is valid now."""
         with self._database.reading() as connection:
             return find_holder(connection, token_hash, self._clock.now())
 
     def node(self, node_id: str) -> Node | None:
-        """The node, also one that was revoked; None if there is none."""
+        """Return a node, also a revoked one; None if it does not exist."""
         with self._database.reading() as connection:
             return next(iter(list_nodes(connection, revoked=True, node_id=node_id)), None)
 
     def nodes(self, *, revoked: bool = False) -> list[Node]:
-        """Every registered node, by id; those that were revoked only if asked for."""
+        """Return every node, by id; revoked ones only if ``revoked`` is true."""
         with self._database.reading() as connection:
             return list_nodes(connection, revoked=revoked)
 
     def peers_of(self, node_id: str) -> list[Peer]:
-        """The other nodes of the mesh that have a key and an address."""
+        """Return the other nodes of the mesh that have a key and an address."""
         with self._database.reading() as connection:
             return peers_of(connection, node_id)
 
     def tokens_of(self, node_id: str) -> list[tuple[str, datetime, datetime | None]]:
-        """Purpose, beginning and end of each of a node's tokens, the newest first."""
-        c = TOKENS.c
-        query = sa.select(c.purpose, c.created_at, c.expires_at).where(c.node_id == node_id)
+        """Return purpose, beginning and end of each of a node's tokens, the newest first."""
         with self._database.reading() as connection:
-            rows = connection.execute(query.order_by(c.created_at.desc())).all()
-        return [(r.purpose, utc(r.created_at), r.expires_at and utc(r.expires_at)) for r in rows]
+            return list_tokens(connection, node_id)
 
     @property
     def mesh_network(self) -> str:
-        """The network that enrolment hands out addresses of, or empty."""
+        """The network from which enrolment gives addresses, or empty."""
         with self._database.reading() as connection:
             return _setting(connection, _MESH_NETWORK).decode()
 
@@ -193,7 +194,7 @@ class Registry:
             _put_setting(connection, _MESH_NETWORK, value.encode())
 
     def prune(self, before: datetime) -> dict[str, int]:
-        """Forget what ended before then, by kind: how many rows went."""
+        """Delete what ended before then and return the number of rows by kind."""
         ended = {
             "nodes": NODES.delete().where(NODES.c.revoked_at < before),
             "node tokens": TOKENS.delete().where(TOKENS.c.expires_at < before),
@@ -206,7 +207,7 @@ class Registry:
             return {kind: connection.execute(query).rowcount for kind, query in ended.items()}
 
     def backup_to(self, directory: Path) -> None:
-        """Copy the registry, then the key that opens it, into a directory; read both back."""
+        """Copy the registry and its key into a directory and read both back."""
         self._database.copy_to(directory / FILE_NAME)
         self._master.copy_to(directory / KEY_NAME)
         copy = Registry(directory, clock=self._clock)
@@ -228,11 +229,11 @@ class Registry:
             ) from err
 
     def close(self) -> None:
-        """Let go of the files. May be called again."""
+        """Close the files. May be called again."""
         self._database.close()
 
     def _provide_key(self) -> None:
-        """Make the master key with the registry; miss it from then on."""
+        """Make the master key of a new registry. Raises `StartError` if an older one has none."""
         with self._database.reading() as connection:
             is_sealed = bool(_setting(connection, _CHECK))
         if is_sealed and not self._master.exists:
@@ -250,12 +251,12 @@ class Registry:
 
 
 def has_registry(data_dir: Path) -> bool:
-    """Whether a registry was made in this directory."""
+    """Whether there is a registry in this directory."""
     return os.path.exists(data_dir / FILE_NAME)  # noqa: PTH110 -- never raises
 
 
 def _setting(connection: sa.Connection, name: str) -> bytes:
-    """The value of a setting, empty if it was never made."""
+    """Return the value of a setting, empty if it was never set."""
     query = sa.select(SETTINGS.c.value).where(SETTINGS.c.name == name)
     return connection.scalar(query) or b""
 

@@ -18,7 +18,7 @@ from plexd.rates import TokenBuckets
 from plexd_server.auth.throttle import WrongTokens, address_of, retry_after
 from plexd_server.errors import NoNodeKey, RegistryError, TokenRefused, UnknownSecret
 from plexd_server.registry import Applicant, hash_token, is_public_key, parse_address
-from plexd_server.registry.peer_book import PeerBook
+from plexd_server.registry.peer_cache import PeerCache
 from plexd_server.web.body import read_small
 from plexd_server.web.problems import Problem
 
@@ -56,7 +56,7 @@ class Application(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def enrol_routes(gate: Gate, registry: Registry, clock: Clock) -> list[HTTPRouteHandler]:
     """The routes of a node's own affairs."""
     door = _Door(registry, clock)
-    book = PeerBook(registry, clock)
+    book = PeerCache(registry, clock)
 
     @post("/v1/register", status_code=200, request_max_body_size=None, response_headers=_NO_STORE)
     async def register(request: Request[Any, Any, Any]) -> Registration:
@@ -75,7 +75,7 @@ def enrol_routes(gate: Gate, registry: Registry, clock: Clock) -> list[HTTPRoute
     ) -> SecretResponse:
         await gate.require_node(request, node_id)
         try:
-            return await asyncio.to_thread(registry.vault.envelope, node_id, key)
+            return await asyncio.to_thread(registry.secrets.envelope, node_id, key)
         except UnknownSecret as err:
             raise Problem(404, str(err)) from None
         except NoNodeKey as err:

@@ -1,3 +1,3 @@
-"""Looking after what is stored: retention, backups, and the data directory."""
+"""The care of what is stored: retention, backups, and the data directory."""
 
 __all__: list[str] = []

@@ -1,7 +1,7 @@
-"""A copy of the data directory that was opened once to see that it is one.
+"""A copy of the data directory, opened once to see that it is whole.
 
 The registry is copied while others work on it, the points' file while nobody writes to it: a
-running server holds it still for that long, and where none runs, nobody does.
+running server pauses its writes for that long.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from plexd.durable import sync
 from plexd_server.errors import StartError
 from plexd_server.store.duckdb.opening import open_database
 from plexd_server.store.duckdb.store import FILE_NAME, DuckDBStore
-from plexd_server.upkeep.quiesce import held_still
+from plexd_server.upkeep.quiesce import writes_paused
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,7 +26,7 @@ _MEMORY: Final = "256MB"
 
 
 def back_up(registry: Registry, data_dir: Path, directory: Path, *, with_points: bool) -> None:
-    """Copy everything into ``directory``, which is made. Raises `StartError`, leaving none."""
+    """Copy everything into a new ``directory``. Raises `StartError` and then leaves none."""
     try:
         directory.mkdir(mode=0o700)
     except OSError as err:
@@ -35,16 +35,18 @@ def back_up(registry: Registry, data_dir: Path, directory: Path, *, with_points:
         registry.backup_to(directory)
         if with_points and (data_dir / FILE_NAME).exists():
             _copy_points(data_dir / FILE_NAME, directory / FILE_NAME)
-        for path in (*directory.iterdir(), directory):
+        for path in (*directory.iterdir(), directory, directory.parent):
             sync(path)
-    except BaseException:
+    except BaseException as err:
         shutil.rmtree(directory, ignore_errors=True)
+        if isinstance(err, OSError):
+            raise StartError(f"cannot copy to {directory}: {err.strerror}") from err
         raise
 
 
 def _copy_points(points: Path, target: Path) -> None:
-    with held_still(points.parent) as is_held:
-        if not is_held:
+    with writes_paused(points.parent) as is_paused:
+        if not is_paused:
             _settle(points.parent)
         before = _stamp(points)
         try:
@@ -58,7 +60,7 @@ def _copy_points(points: Path, target: Path) -> None:
 
 
 def _settle(data_dir: Path) -> None:
-    """Put what both logs hold into the database's file, and see that nobody else has it open."""
+    """Put what both logs hold into the database's file; fails if another process has it open."""
     DuckDBStore(data_dir).close()
     connection = open_database(data_dir / FILE_NAME, _MEMORY)
     try:

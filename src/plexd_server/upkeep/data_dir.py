@@ -1,10 +1,11 @@
-"""The one directory in which a server keeps everything."""
+"""The data directory: where a server keeps everything."""
 
 from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING
 
+from plexd.durable import make_directory, sync
 from plexd_server.errors import StartError
 from plexd_server.registry import Registry, has_registry
 
@@ -17,9 +18,9 @@ __all__ = ["open_registry", "provide_registry"]
 
 
 def provide_registry(data_dir: Path, clock: Clock) -> Registry:
-    """The registry in the data directory, both made if need be. Raises `StartError`."""
+    """Open the registry in the data directory, and make what is missing. Raises `StartError`."""
     try:
-        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _make(data_dir)
     except OSError as err:
         raise StartError(
             f"cannot make the data directory {data_dir}: {err.strerror}; choose another with "
@@ -30,8 +31,8 @@ def provide_registry(data_dir: Path, clock: Clock) -> Registry:
 
 
 def open_registry(data_dir: Path, clock: Clock) -> Registry:
-    """The registry of a server that is there; nothing is made. Raises `StartError`."""
-    if not os.path.isdir(data_dir):  # noqa: PTH112 -- never raises, whoever may look there
+    """Open a registry that exists; nothing is made. Raises `StartError`."""
+    if not os.path.isdir(data_dir):  # noqa: PTH112 -- never raises
         raise StartError(
             f"there is no data directory {data_dir}; name the server's with --data-dir, or start "
             "a server with it first"
@@ -43,6 +44,15 @@ def open_registry(data_dir: Path, clock: Clock) -> Registry:
             "--data-dir, or start a server with it first"
         )
     return Registry(data_dir, clock=clock)
+
+
+def _make(data_dir: Path) -> None:
+    """Make the directory (0700) and what is missing above it, all durable. Raises `OSError`."""
+    new = [parent for parent in data_dir.parents if not parent.exists()]
+    data_dir.parent.mkdir(parents=True, exist_ok=True)
+    for parent in new:
+        sync(parent.parent)
+    make_directory(data_dir)
 
 
 def _check_writable(data_dir: Path) -> None:

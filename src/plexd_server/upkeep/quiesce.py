@@ -1,9 +1,9 @@
-"""A backup asks the running server to leave the points' file alone while it is copied.
+"""A backup asks the running server to write nothing to the points' file while it is copied.
 
-A socket in the data directory, open to its owner only. Whoever connects reads ``still`` and a line
-end once the file is whole and not written to, and anything else as the reason why not. It stays so
-until the connection is closed, ten minutes at most; reports are taken meanwhile, up to what the
-store lets wait.
+It connects to a socket in the data directory, open to its owner only, and reads ``still`` and a
+line end once the file is whole and not written to; any other line is the reason why not. The
+pause ends with the connection, after ten minutes at most. The server accepts reports meanwhile, up
+to what the store lets wait.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from plexd.clock import Clock
 
-__all__ = ["granting", "held_still"]
+__all__ = ["pausing_writes_on_request", "writes_paused"]
 
 _LOG = logging.getLogger(__name__)
 _NAME: Final = "backup.sock"
@@ -36,19 +36,19 @@ _AGAIN_SECONDS: Final = 1.0
 
 
 @asynccontextmanager
-async def granting(
+async def pausing_writes_on_request(
     hold: Callable[[Callable[[], None]], None], data_dir: Path, clock: Clock
 ) -> AsyncIterator[None]:
-    """While the body runs, stand still for whoever asks, one after the other.
+    """While the body runs, pause writes for one backup after the other that asks for it.
 
-    ``hold`` calls what it is given while the file stands still; it blocks and raises `StoreError`.
+    ``hold`` pauses writes while it calls its argument; it blocks and raises `StoreError`.
     """
     with _listening(data_dir) as listening:
-        async with in_background(_grant_all(hold, listening, clock)):
+        async with in_background(_answer_all(hold, listening, clock)):
             yield
 
 
-async def _grant_all(
+async def _answer_all(
     hold: Callable[[Callable[[], None]], None], listening: socket.socket, clock: Clock
 ) -> None:
     loop = asyncio.get_running_loop()
@@ -61,19 +61,19 @@ async def _grant_all(
             continue
         connection.settimeout(_HOLD_SECONDS)
         try:
-            await asyncio.to_thread(_grant, hold, connection)
+            await asyncio.to_thread(_pause, hold, connection)
         except asyncio.CancelledError:
             with suppress(OSError):  # the thread closes it
                 connection.shutdown(socket.SHUT_RDWR)
             raise
 
 
-def _grant(hold: Callable[[Callable[[], None]], None], connection: socket.socket) -> None:
+def _pause(hold: Callable[[Callable[[], None]], None], connection: socket.socket) -> None:
     def wait() -> None:
         connection.sendall(_STILL)
         connection.recv(1)
 
-    with connection, suppress(OSError):  # whoever asked went away, or took too long
+    with connection, suppress(OSError):  # the backup went away, or took too long
         try:
             hold(wait)
         except StoreError as err:
@@ -81,25 +81,25 @@ def _grant(hold: Callable[[Callable[[], None]], None], connection: socket.socket
 
 
 @contextmanager
-def held_still(data_dir: Path, *, answer_seconds: float = _ANSWER_SECONDS) -> Iterator[bool]:
-    """While the body runs no server writes to the points' file; false if none was there to ask.
+def writes_paused(data_dir: Path, *, answer_seconds: float = _ANSWER_SECONDS) -> Iterator[bool]:
+    """While the body runs, no server writes to the points' file; false if no server runs.
 
-    Raises `StartError` if a server is and does not hold still within ``answer_seconds``.
+    Raises `StartError` if a server runs and does not pause within ``answer_seconds``.
     """
     connection = _connect(data_dir)
     if connection is None:
         yield False
         return
     with connection:
-        answer = _answer(connection, answer_seconds)
+        answer = _read_answer(connection, answer_seconds)
         if answer != _STILL:
             reason = answer.decode("utf-8", "replace").strip() or "it does not answer"
             raise StartError(f"the running server does not hold its points still: {reason}")
         yield True
 
 
-def _answer(connection: socket.socket, seconds: float) -> bytes:
-    """Its line; empty if none came."""
+def _read_answer(connection: socket.socket, seconds: float) -> bytes:
+    """Return the server's line; empty if none came."""
     connection.settimeout(seconds)
     with suppress(OSError):
         return connection.makefile("rb").readline(_LONGEST_ANSWER)
@@ -123,7 +123,7 @@ def _connect(data_dir: Path) -> socket.socket | None:
 
 @contextmanager
 def _listening(data_dir: Path) -> Iterator[socket.socket]:
-    (data_dir / _NAME).unlink(missing_ok=True)  # a killed server's: the store is open here
+    (data_dir / _NAME).unlink(missing_ok=True)  # a killed server's: this one has the store locked
     with socket.socket(socket.AF_UNIX) as listening, _short(data_dir) as path:
         listening.bind(path)
         (data_dir / _NAME).chmod(0o600)
@@ -137,7 +137,7 @@ def _listening(data_dir: Path) -> Iterator[socket.socket]:
 
 @contextmanager
 def _short(data_dir: Path) -> Iterator[str]:
-    """The socket's path by way of a descriptor: an address has room for 107 bytes only."""
+    """Give the socket a path through a descriptor: an address has room for 107 bytes only."""
     descriptor = os.open(data_dir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         yield f"/proc/self/fd/{descriptor}/{_NAME}"

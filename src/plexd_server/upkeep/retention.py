@@ -1,4 +1,4 @@
-"""Points grow old: those beyond the retention are removed, every hour."""
+"""Points that are older than the retention are deleted, every hour."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _EVERY_SECONDS: Final = 3600.0
 
 @asynccontextmanager
 async def retaining(store: Store, keep: timedelta, clock: Clock) -> AsyncIterator[None]:
-    """While the body runs, let go of what was measured longer than ``keep`` ago."""
+    """While the body runs, delete what was measured longer than ``keep`` ago."""
     async with in_background(_expire_all(store, keep, clock)):
         yield
 

@@ -24,7 +24,7 @@ from support.privileges import bound_by_file_modes
 
 
 def refused(*arguments: object, status: int = 1) -> str:
-    """The one line a command that cannot do its work says."""
+    """Run a command that fails and return its one line."""
     done = command(*arguments, check=False)
     assert done.returncode == status, done
     assert "Traceback" not in done.stderr
@@ -32,12 +32,13 @@ def refused(*arguments: object, status: int = 1) -> str:
     return done.stderr
 
 
-def test_the_version_is_told_without_loading_the_server() -> None:
+def test_the_version_is_printed_without_loading_the_server() -> None:
     code = (
         "import sys; from plexd_server.cli.main import main\n"
         "try: main(['--version'])\n"
         "except SystemExit: pass\n"
-        "print(sorted({'duckdb', 'litestar', 'uvicorn', 'sqlalchemy'} & set(sys.modules)))"
+        "heavy = {'alembic', 'duckdb', 'litestar', 'sqlalchemy', 'uvicorn'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
@@ -51,7 +52,7 @@ def test_a_node_is_created_as_an_agents_identity(tmp_path: Path) -> None:
     assert (identity["node_id"], identity["peers"]) == ("n1", [])
 
 
-def test_an_identity_can_be_written_to_a_file_of_its_owner(tmp_path: Path) -> None:
+def test_an_identity_can_be_written_to_a_private_file(tmp_path: Path) -> None:
     file = tmp_path / "identity.json"
 
     done = command("node", "create", "n1", "--mesh-ip", "10.0.0.1", "--data-dir", tmp_path / "d",
@@ -95,7 +96,7 @@ def test_nodes_are_listed(tmp_path: Path) -> None:
     ]
 
 
-def test_a_taken_port_is_told_with_the_way_out(tmp_path: Path) -> None:
+def test_a_port_in_use_is_reported_with_a_remedy(tmp_path: Path) -> None:
     with running(tmp_path / "a") as first:
         address = first.url.removeprefix("http://")
         said = refused("serve", "--listen", address, "--data-dir", tmp_path / "b")
@@ -106,7 +107,7 @@ def test_a_taken_port_is_told_with_the_way_out(tmp_path: Path) -> None:
     )
 
 
-def test_a_data_directory_in_use_is_told_with_who_uses_it(tmp_path: Path) -> None:
+def test_a_data_directory_in_use_is_reported_with_the_process(tmp_path: Path) -> None:
     with running(tmp_path / "a") as first:
         said = refused("serve", "--listen", "127.0.0.1:0", "--data-dir", tmp_path / "a")
 
@@ -114,7 +115,7 @@ def test_a_data_directory_in_use_is_told_with_who_uses_it(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("listen", ["8080", "host:port", "127.0.0.1:99999", "", "127.0.0.1:"])
-def test_a_malformed_address_is_no_address(listen: str) -> None:
+def test_a_malformed_address_to_listen_on_is_refused(listen: str) -> None:
     with pytest.raises(ValueError, match="is not HOST:PORT"):
         parse_listen(listen)
 
@@ -128,25 +129,25 @@ def test_a_malformed_address_is_no_address(listen: str) -> None:
         ("plane.example:80", "plane.example", "plane.example:80"),
     ],
 )
-def test_an_address_is_read_and_shown(listen: str, host: str, shown: str) -> None:
+def test_an_address_to_listen_on_is_parsed_and_shown(listen: str, host: str, shown: str) -> None:
     assert parse_listen(listen).host == host
     assert str(parse_listen(listen)) == shown
 
 
-def test_a_wrong_question_is_status_two(tmp_path: Path) -> None:
+def test_wrong_usage_is_status_two(tmp_path: Path) -> None:
     said = refused("serve", "--listen", "8080", "--data-dir", tmp_path, status=2)
 
     assert "is not HOST:PORT" in said
 
 
 @pytest.mark.parametrize("size", ["lots", "256", "-1MB", "1MB; DROP", "80%"])
-def test_a_memory_limit_that_is_no_size_is_no_size(size: str) -> None:
+def test_a_memory_limit_that_is_no_size_is_refused(size: str) -> None:
     with pytest.raises(ValueError, match=r"--store-memory .* is no size"):
         parse_size(size)
 
 
 @pytest.mark.parametrize("size", ["256MB", "1.5 GiB", "512mb"])
-def test_a_memory_limit_is_taken_as_it_is(size: str) -> None:
+def test_a_memory_limit_is_passed_on_unchanged(size: str) -> None:
     assert parse_size(size) == size
 
 
@@ -158,37 +159,37 @@ def test_points_are_kept_for_an_hour_at_least(text: str) -> None:
 
 
 @pytest.mark.parametrize("host", ["plane.example", "Plane", "192.0.2.1", "[2001:db8::1]", "a_b"])
-def test_a_host_is_allowed_as_requests_name_it(host: str) -> None:
+def test_a_host_is_allowed_in_the_spellings_of_requests(host: str) -> None:
     assert host_name(parse_host(host)) == host.lower()
 
 
 @pytest.mark.parametrize(
     "host", ["", "http://foo", "plane.example:8443", "2001:db8::1", "a b", "plane/", "[::1]:80"]
 )
-def test_a_host_that_no_request_could_name_is_refused(host: str) -> None:
+def test_a_host_that_no_request_can_name_is_refused(host: str) -> None:
     with pytest.raises(ValueError, match=r"--allowed-host .* without scheme and port"):
         parse_host(host)
 
 
-def test_an_address_of_another_machine_is_told() -> None:
+def test_an_address_of_another_machine_is_refused() -> None:
     with pytest.raises(StartError, match="this machine has no such address"):
         bind(Address("192.0.2.1", 0))
 
 
 @pytest.mark.parametrize("host", ["a..b", "x" * 300, "not:an:address"])
-def test_a_host_that_is_none_is_told(host: str) -> None:
+def test_a_host_that_does_not_exist_is_refused(host: str) -> None:
     with pytest.raises(StartError, match="no such host"):
         bind(Address(host, 0))
 
 
-def test_a_data_directory_that_cannot_be_is_told(tmp_path: Path) -> None:
+def test_a_data_directory_that_cannot_be_made_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
 
     with pytest.raises(StartError, match=r"cannot make the data directory .* --data-dir"):
         provide_registry(tmp_path / "file" / "data", SystemClock())
 
 
-def test_a_data_directory_that_is_not_writable_is_told(tmp_path: Path) -> None:
+def test_a_data_directory_that_is_not_writable_is_reported(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     line = [sys.executable, "-m", "plexd_server", "node", "list", "--data-dir", str(tmp_path)]
 
@@ -220,7 +221,7 @@ def test_a_data_directory_that_is_not_writable_is_told(tmp_path: Path) -> None:
     ],
     ids=" ".join,
 )
-def test_a_data_directory_that_is_not_there_is_told_and_none_is_made(
+def test_a_missing_data_directory_is_reported_and_none_is_made(
     words: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert main([*words, "--data-dir", str(tmp_path / "none")]) == 1
@@ -234,7 +235,7 @@ def test_a_data_directory_that_is_not_there_is_told_and_none_is_made(
 @pytest.mark.parametrize(
     "words", [["token", "create"], ["node", "create", "n1"], ["ingest-token", "create", "n1"]]
 )
-def test_what_lets_in_may_come_before_the_first_start_and_says_so(
+def test_commands_that_let_machines_in_work_before_the_first_start(
     words: list[str], tmp_path: Path
 ) -> None:
     first = command(*words, "--data-dir", tmp_path / "d")
@@ -244,7 +245,7 @@ def test_what_lets_in_may_come_before_the_first_start_and_says_so(
     assert "new data directory" not in again.stderr
 
 
-def test_a_damaged_file_is_told_with_the_way_out(tmp_path: Path) -> None:
+def test_a_damaged_points_file_is_reported_with_a_remedy(tmp_path: Path) -> None:
     (tmp_path / "points.duckdb").write_bytes(b"rubbish" * 1000)
 
     said = refused("serve", "--listen", "127.0.0.1:0", "--data-dir", tmp_path)
@@ -265,12 +266,12 @@ def test_a_weak_operator_token_is_refused_without_showing_it(tmp_path: Path, con
     assert content not in str(refusal.value)
 
 
-def test_an_operator_token_file_that_is_missing_is_told(tmp_path: Path) -> None:
+def test_a_missing_operator_token_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(StartError, match="No such file"):
         _operator_token(tmp_path / "none")
 
 
-def test_an_operator_token_file_that_others_may_read_is_refused_with_the_way_out(
+def test_an_operator_token_file_that_others_may_read_is_refused_with_a_remedy(
     tmp_path: Path,
 ) -> None:
     file = tmp_path / "token"
@@ -291,7 +292,7 @@ def test_a_node_whose_identity_cannot_be_printed_is_not_registered(tmp_path: Pat
     assert command("node", "list", "--data-dir", tmp_path).stdout == ""
 
 
-def test_a_server_that_cannot_say_where_it_listens_ends_with_a_sentence(tmp_path: Path) -> None:
+def test_a_server_that_cannot_print_its_address_stops_with_a_reason(tmp_path: Path) -> None:
     done = into_full("serve", "--listen", "127.0.0.1:0", "--data-dir", tmp_path)
 
     assert done.returncode == 1
@@ -310,7 +311,7 @@ def into_full(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("text", ["garbage", "10.0.0.1/24", "300.1.1.1", "::1::"])
-def test_a_mesh_address_that_is_none_is_status_two_and_makes_no_node(
+def test_a_malformed_mesh_address_is_status_two_and_makes_no_node(
     tmp_path: Path, text: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["node", "create", "n1", "--mesh-ip", text, "--data-dir", str(tmp_path)]) == 2

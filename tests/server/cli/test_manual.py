@@ -36,16 +36,18 @@ def test_every_command_and_option_is_in_the_manual() -> None:
                 assert option in {"-h", "--help"} or f"`{option}" in MANUAL, (name, option)
 
 
-def test_every_command_of_the_grammar_is_done_by_somebody() -> None:
+def test_every_command_of_the_grammar_is_implemented() -> None:
     names = {parser.prog.removeprefix("plexd-server ") for parser in leaves()}
 
     assert names - {"serve", "simulate"} == _COMMANDS.keys()
 
 
-def test_the_commands_of_the_how_tos_are_those_there_are() -> None:
-    known = {parser.prog for parser in leaves()}
+def test_the_commands_in_the_how_tos_exist() -> None:
+    known, found = {parser.prog for parser in leaves()}, 0
     for page in sorted((DOCS / "how-to").glob("*.md")):
         for block in re.findall(r"```console\n(.*?)```", page.read_text(), re.DOTALL):
             for words in re.findall(r"plexd-server ([a-z][a-z-]*)(?: ([a-z]+))?(?![\w./-])", block):
                 names = {f"plexd-server {words[0]}", f"plexd-server {' '.join(words)}"}
                 assert names & known, (page.name, words)
+                found += 1
+    assert found > 3

@@ -1,4 +1,4 @@
-"""What is sealed at rest opens with its key and at its place only."""
+"""A sealed value opens only with its key and at its place."""
 
 from __future__ import annotations
 
@@ -54,14 +54,14 @@ def test_the_master_key_is_made_with_the_registry_for_its_owner_only(
     assert sorted(path.name for path in tmp_path.glob("*.key*")) == ["master.key"]
 
 
-def test_a_secret_is_kept_sealed_and_comes_back_for_its_node(
+def test_a_secret_is_stored_sealed_and_its_node_can_open_it(
     registry: Registry, tmp_path: Path
 ) -> None:
     key = registry.create_node("n1").node_secret_key
-    assert registry.vault.set("n1", "s", "geheim ✓") == 1
-    assert registry.vault.set("n1", "s", "geheimer") == 2
+    assert registry.secrets.set("n1", "s", "geheim ✓") == 1
+    assert registry.secrets.set("n1", "s", "geheimer") == 2
 
-    made = registry.vault.envelope("n1", "s")
+    made = registry.secrets.envelope("n1", "s")
     assert decrypt_secret(key.encode(), made.ciphertext, made.nonce) == "geheimer"
     assert made.version == 2
     kept = b"".join(path.read_bytes() for path in tmp_path.iterdir())
@@ -73,11 +73,11 @@ def test_a_sealed_value_moved_to_another_row_does_not_open(
 ) -> None:
     for node_id in ("n1", "n2"):
         registry.create_node(node_id)
-        registry.vault.set(node_id, "s", f"of {node_id}")
+        registry.secrets.set(node_id, "s", f"of {node_id}")
     change(tmp_path, "UPDATE secrets SET sealed = ? WHERE node_id = 'n1'", sealed(tmp_path, "n2"))
 
     with pytest.raises(SealError, match="secrets n1 s 1 does not open"):
-        registry.vault.envelope("n1", "s")
+        registry.secrets.envelope("n1", "s")
 
 
 def test_a_nodes_key_moved_to_another_node_does_not_open(
@@ -85,36 +85,36 @@ def test_a_nodes_key_moved_to_another_node_does_not_open(
 ) -> None:
     for node_id in ("n1", "n2"):
         registry.create_node(node_id)
-    registry.vault.set("n1", "s", "v")
+    registry.secrets.set("n1", "s", "v")
     keys = "SELECT sealed_key FROM nodes WHERE node_id = 'n2'"
     change(tmp_path, f"UPDATE nodes SET sealed_key = ({keys}) WHERE node_id = 'n1'")
 
     with pytest.raises(SealError):
-        registry.vault.envelope("n1", "s")
+        registry.secrets.envelope("n1", "s")
 
 
 def test_an_older_version_put_back_does_not_open(registry: Registry, tmp_path: Path) -> None:
     registry.create_node("n1")
-    registry.vault.set("n1", "s", "old")
+    registry.secrets.set("n1", "s", "old")
     old = sealed(tmp_path, "n1")
-    registry.vault.set("n1", "s", "new")
+    registry.secrets.set("n1", "s", "new")
     change(tmp_path, "UPDATE secrets SET sealed = ?", old)
 
     with pytest.raises(SealError):
-        registry.vault.envelope("n1", "s")
+        registry.secrets.envelope("n1", "s")
 
 
 @pytest.mark.parametrize("damage", [b"", b"\0" * 12, b"\0" * 40])
 def test_a_damaged_value_does_not_open(registry: Registry, tmp_path: Path, damage: bytes) -> None:
     registry.create_node("n1")
-    registry.vault.set("n1", "s", "v")
+    registry.secrets.set("n1", "s", "v")
     change(tmp_path, "UPDATE secrets SET sealed = ?", damage)
 
     with pytest.raises(SealError):
-        registry.vault.envelope("n1", "s")
+        registry.secrets.envelope("n1", "s")
 
 
-def test_a_missing_key_is_told_with_the_way_out_and_none_is_made(
+def test_a_missing_key_is_reported_with_a_remedy_and_none_is_made(
     registry: Registry, tmp_path: Path
 ) -> None:
     registry.close()
@@ -129,7 +129,9 @@ def test_a_missing_key_is_told_with_the_way_out_and_none_is_made(
     )
 
 
-def test_another_key_is_told(registry: Registry, tmp_path: Path) -> None:
+def test_a_key_that_did_not_seal_the_registry_is_refused(
+    registry: Registry, tmp_path: Path
+) -> None:
     registry.close()
     (tmp_path / "master.key").write_text("00" * 32)
 
@@ -140,7 +142,7 @@ def test_another_key_is_told(registry: Registry, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "short", "zz" * 32, "00" * 31, "00" * 200])
-def test_a_key_file_that_holds_none_is_told(registry: Registry, tmp_path: Path, text: str) -> None:
+def test_a_key_file_without_a_key_is_refused(registry: Registry, tmp_path: Path, text: str) -> None:
     registry.close()
     (tmp_path / "master.key").write_text(text)
 
@@ -156,7 +158,7 @@ def test_a_key_file_that_others_can_read_is_refused(registry: Registry, tmp_path
         reopened(tmp_path)
 
 
-def test_two_that_make_the_key_at_once_end_up_with_one(tmp_path: Path) -> None:
+def test_a_key_that_another_process_made_is_not_replaced(tmp_path: Path) -> None:
     first, second = MasterKey(tmp_path / "master.key"), MasterKey(tmp_path / "master.key")
     first.make()
     before = (tmp_path / "master.key").read_text()
@@ -166,7 +168,7 @@ def test_two_that_make_the_key_at_once_end_up_with_one(tmp_path: Path) -> None:
     assert second.open(first.seal("x", "a"), "a") == "x"
 
 
-def test_a_node_of_before_has_no_key_until_it_is_rotated(tmp_path: Path) -> None:
+def test_a_node_of_version_1_has_no_key_until_it_is_rotated(tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / "registry.db")) as connection:
         connection.execute(
             "CREATE TABLE nodes (node_id VARCHAR(63) NOT NULL, mesh_ip VARCHAR(45) NOT NULL, "
@@ -182,12 +184,12 @@ def test_a_node_of_before_has_no_key_until_it_is_rotated(tmp_path: Path) -> None
         assert registry.holder_of_token(b"\1" * 32) == ("n1", "node")
         (node,) = registry.nodes()
         assert (node.mesh_ip, node.created_at.year, node.has_key) == ("10.0.0.1", 2026, False)
-        registry.vault.set("n1", "s", "v")
+        registry.secrets.set("n1", "s", "v")
         with pytest.raises(NoNodeKey, match="node rotate"):
-            registry.vault.envelope("n1", "s")
+            registry.secrets.envelope("n1", "s")
         rotated = command("node", "rotate", "n1", "--data-dir", tmp_path)
         assert "node_secret_key" in rotated.stdout
-        assert registry.vault.envelope("n1", "s").key == "s"
+        assert registry.secrets.envelope("n1", "s").key == "s"
     reopened(tmp_path)
 
 
@@ -196,22 +198,22 @@ def test_a_name_outside_the_allow_list_is_refused(registry: Registry, name: str)
     registry.create_node("n1")
 
     with pytest.raises(RegistryError, match="cannot name a secret"):
-        registry.vault.set("n1", name, "v")
+        registry.secrets.set("n1", name, "v")
 
 
 @pytest.mark.parametrize("value", ["", "x" * 16_385, "ä" * 8_193])
-def test_a_secret_without_measure_is_refused(registry: Registry, value: str) -> None:
+def test_a_secret_of_the_wrong_length_is_refused(registry: Registry, value: str) -> None:
     registry.create_node("n1")
 
     with pytest.raises(RegistryError, match="a secret holds"):
-        registry.vault.set("n1", "s", value)
+        registry.secrets.set("n1", "s", value)
 
 
 def test_a_deleted_secret_is_gone(registry: Registry) -> None:
     registry.create_node("n1")
-    registry.vault.set("n1", "s", "v")
-    registry.vault.delete("n1", "s")
+    registry.secrets.set("n1", "s", "v")
+    registry.secrets.delete("n1", "s")
 
-    for gone in (registry.vault.envelope, registry.vault.delete):
+    for gone in (registry.secrets.envelope, registry.secrets.delete):
         with pytest.raises(UnknownSecret):
             gone("n1", "s")

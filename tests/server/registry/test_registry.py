@@ -36,7 +36,7 @@ def test_a_node_is_known_by_its_token_from_then_on(registry: Registry, tmp_path:
     second.close()
 
 
-def test_a_step_of_the_clock_shuts_nobody_out_and_lets_nobody_in_again(tmp_path: Path) -> None:
+def test_a_clock_step_neither_shuts_a_node_out_nor_lets_a_revoked_one_in(tmp_path: Path) -> None:
     clock = ManualClock()
     with closing(Registry(tmp_path, clock=clock)) as registry:
         stays, goes = registry.create_node("stays"), registry.create_node("goes")
@@ -79,7 +79,7 @@ def test_the_file_is_for_its_owner_only(registry: Registry, tmp_path: Path) -> N
     assert registry.node("n1") is None
 
 
-def test_a_node_id_can_be_taken_once(registry: Registry) -> None:
+def test_a_node_id_can_be_used_once(registry: Registry) -> None:
     registry.create_node("n1")
 
     with pytest.raises(RegistryError, match="'n1' exists already"):
@@ -113,14 +113,14 @@ def test_node_ids_follow_the_allow_list(registry: Registry, node_id: str, allowe
             registry.create_node(node_id)
 
 
-def test_a_damaged_registry_is_named(tmp_path: Path) -> None:
+def test_a_damaged_registry_is_reported_with_its_path(tmp_path: Path) -> None:
     (tmp_path / "registry.db").write_bytes(b"no database" * 500)
 
     with pytest.raises(StartError, match=r"registry\.db is damaged .*backup"):
         Registry(tmp_path, clock=SystemClock())
 
 
-def test_a_registry_of_a_newer_version_is_refused(registry: Registry, tmp_path: Path) -> None:
+def test_a_registry_with_a_newer_number_is_refused(registry: Registry, tmp_path: Path) -> None:
     registry.close()
     connection = sqlite3.connect(tmp_path / "registry.db")
     connection.execute("PRAGMA user_version = 99")

@@ -217,7 +217,7 @@ async def test_a_hostname_becomes_an_id_of_the_allow_list(plane: Plane, client: 
 
 async def test_a_secret_reaches_its_node_sealed_under_its_key(plane: Plane, client: Client) -> None:
     made = await enrol(client, plane.token(), hostname="lima")
-    plane.registry.vault.set("lima", "local-endpoint", "the token")
+    plane.registry.secrets.set("lima", "local-endpoint", "the token")
     node = client.with_token(made["auth_token"])
 
     first, second = [await node.get("/v1/nodes/lima/secrets/local-endpoint") for _ in range(2)]
@@ -263,7 +263,7 @@ def tokens(plane: Plane) -> dict[str, str]:
     """A token of each kind that does not open ``victim``, by what it is."""
     if plane.registry.node("victim") is None:
         plane.registry.create_node("victim")
-        plane.registry.vault.set("victim", "s", "v")
+        plane.registry.secrets.set("victim", "s", "v")
     name = f"mallory-{new_key()[:6].replace('/', '-').replace('+', '-')}"
     return {
         "node": plane.registry.create_node(name).auth_token,
@@ -374,7 +374,7 @@ async def test_nothing_secret_is_in_the_log_or_in_the_files(
 ) -> None:
     token = plane.token()
     made = await enrol(client, token, hostname="canary")
-    plane.registry.vault.set("canary", "s", "canary-in-the-vault")
+    plane.registry.secrets.set("canary", "s", "canary-in-the-vault")
     ingest = plane.registry.create_ingest_token("canary")
     node = client.with_token(made["auth_token"])
     for path in ("/v1/nodes/canary/secrets/s", "/v1/nodes/victim/state", "/v1/nodes"):

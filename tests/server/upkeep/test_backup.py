@@ -1,4 +1,4 @@
-"""Copies of a data directory at work, and of one that was left in a hurry."""
+"""Backups of a running server and of a killed one, and the pause of writes for them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from plexd.metrics.testing import ManualClock
 from plexd_server.errors import StartError
 from plexd_server.store import DuckDBStore
-from plexd_server.upkeep.quiesce import granting, held_still
+from plexd_server.upkeep.quiesce import pausing_writes_on_request, writes_paused
 from server.reporting import Node, numbered
 from server.running import Client, command, create_node, running
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import aiohttp
 
 
-async def test_a_copy_made_under_load_is_a_moment_of_it(
+async def test_a_backup_under_load_is_consistent(
     tmp_path: Path, session: aiohttp.ClientSession
 ) -> None:
     data_dir, copy = tmp_path / "d", tmp_path / "copy"
@@ -50,14 +50,14 @@ async def test_a_copy_made_under_load_is_a_moment_of_it(
     assert not (data_dir / "backup.sock").exists()
 
 
-async def test_what_comes_while_the_file_is_held_is_taken_and_shown_afterwards(
+async def test_reports_during_a_backup_are_accepted_and_shown_afterwards(
     tmp_path: Path, session: aiohttp.ClientSession
 ) -> None:
     token = create_node(tmp_path / "d")["auth_token"]
     with running(tmp_path / "d") as server:
         node = Node(Client(session, server.url, token))
-        with held_still(tmp_path / "d") as is_held:
-            assert is_held
+        with writes_paused(tmp_path / "d") as is_paused:
+            assert is_paused
             points = (tmp_path / "d" / "points.duckdb").read_bytes()
             assert (await node.send(1, numbered(1), of=1)).status == 200
             assert (tmp_path / "d" / "points.duckdb").read_bytes() == points
@@ -65,25 +65,25 @@ async def test_what_comes_while_the_file_is_held_is_taken_and_shown_afterwards(
         assert (await node.ledger())["received"] == 1
 
 
-def test_a_server_that_holds_still_stops_when_it_is_told(tmp_path: Path) -> None:
+def test_a_server_whose_writes_are_paused_can_be_stopped(tmp_path: Path) -> None:
     create_node(tmp_path / "d")
-    with running(tmp_path / "d") as server, held_still(tmp_path / "d"):
+    with running(tmp_path / "d") as server, writes_paused(tmp_path / "d"):
         server.stop()
 
     assert server.process.returncode == 0
 
 
-def test_what_a_killed_server_left_is_not_taken_for_a_server(tmp_path: Path) -> None:
+def test_the_socket_of_a_killed_server_is_not_taken_for_a_server(tmp_path: Path) -> None:
     create_node(tmp_path / "d")
     with running(tmp_path / "d") as server:
         server.process.kill()
         server.process.wait(10)
         assert (tmp_path / "d" / "backup.sock").exists()
-        with held_still(tmp_path / "d") as is_held:
-            assert not is_held
+        with writes_paused(tmp_path / "d") as is_paused:
+            assert not is_paused
 
 
-def test_the_copy_of_a_killed_server_has_what_was_only_in_its_journal(tmp_path: Path) -> None:
+def test_a_backup_of_a_killed_server_has_what_was_only_in_its_journal(tmp_path: Path) -> None:
     token = create_node(tmp_path / "d")["auth_token"]
 
     async def report() -> None:
@@ -104,27 +104,27 @@ def test_the_copy_of_a_killed_server_has_what_was_only_in_its_journal(tmp_path: 
     store.close()
 
 
-def test_the_socket_is_its_owners_alone_however_long_its_path(tmp_path: Path) -> None:
+def test_only_the_owner_may_use_the_socket_however_long_its_path(tmp_path: Path) -> None:
     deep = tmp_path / ("x" * 120)
     with running(deep):
         assert stat.S_IMODE((deep / "backup.sock").stat().st_mode) == 0o600
-        with held_still(deep) as is_held:
-            assert is_held
+        with writes_paused(deep) as is_paused:
+            assert is_paused
 
 
-def test_a_server_that_does_not_answer_is_waited_for_so_long_only(tmp_path: Path) -> None:
+def test_the_wait_for_a_server_that_does_not_answer_is_bounded(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as silent:
         silent.bind(os.fspath(tmp_path / "backup.sock"))
         silent.listen()
 
         with (
             pytest.raises(StartError, match="does not hold its points still: it does not answer"),
-            held_still(tmp_path, answer_seconds=0.01),
+            writes_paused(tmp_path, answer_seconds=0.01),
         ):
             pass
 
 
-async def test_who_came_while_no_descriptors_were_left_is_answered_later(
+async def test_a_backup_that_asked_while_descriptors_ran_out_is_answered_later(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     clock = ManualClock()
@@ -135,7 +135,7 @@ async def test_who_came_while_no_descriptors_were_left_is_answered_later(
 
     with socket.socket(socket.AF_UNIX) as asking:
         asking.settimeout(0)
-        async with granting(hold, tmp_path, clock):
+        async with pausing_writes_on_request(hold, tmp_path, clock):
             asking.connect(os.fspath(tmp_path / "backup.sock"))
             resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
             try:

@@ -1,4 +1,4 @@
-"""The mesh as each node sees it, kept ready: every node asks for it every minute."""
+"""The peers of each node, kept encoded: every node asks for them every minute."""
 
 from __future__ import annotations
 
@@ -12,18 +12,16 @@ if TYPE_CHECKING:
     from plexd.clock import Clock
     from plexd_server.registry import Registry
 
-__all__ = ["PeerBook"]
+__all__ = ["PeerCache"]
 
 _FRESH_SECONDS: Final = 5.0
 
 
-class PeerBook:
-    """Answers with all nodes but the one that asks.
+class PeerCache:
+    """Answers a node with all nodes but itself, as they were at most five seconds ago.
 
-    What the command line changed shows within five seconds.
-
-    Each node is encoded once for all others: of a mesh of thousands, an answer is some hundred
-    kilobytes that are only put together.
+    Each node is encoded once for all others: in a mesh of thousands an answer has some hundred
+    kilobytes, which are only put together.
     """
 
     def __init__(self, registry: Registry, clock: Clock) -> None:
@@ -31,24 +29,24 @@ class PeerBook:
         self._clock = clock
         self._reading = asyncio.Lock()
         self._fresh_until = -math.inf
-        self._pages: dict[str, bytes] = {}
+        self._encoded: dict[str, bytes] = {}
 
     async def state_of(self, node_id: str) -> bytes:
-        """The JSON of the node's state: its ``peers``."""
+        """Return the JSON of the node's state: its ``peers``."""
         async with self._reading:
             if self._clock.monotonic() >= self._fresh_until:
                 self._fresh_until = self._clock.monotonic() + _FRESH_SECONDS
                 try:
-                    self._pages = await asyncio.to_thread(self._read)
+                    self._encoded = await asyncio.to_thread(self._read)
                 except BaseException:
                     self.expire()
                     raise
-            pages = self._pages
-        others = (page for owner, page in pages.items() if owner != node_id)
+            encoded = self._encoded
+        others = (peer for peer_id, peer in encoded.items() if peer_id != node_id)
         return b'{"peers":[' + b",".join(others) + b"]}"
 
     def expire(self) -> None:
-        """Read anew for the next answer: somebody came."""
+        """Read the registry again for the next answer."""
         self._fresh_until = -math.inf
 
     def _read(self) -> dict[str, bytes]:

@@ -1,4 +1,4 @@
-"""The nodes' secrets: sealed under the master key at rest, under the node's own key on the way."""
+"""Secrets of nodes: sealed under the master key at rest, under the node's own key on the way."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from plexd_server.database.engine import Database
     from plexd_server.registry.master_key import MasterKey
 
-__all__ = ["StoredSecret", "Vault", "node_key"]
+__all__ = ["NodeSecrets", "StoredSecret", "node_key"]
 
 MAX_BYTES: Final = 16 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class StoredSecret:
-    """What is told of a secret: everything but the secret."""
+    """What is shown of a secret: everything but its value."""
 
     node_id: str
     name: str
@@ -36,10 +36,10 @@ class StoredSecret:
     set_at: datetime
 
 
-class Vault:
+class NodeSecrets:
     """Sets, lists, deletes and hands out secrets. Every method blocks briefly.
 
-    Raises `UnknownNode` for a node there is not.
+    Every method raises `UnknownNode` for a node that does not exist.
     """
 
     def __init__(self, database: Database, master: MasterKey, clock: Clock) -> None:
@@ -48,7 +48,7 @@ class Vault:
         self._clock = clock
 
     def set(self, node_id: str, name: str, value: str) -> int:
-        """Keep a secret of a node, in place of the one of this name; its version."""
+        """Keep a secret in place of the node's one of this name, and return its version."""
         _check(name, value)
         with self._database.writing() as connection:
             refuse_revoked(find_node(connection, node_id))
@@ -61,7 +61,7 @@ class Vault:
         return version
 
     def list(self, node_id: str = "") -> list[StoredSecret]:
-        """The secrets of a node, or of all nodes."""
+        """Return the secrets of a node, or of all nodes."""
         c = SECRETS.c
         query = sa.select(c.node_id, c.name, c.version, c.set_at).order_by(c.node_id, c.name)
         with self._database.reading() as connection:
@@ -72,7 +72,7 @@ class Vault:
         return [StoredSecret(r.node_id, r.name, r.version, utc(r.set_at)) for r in rows]
 
     def delete(self, node_id: str, name: str) -> None:
-        """Forget a secret. Raises `UnknownSecret`."""
+        """Delete a secret. Raises `UnknownSecret`."""
         with self._database.writing() as connection:
             find_node(connection, node_id)
             done = connection.execute(SECRETS.delete().where(_whose(node_id, name)))
@@ -80,7 +80,7 @@ class Vault:
             raise UnknownSecret(f"node {node_id!r} has no secret {name!r}")
 
     def envelope(self, node_id: str, name: str) -> SecretResponse:
-        """A secret as only its node can open it, with a nonce of its own each time.
+        """Return a secret as only its node can open it, with a new nonce each time.
 
         Raises `UnknownSecret`, `NoNodeKey` and, for damaged rows, `SealError`.
         """
@@ -98,7 +98,7 @@ class Vault:
 
 
 def node_key(master: MasterKey, node: sa.Row[tuple[object, ...]]) -> str:
-    """The secret key of a node that has one."""
+    """Return the secret key of a node that has one."""
     return master.open(node.sealed_key, "nodes", node.node_id)
 
 
