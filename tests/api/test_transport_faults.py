@@ -194,8 +194,8 @@ async def test_a_refused_connection_is_a_transport_error() -> None:
     assert plane.reconnect_count() == 0
 
 
-async def test_a_name_that_does_not_resolve_is_a_transport_error() -> None:
-    for name in ("a..b", "x" * 300, "no-such-host.invalid"):
+async def test_a_name_that_no_host_can_have_is_a_transport_error() -> None:
+    for name in ("a..b", "x" * 300):
         async with client(f"http://{name}") as plane:
             with pytest.raises(TransportError):
                 await plane.report_metrics("node-1", EXAMPLE)
@@ -337,16 +337,13 @@ async def test_garbage_is_no_answer_and_its_error_is_one_line_without_secrets(na
     ):
         with pytest.raises(TransportError) as caught:
             await plane.report_metrics("node-1", EXAMPLE)
+        url = server.url
     text = str(caught.value)
-    assert text.startswith(f"POST {server_origin(text)}: ")
+    assert text.startswith(f"POST {url}: ")
     assert text.isprintable()
     assert len(text) < 400
     assert "secret-path" not in text
     assert TOKEN not in repr(caught.value) + repr(caught.value.__cause__)
-
-
-def server_origin(text: str) -> str:
-    return text.removeprefix("POST ").partition(": ")[0]
 
 
 async def test_an_unsolicited_upgrade_is_no_acknowledgement() -> None:

@@ -161,8 +161,12 @@ async def test_every_point_is_accounted_for(spool: Spool) -> None:
     assert head.name is not None
     await spool.acknowledge(head.name)
     s = spool.statistics()
-    assert s.appended == s.waiting + s.acknowledged + s.lost
-    assert (s.waiting, s.acknowledged) == (s.buffered + s.sealed, 10)
+    assert (s.appended, s.acknowledged) == (ROOM + 20, 10)
+    assert (s.refused, s.expired, s.damaged) == (0, 0, 0)
+    await spool.seal(10)
+    waiting = sum(len(batch) for batch in await drain(spool))
+    assert s.waiting == waiting == ROOM + 10 - s.evicted
+    assert spool.statistics().acknowledged == 10 + waiting
 
 
 async def test_what_was_refused_is_counted_and_told_with_the_next_batch(spool: Spool) -> None:

@@ -21,6 +21,7 @@ import pytest
 from plexd.api import EncodeError, MetricPoint
 from plexd.metrics.testing import ManualClock
 from plexd.spool import DiskSpool, Refusal, SpoolLockedError
+from spool.balance import balanced
 from support.faulty_disk import FaultyDisk
 from support.latency import latency_points as points
 from support.receivers import StrictReceiver
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from plexd.api import MetricBatch
-    from plexd.spool import Spool, SpoolStatistics
+    from plexd.spool import Spool
 
 _MIB = 2**20
 
@@ -45,11 +46,6 @@ async def refuse_head(spool: Spool, first: int, last: int) -> MetricBatch:
     assert head.name is not None
     await spool.acknowledge(head.name, refused=[Refusal(head.piece(first, last), "no")])
     return head
-
-
-def balanced(found: SpoolStatistics) -> SpoolStatistics:
-    assert found.appended == found.waiting + found.acknowledged + found.lost, found
-    return found
 
 
 def files(directory: Path) -> int:

@@ -14,6 +14,7 @@ import pytest
 
 from plexd.metrics.testing import ManualClock
 from plexd.spool import DiskSpool
+from spool.balance import balanced
 from support.faulty_disk import FAULTS, BadSector, FaultyDisk
 from support.latency import latency_points as points
 from support.receivers import StrictReceiver
@@ -24,11 +25,6 @@ if TYPE_CHECKING:
     from plexd.spool import SpoolStatistics
 
 _STRIDES = {"full": 5, "write": 5, "sync": 2, "read": 1, "open": 1}
-
-
-def balanced(found: SpoolStatistics) -> SpoolStatistics:
-    assert found.appended == found.waiting + found.acknowledged + found.lost, found
-    return found
 
 
 async def run(directory: Path, disk: FaultyDisk) -> SpoolStatistics:
