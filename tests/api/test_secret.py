@@ -1,4 +1,4 @@
-"""A secret shows nowhere; it is still the text it holds."""
+"""A secret is printed nowhere; it still equals the text it holds."""
 
 from __future__ import annotations
 

@@ -139,7 +139,7 @@ async def test_a_kept_connection_that_is_closed_costs_one_repetition_of_the_same
     assert [name.partition(b"seq=")[2][:1] for name in names] == [b"1", b"2", b"2"]
 
 
-async def test_a_server_that_reads_a_byte_at_a_time_is_left_at_the_deadline() -> None:
+async def test_a_server_that_reads_a_byte_at_a_time_ends_at_the_deadline() -> None:
     async def sip(connection: Connection) -> None:
         while True:
             await connection.reader.readexactly(1)
@@ -153,7 +153,7 @@ async def test_a_server_that_reads_a_byte_at_a_time_is_left_at_the_deadline() ->
                 await plane.report_metrics("node-1", batch)
 
 
-async def test_connections_nobody_accepts_are_left_at_the_connect_timeout() -> None:
+async def test_connections_that_are_not_accepted_end_at_the_connect_timeout() -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)
@@ -256,7 +256,7 @@ async def test_a_name_server_that_fails_is_retried(
     assert decide(caught.value, 0).action is Action.RETRY
 
 
-async def test_a_name_server_that_hangs_is_left_at_the_connect_timeout(
+async def test_a_name_server_that_hangs_ends_at_the_connect_timeout(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def hang(*_: object, **__: object) -> object:

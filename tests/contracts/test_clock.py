@@ -1,4 +1,4 @@
-"""What every `Clock` holds."""
+"""What every `Clock` promises."""
 
 from __future__ import annotations
 

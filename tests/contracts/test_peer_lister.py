@@ -1,4 +1,4 @@
-"""What every `PeerLister` holds, the real one and the one that is shipped."""
+"""What every `PeerLister` promises, the real one and the one that is shipped."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_it_is_recognised_as_a_peer_lister(make: Callable[..., PeerLister]) -> N
     assert isinstance(make(), PeerLister)
 
 
-def test_nobody_in_the_mesh_is_an_empty_list(make: Callable[..., PeerLister]) -> None:
+def test_an_empty_mesh_is_an_empty_list(make: Callable[..., PeerLister]) -> None:
     assert list(make().peer_ids()) == []
 
 

@@ -1,4 +1,4 @@
-"""What every `Pinger` holds, the real one and each that is shipped.
+"""What every `Pinger` promises, the real one and each that is shipped.
 
 ``peer-1`` and ``peer-2`` answer, ``late`` does not at once, ``nobody`` never.
 """

@@ -1,4 +1,4 @@
-"""What every `SystemReader` holds, the real one and each that is shipped.
+"""What every `SystemReader` promises, the real one and each that is shipped.
 
 A new implementation is one line in `READERS`.
 """

@@ -1,4 +1,4 @@
-"""What every `TunnelStatsReader` holds, the real one on both sources and the shipped one."""
+"""What every `TunnelStatsReader` promises, the real one on both sources and the shipped one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever arrives from the network: a value or the documented error, at once."""
+"""Any bytes from the network give a value or the documented error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever stands in ``/proc``: the right numbers or one kind of error."""
+"""Any content of ``/proc`` gives the right numbers or one kind of error."""
 
 from __future__ import annotations
 

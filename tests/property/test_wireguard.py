@@ -1,4 +1,4 @@
-"""Whatever a kernel or a daemon says: the right tunnels or one kind of error."""
+"""Any answer of a kernel or a daemon gives the right tunnels or one kind of error."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ class Sockets:
         return overrun() if self.made <= self._overruns else netlink_socket()
 
 
-def test_the_kernel_tells_that_answers_were_lost() -> None:
+def test_the_kernel_reports_that_answers_were_lost() -> None:
     with closing(overrun()) as sock, pytest.raises(OSError, match="No buffer space available"):
         sock.recv(65536)
 

@@ -1,4 +1,4 @@
-"""A daemon on a real socket, in its right mind and out of it."""
+"""A daemon on a real socket that answers well, badly or not at all."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ async def test_a_daemon_that_hangs_ends_at_the_deadline(tmp_path: Path, said: by
             await reading
 
 
-async def test_a_daemon_that_accepts_nobody_is_an_error(tmp_path: Path) -> None:
+async def test_a_daemon_that_accepts_no_connection_is_an_error(tmp_path: Path) -> None:
     with closing(socket.socket(socket.AF_UNIX)) as server, closing(_client()) as first:
         server.bind(str(tmp_path / "wg0.sock"))
         server.listen(0)
@@ -173,7 +173,7 @@ async def test_an_endless_answer_is_cut(tmp_path: Path) -> None:
             await (await opened(tmp_path, max_bytes=100_000)).read_device()
 
 
-async def test_where_no_daemon_is_a_reason_says_so(tmp_path: Path) -> None:
+async def test_without_a_daemon_the_reason_says_so(tmp_path: Path) -> None:
     absent = await userspace.open("wg0", directory=tmp_path)
     assert absent == Absent(f"{tmp_path}/wg0.sock: No such file or directory")
     (tmp_path / "wg0.sock").touch()

@@ -22,7 +22,7 @@ __all__ = ["SpoolTables"]
 
 _META = msgspec.structs.fields(Meta)
 _NAMES = ", ".join(field.name for field in _META)
-_MARKS = ", ".join("?" for _ in _META)
+_PLACEHOLDERS = ", ".join("?" for _ in _META)
 # A damaged value may be of any type, and NULL, text or 2^63 must not get into a sum.
 _SANE = f"typeof(points) = 'integer' AND points BETWEEN 1 AND {MOST_POINTS}"
 _COLUMNS = {
@@ -96,7 +96,7 @@ class SpoolTables:
     def write_meta(self, meta: Meta) -> None:
         """Replace the row of ``meta``."""
         values = (1, *msgspec.structs.astuple(meta), meta.digest())
-        self._do(f"INSERT OR REPLACE INTO meta VALUES(?, {_MARKS}, ?)", values)
+        self._do(f"INSERT OR REPLACE INTO meta VALUES(?, {_PLACEHOLDERS}, ?)", values)
 
     def put(self, row: Row) -> None:
         """Add a batch, or a collection that is not sealed."""
