@@ -36,7 +36,7 @@ _LARGE = 2**20
 
 
 class Trust(Struct, frozen=True):
-    """Whom to trust: the system's authorities, those of ``ca_file`` instead, or anybody."""
+    """Whom to trust: the system's authorities, those of ``ca_file`` instead, or every server."""
 
     ca_file: str = ""
     skip_verify: bool = False

@@ -44,7 +44,7 @@ class NoAnswerError(PingError):
 
 
 class UndeliveredError(PingError):
-    """The kernel would not send the probe, or a router reported that it could not go on."""
+    """The kernel would not send the probe, or a router reported that it could not forward it."""
 
 
 class UnknownPeerError(PingError):

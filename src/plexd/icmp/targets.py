@@ -103,8 +103,8 @@ def _parse(text: str) -> tuple[socket.AddressFamily, SocketAddress]:
         pass  # IPv6, possibly with a scope
     else:
         return socket.AF_INET, (text, 0)
-    # As bytes, since text would first load a codec of host names: half a megabyte, and no longer
-    # to be had where root's rights were given up and the interpreter lies in root's home.
+    # As bytes, since text would first load a codec of host names: half a megabyte, which cannot be
+    # read after root's rights were given up if the interpreter lies in root's home.
     host, flags = text.encode("ascii"), socket.AI_NUMERICHOST
     found = socket.getaddrinfo(host, None, socket.AF_INET6, socket.SOCK_DGRAM, 0, flags)
     return socket.AF_INET6, found[0][4]

@@ -104,7 +104,7 @@ class MountPoint:
 
     def _failure(self, call: _Call, err: Exception) -> ProcfsError:
         # The deadline's TimeoutError is an OSError, and so is the ETIMEDOUT of a soft NFS mount:
-        # only whether the call has come back tells them apart.
+        # they differ only in whether the call has returned.
         if call.answer.done():
             # Python 3.13 names the call in some of its own errors, 3.11 and 3.12 do not.
             reason = getattr(err, "strerror", None) or str(err).removeprefix("statvfs: ")

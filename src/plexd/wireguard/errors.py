@@ -31,4 +31,4 @@ class RefusedError(WireGuardError):
 
 
 class PeerError(WireGuardError):
-    """An unknown peer, a key that is none, or two peers with the same id, key or address."""
+    """An unknown peer, an invalid key, or two peers with the same id, key or address."""

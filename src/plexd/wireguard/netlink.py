@@ -96,7 +96,7 @@ def _checked(datagram: Buffer, kind: int, start: int, end: int) -> Iterator[Mess
 
 
 def _check_status(datagram: Buffer, kind: int, start: int, end: int) -> None:
-    """Raise the error in an end or an error message; a status of 0 is none."""
+    """Raise the error in an end or an error message; a status of 0 is no error."""
     if end - start < _INT32.size:
         raise DumpError("a netlink status is cut short")
     (status,) = _INT32.unpack_from(datagram, start)

@@ -65,7 +65,7 @@ def translated() -> Iterator[None]:
         yield
     except _DAMAGED as err:
         raise DamagedError(str(err)) from err
-    except UnicodeDecodeError as err:  # a text that is none
+    except UnicodeDecodeError as err:  # a text that is not UTF-8
         raise DamagedError(str(err)) from err
     except apsw.FullError as err:
         raise DiskError("the disk is full", is_full=True) from err
@@ -85,7 +85,7 @@ def connect(path: Path | None, budget: Budget) -> apsw.Connection:
     if path is None:
         connection = apsw.Connection(":memory:")
     else:
-        # Made by us, so that nobody else can read it; SQLite gives the -wal the same mode.
+        # Made here, so that no other user can read it; SQLite gives the -wal the same mode.
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             _check_header(os.pread(fd, len(_HEADER_MASK), 0))
@@ -161,7 +161,7 @@ def _expected() -> tuple[bytes, list[tuple[object, ...]]]:
 def first_page() -> bytes:
     """Return a first page for a database that lost its own, without size and free pages."""
     page = bytearray(_expected()[0])
-    # Unlike change counters tell SQLite to take the size from the file.
+    # Unequal change counters make SQLite take the size from the file.
     page[24:28], page[92:96] = b"\x00\x00\x00\x02", b"\x00\x00\x00\x01"
     page[32:40] = bytes(8)
     return bytes(page)

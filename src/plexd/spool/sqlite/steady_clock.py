@@ -12,7 +12,7 @@ __all__ = ["SteadyClock"]
 
 
 class SteadyClock:
-    """Goes on from where the last process left it; never backwards.
+    """Continues where the last process left it; never goes back.
 
     While the process runs it follows the monotonic clock, so that a step of the wall clock makes
     nothing expire. How long the process was away only the wall clock knows.
