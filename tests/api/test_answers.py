@@ -1,4 +1,4 @@
-"""What is made of an answer's reason and of its ``Retry-After``."""
+"""The reason of an answer, and its ``Retry-After``."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_a_long_reason_is_cut_with_an_ellipsis() -> None:
     assert parse_reason(500, b"x" * 300) == "x" * 300
 
 
-def test_a_status_nobody_defined_has_a_reason_too() -> None:
+def test_an_undefined_status_has_a_reason_too() -> None:
     assert parse_reason(599, b"") == "no reason given"
 
 

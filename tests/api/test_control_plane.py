@@ -26,7 +26,7 @@ from plexd.api import (
 )
 from plexd.metrics.testing import ManualClock
 from support.points import EPOCH, EXAMPLE, NOW, latency_batch, named
-from support.servers import Reply, ScriptedServer
+from support.servers import Connection, RawServer, Reply, ScriptedServer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -448,9 +448,17 @@ async def test_an_answer_beyond_the_cap_is_no_answer(
 
 
 async def test_nothing_is_opened_before_the_first_request_and_closing_is_idempotent() -> None:
-    plane = ControlPlane(Config("http://127.0.0.1:9"))
-    await plane.aclose()
-    await plane.aclose()
+    async def talk(_: Connection) -> None:
+        pass
+
+    async with RawServer(talk) as server:
+        async with ControlPlane(Config(server.url)) as plane:
+            await plane.aclose()
+            await plane.aclose()
+        async with ControlPlane(Config(server.url)) as plane:
+            with pytest.raises(TransportError):
+                await plane.report_metrics("node-1", EXAMPLE)
+        assert server.connections == 1
 
 
 async def test_a_closed_client_stays_closed(server: ScriptedServer, plane: ControlPlane) -> None:

@@ -247,7 +247,7 @@ MISSING = object()
 
 
 def spoilt(index: int, path: tuple[str, ...], value: object) -> bytes:
-    """The report of `documents` with one value exchanged, taken away or added."""
+    """The report of `documents` with one value replaced, removed or added."""
     report = documents()
     where: Any = report[index]
     for step in path[:-1]:
@@ -341,7 +341,9 @@ def test_values_out_of_their_range_are_refused(index: int, key: str, value: obje
     ],
     ids=str,
 )
-def test_values_at_the_edge_of_their_range_are_taken(index: int, key: str, value: object) -> None:
+def test_values_at_the_edge_of_their_range_are_accepted(
+    index: int, key: str, value: object
+) -> None:
     assert getattr(decode_batch(spoilt(index, ("data", key), value))[index].data, key) == value
 
 
@@ -501,7 +503,7 @@ UNACCEPTABLE: dict[str, tuple[object, str]] = {
 
 
 @pytest.mark.parametrize("name", UNACCEPTABLE)
-def test_a_point_no_receiver_would_take_is_found_before_it_is_sent(name: str) -> None:
+def test_a_point_that_no_receiver_would_accept_is_found_before_it_is_sent(name: str) -> None:
     point, field = UNACCEPTABLE[name]
     with pytest.raises(EncodeError) as caught:
         check_points([SYSTEM, LATENCY, point])

@@ -1,4 +1,4 @@
-"""A secret shows nowhere; it is still the text it holds."""
+"""A secret is printed nowhere; it still equals the text it holds."""
 
 from __future__ import annotations
 
@@ -131,11 +131,13 @@ def test_a_traceback_that_quotes_a_configuration_redacts_it() -> None:
     try:
         raise ValueError(CONFIGS[0])  # noqa: TRY301  # a traceback is what is tested
     except ValueError:
+        assert "[redacted]" in traceback.format_exc()
         assert CANARY not in traceback.format_exc()
 
 
 def test_a_configuration_dumped_as_builtins_redacts_its_secret() -> None:
     dumped = dataclasses.asdict(Config("https://plane.example", auth_token=CANARY))
+    assert "[redacted]" in str(dumped)
     assert CANARY not in str(dumped)
 
 

@@ -1,4 +1,4 @@
-"""A token that is exchanged under the running client: read anew, once, and used once more."""
+"""A token that is replaced while the client runs: it is read again, once, and used at once."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LOGGER = logging.getLogger("plexd.test.renewal")
 
 
 class TokenFile:
-    """What an operator edits: holds a token or the reason why it cannot be read."""
+    """The file an operator edits: it has a token, or the reason why it cannot be read."""
 
     def __init__(self, content: str | Exception = OLD) -> None:
         self.content = content
@@ -78,7 +78,7 @@ async def client(
 
 
 @pytest.mark.parametrize("status", [401, 403])
-async def test_a_refused_token_is_read_anew_and_the_call_repeated_once(
+async def test_a_refused_token_is_read_again_and_the_call_repeated_once(
     status: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, LOGGER.name)
@@ -158,7 +158,7 @@ UNUSABLE: dict[str, str | Exception] = {
 
 
 @pytest.mark.parametrize("name", UNUSABLE)
-async def test_a_token_that_cannot_be_read_is_told_once_and_the_old_one_stays(
+async def test_a_token_that_cannot_be_read_is_logged_once_and_the_old_one_stays(
     name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, LOGGER.name)

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from plexd.api import APIError, Config, ControlPlane, TransportError
-from plexd.api.transport import HTTPTransport, Trust
+from plexd.api import APIError, Config, ControlPlane, HTTPTransport, TransportError, Trust
 from support.points import EXAMPLE, latency_batch
 from support.servers import Connection, RawServer, Reply, ScriptedServer, http_answer
 
@@ -85,7 +84,7 @@ async def answer_once_then(connection: Connection, then: Callable[[], Awaitable[
 
 
 @pytest.mark.parametrize("reset", [False, True])
-async def test_a_kept_connection_that_turns_out_closed_is_replaced_unseen(*, reset: bool) -> None:
+async def test_a_kept_connection_that_turns_out_closed_is_replaced_silently(*, reset: bool) -> None:
     async def talk(connection: Connection) -> None:
         async def leave() -> None:
             if reset:
@@ -140,7 +139,7 @@ async def test_a_replacement_that_is_closed_as_well_is_the_end_of_it() -> None:
         assert server.connections == 2
 
 
-async def test_the_replacement_does_not_start_the_clock_anew() -> None:
+async def test_the_replacement_does_not_restart_the_timeout() -> None:
     async def talk(connection: Connection) -> None:
         await connection.request()
         if connection.number == 0:
@@ -184,7 +183,7 @@ async def test_a_registration_is_never_sent_twice() -> None:
 
 async def test_a_refused_connection_is_a_transport_error() -> None:
     with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))  # bound, not listening: nobody else gets the port
+        taken.bind(("127.0.0.1", 0))  # bound, not listening: no other program gets the port
         url = f"http://127.0.0.1:{taken.getsockname()[1]}"
         async with client(url) as plane:
             with pytest.raises(TransportError, match=f"^POST {url}: Connection refused$") as caught:
@@ -194,8 +193,8 @@ async def test_a_refused_connection_is_a_transport_error() -> None:
     assert plane.reconnect_count() == 0
 
 
-async def test_a_name_that_does_not_resolve_is_a_transport_error() -> None:
-    for name in ("a..b", "x" * 300, "no-such-host.invalid"):
+async def test_a_name_that_no_host_can_have_is_a_transport_error() -> None:
+    for name in ("a..b", "x" * 300):
         async with client(f"http://{name}") as plane:
             with pytest.raises(TransportError):
                 await plane.report_metrics("node-1", EXAMPLE)
@@ -337,16 +336,13 @@ async def test_garbage_is_no_answer_and_its_error_is_one_line_without_secrets(na
     ):
         with pytest.raises(TransportError) as caught:
             await plane.report_metrics("node-1", EXAMPLE)
+        url = server.url
     text = str(caught.value)
-    assert text.startswith(f"POST {server_origin(text)}: ")
+    assert text.startswith(f"POST {url}: ")
     assert text.isprintable()
     assert len(text) < 400
     assert "secret-path" not in text
     assert TOKEN not in repr(caught.value) + repr(caught.value.__cause__)
-
-
-def server_origin(text: str) -> str:
-    return text.removeprefix("POST ").partition(": ")[0]
 
 
 async def test_an_unsolicited_upgrade_is_no_acknowledgement() -> None:
@@ -356,7 +352,7 @@ async def test_an_unsolicited_upgrade_is_no_acknowledgement() -> None:
             await plane.report_metrics("node-1", EXAMPLE)
 
 
-async def test_interim_answers_are_passed_over() -> None:
+async def test_interim_answers_are_skipped() -> None:
     answer = b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" * 3 + http_answer()
     async with RawServer(sends(answer)) as server, client(server.url) as plane:
         await plane.report_metrics("node-1", EXAMPLE)
@@ -389,7 +385,7 @@ async def test_an_answer_without_end_is_read_to_a_cap(status: int) -> None:
     assert sent < 10 * 2**20
 
 
-async def test_a_server_that_answers_before_it_has_read_the_body_is_heard() -> None:
+async def test_an_answer_before_the_body_was_read_is_received() -> None:
     async def talk(connection: Connection) -> None:
         await connection.reader.readuntil(b"\r\n\r\n")
         await connection.send(http_answer("413 Payload Too Large", b"at most 1 MB"))

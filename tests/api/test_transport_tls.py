@@ -1,4 +1,4 @@
-"""Who is believed over TLS, and what is said when somebody is not."""
+"""Which servers are trusted over TLS, and the reason when one is not."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def client(url: str, *, ca_file: object = "", skip_verify: bool = False) -> Cont
     )
 
 
-async def test_a_server_of_the_given_authority_is_believed(authority: Authority) -> None:
+async def test_a_server_of_the_given_authority_is_trusted(authority: Authority) -> None:
     async with (
         ScriptedServer(tls=authority.server()) as server,
         client(server.url, ca_file=authority.ca_file) as plane,
@@ -83,7 +83,7 @@ async def test_an_unknown_authority_is_refused(
 
 
 @pytest.mark.parametrize("name", REFUSED)
-async def test_whoever_is_told_not_to_verify_believes_anybody(
+async def test_a_client_without_verification_accepts_any_certificate(
     authority: Authority, tmp_path: Path, name: str
 ) -> None:
     make, _ = REFUSED[name]

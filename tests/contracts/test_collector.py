@@ -1,4 +1,4 @@
-"""What every `Collector` holds."""
+"""What every `Collector` promises."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every `MetricReporter` holds: the real ones against a real server, and the shipped fake."""
+"""What every `MetricReporter` promises: the real ones on a real server, and the shipped fake."""
 
 from __future__ import annotations
 

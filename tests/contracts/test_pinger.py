@@ -1,6 +1,6 @@
-"""What every `Pinger` holds, the real one and each that is shipped.
+"""What every `Pinger` promises, the real one and each that is shipped.
 
-``peer-1`` and ``peer-2`` answer, ``nobody`` does not.
+``peer-1`` and ``peer-2`` answer, ``late`` does not at once, ``nobody`` never.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.usefixtures("nothing_leaks")
 
-ADDRESSES = {"peer-1": "127.0.0.1", "peer-2": "127.0.0.2"}
+ADDRESSES = {"peer-1": "127.0.0.1", "peer-2": "127.0.0.2", "late": "127.0.0.3"}
 NO_ANSWER = OSError("no answer")
 
 
@@ -31,7 +31,7 @@ async def pinger(request: pytest.FixtureRequest) -> AsyncIterator[Pinger]:
         if request.param == "ICMPPinger":
             yield await stack.enter_async_context(ICMPPinger(ADDRESSES.__getitem__))
         else:
-            yield ScriptedPinger({"nobody": NO_ANSWER})
+            yield ScriptedPinger({"nobody": NO_ANSWER}, held=["late"])
 
 
 def test_it_satisfies_the_port(pinger: Pinger) -> None:
@@ -68,7 +68,9 @@ async def test_one_that_fails_does_not_fail_the_others(pinger: Pinger) -> None:
 
 
 async def test_a_cancelled_ping_ends_and_the_next_one_works(pinger: Pinger) -> None:
-    ping = asyncio.create_task(pinger.ping("peer-1"))
+    ping = asyncio.create_task(pinger.ping("late"))
+    await asyncio.sleep(0)  # it is under way, or a cancellation would show nothing
+    assert not ping.done()
     ping.cancel()
     await asyncio.wait([ping])
     assert ping.cancelled()

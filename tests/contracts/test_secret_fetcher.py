@@ -1,4 +1,4 @@
-"""What every `SecretFetcher` holds: the control plane's client and the shipped fake."""
+"""What every `SecretFetcher` promises: the control plane's client and the shipped fake."""
 
 from __future__ import annotations
 

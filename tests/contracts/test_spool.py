@@ -1,4 +1,4 @@
-"""What every `Spool` holds."""
+"""What every `Spool` promises."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ async def test_a_full_spool_drops_the_oldest_and_keeps_the_newest(spool: Spool) 
     assert len(kept) >= ROOM - 10
 
 
-async def test_what_was_dropped_is_told_with_the_next_batch_and_only_once(spool: Spool) -> None:
+async def test_what_was_dropped_is_reported_with_the_next_batch_and_only_once(spool: Spool) -> None:
     await fill(spool)
     await spool.seal(10)
     await spool.append(points(5, first=ROOM))
@@ -161,11 +161,15 @@ async def test_every_point_is_accounted_for(spool: Spool) -> None:
     assert head.name is not None
     await spool.acknowledge(head.name)
     s = spool.statistics()
-    assert s.appended == s.waiting + s.acknowledged + s.lost
-    assert (s.waiting, s.acknowledged) == (s.buffered + s.sealed, 10)
+    assert (s.appended, s.acknowledged) == (ROOM + 20, 10)
+    assert (s.refused, s.expired, s.damaged) == (0, 0, 0)
+    await spool.seal(10)
+    waiting = sum(len(batch) for batch in await drain(spool))
+    assert s.waiting == waiting == ROOM + 10 - s.evicted
+    assert spool.statistics().acknowledged == 10 + waiting
 
 
-async def test_what_was_refused_is_counted_and_told_with_the_next_batch(spool: Spool) -> None:
+async def test_what_was_refused_is_counted_and_reported_with_the_next_batch(spool: Spool) -> None:
     await spool.append(points(20))
     await spool.seal(10)
     head = await spool.head()
@@ -213,6 +217,6 @@ async def test_a_batch_that_was_evicted_and_did_not_arrive_is_a_loss(spool: Spoo
     assert spool.statistics().evicted == 10
 
 
-async def test_closing_twice_is_closing_once(spool: Spool) -> None:
+async def test_closing_twice_is_the_same_as_once(spool: Spool) -> None:
     await spool.aclose()
     await spool.aclose()

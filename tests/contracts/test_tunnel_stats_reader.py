@@ -1,4 +1,4 @@
-"""What every `TunnelStatsReader` holds, the real one on both sources and the shipped one."""
+"""What every `TunnelStatsReader` promises, the real one on both sources and the shipped one."""
 
 from __future__ import annotations
 
@@ -79,6 +79,7 @@ async def test_readings_at_the_same_time_do_not_disturb_each_other(
 
 async def test_a_cancelled_reading_leaves_the_reader_usable(reader: TunnelStatsReader) -> None:
     reading = asyncio.ensure_future(reader.read_tunnel_stats())
+    await asyncio.sleep(0)  # it has begun, or a cancellation would show nothing
     reading.cancel()
     await asyncio.wait([reading])
     assert len(await reader.read_tunnel_stats()) == 3

@@ -36,7 +36,7 @@ class Request:
 
 
 class Responder:
-    """A raw socket that queues echo requests and answers when told; a context manager."""
+    """A raw socket that queues echo requests and answers on demand; a context manager."""
 
     def __init__(self) -> None:
         self._sock = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)

@@ -78,7 +78,7 @@ async def test_blocked_icmp_is_all_lost_and_does_not_hang(pair: Pair, address: s
 
 @pytest.mark.parametrize("address", [FAR, "fd77::2"])
 @pytest.mark.parametrize("kind", ["raw", "datagram"])
-async def test_unreachable_fails_at_once_with_who_says_so(
+async def test_an_unreachable_peer_fails_at_once_and_names_the_reporter(
     pair: Pair, address: str, kind: str
 ) -> None:
     if kind == "datagram":
@@ -218,7 +218,7 @@ async def test_a_storm_of_duplicates_is_counted_and_bounded_by_the_queue(silent:
     async with responder, ICMPPinger(itself, timeout=PATIENT) as pinger:
         ping = asyncio.create_task(pinger.ping(FAR))
         asked = await responder.request()
-        for _ in range(20_000):  # the pinger's loop stands still meanwhile
+        for _ in range(20_000):  # the pinger does not read meanwhile
             responder.reply(asked)
         assert await ping > 0
         await until(lambda: _accounted(pinger) == 20_000)
@@ -303,7 +303,7 @@ async def test_the_window_follows_the_latest_twenty(silent: Pair) -> None:
         assert pinger.loss(FAR) == 0
 
 
-async def test_a_cancelled_ping_leaves_nothing(silent: Pair) -> None:
+async def test_a_cancelled_ping_leaves_nothing_behind(silent: Pair) -> None:
     with silent.far.inside():
         responder = Responder()
     async with responder, ICMPPinger(itself, timeout=PATIENT) as pinger:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from plexd.icmp import PacketError
-from plexd.icmp.error_queue import parse_report
+from plexd.icmp.ancillary import parse_report
 from plexd.icmp.packet import (
     REPLY_V4,
     REQUEST_V4,
@@ -85,7 +85,7 @@ def report(number: int, origin: int, kind: int, offender: bytes) -> bytes:
         (report(101, 1, 0, b"\2\0\0\0\x0a"), "Network is unreachable"),
     ],
 )
-def test_a_report_names_the_reason_and_who_says_so(data: bytes, reason: str) -> None:
+def test_a_report_names_the_reason_and_the_reporter(data: bytes, reason: str) -> None:
     assert parse_report(data)[1] == reason
 
 

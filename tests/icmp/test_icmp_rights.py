@@ -22,7 +22,7 @@ KEY = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAE="
 
 
 def collect(folder: Path) -> tuple[list[int], str]:
-    """The round trips that ``plexd collect`` finds without the right to raw sockets, its words."""
+    """Return the round trips and the log of ``plexd collect`` without the right to raw sockets."""
     config = folder / "config.yaml"
     peers = [{"id": "far", "public_key": KEY, "mesh_ip": FAR}]
     settings = {
@@ -47,8 +47,8 @@ def test_without_raw_sockets_datagram_sockets_do(pair: Pair, tmp_path: Path) -> 
 
 def test_without_either_every_peer_is_a_failure_with_what_to_do(pair: Pair, tmp_path: Path) -> None:
     pair.near.run("sysctl", "-qw", "net.ipv4.ping_group_range=1 0")
-    (rtt_nano,), told = collect(tmp_path)
+    (rtt_nano,), log = collect(tmp_path)
     assert rtt_nano == -1
-    assert "no permission to open a socket" in told
-    assert "ping_group_range" in told
-    assert "cap_net_raw" in told
+    assert "no permission to open a socket" in log
+    assert "ping_group_range" in log
+    assert "cap_net_raw" in log

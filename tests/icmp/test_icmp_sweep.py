@@ -30,7 +30,7 @@ def itself(peer_id: str) -> str:
 
 @pytest.fixture
 def quiet() -> Iterator[None]:
-    """Loopback with nobody else on it."""
+    """A loopback of the test's own."""
     with Namespace() as place, place.inside():
         yield
 
@@ -58,7 +58,7 @@ async def test_ten_thousand_peers_are_collected_cycle_after_cycle() -> None:
 
 
 @pytest.mark.usefixtures("quiet")
-async def test_a_prompt_answer_is_read_at_once_though_others_lie_before_it() -> None:
+async def test_a_prompt_answer_is_read_at_once_although_others_lie_before_it() -> None:
     async with ICMPPinger(itself) as pinger:
         for _ in range(2):  # the second one knows that answers are prompt
             await pinger.ping("127.0.0.1")

@@ -29,7 +29,7 @@ def test_a_stepped_wall_clock_leaves_the_monotonic_time(
 
 
 @pytest.mark.parametrize("found", [-SECOND, 0, 8_001])
-def test_what_cannot_be_is_not_believed(found: int) -> None:
+def test_an_impossible_stamp_is_ignored(found: int) -> None:
     stamp = SENT + OFFSET + found
     assert round_trip(SENT, SENT + 8_000, stamp, OFFSET, OFFSET) == (8_000, False)
 
@@ -38,7 +38,7 @@ def test_without_a_stamp_the_monotonic_time_counts() -> None:
     assert round_trip(SENT, SENT + 8_000, 0, OFFSET, OFFSET) == (8_000, False)
 
 
-def test_a_round_trip_is_never_nothing() -> None:
+def test_a_round_trip_is_at_least_a_nanosecond() -> None:
     assert round_trip(SENT, SENT, 0, OFFSET, OFFSET) == (1, False)
 
 

@@ -13,11 +13,10 @@ from plexd.icmp import ClosedError, ICMPPinger, UndeliveredError, UnknownPeerErr
 from plexd.icmp.errors import SocketError
 from plexd.icmp.probe import Probe, Probes
 from plexd.icmp.sockets import open_socket
-from plexd.icmp.targets import MOST_PEERS, Peers
-from plexd.icmp.window import LossWindow
+from plexd.icmp.targets import MOST_PEERS, LossWindow, Peers
 
 
-async def test_a_peer_nobody_knows_fails_with_that_reason() -> None:
+async def test_an_unknown_peer_fails_with_that_reason() -> None:
     async with ICMPPinger(dict[str, str]().__getitem__) as pinger:
         with pytest.raises(UnknownPeerError, match=r"^peer-1: no address is known$"):
             await pinger.ping("peer-1")
@@ -53,7 +52,7 @@ def test_a_peer_keeps_its_losses_when_its_address_changes() -> None:
 
 
 def test_an_address_needs_no_codec_of_host_names() -> None:
-    """Whoever gave up root's rights may not be able to load one any more."""
+    """A process that gave up root's rights may be unable to load one."""
     program = (
         "import sys; from plexd.icmp.targets import Peers; "
         "Peers(str).find('fe80::1%lo'); sys.exit('encodings.idna' in sys.modules)"
@@ -69,7 +68,7 @@ def test_only_so_many_peers_are_remembered() -> None:
     assert peers.loss("1") == 100
 
 
-def test_nothing_is_known_of_an_empty_window() -> None:
+def test_the_loss_of_an_empty_window_is_unknown() -> None:
     assert LossWindow().percent() == -1
 
 

@@ -66,7 +66,7 @@ def test_two_envelopes_of_one_text_share_neither_nonce_nor_ciphertext() -> None:
 
 
 @pytest.mark.parametrize("part", ["ciphertext and tag", "nonce"])
-def test_one_flipped_bit_anywhere_and_it_does_not_open(
+def test_an_envelope_with_one_flipped_bit_does_not_open(
     part: str, envelope: tuple[str, str]
 ) -> None:
     sealed, nonce = map(base64.b64decode, envelope)
@@ -173,7 +173,7 @@ def test_a_key_given_as_text_is_no_key(envelope: tuple[str, str]) -> None:
         seal_secret(NSK.decode(), TEXT)  # type: ignore[arg-type]  # that is the point
 
 
-def test_failures_cannot_be_told_apart(envelope: tuple[str, str]) -> None:
+def test_failures_are_indistinguishable(envelope: tuple[str, str]) -> None:
     ciphertext, nonce = envelope
     failures = [
         refused(NSK[::-1], ciphertext, nonce),

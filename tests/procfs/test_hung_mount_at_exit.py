@@ -72,7 +72,7 @@ def _can_mount_fuse() -> bool:
 
 
 @pytest.mark.skipif(not _can_mount_fuse(), reason="needs /dev/fuse and user namespaces")
-def test_a_dead_fuse_server_is_survived(tmp_path: Path) -> None:
+def test_a_process_with_a_dead_fuse_mount_ends(tmp_path: Path) -> None:
     script = (DEAD_FUSE + EXIT).format(path=str(tmp_path), options="{}")
     lines = run(script, "unshare", "--user", "--map-root-user", "--mount")
     assert len(lines) == 3

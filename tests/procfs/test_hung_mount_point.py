@@ -9,8 +9,7 @@ from typing import NoReturn
 import pytest
 
 from plexd.clock import SystemClock
-from plexd.procfs import LinuxSystemReader, ProcfsError
-from plexd.procfs.mount_point import MountPoint
+from plexd.procfs import LinuxSystemReader, MountPoint, ProcfsError
 from procfs.trees import (
     STATVFS,
     HangingStatvfs,
@@ -43,7 +42,7 @@ async def test_a_hung_mount_fails_the_reading_at_its_deadline(
     await hang(mount, clock, hanging)
 
 
-async def test_readings_while_it_hangs_fail_at_once_and_say_for_how_long(
+async def test_readings_during_the_hang_fail_at_once_and_say_for_how_long(
     mount: MountPoint, clock: SteppingClock, hanging: HangingStatvfs
 ) -> None:
     await hang(mount, clock, hanging)
@@ -70,7 +69,7 @@ async def test_fifty_readings_of_a_healthy_mount_leave_no_thread(clock: Stepping
     await until(lambda: statvfs_threads() == 0)
 
 
-async def test_a_mount_that_comes_back_is_asked_afresh(
+async def test_a_mount_that_comes_back_is_read_again(
     mount: MountPoint, clock: SteppingClock, hanging: HangingStatvfs
 ) -> None:
     await hang(mount, clock, hanging)
@@ -115,7 +114,7 @@ async def test_a_reader_that_is_cancelled_does_not_spoil_the_call_for_the_next(
     assert hanging.calls == 1
 
 
-async def test_the_loop_turns_while_the_mount_hangs(
+async def test_the_event_loop_runs_while_the_mount_hangs(
     tree: ProcTree, clock: SteppingClock, hanging: HangingStatvfs
 ) -> None:
     reader = LinuxSystemReader("/mnt/nas", proc_root=tree.root, clock=clock, statvfs=hanging)
@@ -129,7 +128,7 @@ async def test_the_loop_turns_while_the_mount_hangs(
         await reading
 
 
-async def test_the_cpu_is_sampled_while_the_disk_is_asked(
+async def test_the_cpu_is_sampled_while_the_disk_is_read(
     tree: ProcTree, clock: SteppingClock, hanging: HangingStatvfs
 ) -> None:
     reader = LinuxSystemReader(proc_root=tree.root, clock=clock, statvfs=hanging)

@@ -125,7 +125,7 @@ async def test_a_missing_file_fails_the_whole_reading_by_name(
     )
 
 
-async def test_a_reading_after_a_failed_one_starts_afresh(
+async def test_a_reading_after_a_failed_one_is_not_affected_by_it(
     tree: ProcTree, clock: SteppingClock
 ) -> None:
     reader = reader_of(tree, clock)

@@ -56,23 +56,23 @@ def test_time_stolen_by_the_hypervisor_is_busy_time() -> None:
     assert cpu_usage_percent(CpuTimes(0, 0, 0, 0), CpuTimes(0, 0, 0, 75, steal=25)) == 25.0
 
 
-def test_iowait_that_goes_back_is_taken_as_standing_still() -> None:
+def test_iowait_that_goes_back_counts_as_unchanged() -> None:
     earlier, later = CpuTimes(10, 0, 0, 10, iowait=90), CpuTimes(11, 0, 0, 13, iowait=5)
     assert cpu_usage_percent(earlier, later) == 25.0
 
 
 @pytest.mark.parametrize("field", sorted(set(CpuTimes._fields) - {"iowait"}))
-def test_any_other_counter_that_goes_back_tells_nothing(field: str) -> None:
+def test_usage_is_unknown_when_any_other_counter_goes_back(field: str) -> None:
     earlier = CpuTimes(*[100] * 8)
     later = CpuTimes(*[200] * 8)._replace(**{field: 99})
     assert cpu_usage_percent(earlier, later) is None
 
 
-def test_no_time_passed_tells_nothing() -> None:
+def test_usage_is_unknown_when_no_time_has_passed() -> None:
     assert cpu_usage_percent(CpuTimes(1, 2, 3, 4), CpuTimes(1, 2, 3, 4)) is None
 
 
-def test_a_sample_with_fewer_fields_than_the_one_before_tells_nothing() -> None:
+def test_usage_is_unknown_when_a_sample_has_fewer_fields_than_the_one_before() -> None:
     assert cpu_usage_percent(CpuTimes(1, 1, 1, 1, 1, 1, 1, 1), CpuTimes(2, 2, 2, 2)) is None
 
 

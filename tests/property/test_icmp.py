@@ -1,4 +1,4 @@
-"""Whatever arrives from the network: a value or the documented error, at once."""
+"""Any bytes from the network give a value or the documented error."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from plexd.icmp import PacketError
-from plexd.icmp.error_queue import parse_report
+from plexd.icmp.ancillary import parse_report
 from plexd.icmp.packet import (
     REPLY_V4,
     REPLY_V6,
@@ -21,7 +21,7 @@ from plexd.icmp.packet import (
     parse_quote,
 )
 from plexd.icmp.roundtrip import round_trip
-from plexd.icmp.window import WINDOW_PROBES, LossWindow
+from plexd.icmp.targets import WINDOW_PROBES, LossWindow
 
 KINDS = st.sampled_from([REPLY_V4, REPLY_V6, REQUEST_V4, REQUEST_V6])
 NUMBERS = st.integers(0, 0xFFFF)

@@ -38,9 +38,7 @@ def test_a_cut_envelope_does_not_open(nsk: bytes, plaintext: str, data: st.DataO
 
 
 @given(nsk=anything | keys, ciphertext=anything, nonce=anything)
-def test_nothing_but_a_decrypt_error_comes_of_nonsense(
-    nsk: object, ciphertext: object, nonce: object
-) -> None:
+def test_nonsense_ends_in_a_decrypt_error(nsk: object, ciphertext: object, nonce: object) -> None:
     with pytest.raises(DecryptError) as failure:
         decrypt_secret(nsk, ciphertext, nonce)  # type: ignore[arg-type]  # that is the point
     assert str(failure.value) == "nodeapi: decryption failed"

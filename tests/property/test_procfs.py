@@ -1,8 +1,9 @@
-"""Whatever stands in ``/proc``: the right numbers or one kind of error."""
+"""Any content of ``/proc`` gives the right numbers or one kind of error."""
 
 from __future__ import annotations
 
 import os
+from operator import add
 from typing import TYPE_CHECKING
 
 import pytest
@@ -66,9 +67,13 @@ def test_cpu_times_read_as_written(times: CpuTimes, guest: list[int], kept: int)
     assert parse_cpu_times(line.encode()) == CpuTimes(*times[:kept])
 
 
-@given(earlier=ticks, later=ticks)
-def test_cpu_usage_is_a_percentage_or_unknown(earlier: CpuTimes, later: CpuTimes) -> None:
-    percent = cpu_usage_percent(earlier, later)
+@given(earlier=ticks, spent=st.tuples(*[st.integers(-2, 2**40)] * 8))
+def test_cpu_usage_is_a_percentage_unless_a_counter_went_back(
+    earlier: CpuTimes, spent: tuple[int, ...]
+) -> None:
+    passed = CpuTimes(*spent)._replace(iowait=max(CpuTimes(*spent).iowait, 0))
+    percent = cpu_usage_percent(earlier, CpuTimes(*map(add, earlier, spent)))
+    assert (percent is None) == (min(passed) < 0 or sum(passed) == 0)
     assert percent is None or 0 <= percent <= 100
 
 

@@ -1,4 +1,4 @@
-"""A disk spool against what a control plane sees of it: whatever happens, in whatever order."""
+"""A disk spool against what a control plane sees of it, for any events in any order."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from plexd.metrics.testing import ManualClock
 from plexd.spool import DiskSpool, Refusal
+from spool.balance import balanced
 from support.corrupting import FILES, KINDS, damaged
 from support.latency import latency_points
 from support.receivers import StrictReceiver
@@ -34,7 +35,7 @@ _MAX_BYTES = 78_000
 
 
 class SpoolMachine(RuleBasedStateMachine):
-    """Points 0, 1, 2 ... go in; the receiver holds what came out to the rules."""
+    """Points 0, 1, 2 ... are appended; the receiver checks what is delivered against the rules."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -45,8 +46,8 @@ class SpoolMachine(RuleBasedStateMachine):
         self._clock = ManualClock()
         self._receiver = StrictReceiver()
         self._appended = self._refused = 0
-        # Taken by the receiver, and then lost here without an answer: counted lost, and not.
-        self._unanswered = self._unanswered_told = 0
+        # Points the receiver accepted without an answer, which may be counted as lost here as well.
+        self._unanswered = self._unanswered_dropped = 0
         self._is_damaged = False
         self._spool = self._opened()
 
@@ -79,7 +80,7 @@ class SpoolMachine(RuleBasedStateMachine):
         if head is not None:
             self._receiver.take(head)
             self._unanswered += len(head)
-            self._unanswered_told += head.dropped
+            self._unanswered_dropped += head.dropped
 
     @rule()
     def read_the_head_twice(self) -> None:
@@ -94,7 +95,7 @@ class SpoolMachine(RuleBasedStateMachine):
 
     @rule(part=st.floats(0, 1))
     def refuse(self, part: float) -> None:
-        """The last points of the head, or all of it; what is accepted of it the receiver has."""
+        """Refuse the last points of the head, or all of it; the receiver accepts the others."""
         head = self._head()
         if head is None or self._receiver.has(head):
             return
@@ -137,7 +138,7 @@ class SpoolMachine(RuleBasedStateMachine):
         assert _counts(self._spool.statistics()) == _counts(before)
 
     def _copy_and_leave(self) -> Path:
-        """As if the process had been killed: the files as they are go on without it."""
+        """Copy the files as they are, as if the process had been killed."""
         left = Path(self._made.name) / f"{self._generation}"
         self._generation += 1
         directory = Path(self._made.name) / f"{self._generation}"
@@ -161,21 +162,20 @@ class SpoolMachine(RuleBasedStateMachine):
     @invariant()
     def every_point_is_accounted_for(self) -> None:
         found = self._spool.statistics()
-        assert found.appended == found.waiting + found.acknowledged + found.lost, found
-        assert found.appended == self._appended, found
+        assert balanced(found).appended == self._appended, found
         assert not found.degraded
 
     def teardown(self) -> None:
         try:
-            self._run(self._settle_everything())
+            self._run(self._deliver_everything())
         finally:
             self._run(self._spool.aclose())
             self._loop.close()
             self._made.cleanup()
             logging.disable(logging.NOTSET)
 
-    async def _settle_everything(self) -> None:
-        """Two last batches, the second of which tells of whatever the first was lost for."""
+    async def _deliver_everything(self) -> None:
+        """Deliver two last batches, the second of which reports all losses before it."""
         for _ in range(2):
             await self._spool.seal(5)
             await self._receiver.drain(self._spool)
@@ -190,7 +190,7 @@ class SpoolMachine(RuleBasedStateMachine):
         if not self._is_damaged:
             assert found.damaged == 0
             assert found.refused == self._refused
-            assert found.lost <= self._receiver.told <= found.lost + self._unanswered_told
+            assert found.lost <= self._receiver.told <= found.lost + self._unanswered_dropped
 
 
 def _counts(found: SpoolStatistics) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""Where a spool of the tests lives."""
+"""Where the spools of the tests are."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MEMORY = Path("/dev/shm")
 
 @pytest.fixture
 def fast_path(tmp_path: Path) -> Iterator[Path]:
-    """For thousands of syncs that nobody depends on: in memory, where the machine has that."""
+    """A directory for thousands of syncs: in memory, where the machine has that."""
     if not _MEMORY.is_dir():
         yield tmp_path
         return

@@ -1,4 +1,4 @@
-"""What only a spool on a disk has to hold."""
+"""What only a spool on a disk promises."""
 
 # ruff: noqa: ASYNC240  # looks at small files in between, with nothing else to run
 
@@ -21,6 +21,7 @@ import pytest
 from plexd.api import EncodeError, MetricPoint
 from plexd.metrics.testing import ManualClock
 from plexd.spool import DiskSpool, Refusal, SpoolLockedError
+from spool.balance import balanced
 from support.faulty_disk import FaultyDisk
 from support.latency import latency_points as points
 from support.receivers import StrictReceiver
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from plexd.api import MetricBatch
-    from plexd.spool import Spool, SpoolStatistics
+    from plexd.spool import Spool
 
 _MIB = 2**20
 
@@ -45,11 +46,6 @@ async def refuse_head(spool: Spool, first: int, last: int) -> MetricBatch:
     assert head.name is not None
     await spool.acknowledge(head.name, refused=[Refusal(head.piece(first, last), "no")])
     return head
-
-
-def balanced(found: SpoolStatistics) -> SpoolStatistics:
-    assert found.appended == found.waiting + found.acknowledged + found.lost, found
-    return found
 
 
 def files(directory: Path) -> int:
@@ -106,7 +102,7 @@ async def test_numbers_go_on_after_a_restart(directory: Path) -> None:
     assert len({name.epoch for name in names}) == 1
 
 
-async def test_a_loss_of_the_process_before_is_not_told_with_a_batch_that_it_may_have_sent(
+async def test_a_loss_of_the_process_before_is_not_reported_with_a_batch_it_may_have_sent(
     directory: Path,
 ) -> None:
     clock = ManualClock()
@@ -172,7 +168,7 @@ async def test_a_drained_backlog_leaves_a_small_file(directory: Path) -> None:
     assert (directory / "spool.db").stat().st_size < 3 * _MIB
 
 
-async def test_points_nobody_wants_any_more_are_let_go_and_told(directory: Path) -> None:
+async def test_points_beyond_the_maximum_age_are_dropped_and_reported(directory: Path) -> None:
     clock, receiver = ManualClock(), StrictReceiver()
     async with DiskSpool(directory, max_age=timedelta(hours=1), clock=clock) as spool:
         await spool.append(points(10))
@@ -187,7 +183,9 @@ async def test_points_nobody_wants_any_more_are_let_go_and_told(directory: Path)
     assert (len(receiver.points), receiver.told) == (2, 13)
 
 
-async def test_a_step_of_the_wall_clock_lets_nothing_expire_while_it_runs(directory: Path) -> None:
+async def test_a_step_of_the_wall_clock_expires_nothing_while_the_process_runs(
+    directory: Path,
+) -> None:
     clock = ManualClock()
     async with DiskSpool(directory, max_age=timedelta(hours=1), clock=clock) as spool:
         await spool.append(points(3))
@@ -235,7 +233,7 @@ async def test_a_point_without_json_is_the_callers_fault_and_changes_nothing(
         assert spool.statistics().appended == 0
 
 
-# Who may
+# Locks and rights
 
 
 async def test_a_second_spool_in_the_same_directory_names_the_first_ones_process(
@@ -315,7 +313,7 @@ async def test_a_file_that_is_no_database_is_set_aside_and_its_points_are_counte
     assert set_aside(directory) == (1 if content else 0)
 
 
-async def test_a_spool_of_a_newer_version_is_set_aside_with_what_can_be_read_taken_over(
+async def test_a_spool_of_a_newer_version_is_set_aside_and_its_readable_rows_are_kept(
     directory: Path,
 ) -> None:
     async with DiskSpool(directory) as spool:
@@ -374,7 +372,7 @@ async def test_a_row_with_any_wrong_value_is_counted_and_the_others_are_delivere
 
 
 @pytest.mark.parametrize("what", ["database", "log", "mark", "directory", "renamed", "replaced"])
-async def test_files_that_vanish_under_a_running_spool_are_made_anew_without_a_loss(
+async def test_files_that_vanish_under_a_running_spool_are_made_again_without_a_loss(
     directory: Path, what: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     receiver = StrictReceiver()
@@ -416,7 +414,7 @@ async def test_files_that_vanish_under_a_running_spool_are_made_anew_without_a_l
     assert len(receiver.points) == 13
 
 
-async def test_without_its_directory_it_begins_in_memory_and_moves_in_when_it_is_there(
+async def test_without_its_directory_it_begins_in_memory_and_moves_to_the_disk_later(
     directory: Path,
 ) -> None:
     clock, receiver = ManualClock(), StrictReceiver()
@@ -451,7 +449,7 @@ async def test_what_is_only_in_memory_when_it_closes_is_brought_to_the_disk_if_t
             assert balanced(spool.statistics()).waiting == 4
 
 
-async def test_a_mark_that_cannot_be_written_is_trouble_with_the_disk(
+async def test_a_watermark_that_cannot_be_written_is_a_failure_of_the_disk(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock, receiver = ManualClock(), StrictReceiver()
@@ -493,7 +491,7 @@ async def test_a_full_disk_gets_its_ballast_back_and_goes_on(
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
-# Whoever calls
+# Callers
 
 
 async def test_the_event_loop_does_not_wait_for_the_disk(directory: Path) -> None:

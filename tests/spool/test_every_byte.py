@@ -1,4 +1,4 @@
-"""One damaged byte anywhere in a spool's files: nothing altered goes out, losses are told exactly.
+"""One damaged byte anywhere in a spool's files alters no point and hides no loss.
 
 The full form, every position: ``PYTHONPATH=tests python -m faults every-byte``.
 """
@@ -30,7 +30,7 @@ async def test_a_damaged_byte_alters_no_point_and_hides_no_loss(name: str, fast_
 # Each was found by the full form: the version that makes a database read-only, the schema's text
 # and the dead letters' own page. Behind a damaged first page every row can still be had.
 @pytest.mark.parametrize("position", [0, 18, 100, 3272, 20484])
-async def test_what_once_went_wrong_goes_well(position: int, fast_path: Path) -> None:
+async def test_damage_that_once_lost_rows_loses_none(position: int, fast_path: Path) -> None:
     specimen = await Specimen.make(fast_path)
     for kind in ("flip", "zero"):
         assert await specimen.outcome("spool.db", kind, position) == "nothing lost"

@@ -1,4 +1,4 @@
-"""A disk that fails at the n-th write, sync, read or open, once or until it is mended.
+"""A disk that fails at the n-th write, sync, read or open, once or until it is repaired.
 
 Every n of a scripted run: points go in, out, and through memory, and in the end each has arrived
 once.
@@ -14,6 +14,7 @@ import pytest
 
 from plexd.metrics.testing import ManualClock
 from plexd.spool import DiskSpool
+from spool.balance import balanced
 from support.faulty_disk import FAULTS, BadSector, FaultyDisk
 from support.latency import latency_points as points
 from support.receivers import StrictReceiver
@@ -24,11 +25,6 @@ if TYPE_CHECKING:
     from plexd.spool import SpoolStatistics
 
 _STRIDES = {"full": 5, "write": 5, "sync": 2, "read": 1, "open": 1}
-
-
-def balanced(found: SpoolStatistics) -> SpoolStatistics:
-    assert found.appended == found.waiting + found.acknowledged + found.lost, found
-    return found
 
 
 async def run(directory: Path, disk: FaultyDisk) -> SpoolStatistics:
@@ -68,7 +64,7 @@ async def test_wherever_the_disk_fails_every_point_arrives_once(
         assert (found.appended, found.lost, found.waiting) == (42, 0, 0), (at, found)
 
 
-async def test_a_disk_that_fails_is_told_once_and_so_is_its_recovery(
+async def test_a_disk_that_fails_is_logged_once_and_so_is_its_recovery(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -122,7 +118,9 @@ async def test_a_place_that_cannot_be_read_any_more_costs_the_row_on_it(
     assert receiver.told == 60
 
 
-async def test_a_place_that_goes_bad_under_the_head_holds_up_nothing(fast_path: Path) -> None:
+async def test_a_place_that_becomes_unreadable_under_the_head_delays_nothing(
+    fast_path: Path,
+) -> None:
     directory, clock, receiver = fast_path / "spool", ManualClock(), StrictReceiver()
     async with DiskSpool(directory, clock=clock) as spool:
         for number in range(10):
@@ -142,6 +140,6 @@ async def test_a_place_that_goes_bad_under_the_head_holds_up_nothing(fast_path: 
             await receiver.drain(spool)
             found = balanced(spool.statistics())
     assert disk.struck > 0
-    # What had arrived may count as damaged: more is told then than was lost, never less.
+    # What had arrived may count as damaged: more is reported then than was lost, never less.
     assert (found.appended, found.waiting, found.degraded) == (2400, 0, "")
     assert len(receiver.points) == 2400

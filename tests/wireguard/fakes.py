@@ -74,7 +74,7 @@ async def daemon(directory: Path, serve: Serve, interface: str = "wg0") -> Async
 
 
 def answering(text: bytes, *, hang: asyncio.Event | None = None) -> Serve:
-    """Serves ``text`` to whoever asks; then sets ``hang``, if given, and never ends."""
+    """Serves ``text`` to every client; then sets ``hang``, if given, and never ends."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         assert await reader.readuntil(b"\n\n") == b"get=1\n\n"

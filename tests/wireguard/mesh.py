@@ -36,7 +36,7 @@ def missing() -> str:
     return "" if Path("/dev/net/tun").exists() else "no /dev/net/tun"
 
 
-# In CI whatever is missing shall fail, not hide.
+# In CI a missing program is a failure, not a skipped test.
 needs_a_mesh = [
     pytest.mark.root,
     pytest.mark.skipif("CI" not in os.environ and bool(missing()), reason=missing() or "CI"),
@@ -104,7 +104,7 @@ class Node:
         return sorted(line.split("\t") for line in lines)
 
     def stop(self) -> None:
-        """Return once the daemon stands still; its threads go on for a moment after the signal."""
+        """Return once the daemon has stopped; its threads run for a moment after the signal."""
         assert self._daemon is not None
         self._daemon.send_signal(signal.SIGSTOP)
         os.waitid(os.P_PID, self._daemon.pid, os.WSTOPPED)
@@ -114,7 +114,7 @@ class Node:
         self._daemon.send_signal(signal.SIGCONT)
 
     def kill(self) -> None:
-        """End the daemon at once; as it happens in life, its socket file stays."""
+        """End the daemon at once; its socket file stays, as with any killed daemon."""
         if self._daemon is not None:
             self._daemon.kill()
             self._daemon.wait(timeout=30)
@@ -131,7 +131,7 @@ def section(public_key: str, allowed: str, endpoint: str) -> str:
 
 
 class _Log:
-    """Reads what a daemon says to its end, for a full pipe would stop it."""
+    """Reads all output of a daemon, for a full pipe would stop it."""
 
     def __init__(self, daemon: subprocess.Popen[str]) -> None:
         self._daemon = daemon

@@ -19,6 +19,14 @@ NESTED = 0x8000
 PRIVATE, PRESHARED = b"\xaa" * 32, b"\xbb" * 32
 
 
+def spellings(secret: bytes) -> tuple[str, str, str]:
+    """How the first bytes of a secret key would show: escaped, in hexadecimal or in base64.
+
+    Both keys repeat one byte so that their base64 is the same wherever it begins.
+    """
+    return repr(secret[:8])[2:-1], secret[:8].hex(), b64encode(secret).decode()[:8]
+
+
 def key(number: int) -> str:
     return b64encode(number.to_bytes(32, "big")).decode()
 

@@ -31,7 +31,7 @@ TURNS = 10
 
 
 class Deletable(Node):
-    """A node whose link may be deleted under its daemon, which ends then as it does in life."""
+    """A node whose link may be deleted while its daemon runs, which then ends by itself."""
 
     def delete_link(self) -> None:
         run("ip", "-n", self.namespace, "link", "delete", self.interface)
@@ -49,7 +49,7 @@ def node() -> Iterator[Deletable]:
 
 
 def stranger(number: int) -> str:
-    """A peer whose endpoint tells its key."""
+    """A peer whose endpoint follows from its key."""
     return section(key(number), allowed(number), f"127.0.0.1:{number}")
 
 

@@ -92,7 +92,7 @@ async def test_nothing_of_a_spoilt_dump_is_used(scripted: Scripted) -> None:
     assert await read(scripted([family()], spoilt, dump(PEERS))) == Device("wg0", PEERS)
 
 
-async def test_an_interface_that_never_rests_is_an_error_after_so_many_dumps(
+async def test_an_interface_that_keeps_changing_is_an_error_after_a_number_of_dumps(
     scripted: Scripted,
 ) -> None:
     source = scripted([family()], [device([], flags=INTERRUPTED), done()])
@@ -177,7 +177,7 @@ async def test_a_closed_socket_is_no_endless_loop(scripted: Scripted) -> None:
         await reading
 
 
-async def test_a_big_dump_lets_others_have_their_turn(scripted: Scripted) -> None:
+async def test_a_big_dump_lets_other_tasks_run(scripted: Scripted) -> None:
     source = scripted([family()], dump([peer(i) for i in range(1, 2001)]))
     reading = asyncio.create_task(read(source))
     turns = 0

@@ -1,4 +1,4 @@
-"""Who is who, and which lists cannot say."""
+"""Which peer has which key and address, and which lists are ambiguous."""
 
 from __future__ import annotations
 
@@ -50,13 +50,15 @@ def test_loading_forgets_the_peers_of_before() -> None:
         (Peer("carol", "", "10.0.0.3"), "public key is not the base64 of 32 bytes"),
     ],
 )
-def test_a_list_in_which_somebody_cannot_be_told_is_refused_whole(peer: Peer, reason: str) -> None:
+def test_a_list_with_an_ambiguous_or_unreadable_peer_is_refused_whole(
+    peer: Peer, reason: str
+) -> None:
     index = PeerIndex([BOB])
     with pytest.raises(PeerError, match=re.escape(reason)):
         index.load([ALICE, peer])
     assert index.peer_ids() == ("bob",)
 
 
-def test_many_bad_peers_are_told_in_a_few_words() -> None:
+def test_of_many_bad_peers_only_a_few_are_named() -> None:
     with pytest.raises(PeerError, match=r"'p0'.*'p4'.*; and 5 more$"):
         PeerIndex([Peer(f"p{i}", "", "10.0.0.1") for i in range(10)])

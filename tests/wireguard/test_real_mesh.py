@@ -42,7 +42,7 @@ def crowd() -> Iterator[Node]:
 
 
 def stranger(number: int) -> str:
-    """A peer whose endpoint tells its key."""
+    """A peer whose endpoint follows from its key."""
     address = f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}/32"
     return section(key(number), address, f"127.0.0.1:{number}")
 
@@ -61,7 +61,7 @@ async def read(node: Node) -> Device:
 
 
 async def as_wg_shows_it(node: Node) -> list[list[str]]:
-    """A reading in the words of `wg show dump`, without what is not read."""
+    """A reading as `wg show dump` prints it, without the fields that are not read."""
     return sorted(
         [
             peer.public_key,
@@ -80,7 +80,7 @@ async def assert_same_as_wg(node: Node) -> None:
         if before == after:
             assert here == [[f[0], f[2], f[4], f[5], f[6]] for f in before]
             return
-    pytest.fail("the counters never rested")
+    pytest.fail("the counters never stopped changing")
 
 
 async def test_every_node_reads_what_wg_shows(mesh: Mesh) -> None:

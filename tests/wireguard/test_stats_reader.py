@@ -70,7 +70,7 @@ async def test_every_field_is_filled(bench: Bench) -> None:
     assert stats.packet_loss_percent == 12.5
 
 
-async def test_a_peer_that_never_shook_hands_has_the_wires_zero_time(bench: Bench) -> None:
+async def test_a_peer_without_a_handshake_has_the_zero_time(bench: Bench) -> None:
     async with daemon(bench.directory, answering(uapi([peer(1)]))):
         (stats,) = await bench.reader().read_tunnel_stats()
     assert stats.last_handshake_time == datetime(1, 1, 1, tzinfo=UTC)
@@ -104,7 +104,7 @@ async def test_known_peers_come_in_the_indexs_order_and_strangers_by_key(bench: 
     assert [one.peer_id for one in stats] == ["bob", "alice", key(7), key(9)]
 
 
-async def test_peers_missing_on_the_interface_are_told_once(
+async def test_peers_missing_on_the_interface_are_logged_once(
     bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
     reader = bench.reader()
@@ -144,7 +144,7 @@ async def test_an_interface_that_vanished_and_returned_is_read_again(
     assert len(await reader.read_tunnel_stats()) == 1
 
 
-async def test_where_nothing_can_be_read_both_reasons_are_told(bench: Bench) -> None:
+async def test_where_nothing_can_be_read_both_reasons_are_given(bench: Bench) -> None:
     with pytest.raises(WireGuardError, match=r"modprobe wireguard\); userspace: .*No such file"):
         await bench.reader().read_tunnel_stats()
 

@@ -3,6 +3,7 @@
 Importing it loads no HTTP stack; `ControlPlane` loads one when it first sends.
 """
 
+from plexd.api.answers import parse_reason
 from plexd.api.batch import BatchName, MetricBatch, decode_batch
 from plexd.api.client import ControlPlane
 from plexd.api.config import Config, LocalEndpointConfig
@@ -14,7 +15,8 @@ from plexd.api.errors import (
     TLSError,
     TransportError,
 )
-from plexd.api.secret import Secret
+from plexd.api.secret import Secret, check_bearer
+from plexd.api.transport import HTTPTransport, Trust
 from plexd.api.validation import check_points
 from plexd.api.wire import (
     GROUP_AGENT,
@@ -43,6 +45,7 @@ __all__ = [
     "ControlPlane",
     "DecodeError",
     "EncodeError",
+    "HTTPTransport",
     "LatencyResult",
     "LocalEndpointConfig",
     "MalformedError",
@@ -55,7 +58,10 @@ __all__ = [
     "SystemStats",
     "TLSError",
     "TransportError",
+    "Trust",
     "TunnelStats",
+    "check_bearer",
     "check_points",
     "decode_batch",
+    "parse_reason",
 ]

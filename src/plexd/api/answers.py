@@ -1,4 +1,4 @@
-"""Reading what a server says beside its status: why it refused, and how long to stay away."""
+"""Reading what a server says beside its status: why it refused, and how long to wait."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _REASON_MEMBERS = ("detail", "message", "error", "title")
 
 
 def parse_reason(status: int, body: bytes, *, hide: Secret | None = None) -> str:
-    """The server's reason in one printable line of at most 300 characters.
+    """Return the server's reason in one printable line of at most 300 characters.
 
-    Taken from a problem document (RFC 9457) or the usual JSON members, else from the text, else
+    It comes from a problem document (RFC 9457) or the usual JSON members, else from the text, else
     from the status itself. Control characters are dropped, and so is ``hide`` (the token of the
-    request) where the server repeats it: this ends up in logs.
+    request) where the server repeats it: the reason is logged.
     """
     text = _from_json(body) or body.decode("utf-8", "replace")
     if hide:
@@ -33,7 +33,7 @@ def parse_reason(status: int, body: bytes, *, hide: Secret | None = None) -> str
 
 
 def one_line(text: str) -> str:
-    """The printable part of ``text``, spaces joined, at most 300 characters of it."""
+    """Return the printable part of ``text``, spaces joined, at most 300 characters of it."""
     line = "".join(c if c.isprintable() else " " for c in text[: 4 * _LONGEST_REASON])
     line = " ".join(line.split())
     if len(line) > _LONGEST_REASON:
@@ -60,10 +60,10 @@ def _phrase(status: int) -> str:
 
 
 def parse_retry_after(value: str | None, now: datetime) -> timedelta | None:
-    """The wait a ``Retry-After`` header asks for (RFC 9110, 10.2.3), never negative.
+    """Return the wait a ``Retry-After`` header asks for (RFC 9110, 10.2.3), never negative.
 
     Both forms are read, seconds and HTTP date; None when the header is absent or is neither.
-    Waits beyond a year are a year: what to make of long waits is the caller's policy.
+    Waits beyond a year are a year; the caller decides about long waits.
     """
     if value is None:
         return None

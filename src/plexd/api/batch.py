@@ -1,7 +1,7 @@
-"""A batch of points: its name, and the JSON it travels as.
+"""A batch of points: its name, and the JSON that is sent.
 
 The body is the array of the seed's "API Contract". A named batch is part of the delivery
-contract (``Plexd-Batch``): whoever has seen ``(epoch, seq)`` has seen these very bytes.
+contract (``Plexd-Batch``): ``(epoch, seq)`` always stands for the same bytes.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ class BatchName(Struct, frozen=True, gc=False):
     of: Annotated[int, Meta(ge=1, le=_MAX_POINTS)]
 
     def __str__(self) -> str:
-        """The value of the ``Plexd-Batch`` header."""
+        """Return the value of the ``Plexd-Batch`` header."""
         return f"{self.epoch};seq={self.seq};offset={self.offset};of={self.of}"
 
     @classmethod
     def parse(cls, text: str) -> BatchName:
-        """The name that `str` wrote. Raises `DecodeError` for any other text.
+        """Return the name that `str` wrote; raise `DecodeError` for any other text.
 
-        A name whose ``offset`` is not within the batch is none: there is no such piece.
+        An ``offset`` beyond the batch is an error: there is no such piece.
         """
         found = _NAME.fullmatch(text)
         if found is None:
@@ -65,7 +65,7 @@ class BatchName(Struct, frozen=True, gc=False):
 
 
 class MetricBatch(Sequence[MetricPoint]):
-    """An immutable sequence of points, with the name and the loss report they travel under.
+    """An immutable sequence of points, with the name and the loss that are sent with them.
 
     The JSON is made once, on first use, and kept: every receiver gets the same bytes.
     """
@@ -83,10 +83,10 @@ class MetricBatch(Sequence[MetricPoint]):
 
     @classmethod
     def of_json(cls, body: bytes, name: BatchName, *, dropped: int = 0) -> MetricBatch:
-        """The batch whose JSON was made earlier and kept: it travels as these very bytes.
+        """Return the batch of JSON that was made earlier: it is sent as exactly these bytes.
 
-        ``body`` holds ``name.of`` points. They are read when somebody looks at one, which raises
-        `DecodeError` if they are not what the contract says.
+        ``body`` holds ``name.of`` points. They are decoded when one is first used, which raises
+        `DecodeError` if they do not follow the contract.
         """
         batch = cls((), name=name, dropped=dropped)
         batch._points, batch._json, batch._length = None, body, name.of
@@ -103,17 +103,17 @@ class MetricBatch(Sequence[MetricPoint]):
         return self._dropped
 
     def to_json(self) -> bytes:
-        """The body of a report. Raises `EncodeError` for what JSON has no form for.
+        """Return the body of a report; raise `EncodeError` for values that JSON has no form for.
 
-        That is NaN, infinities, times without a zone and foreign objects; `check_points` looks
-        at the rest.
+        That is NaN, infinities, times without a zone and foreign objects; `check_points` checks
+        the rest.
         """
         if self._json is None:
             self._json = _encode(self._read())
         return self._json
 
     def piece(self, start: int, stop: int, *, dropped: int = 0) -> MetricBatch:
-        """The points from ``start`` up to ``stop`` as a part of the same sealed batch."""
+        """Return the points from ``start`` up to ``stop`` as a part of the same sealed batch."""
         name = self._name
         if name is not None:
             name = msgspec.structs.replace(name, offset=name.offset + start)
@@ -163,7 +163,7 @@ def _encode(points: tuple[MetricPoint, ...]) -> bytes:
     try:
         return _encode_plainly(points)
     except NOT_POINTS as err:
-        check_points(points)  # says which point and why
+        check_points(points)  # raises with the point and the reason
         raise EncodeError(str(err)) from err
 
 

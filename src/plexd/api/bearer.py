@@ -1,4 +1,4 @@
-"""The token that goes with every request, and how it is exchanged while the program runs."""
+"""The token of every request, and how it is replaced while the program runs."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
 
 __all__ = ["Bearer"]
 
-# A file is read in microseconds; past this, its disk hangs and the old token has to do.
+# A file is read in microseconds; after this long its disk hangs, and the old token is used.
 _PATIENCE_SECONDS = 5.0
 
 
 class Bearer:
-    """A bearer token, and the place where a newer one may be found.
+    """A bearer token, and the place where a newer one can be found.
 
-    ``read`` may block, so it runs in a thread of its own; of any number of concurrent `renewed`
-    calls one reads and all share what it found. A failure to read is logged once until it is
-    over, and the token in use stays. Raises `ValueError` for a token no header can carry.
+    ``read`` may block, so it runs in a thread of its own; concurrent `renewed` calls share one
+    read. A failure to read is logged once until a read succeeds, and the token in use stays.
+    Raises `ValueError` for a token that no header can carry.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class Bearer:
         self._is_failing = False
 
     async def renewed(self, refused: Secret) -> Secret:
-        """The token to try in place of ``refused``; ``refused`` itself when there is no other."""
+        """Return the token to try instead of ``refused``, or ``refused`` if there is no other."""
         if self._read is None or self.token != refused:
             return self.token
         if self._reading is None or self._reading.done():
@@ -49,14 +49,14 @@ class Bearer:
         try:
             found = _usable(await asyncio.to_thread(read))
         except Exception as err:  # noqa: BLE001  # whatever it is, the token in use stays
-            self._tell_failure(str(err) or type(err).__name__)
+            self._log_failure(str(err) or type(err).__name__)
             return
         self._is_failing = False
         if found != self.token:
             self.token = found
             self._logger.info("credential read anew", extra={"component": "api"})
 
-    def _tell_failure(self, reason: str) -> None:
+    def _log_failure(self, reason: str) -> None:
         if not self._is_failing:
             extra = {"component": "api", "error": reason}
             self._logger.warning("credential not read anew", extra=extra)

@@ -51,14 +51,14 @@ class ControlPlane(AsyncClosing):
     """A client of one control plane: `MetricReporter`, `SecretFetcher` and `ReconnectCounter`.
 
     Opens its connection with the first request and keeps it; an async context manager, closed
-    by whoever made it. Safe for concurrent calls within one event loop. Every call raises
+    by its maker. Safe for concurrent calls within one event loop. Every call raises
     `APIError` for an answer that is no 2xx (redirects are not followed), `TransportError` or
     `TLSError` when there was none, and `DecodeError` for a 2xx whose body is needed and is not
     what the contract says. Raises `ValueError` at once for a ``base_url`` that is no HTTP URL
-    or holds more than scheme, host, port and path, and for a token no header can carry.
+    or holds more than scheme, host, port and path, and for a token that no header can carry.
 
-    After a 401 or 403, ``read_token`` (which may block) is asked for the token anew, once for all
-    calls of that moment; if there is another one, the call is repeated once with it.
+    After a 401 or 403, ``read_token`` (which may block) is called once for all calls of that
+    moment; if it returns another token, each call is repeated once with it.
     """
 
     def __init__(
@@ -82,12 +82,12 @@ class ControlPlane(AsyncClosing):
         )
 
     async def report_metrics(self, node_id: str, batch: MetricBatch) -> None:
-        """Deliver one batch, gzip-compressed; returning means the control plane has it.
+        """Deliver one batch, gzip-compressed; on return the control plane has it.
 
         Any 2xx is an acknowledgement. The headers of a named batch follow the delivery
         contract: ``Plexd-Batch`` and ``Plexd-Dropped``.
         """
-        from isal import isal_zlib  # noqa: PLC0415  # paid for by who sends
+        from isal import isal_zlib  # noqa: PLC0415  # loaded with the first report
 
         headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
         if batch.name is not None:
@@ -99,13 +99,13 @@ class ControlPlane(AsyncClosing):
         await self._request("POST", path, headers, body, cap=_SHORT)
 
     async def fetch_secret(self, node_id: str, key: str) -> SecretResponse:
-        """The secret called ``key``, sealed for this node (see `plexd.nodeapi`)."""
+        """Return the secret called ``key``, sealed for this node (see `plexd.nodeapi`)."""
         path = f"/v1/nodes/{_segment(node_id)}/secrets/{_segment(key)}"
         answer = await self._request("GET", path, {}, cap=_SHORT)
         return _decode(answer, SecretResponse)
 
     async def fetch_peers(self, node_id: str) -> list[Peer]:
-        """The node's peers in the mesh, as the control plane knows them now."""
+        """Return the node's peers in the mesh, as the control plane knows them now."""
         path = f"/v1/nodes/{_segment(node_id)}/state"
         answer = await self._request("GET", path, {}, cap=_LONG)
         return _decode(answer, _State).peers
@@ -113,9 +113,9 @@ class ControlPlane(AsyncClosing):
     async def register(
         self, token: str, public_key: str, hostname: str, metadata: Mapping[str, str]
     ) -> Registration:
-        """Enrol this machine with a bootstrap token and learn who it is in the mesh.
+        """Enrol this machine with a bootstrap token; return its identity in the mesh.
 
-        Not repeated on a lost answer by itself: a one-time token may be used up by then.
+        It is not repeated after a lost answer: a one-time token may be used up by then.
         """
         secret = Secret(token)
         fields = {
@@ -132,7 +132,7 @@ class ControlPlane(AsyncClosing):
         return _decode(self._accepted(answer, secret), Registration)
 
     def reconnect_count(self) -> int:
-        """Connections to the control plane made after the first one."""
+        """Return how many connections to the control plane followed the first one."""
         return max(0, self._transport.connections - 1)
 
     async def _request(
@@ -144,7 +144,7 @@ class ControlPlane(AsyncClosing):
         *,
         cap: int,
     ) -> Answer:
-        """Send with the token; with the newer one as well, where the first is refused."""
+        """Send with the token, and again with the newer one if the token is refused."""
         token = self._bearer.token
         answer = await self._exchange(method, path, _with(token, headers), body, cap=cap)
         if answer.status in _TOKEN_REFUSED:
@@ -191,7 +191,7 @@ class ControlPlane(AsyncClosing):
 
 
 def _checked_base_url(text: str) -> str:
-    """``text`` without the slashes at its end, ready to have a path put after it."""
+    """Return ``text`` without the slashes at its end, ready to have a path put after it."""
     try:
         parts = urlsplit(text)
         _ = parts.port  # raises for a port that is no number
@@ -214,7 +214,7 @@ def _with(token: Secret, headers: Mapping[str, str]) -> dict[str, str]:
 
 
 def _segment(text: str) -> str:
-    """``text`` as one path segment (RFC 3986, 3.3), whatever it holds."""
+    """Return ``text`` as one path segment (RFC 3986, 3.3), whatever it holds."""
     if text in {"", ".", ".."}:
         # No escape exists for these: "%2E%2E" is a dot segment as well.
         raise ValueError(f"{text!r} cannot be part of a path")

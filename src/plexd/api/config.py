@@ -35,7 +35,7 @@ class LocalEndpointConfig:
     """A second, site-local destination (seed, "Local Endpoint"); an empty ``url`` means none.
 
     ``secret_key`` is the *name* of a secret at the control plane, whose value becomes the bearer
-    token; it is redacted wherever the configuration is shown.
+    token; it is redacted wherever the configuration is printed.
     """
 
     url: str = ""

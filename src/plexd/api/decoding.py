@@ -69,7 +69,7 @@ _UINT64_FIELDS: dict[type, tuple[str, ...]] = {
 
 
 def decode_points(body: bytes) -> list[MetricPoint]:
-    """The points of a report's body; raises `DecodeError` as `decode_batch` says."""
+    """Return the points of a report's body; raise `DecodeError` as `decode_batch`."""
     try:
         read = _DECODER.decode(body)
     except msgspec.ValidationError as err:
@@ -83,7 +83,7 @@ def decode_points(body: bytes) -> list[MetricPoint]:
 
 
 def _accept(index: int, point: _ReadPoint) -> MetricPoint:
-    """The point as the rest of the program knows it, past the checks that types cannot express."""
+    """Return the point as `MetricPoint`, after the checks that types cannot express."""
     data: Any = point.data
     kind = type(data)
     for name in _UINT64_FIELDS[kind]:
@@ -107,7 +107,7 @@ def _accept(index: int, point: _ReadPoint) -> MetricPoint:
 
 
 def tunnel_in_utc(stats: TunnelStats) -> TunnelStats:
-    """``stats`` with its time in UTC; `OverflowError` as in `moment_in_utc`."""
+    """Return ``stats`` with its time in UTC; raise as `moment_in_utc`."""
     moment = stats.last_handshake_time
     if moment.tzinfo is UTC:
         return stats
@@ -115,19 +115,19 @@ def tunnel_in_utc(stats: TunnelStats) -> TunnelStats:
 
 
 def moment_in_utc(moment: datetime) -> datetime:
-    """``moment`` in UTC, a naive one as it is; `OverflowError` near the years 1 and 9999."""
+    """Return ``moment`` in UTC, a naive one unchanged; `OverflowError` near years 1 and 9999."""
     if moment.tzinfo is UTC or moment.tzinfo is None:
         return moment
     return moment.astimezone(UTC)
 
 
-# The reason may quote the sender, who may imitate a place: the last one is msgspec's.
+# The reason may quote the sender, who may imitate a place: only the last one is msgspec's.
 _PLACE = re.compile(r"^(.*) - at `(?:key in )?\$\[(\d+|\.\.\.)\]\.?([^`]*)`$", re.DOTALL)
 _NAMED = re.compile(r"^Object (?:missing required|contains unknown) field `(.*)`$", re.DOTALL)
 
 
 def _located(err: msgspec.ValidationError) -> DecodeError:
-    """The message of msgspec, taken apart into reason, index and field."""
+    """Return msgspec's error with its reason, index and field apart."""
     text = str(err)
     place = _PLACE.match(text)
     if place is None:

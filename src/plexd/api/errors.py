@@ -3,11 +3,11 @@
 Exception
 ├── APIError            it answered, but not with a 2xx: the status decides what to do
 ├── TransportError      no answer at all: try again
-│   └── TLSError        no trust in whoever answered: a configuration error, hold and probe
+│   └── TLSError        the server is not trusted: a configuration error, hold and probe
 └── ValueError
     └── DecodeError     bytes that are not what the contract says
         ├── MalformedError  … and are no JSON at all
-        └── EncodeError     … nor would be: points that it has no form for
+        └── EncodeError     … and points that the contract has no form for
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["APIError", "DecodeError", "EncodeError", "MalformedError", "TLSError
 
 
 class APIError(Exception):
-    """The other side answered with a status that is no 2xx.
+    """The server answered with a status that is no 2xx.
 
     ``message`` is the server's own reason, at most a few hundred printable characters;
     ``retry_after`` is the wait it asked for (never negative) or None.
@@ -42,8 +42,8 @@ class APIError(Exception):
 class TransportError(Exception):
     """No complete answer came: refused, reset, timed out, cut short. The cause is chained.
 
-    ``place`` is the method and the origin that were asked, where that is known. The request may
-    have arrived if ``was_connected``.
+    ``place`` is the method and the origin of the request, where known. The request may have
+    arrived if ``was_connected``.
     """
 
     def __init__(self, reason: str, place: str = "", *, was_connected: bool = True) -> None:
@@ -79,7 +79,7 @@ class DecodeError(ValueError):
 
 
 class MalformedError(DecodeError):
-    """A body that is no JSON, or is nested beyond what anybody could mean."""
+    """A body that is no JSON, or is nested too deeply."""
 
 
 class EncodeError(DecodeError):

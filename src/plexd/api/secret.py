@@ -13,11 +13,11 @@ _REDACTED = "[redacted]"
 
 
 class Secret(str):
-    """Text that is ``[redacted]`` to whoever prints, joins, encodes or dumps it.
+    """Text that is ``[redacted]`` wherever it is printed, joined, encoded or dumped.
 
-    As a `str` it *is* the redaction, so that no serialiser gives it away; it compares and hashes
-    as the text it holds, and `reveal` is the one way to that. An empty secret is an empty string,
-    so that a dump tells "not set" from "set".
+    As a `str` it *is* the redaction, so that no serialiser reveals it; it compares and hashes as
+    the text it holds, which only `reveal` returns. An empty secret is an empty string, so that a
+    dump distinguishes "not set" from "set".
     """
 
     __slots__ = ("_text",)
@@ -25,14 +25,14 @@ class Secret(str):
     _text: str
 
     def __new__(cls, text: str = "") -> Self:
-        """``text`` kept secret; a secret made of a secret holds the same text."""
+        """Keep ``text`` secret; a secret made of a secret holds the same text."""
         text = text.reveal() if isinstance(text, Secret) else text
         made = super().__new__(cls, _REDACTED if text else "")
         made._text = text
         return made
 
     def reveal(self) -> str:
-        """The text itself, as a plain `str`."""
+        """Return the text itself, as a plain `str`."""
         return self._text
 
     def __eq__(self, other: object) -> bool:
@@ -56,9 +56,9 @@ class Secret(str):
 
 
 def check_bearer(name: str, token: Secret) -> None:
-    """Raise `ValueError` unless ``token`` is empty or can stand in an ``Authorization`` header.
+    """Raise `ValueError` unless ``token`` is empty or fits into an ``Authorization`` header.
 
-    Spaces and line ends, such as a file's last one, are refused: no server means them.
+    Spaces and line ends, such as a file's last one, are refused: no token has them.
     """
     text = token.reveal()
     if not (text.isascii() and text.isprintable()) or " " in text:

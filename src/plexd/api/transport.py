@@ -1,7 +1,7 @@
-"""One HTTP client for everything the agent sends, and the one place where aiohttp's errors end.
+"""One HTTP client for everything the agent sends, which translates aiohttp's errors.
 
 Promises: TLS 1.2 or newer; redirects are never followed, so that no credential travels to another
-host; nothing is taken from the environment (proxies, netrc); cookies are not kept; answers are
+host; the environment (proxies, netrc) is ignored; cookies are not kept; answers are
 read to a cap. aiohttp is imported on first use, since loading it takes longer than a collection.
 """
 
@@ -36,15 +36,15 @@ _LARGE = 2**20
 
 
 class Trust(Struct, frozen=True):
-    """Whom to believe: the system's authorities, those of ``ca_file`` instead, or anybody."""
+    """Whom to trust: the system's authorities, those of ``ca_file`` instead, or every server."""
 
     ca_file: str = ""
     skip_verify: bool = False
 
     def context(self) -> ssl.SSLContext:
-        """A client context. Raises `TLSError` when ``ca_file`` cannot be used."""
+        """Return a client context; raise `TLSError` when ``ca_file`` cannot be used."""
         if self.skip_verify:
-            return _trusting_anybody()
+            return _unverified()
         try:
             context = ssl.create_default_context(cafile=self.ca_file or None)
         except (OSError, ValueError) as err:  # ssl.SSLError is an OSError; a NUL is a ValueError
@@ -55,7 +55,7 @@ class Trust(Struct, frozen=True):
         return context
 
 
-def _trusting_anybody() -> ssl.SSLContext:
+def _unverified() -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.check_hostname = False
@@ -120,13 +120,12 @@ class HTTPTransport(AsyncClosing):
     ) -> Answer:
         """Send and read one answer, whatever its status; ``url`` is already percent-escaped.
 
-        A kept connection that the other side had closed meanwhile is replaced once, unseen by
-        the caller and within the same ``request_timeout``; not so for a request that is not
-        ``repeatable``, since the other side may have acted on it before closing. Raises
-        `TLSError` or `TransportError` with the cause chained; at most ``cap`` bytes of the
-        answer are held.
+        A kept connection that the server had closed meanwhile is replaced once, within the same
+        ``request_timeout``, but only if the request is ``repeatable``: the server may have acted
+        on it before closing. Raises `TLSError` or `TransportError` with the cause chained; at
+        most ``cap`` bytes of the answer are kept.
         """
-        import aiohttp  # noqa: PLC0415  # loaded by who sends, see above
+        import aiohttp  # noqa: PLC0415  # loaded on first use, see above
 
         if self._closed:
             raise RuntimeError("this client has been closed")
@@ -162,7 +161,7 @@ class HTTPTransport(AsyncClosing):
         *,
         repeatable: bool,
     ) -> Answer:
-        import aiohttp  # noqa: PLC0415  # loaded by who sends, see above
+        import aiohttp  # noqa: PLC0415  # loaded on first use, see above
 
         exchange = _Exchange()
         try:
@@ -197,7 +196,7 @@ class HTTPTransport(AsyncClosing):
             return Answer(response.status, response.headers, content, cut)
 
     def _tls(self, url: str) -> ssl.SSLContext | Literal[True]:
-        """The context for ``url``, made when first needed: the authorities take memory."""
+        """Return the context for ``url``, made when first needed to save memory."""
         if not url.startswith("https:") and not self._trust.ca_file:
             return True
         if self._context is None:
@@ -210,13 +209,13 @@ class HTTPTransport(AsyncClosing):
         return self._session
 
     def _make_session(self) -> aiohttp.ClientSession:
-        import aiohttp  # noqa: PLC0415  # loaded by who sends, see above
+        import aiohttp  # noqa: PLC0415  # loaded on first use, see above
 
         return aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
                 limit=_CONNECTIONS,
                 keepalive_timeout=_KEEPALIVE_SECONDS,
-                # Connections are rare, and a name that has moved is why most new ones are made.
+                # Connections are rare, and most new ones are made because a name has moved.
                 use_dns_cache=False,
             ),
             timeout=aiohttp.ClientTimeout(
@@ -230,7 +229,7 @@ class HTTPTransport(AsyncClosing):
         )
 
     def _trace(self) -> aiohttp.TraceConfig:
-        import aiohttp  # noqa: PLC0415  # loaded by who sends, see above
+        import aiohttp  # noqa: PLC0415  # loaded on first use, see above
 
         async def made(*_: object) -> None:
             self._connections += 1
@@ -252,7 +251,7 @@ class HTTPTransport(AsyncClosing):
 
 
 def _in_chunks(body: bytes | None) -> bytes | BytesIO | None:
-    """Bytes beyond a megabyte in a form that is written bit by bit; others get a turn."""
+    """Wrap bytes beyond a megabyte so that they are written in pieces and other tasks run."""
     return BytesIO(body) if body is not None and len(body) > _LARGE else body
 
 
@@ -267,7 +266,7 @@ async def _read(response: aiohttp.ClientResponse, cap: int) -> tuple[bytes, bool
 
 
 def _origin(url: str) -> str:
-    """Scheme, host and port only: a URL may carry a password or a secret path."""
+    """Return scheme, host and port only: a URL may hold a password or a secret path."""
     parts = urlsplit(url)
     host = parts.netloc.rpartition("@")[2]
     return f"{parts.scheme}://{host}"
@@ -283,7 +282,7 @@ def _tls_reason(err: aiohttp.ClientSSLError) -> str:
 
 
 def _reason(err: BaseException) -> str:
-    """One printable line, without the URL that aiohttp's text for a garbled answer ends in."""
+    """Return one printable line, without the URL that aiohttp adds for a garbled answer."""
     inner = getattr(err, "os_error", None) or err
     if isinstance(inner, ConnectionResetError):
         return "connection reset"

@@ -1,4 +1,4 @@
-"""Whether points that were made here are what a receiver would read.
+"""Whether points that were made here are what a receiver would accept.
 
 Constructors check nothing, for speed. The checks below look at thousands of points column by
 column, with the constraints of `plexd.api.wire` as msgspec sees them, so that they cost a
@@ -63,14 +63,14 @@ def check_points(points: Sequence[object]) -> None:
         if _are_fit(points):
             return
     except NOT_POINTS:
-        pass  # the slow way round finds out more
+        pass  # the slow check says which point it is
     for index, point in enumerate(points):
         _check_one(index, point)
-    raise EncodeError("not points")  # each passes by itself and yet not all: never hide that
+    raise EncodeError("not points")  # each passes alone, but not all together: never hide that
 
 
 def _check_one(index: int, point: object) -> None:
-    """The slow way round for one point, which can say what is wrong with it."""
+    """Check one point slowly, and raise with what is wrong with it."""
     if type(point) is not MetricPoint:
         raise EncodeError(f"Expected `MetricPoint`, got `{type(point).__name__}`", index=index)
     try:
@@ -83,7 +83,7 @@ def _check_one(index: int, point: object) -> None:
 
 
 def _check_values(index: int, point: MetricPoint) -> None:
-    """For values that read well once encoded but are not of the wire's types."""
+    """Raise for values that decode well but are not of the wire's types."""
     if _are_fit([point]):
         return
     if isinstance(point.data, msgspec.Raw):
@@ -123,7 +123,7 @@ def _group_fits(group: str, points: Sequence[MetricPoint]) -> bool:
 
 
 def _peers_fit(own: Column, measured: Column) -> bool:
-    """A point that names a peer names its payload's."""
+    """Return whether each point that names a peer names its payload's."""
     return own == measured or all(
         type(a) is str and a in {"", b} for a, b in zip(own, measured, strict=True)
     )
@@ -157,7 +157,7 @@ def _floats_check(info: inspect.FloatType) -> ColumnCheck:
 
 
 def _are_floats(column: Column) -> bool:
-    """Finite floats, and whole numbers that a float holds exactly."""
+    """Return whether all are finite floats, or whole numbers that a float holds exactly."""
     if not all(map(math.isfinite, column)):
         return False
     kinds = set(map(type, column))
@@ -202,7 +202,7 @@ _CHECKS = {kind: _checks_of(kind) for kind in _PAYLOADS.values()}
 
 
 def are_plain(points: Sequence[MetricPoint]) -> bool:
-    """Whether msgspec writes ``points`` as the contract wants them.
+    """Return whether msgspec writes ``points`` as the contract wants them.
 
     It would write NaN and infinities as null, and times in whatever zone they have.
     """
@@ -241,7 +241,7 @@ _ZONES = {
 
 
 def in_utc(point: MetricPoint) -> MetricPoint:
-    """``point`` with its times in UTC; naive ones stay for the check to refuse."""
+    """Return ``point`` with its times in UTC; naive ones stay, for the check to refuse."""
     data = point.data
     if isinstance(data, TunnelStats):
         data = tunnel_in_utc(data)

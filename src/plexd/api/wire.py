@@ -2,7 +2,7 @@
 
 Byte and nanosecond counts are unsigned 64-bit on the wire; times are aware, RFC 3339. The
 constraints written into the annotations are enforced by `plexd.api.decode_batch` and by
-`plexd.api.check_points`, never by the constructors, which trust their caller.
+`plexd.api.check_points`, not by the constructors, which trust their caller.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ GROUP_AGENT: Final = "agent"
 
 UINT64_MAX: Final = 2**64 - 1
 
-# msgspec takes bounds of an int64 only, so the upper bound of Uint64 is checked beside it.
+# msgspec accepts only bounds of an int64, so the upper bound of Uint64 is checked apart.
 _Uint64 = Annotated[int, Meta(ge=0)]
 _Uint32 = Annotated[int, Meta(ge=0, le=2**32 - 1)]
 _Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
-# The largest float64 as an upper bound is how infinities and NaN are refused.
+# The largest float64 as an upper bound refuses infinities and NaN.
 _Finite = Annotated[float, Meta(ge=0, le=1.7976931348623157e308)]
 _Percent = Annotated[float, Meta(ge=0, le=100)]
 _PercentOrUnknown = Annotated[float, Meta(ge=-1, le=100)]
@@ -68,8 +68,8 @@ class SystemStats(Struct, frozen=True, gc=False, forbid_unknown_fields=True):
 class TunnelStats(Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     """One tunnel's health (group ``tunnel``).
 
-    A peer that never shook hands has ``last_handshake_time`` 0001-01-01T00:00:00Z;
-    ``packet_loss_percent`` is -1 when nobody measures it.
+    A peer without any handshake has ``last_handshake_time`` 0001-01-01T00:00:00Z;
+    ``packet_loss_percent`` is -1 when it is not measured.
     """
 
     peer_id: _PeerID

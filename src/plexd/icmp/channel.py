@@ -12,10 +12,10 @@ from plexd.icmp.ancillary import (
     REPORT_SPACE,
     STAMP_SPACE,
     Ancillary,
+    parse_report,
     report_of,
     stamp_of,
 )
-from plexd.icmp.error_queue import parse_report
 from plexd.icmp.errors import ClosedError, PacketError, UndeliveredError
 from plexd.icmp.outcomes import Outcomes
 from plexd.icmp.packet import (
@@ -51,14 +51,14 @@ _POOL_TOKENS = 256
 
 
 class Channel:
-    """Sends probes, and finds out what became of each."""
+    """Sends probes and finds out what became of each."""
 
     def __init__(
         self, echo: EchoSocket, counters: Counters, clock: Clock, timeout_seconds: float
     ) -> None:
-        self._ledger = Outcomes(counters, timeout_seconds)
-        self.probes = self._ledger.probes
-        self.forget = self._ledger.forget
+        self._outcomes = Outcomes(counters, timeout_seconds)
+        self.probes = self._outcomes.probes
+        self.forget = self._outcomes.forget
         self._echo = echo
         self._clock = clock
         self._timeout_seconds = timeout_seconds
@@ -68,27 +68,27 @@ class Channel:
         self._payloads: list[bytes] = []
 
     def fileno(self) -> int:
-        """The socket's descriptor."""
+        """Return the socket's descriptor."""
         return self._echo.sock.fileno()
 
     def drops(self) -> int:
-        """How many answers the kernel threw away because the queue was full."""
+        """Return how many answers the kernel threw away because the queue was full."""
         return self._echo.drops()
 
     def wake(self) -> None:
-        """Take in what has come; the event loop calls again as long as there is more."""
+        """Read what has come; the event loop calls again as long as there is more."""
         if not self.read():
             self.read_reports()
 
     def close(self) -> None:
         """Close the socket and fail what is pending with `ClosedError`."""
         self._echo.sock.close()
-        for probe in list(self._ledger.probes.pending.values()):
-            self._ledger.forget(probe)
+        for probe in list(self._outcomes.probes.pending.values()):
+            self._outcomes.forget(probe)
             probe.fail(ClosedError(probe.target.host, "the pinger is closed"))
 
     def send(self, probe: Probe) -> None:
-        """Send ``probe``, or fail it with what the kernel says.
+        """Send ``probe``, or fail it with the kernel's reason.
 
         As long as answers come within 50 us, that is from this very machine, each is read right
         after its probe went out: that spares its waiter a turn of the event loop, and the queue
@@ -96,7 +96,7 @@ class Channel:
         """
         if not self._admit(probe):
             return
-        self._ledger.counters.sent += 1
+        self._outcomes.counters.sent += 1
         if self._prompt:
             self._read_at_once(probe)
             if not probe.rtt_nano:  # older answers lay before its own, or it takes longer
@@ -104,7 +104,7 @@ class Channel:
             self._prompt = probe.rtt_nano > 0
 
     def read(self) -> int:
-        """Take in the answers that have arrived, one batch at most; how many there were."""
+        """Read the answers that have arrived, one batch at most; return how many there were."""
         received: list[Received] = []
         receive, append = self._echo.sock.recvmsg, received.append
         for _ in range(_BATCH):
@@ -117,14 +117,14 @@ class Channel:
         if received:  # only now are the clocks sampled: no step before it goes unnoticed
             self._offset_nano, read = sample_clocks()
             for data, ancillary, _, address in received:
-                self._take(data, ancillary, address[0], read)
+                self._handle(data, ancillary, address[0], read)
         return len(received)
 
     def _read_at_once(self, probe: Probe) -> None:
-        """Take in the answer to ``probe`` if it is there, or whichever lies before it.
+        """Read the answer to ``probe`` if it is there, or the one that lies before it.
 
-        Its own goes by the latest sample of the clocks: whatever a step since then makes of the
-        round trip is no longer than the few microseconds until now.
+        The answer to ``probe`` is measured with the latest sample of the clocks: even if a clock
+        was stepped since then, the round trip is no longer than the few microseconds until now.
         """
         try:
             data, ancillary, _, address = self._echo.sock.recvmsg(_PACKET_BYTES, STAMP_SPACE)
@@ -134,10 +134,10 @@ class Channel:
             read = time.monotonic_ns()
         else:
             self._offset_nano, read = sample_clocks()
-        self._take(data, ancillary, address[0], read)
+        self._handle(data, ancillary, address[0], read)
 
     def read_reports(self) -> int:
-        """Take in what routers and this kernel reported, one batch at most; how many."""
+        """Read the errors of routers and this kernel, one batch at most; return how many."""
         for count in range(_BATCH):
             try:
                 quote, ancillary, _, origin = self._echo.sock.recvmsg(
@@ -146,22 +146,22 @@ class Channel:
             except OSError:  # the queue is empty
                 return count
             try:
-                self._report(quote, ancillary, origin[0])
+                self._handle_report(quote, ancillary, origin[0])
             except PacketError:
-                self._ledger.counters.foreign += 1
+                self._outcomes.counters.foreign += 1
         return _BATCH
 
     def expire(self) -> None:
-        """End the probes whose time is over, once all that has arrived was read."""
+        """Read all that has arrived, then end the probes whose time is over."""
         for _ in range(_MOST_BATCHES):
             if not self.read():
                 break
-        for probe in self._ledger.probes.due(self._clock.monotonic()):
-            self._ledger.expired(probe)
+        for probe in self._outcomes.probes.due(self._clock.monotonic()):
+            self._outcomes.expired(probe)
 
     def _admit(self, probe: Probe) -> bool:
-        if not self._ledger.probes.admit(probe):
-            self._ledger.refuse(probe, "more probes are under way than have a number")
+        if not self._outcomes.probes.admit(probe):
+            self._outcomes.refuse(probe, "more probes are under way than have a number")
             return False
         echo = self._echo
         probe.payload = payload = (self._payloads or self._more_payloads()).pop()
@@ -175,8 +175,8 @@ class Channel:
         try:
             self._transmit(probe, packet)
         except OSError as err:
-            self._ledger.probes.withdraw(probe)
-            self._ledger.refuse(probe, err.strerror or str(err), err)
+            self._outcomes.probes.withdraw(probe)
+            self._outcomes.refuse(probe, err.strerror or str(err), err)
             return False
         return True
 
@@ -189,7 +189,7 @@ class Channel:
             self._transmit_again(probe, packet, err)
 
     def _transmit_again(self, probe: Probe, packet: bytes, err: OSError) -> None:
-        """A report about an earlier probe makes the next send fail once: read it and try again."""
+        """Read the report about an earlier probe, which makes one send fail, and try again."""
         for _ in range(_MORE_TRIES):
             self.read_reports()
             if err.errno in _FINAL:
@@ -209,32 +209,32 @@ class Channel:
         self._payloads = [cookie + pool[i : i + _TOKEN_BYTES] for i in starts]
         return self._payloads
 
-    def _take(self, data: bytes, ancillary: Ancillary, host: str, read: int) -> None:
+    def _handle(self, data: bytes, ancillary: Ancillary, host: str, read: int) -> None:
         echo = self._echo
         try:
             offset = parse_ipv4_header(data) if echo.has_header else 0
             identifier, sequence, payload = parse_echo(data, echo.reply, offset)
         except PacketError:
-            self._ledger.counters.foreign += 1
+            self._outcomes.counters.foreign += 1
             return
         if identifier != echo.identifier:
-            self._ledger.counters.foreign += 1
+            self._outcomes.counters.foreign += 1
             return
-        probe = self._ledger.find(sequence, payload, host)
+        probe = self._outcomes.find(sequence, payload, host)
         if probe is not None:
-            rtt = self._ledger.answered(probe, stamp_of(ancillary), read, self._offset_nano)
+            rtt = self._outcomes.answered(probe, stamp_of(ancillary), read, self._offset_nano)
             self._prompt = rtt < _PROMPT_NANO
 
-    def _report(self, quote: bytes, ancillary: Ancillary, host: str) -> None:
+    def _handle_report(self, quote: bytes, ancillary: Ancillary, host: str) -> None:
         _, reason = parse_report(report_of(ancillary))
         identifier, sequence, payload = parse_quote(quote, self._echo.request)
-        probe = self._ledger.probes.pending.get(sequence)
+        probe = self._outcomes.probes.pending.get(sequence)
         if (
             probe is None
             or identifier != self._echo.identifier
             or probe.target.host != host
             or not probe.payload.startswith(payload)
         ):
-            self._ledger.counters.foreign += 1
+            self._outcomes.counters.foreign += 1
             return
-        self._ledger.lose(probe, UndeliveredError(host, reason))
+        self._outcomes.lose(probe, UndeliveredError(host, reason))

@@ -28,17 +28,17 @@ class Statistics:
     """A reading of a pinger's counters; ``sent == answered + lost + cancelled + in_flight``."""
 
     sent: int
-    """Probes the kernel has taken."""
+    """Probes the kernel accepted."""
     answered: int
     """Probes whose answer came in time."""
     lost: int
     """Probes without an answer in time, those reported as undeliverable included."""
     cancelled: int
-    """Probes nobody waited for until their end."""
+    """Probes whose ping was cancelled before their end."""
     in_flight: int
     """Probes that may still be answered."""
     waiting: int
-    """Pings whose probe has not gone out yet, since sends are spread."""
+    """Pings whose probe was not sent yet, since sends are spread."""
     send_errors: int
     """Probes the kernel refused at once; they count as lost for their peer, not in ``lost``."""
     late: int

@@ -4,8 +4,8 @@ Exception
 ├── PingError              no round trip this time; the text says why
 │   ├── NoAnswerError      the probe went out, and nothing came back within the timeout
 │   ├── UndeliveredError   the kernel or a router on the way refused the probe
-│   ├── UnknownPeerError   nobody knows an address of this peer
-│   ├── SocketError        this process may open neither kind of ICMP socket: tell the operator
+│   ├── UnknownPeerError   no address of this peer is known
+│   ├── SocketError        neither kind of ICMP socket may be opened: the text says what to change
 │   └── ClosedError        the pinger was closed
 └── PacketError            bytes that are no packet of the kind they were read as
 """
@@ -44,15 +44,15 @@ class NoAnswerError(PingError):
 
 
 class UndeliveredError(PingError):
-    """The kernel would not send the probe, or a router reported that it could not go on."""
+    """The kernel would not send the probe, or a router reported that it could not forward it."""
 
 
 class UnknownPeerError(PingError):
-    """The peer has no address, or what it has is none."""
+    """The peer has no address, or its address is no IP address."""
 
 
 class SocketError(PingError):
-    """Neither a datagram nor a raw ICMP socket can be opened here; the text says how to."""
+    """Neither a datagram nor a raw ICMP socket can be opened here; the text says what to change."""
 
 
 class ClosedError(PingError):
@@ -60,4 +60,4 @@ class ClosedError(PingError):
 
 
 class PacketError(ValueError):
-    """Bytes that are not what they should be; nothing else is raised by the parsers."""
+    """Bytes that are no packet of the expected kind; parsers raise nothing else."""

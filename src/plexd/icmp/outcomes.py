@@ -1,4 +1,4 @@
-"""What became of each probe: told to whoever waits, to the peer's window, and to the counters."""
+"""The end of each probe: it goes to the waiting ping, the peer's loss window and the counters."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Outcomes:
         self._timeout_nano = timeout_seconds * _NANO
 
     def find(self, sequence: int, payload: bytes, host: str) -> Probe | None:
-        """The probe that an answer belongs to; one that belongs to none is counted."""
+        """Return the probe that an answer belongs to; count the answer if there is none."""
         probe = self.probes.pending.get(sequence)
         if probe is not None and probe.payload == payload and probe.target.host == host:
             return probe
@@ -36,7 +36,7 @@ class Outcomes:
         return None
 
     def forget(self, probe: Probe) -> None:
-        """End a probe nobody waits for any more; it is neither answered nor lost."""
+        """End a probe whose ping was cancelled; it is neither answered nor lost."""
         if self.probes.pending.get(probe.sequence) is probe:
             self.probes.end(probe)
             self.counters.cancelled += 1

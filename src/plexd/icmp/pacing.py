@@ -5,7 +5,7 @@ little more. So:
 
 - the first 128 probes of any tenth of a second go out at once;
 - those beyond are spread over a tenth of a second, each peer at a place of its own (a hash of
-  its id): no burst at 500 peers, and nobody is kept waiting for longer;
+  its id): no burst at 500 peers, and no ping waits for longer;
 - once more than 1,000 wait, spreading them would only be a longer burst: they go out in bursts
   of 64, and everything else on the event loop, reading answers above all, has its turn after each.
 
@@ -65,7 +65,7 @@ class Pacer:
             self._task = asyncio.create_task(self._run(), name="icmp pacer")
 
     def drain(self) -> Iterator[Probe]:
-        """The probes that wait, which will not be sent any more."""
+        """Yield the probes that wait; they are not sent any more."""
         for slot in self._wheel:
             while slot:
                 self.waiting -= 1
@@ -102,7 +102,7 @@ class Pacer:
                 await self._clock.sleep(SPREAD_SECONDS / _SLOTS)
 
     def _burst(self, slot: deque[Probe]) -> int:
-        """Send what is next in ``slot``; how many of them are still under way."""
+        """Send what is next in ``slot``; return how many of them are still under way."""
         unanswered = 0
         for _ in range(min(_BURST, len(slot))):
             probe = slot.popleft()

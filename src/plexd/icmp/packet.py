@@ -48,12 +48,12 @@ Echo: TypeAlias = tuple[int, int, bytes]
 
 
 def checksum(data: bytes) -> int:
-    """The Internet checksum (RFC 1071) over an even number of bytes; 0 if they contain theirs."""
+    """Return the checksum (RFC 1071) of an even number of bytes; 0 if they contain their own."""
     return -int.from_bytes(data, "big") % _MODULUS
 
 
 def encode_echo(kind: int, identifier: int, sequence: int, payload: bytes) -> bytes:
-    """An echo request or reply of type ``kind`` with its checksum.
+    """Return an echo request or reply of type ``kind`` with its checksum.
 
     Over IPv6 and on datagram sockets the kernel puts in a checksum of its own.
     """
@@ -62,10 +62,10 @@ def encode_echo(kind: int, identifier: int, sequence: int, payload: bytes) -> by
 
 
 def parse_echo(data: bytes, kind: int, offset: int = 0) -> Echo:
-    """What an echo of type ``kind`` carries, found at ``offset``.
+    """Return what an echo of type ``kind`` carries, found at ``offset``.
 
     Raises `PacketError` for anything that cannot be the echo of one of our own probes. The
-    checksum is left alone: whoever asks compares all that it covers with what was sent.
+    checksum is not verified: the caller compares all that it covers with what was sent.
     """
     if len(data) != offset + _ECHO.size:
         raise PacketError(f"{len(data) - offset} bytes where an echo has {_ECHO.size}")
@@ -76,7 +76,7 @@ def parse_echo(data: bytes, kind: int, offset: int = 0) -> Echo:
 
 
 def parse_ipv4_header(data: bytes) -> int:
-    """The length of the IPv4 header that a raw socket delivers in front of the ICMP packet."""
+    """Return the length of the IPv4 header that a raw socket delivers before the ICMP packet."""
     if len(data) < _IPV4_HEADER_BYTES or data[0] >> 4 != 4:
         raise PacketError("no IPv4 header")
     length = (data[0] & 0x0F) * 4
@@ -86,7 +86,7 @@ def parse_ipv4_header(data: bytes) -> int:
 
 
 def parse_quote(data: bytes, kind: int) -> Echo:
-    """The request of type ``kind`` that an ICMP error quotes; it may be cut after its header."""
+    """Return the request of type ``kind`` that an ICMP error quotes, possibly only its header."""
     if len(data) < _HEADER.size:
         raise PacketError(f"{len(data)} bytes where a quoted request has {_HEADER.size} or more")
     found, code, _, identifier, sequence = _HEADER.unpack_from(data)

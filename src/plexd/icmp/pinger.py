@@ -26,14 +26,12 @@ if TYPE_CHECKING:
 
 __all__ = ["ICMPPinger"]
 
-COMPONENT = "icmp"
-
 
 class ICMPPinger(AsyncClosing):
     """A `Pinger`, and the loss of each peer's latest 20 probes; an async context manager.
 
     ``resolve`` names the IPv4 or IPv6 address of a peer and raises `LookupError` for one it does
-    not know; it is asked at each ping. Any number of pings may be under way, several of one peer
+    not know; it is called at each ping. Any number of pings may be under way, several of one peer
     as well, all on the event loop of the first one. The sockets are opened with the first ping
     that needs them; see `plexd.icmp.sockets` for the rights this takes.
 
@@ -64,9 +62,9 @@ class ICMPPinger(AsyncClosing):
         self._closed = False
 
     async def ping(self, peer_id: str) -> int:
-        """One round trip in nanoseconds, above 0; a `PingError` with the reason otherwise.
+        """Return one round trip in nanoseconds, above 0; raise `PingError` with the reason if none.
 
-        Cancelled, it leaves nothing behind, and the probe counts neither as lost nor answered.
+        A cancelled ping leaves nothing behind: its probe counts neither as lost nor as answered.
         """
         if self._closed:
             raise ClosedError(peer_id, "the pinger is closed")
@@ -83,7 +81,7 @@ class ICMPPinger(AsyncClosing):
             raise
 
     def loss(self, peer_id: str) -> float:
-        """Percent of the peer's latest 20 probes that were lost; -1 if none has ended yet.
+        """Return the lost share of the peer's latest 20 probes in percent; -1 if none has ended.
 
         Probes under way are not counted, nor are pings that were cancelled or never had a
         socket or an address to go out by. What the kernel refuses to send is lost.
@@ -91,7 +89,7 @@ class ICMPPinger(AsyncClosing):
         return self._peers.loss(peer_id)
 
     def statistics(self) -> Statistics:
-        """What has happened since the pinger was made."""
+        """Return what has happened since the pinger was made."""
         counters, channels = self._counters, self._channels.values()
         return Statistics(
             sent=counters.sent,
@@ -128,7 +126,7 @@ class ICMPPinger(AsyncClosing):
         asyncio.get_running_loop().add_reader(channel.fileno(), channel.wake)
         self._channels[number] = channel
         kind = "raw" if echo.is_raw else "datagram"
-        extra = {"component": COMPONENT, "family": family.name, "kind": kind}
+        extra = {"component": "icmp", "family": family.name, "kind": kind}
         self._logger.debug("icmp socket opened", extra=extra)
         return channel
 
@@ -143,7 +141,7 @@ class ICMPPinger(AsyncClosing):
             self._expiry = asyncio.create_task(self._expire(), name="icmp expiry")
 
     async def _expire(self) -> None:
-        """One timer for all probes: they are due in the order in which they were sent."""
+        """Run one timer for all probes: they are due in the order in which they were sent."""
         while (deadline := self._first_deadline()) is not None:
             await self._clock.sleep(deadline - self._clock.monotonic())
             for channel in self._channels.values():

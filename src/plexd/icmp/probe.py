@@ -50,11 +50,11 @@ class Probe:
 
     @property
     def is_abandoned(self) -> bool:
-        """Whether the one who waited for it was cancelled."""
+        """Whether the ping that waited for it was cancelled."""
         return self._waiter is not None and self._waiter.cancelled()
 
     async def outcome(self) -> int:
-        """The round trip once it is known; raises the `PingError` if there is none."""
+        """Return the round trip once it is known; raise the `PingError` if there is none."""
         if not self.rtt_nano and self._failure is None:
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
@@ -63,13 +63,13 @@ class Probe:
         return self.rtt_nano
 
     def answer(self, rtt_nano: int) -> None:
-        """Tell whoever waits for it."""
+        """Set the round trip and wake the waiting ping."""
         self.rtt_nano = rtt_nano
         if self._waiter is not None:
             self._wake(self._waiter)
 
     def fail(self, failure: PingError) -> None:
-        """Tell whoever waits for it that there will be no round trip."""
+        """Set the reason why there is no round trip, and wake the waiting ping."""
         self._failure = failure
         if self._waiter is not None:
             self._wake(self._waiter)
@@ -84,8 +84,8 @@ class Probes:
     """The probes of one socket, by sequence number.
 
     Those that have ended are remembered for a while, in two generations, so that late answers
-    and duplicates can be told from forged ones: at least the latest 256 of them, or as many as
-    are under way at once.
+    and duplicates can be distinguished from forged ones: at least the latest 256 of them, or as
+    many as are under way at once.
     """
 
     def __init__(self) -> None:
@@ -120,16 +120,16 @@ class Probes:
         self._ended[probe.sequence] = probe
 
     def ended(self, sequence: int) -> Probe | None:
-        """The latest remembered probe of that number, if it has ended."""
+        """Return the latest remembered probe of that number, if it has ended."""
         return self._ended.get(sequence) or self._ended_before.get(sequence)
 
     def due(self, now: float) -> Iterator[Probe]:
-        """The pending probes whose deadline has come, oldest first."""
+        """Yield the pending probes whose deadline has come, oldest first."""
         for probe in list(self.pending.values()):
             if probe.deadline > now:
                 return
             yield probe
 
     def first_deadline(self) -> float | None:
-        """When the oldest pending probe is due."""
+        """Return when the oldest pending probe is due."""
         return next((probe.deadline for probe in self.pending.values()), None)

@@ -6,11 +6,10 @@ answer was read, brings the stamp over to the monotonic side:
 
     round trip = stamp - offset - sent
 
-so that the time the answer waited to be read does not count. Should the wall clock have been
-stepped since the probe went out, the offset is no longer the one of then; a stamp from before
-the step would be off by it. In that case, and whenever the result is not between 1 ns and the
-time on the monotonic clock until the answer was read, that time is the round trip: an upper
-bound, never less than the truth and never negative.
+so that the time the answer waited to be read does not count. If the wall clock was stepped since
+the probe was sent, the offset has changed, and a stamp from before the step is off by the step.
+Then, and whenever the result is not between 1 ns and the time on the monotonic clock until the
+answer was read, that time is the round trip: an upper bound, never less than the truth.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ _SLEW = 1_000  # adjtimex(2) corrects by 500 ppm at most; twice that is one part
 
 
 def sample_clocks() -> tuple[int, int]:
-    """Wall clock minus monotonic clock, and the latter; both in nanoseconds.
+    """Return the offset (wall clock minus monotonic) and the monotonic clock, in nanoseconds.
 
     The wall clock is read between two readings of the other; if the process was interrupted in
     there, it tries again, three times at most.
@@ -40,7 +39,7 @@ def sample_clocks() -> tuple[int, int]:
 
 
 def round_trip(sent: int, read: int, stamp: int, offset_then: int, offset: int) -> tuple[int, bool]:
-    """Nanoseconds, at least 1, and whether the wall clock was found to have been stepped.
+    """Return nanoseconds, at least 1, and whether the wall clock was stepped meanwhile.
 
     ``sent`` and ``read`` are monotonic, ``stamp`` is the kernel's wall clock time or 0 if it gave
     none, ``offset_then`` and ``offset`` are those at the sending and after the reading.

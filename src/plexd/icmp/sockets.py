@@ -1,8 +1,18 @@
-"""Opening the one socket per address family through which all probes go."""
+"""Opening the one socket per address family through which all probes go.
+
+The kernel keeps away from the socket what is not for it, so that a flood of other packets costs
+no wake-up. There are two filters: that of raw sockets (raw(7) ``ICMP_FILTER``, RFC 3542 section
+3.2 ``ICMP6_FILTER``) passes echo replies only, and a classic BPF program (linux/filter.h) passes
+only those that carry this socket's identifier and cookie::
+
+    x = length of the IPv4 header, 0 where none is delivered
+    identifier at [x + 4] and cookie at [x + 8] as they should be ? all of it : nothing
+"""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import secrets
 import socket
@@ -10,23 +20,32 @@ import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from plexd.icmp import filters
+from plexd.icmp.ancillary import REPORTS_V4, REPORTS_V6, SO_TIMESTAMPNS
 from plexd.icmp.errors import SocketError
 from plexd.icmp.packet import COOKIE_BYTES, REPLY_V4, REPLY_V6, REQUEST_V4, REQUEST_V6
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["REPORTS", "SO_TIMESTAMPNS", "EchoSocket", "open_socket"]
+__all__ = ["EchoSocket", "open_socket"]
 
-SO_TIMESTAMPNS = 35
-_SO_SNDBUFFORCE, _SO_RCVBUFFORCE, _SO_MEMINFO = 32, 33, 55
-_REPORTS_V4 = (socket.IPPROTO_IP, 11)  # IP_RECVERR
-_REPORTS_V6 = (socket.IPPROTO_IPV6, 25)  # IPV6_RECVERR
-REPORTS = frozenset({_REPORTS_V4, _REPORTS_V6})
+_SO_ATTACH_FILTER, _SO_SNDBUFFORCE, _SO_RCVBUFFORCE, _SO_MEMINFO = 26, 32, 33, 55
 _BUFFER_BYTES = 4 << 20  # an answer takes 768 bytes of queue: room for 10,000 in twice that
 _MEMINFO = struct.Struct("=9I")
 _MEMINFO_DROPS = 8
+
+_SOL_RAW, _ICMP_FILTER = 255, 1
+_ICMP6_FILTER = 1
+_BLOCKED_V4 = struct.pack("=I", 0xFFFFFFFF & ~(1 << REPLY_V4))
+_BLOCKED_V6 = struct.pack(
+    "=8I", *(0xFFFFFFFF & ~(1 << REPLY_V6 % 32 if i == REPLY_V6 // 32 else 0) for i in range(8))
+)
+_INSTRUCTION = struct.Struct("=HBBI")
+_LDX_HEADER, _LDX_IMM = 0xB1, 0x01
+_LD_HALF, _LD_WORD = 0x48, 0x40
+_JUMP_EQUAL, _RETURN = 0x15, 0x06
+_EVERYTHING = 0xFFFFFFFF
+
 _HELP = (
     "allow datagram ICMP sockets (sysctl -w net.ipv4.ping_group_range='0 2147483647'), "
     "or give the program CAP_NET_RAW (setcap cap_net_raw+ep <program>)"
@@ -50,13 +69,13 @@ class EchoSocket:
     reply: int
 
     def drops(self) -> int:
-        """How many packets the kernel threw away because the queue was full."""
+        """Return how many packets the kernel threw away because the queue was full."""
         info = self.sock.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO.size)
         return int(_MEMINFO.unpack(info)[_MEMINFO_DROPS])
 
 
 def open_socket(family: socket.AddressFamily) -> EchoSocket:
-    """A datagram ICMP socket if this process may have one, else a raw one.
+    """Open a datagram ICMP socket if this process may have one, else a raw one.
 
     Raises `SocketError` with what an operator can do about it if it may have neither.
     """
@@ -97,27 +116,47 @@ def _configured(
         _filter(opened)
         _size(sock)
         sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
-        sock.setsockopt(*(_REPORTS_V4 if is_v4 else _REPORTS_V6), 1)
+        sock.setsockopt(*(REPORTS_V4 if is_v4 else REPORTS_V6), 1)
         undo.pop_all()
     return opened
 
 
 def _bound_identifier(sock: socket.socket) -> int:
-    """The kernel puts its own identifier on what a datagram socket sends; binding chooses it."""
+    """Bind the socket: its port is the identifier that the kernel puts into what it sends."""
     sock.bind(("", 0))
     return int(sock.getsockname()[1])
 
 
 def _filter(opened: EchoSocket) -> None:
     if opened.has_header:
-        opened.sock.setsockopt(filters.SOL_RAW, filters.ICMP_FILTER, filters.BLOCKED_V4)
+        opened.sock.setsockopt(_SOL_RAW, _ICMP_FILTER, _BLOCKED_V4)
     elif opened.is_raw:
-        opened.sock.setsockopt(socket.IPPROTO_ICMPV6, filters.ICMP6_FILTER, filters.BLOCKED_V6)
-    filters.attach_program(opened.sock, opened.identifier, opened.cookie, header=opened.has_header)
+        opened.sock.setsockopt(socket.IPPROTO_ICMPV6, _ICMP6_FILTER, _BLOCKED_V6)
+    _attach_program(opened.sock, opened.identifier, opened.cookie, header=opened.has_header)
+
+
+def _attach_program(sock: socket.socket, identifier: int, cookie: bytes, *, header: bool) -> None:
+    """Let only echoes of this socket's own probes into its queue."""
+    length = (_LDX_HEADER, 0, 0, 0) if header else (_LDX_IMM, 0, 0, 0)
+    program = b"".join(
+        _INSTRUCTION.pack(*instruction)
+        for instruction in (
+            length,
+            (_LD_HALF, 0, 0, 4),
+            (_JUMP_EQUAL, 0, 3, identifier),
+            (_LD_WORD, 0, 0, 8),
+            (_JUMP_EQUAL, 0, 1, int.from_bytes(cookie, "big")),
+            (_RETURN, 0, 0, _EVERYTHING),
+            (_RETURN, 0, 0, 0),
+        )
+    )
+    buffer = ctypes.create_string_buffer(program, len(program))
+    description = struct.pack("@HP", len(program) // _INSTRUCTION.size, ctypes.addressof(buffer))
+    sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, description)
 
 
 def _size(sock: socket.socket) -> None:
-    """As large as asked for with CAP_NET_ADMIN, as large as the system grants without."""
+    """Set the buffers' sizes, beyond the system's limits where CAP_NET_ADMIN allows it."""
     for plain, force in (
         (socket.SO_RCVBUF, _SO_RCVBUFFORCE),
         (socket.SO_SNDBUF, _SO_SNDBUFFORCE),

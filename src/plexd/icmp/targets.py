@@ -1,4 +1,4 @@
-"""Where peers are, and what is remembered of each."""
+"""Where each peer is, and how many of its latest probes were lost."""
 
 from __future__ import annotations
 
@@ -6,16 +6,43 @@ import socket
 from typing import TYPE_CHECKING, TypeAlias
 
 from plexd.icmp.errors import UnknownPeerError
-from plexd.icmp.window import LossWindow
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["MOST_PEERS", "Peers", "Target"]
+__all__ = ["MOST_PEERS", "WINDOW_PROBES", "LossWindow", "Peers", "Target"]
 
 MOST_PEERS = 65_536
+WINDOW_PROBES = 20
+_MASK = (1 << WINDOW_PROBES) - 1
+_UNKNOWN = -1.0
 
 SocketAddress: TypeAlias = tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]
+
+
+class LossWindow:
+    """The fate of the latest 20 probes: five minutes at one every 15 s.
+
+    Only probes that have ended are in it: answered, or lost (no answer in time, refused on the
+    way or by this kernel). One in flight, cancelled, or cut off by closing is neither.
+    """
+
+    __slots__ = ("_count", "_lost")
+
+    def __init__(self) -> None:
+        self._lost = 0  # one bit a probe, the latest lowest
+        self._count = 0
+
+    def add(self, *, lost: bool) -> None:
+        """Add the next probe and drop the oldest one."""
+        if lost or self._lost:
+            self._lost = (self._lost << 1 | lost) & _MASK
+        if self._count < WINDOW_PROBES:
+            self._count += 1
+
+    def percent(self) -> float:
+        """Return 0 to 100; -1 as long as no probe has ended."""
+        return self._lost.bit_count() * 100 / self._count if self._count else _UNKNOWN
 
 
 class Target:
@@ -35,7 +62,7 @@ class Target:
 class Peers:
     """Asks for a peer's address at each ping, and keeps its loss window across changes of it.
 
-    At most 65,536 peers are remembered; the one known for longest is forgotten first.
+    At most 65,536 peers are remembered; the one remembered first is forgotten first.
     """
 
     def __init__(self, resolve: Callable[[str], str]) -> None:
@@ -43,7 +70,7 @@ class Peers:
         self._targets: dict[str, Target] = {}
 
     def find(self, peer_id: str) -> Target:
-        """The peer where it is now; `UnknownPeerError` if nobody can tell."""
+        """Return the peer at its present address; raise `UnknownPeerError` if none is known."""
         try:
             text = self._resolve(peer_id)
         except LookupError as err:
@@ -54,7 +81,7 @@ class Peers:
         return self._remember(peer_id, text, target)
 
     def loss(self, peer_id: str) -> float:
-        """Percent of the peer's latest probes, or -1."""
+        """Return how many percent of the peer's latest probes were lost, or -1."""
         target = self._targets.get(peer_id)
         return -1.0 if target is None else target.window.percent()
 
@@ -76,8 +103,8 @@ def _parse(text: str) -> tuple[socket.AddressFamily, SocketAddress]:
         pass  # IPv6, possibly with a scope
     else:
         return socket.AF_INET, (text, 0)
-    # As bytes, since text would first load a codec of host names: half a megabyte, and no longer
-    # to be had where root's rights were given up and the interpreter lies in root's home.
+    # As bytes, since text would first load a codec of host names: half a megabyte, which cannot be
+    # read after root's rights were given up if the interpreter lies in root's home.
     host, flags = text.encode("ascii"), socket.AI_NUMERICHOST
     found = socket.getaddrinfo(host, None, socket.AF_INET6, socket.SOCK_DGRAM, 0, flags)
     return socket.AF_INET6, found[0][4]

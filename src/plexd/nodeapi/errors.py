@@ -1,7 +1,7 @@
 """What opening a secret can end in.
 
 Exception
-└── DecryptError    this envelope is not for this key: fetch it anew, never use a part of it
+└── DecryptError    this envelope is not for this key: fetch it again, never use a part of it
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ __all__ = ["DecryptError"]
 
 
 class DecryptError(Exception):
-    """An envelope that does not open. Text, type and chain are the same for every reason."""
+    """An envelope that cannot be opened. Text, type and chain are the same for every reason."""
 
     def __init__(self, message: str = "nodeapi: decryption failed") -> None:
         super().__init__(message)

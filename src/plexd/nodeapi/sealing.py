@@ -26,7 +26,7 @@ _NONCE_BYTES: Final = 12
 def seal_secret(nsk: bytes, plaintext: str) -> tuple[str, str]:
     """Put ``plaintext`` into an envelope that only ``nsk`` opens: ``(ciphertext, nonce)``.
 
-    Two envelopes of the same text have nothing in common but their length. Raises `ValueError`
+    Two envelopes of one text have only their length in common. Raises `ValueError`
     when ``nsk`` is not exactly 32 bytes or the text has no UTF-8 form (lone surrogates).
     """
     if not _is_key(nsk):
@@ -40,11 +40,11 @@ def seal_secret(nsk: bytes, plaintext: str) -> tuple[str, str]:
 
 
 def decrypt_secret(nsk: bytes, ciphertext: str, nonce: str) -> str:
-    """The text inside an envelope of `seal_secret`.
+    """Return the text inside an envelope of `seal_secret`.
 
     Raises `DecryptError` for every failure alike: other key, altered or cut bytes, sloppy base64,
-    wrong types, text that is no UTF-8. It carries neither cause nor context, so that nothing that
-    logs it can be used to find out why.
+    wrong types, text that is no UTF-8. It has neither cause nor context, so that a log
+    never shows which of them it was.
     """
     plaintext = _open(nsk, _from_base64(ciphertext), _from_base64(nonce))
     if plaintext is None:
@@ -70,12 +70,12 @@ def _is_key(nsk: object) -> bool:
 
 
 def _from_base64(text: object) -> bytes | None:
-    """The bytes, or None unless ``text`` is the very spelling an encoder gives them."""
+    """Return the bytes, None unless ``text`` is exactly what an encoder makes of them."""
     if not isinstance(text, str):
         return None
     try:
         data = base64.b64decode(text, validate=True)
     except ValueError:
         return None
-    # Decoders overlook stray bits in the last character and, at times, excess padding.
+    # Decoders ignore stray bits in the last character and, sometimes, excess padding.
     return data if base64.b64encode(data) == text.encode() else None

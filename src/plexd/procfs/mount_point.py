@@ -1,12 +1,12 @@
-"""A mount point that may hang, asked so that nothing else does.
+"""A mount point that may hang, read so that nothing else does.
 
 ``statvfs`` on a dead NFS or FUSE mount does not return, and no deadline can end the thread that
 waits in it. So each call runs in a daemon thread of its own, of which there is at most one:
 
     healthy   read_usage() starts a thread, which ends with the answer
     overdue   the deadline passes: this reading fails, the thread is left behind
-    hung      while the thread is in there, readings fail at once and start nothing
-    healthy   it came back: the next reading starts afresh, the late answer is not used
+    hung      while the thread waits, readings fail at once and start nothing
+    healthy   the thread has ended: the next reading starts a new one, the late answer is not used
 
 The default executor would not do: its threads are shared with name lookups, are joined when the
 loop closes and again at exit, and one more would be stuck at every reading.
@@ -34,26 +34,26 @@ DEADLINE_SECONDS: Final = 2.0
 
 
 class _Call:
-    """One ``statvfs`` under way. ``overdue`` once somebody waited for it in vain."""
+    """One ``statvfs`` under way; ``overdue`` once a reading has failed at its deadline."""
 
     def __init__(self, started: float) -> None:
         self.started = started
         self.overdue = False
         self.answer: Future[os.statvfs_result] = Future()
-        # A future that runs cannot be cancelled: a reader that leaves does not spoil it.
+        # A running future cannot be cancelled, so a cancelled reader does not affect the others.
         self.answer.set_running_or_notify_cancel()
 
     def run(self, statvfs: Callable[[str], os.statvfs_result], path: str) -> None:
         try:
             self.answer.set_result(statvfs(path))
-        except BaseException as err:  # noqa: BLE001  # whatever it is belongs to who asked
+        except BaseException as err:  # noqa: BLE001  # every error goes to the reader
             self.answer.set_exception(err)
 
 
 class MountPoint:
-    """How full the file system at ``path`` is, as far as it answers.
+    """How full the file system at ``path`` is.
 
-    Belongs to one event loop at a time. Leaves at most one thread behind, a daemon, which keeps
+    Used from one event loop at a time. At most one thread is left behind, a daemon, which keeps
     neither the loop nor the interpreter from ending.
     """
 
@@ -70,11 +70,11 @@ class MountPoint:
         self._call: _Call | None = None
 
     async def read_usage(self) -> Usage:
-        """What the file system answers, waited for `DEADLINE_SECONDS` at most.
+        """Return what the file system answers within `DEADLINE_SECONDS`.
 
         Readers at the same time share one call. Raises `ProcfsError`, with the mount point in
-        its text, when the path does not exist or cannot be asked, when the answer makes no
-        sense, after the deadline, and at once while an earlier call hangs.
+        its text, when the path does not exist or cannot be read, when the answer is not
+        valid, after the deadline, and at once while an earlier call hangs.
         """
         call = self._pending() or self._start()
         if call.overdue:
@@ -104,7 +104,7 @@ class MountPoint:
 
     def _failure(self, call: _Call, err: Exception) -> ProcfsError:
         # The deadline's TimeoutError is an OSError, and so is the ETIMEDOUT of a soft NFS mount:
-        # only whether the call has come back tells them apart.
+        # they differ only in whether the call has returned.
         if call.answer.done():
             # Python 3.13 names the call in some of its own errors, 3.11 and 3.12 do not.
             reason = getattr(err, "strerror", None) or str(err).removeprefix("statvfs: ")

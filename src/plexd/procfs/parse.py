@@ -7,8 +7,8 @@ Formats as in the kernel's ``Documentation/filesystems/proc.rst`` and in proc(5)
     /proc/net/dev   two lines of headings, then  "  eth0: rx_bytes ... tx_bytes ..."
     /proc/loadavg   0.64 0.17 0.10 2/87 8781
 
-Whatever does not follow them raises `ProcfsError`, which names the ``source`` given and the
-field: a reading is right or it is none.
+Anything else raises `ProcfsError`, which names the ``source`` given and the field: a reading is
+right, or there is none.
 """
 
 from __future__ import annotations
@@ -62,14 +62,14 @@ class CpuTimes(NamedTuple):
 
 
 class Usage(NamedTuple):
-    """How much of a store is taken, in bytes."""
+    """How much of memory or disk is used, in bytes."""
 
     used_bytes: int
     total_bytes: int
 
 
 class Interface(NamedTuple):
-    """One network interface's counters since it came up. Names are bytes: any but ``/`` goes."""
+    """One network interface's counters since it came up. Names are bytes, any but ``/``."""
 
     name: bytes
     rx_bytes: int
@@ -77,7 +77,7 @@ class Interface(NamedTuple):
 
 
 def parse_cpu_times(text: bytes, source: str = "/proc/stat") -> CpuTimes:
-    """The ``cpu`` line, of which the first four fields have to be there (Linux 2.4 had no more)."""
+    """Return the ``cpu`` line, whose first four fields are required (Linux 2.4 had no more)."""
     line = _CPU_LINE.search(text)
     if line is None:
         raise ProcfsError(source, "no cpu line")
@@ -90,11 +90,11 @@ def parse_cpu_times(text: bytes, source: str = "/proc/stat") -> CpuTimes:
 
 
 def cpu_usage_percent(earlier: CpuTimes, later: CpuTimes) -> float | None:
-    """The busy share of the time between two samples, 0 to 100; None if they cannot tell.
+    """Return the busy share of the time between two samples, 0 to 100; None if unknown.
 
-    They cannot when no tick has passed or when a counter went back (wrapped, or a CPU was taken
-    away). ``iowait`` counts as idle. It alone may go back on a healthy machine, as proc(5) warns,
-    and is then taken as not having moved.
+    It is unknown when no tick has passed or when a counter went back (wrapped, or a CPU was
+    removed). ``iowait`` counts as idle. It alone may go back on a healthy machine, as proc(5)
+    warns, and then counts as unchanged.
     """
     spent = CpuTimes(*[b - a for a, b in zip(earlier, later, strict=True)])
     spent = spent._replace(iowait=max(spent.iowait, 0))
@@ -105,7 +105,7 @@ def cpu_usage_percent(earlier: CpuTimes, later: CpuTimes) -> float | None:
 
 
 def parse_memory(text: bytes, source: str = "/proc/meminfo") -> Usage:
-    """``MemTotal`` and what of it is not ``MemAvailable`` (Linux 3.14 and later)."""
+    """Return ``MemTotal`` and the part that is not ``MemAvailable`` (Linux 3.14 and later)."""
     total = _meminfo_bytes(text, source, "MemTotal")
     available = _meminfo_bytes(text, source, "MemAvailable")
     if available > total:
@@ -119,13 +119,13 @@ def _meminfo_bytes(text: bytes, source: str, field: str) -> int:
         raise ProcfsError(source, f"no {field}")
     value, _, unit = line[1].strip().partition(b" ")
     if unit != b"kB":
-        raise ProcfsError(source, f"{field} is not in kB: {_shown(line[1])}")
+        raise ProcfsError(source, f"{field} is not in kB: {_excerpt(line[1])}")
     # The kernel writes kB and means KiB.
     return _bounded(_count(value, source, field) * 1024, source, field)
 
 
 def parse_interfaces(text: bytes, source: str = "/proc/net/dev") -> list[Interface]:
-    """Every interface with its byte counters, in the kernel's order."""
+    """Return every interface with its byte counters, in the kernel's order."""
     lines = text.splitlines()
     columns = lines[1].replace(b"|", b" ").split()[1:] if len(lines) > 1 else []
     if columns[_RX_COLUMN : _TX_COLUMN + 1 : _TX_COLUMN] != [b"bytes", b"bytes"]:
@@ -134,20 +134,20 @@ def parse_interfaces(text: bytes, source: str = "/proc/net/dev") -> list[Interfa
 
 
 def _interface(line: bytes, source: str) -> Interface:
-    # The last colon, for an alias (eth0:1) has one in its name; values may touch it.
+    # The last colon: an alias (eth0:1) has one in its name; values may follow without a space.
     name, _, values = line.rpartition(b":")
     name, fields = name.strip(), values.split()
     if not name:
-        raise ProcfsError(source, f"no interface name: {_shown(line)}")
+        raise ProcfsError(source, f"no interface name: {_excerpt(line)}")
     if len(fields) <= _TX_COLUMN:
-        raise ProcfsError(source, f"{_shown(name)}: no tx bytes")
-    rx_bytes = _count(fields[_RX_COLUMN], source, f"{_shown(name)}: rx bytes")
-    tx_bytes = _count(fields[_TX_COLUMN], source, f"{_shown(name)}: tx bytes")
+        raise ProcfsError(source, f"{_excerpt(name)}: no tx bytes")
+    rx_bytes = _count(fields[_RX_COLUMN], source, f"{_excerpt(name)}: rx bytes")
+    tx_bytes = _count(fields[_TX_COLUMN], source, f"{_excerpt(name)}: tx bytes")
     return Interface(name, rx_bytes, tx_bytes)
 
 
 def total_traffic(interfaces: list[Interface], source: str = "/proc/net/dev") -> tuple[int, int]:
-    """Bytes received and sent over all ``interfaces`` together."""
+    """Return bytes received and sent over all ``interfaces`` together."""
     received = sum(i.rx_bytes for i in interfaces)
     sent = sum(i.tx_bytes for i in interfaces)
     return _bounded(received, source, "rx bytes"), _bounded(sent, source, "tx bytes")
@@ -157,16 +157,16 @@ def parse_load(text: bytes, source: str = "/proc/loadavg") -> tuple[float, float
     """Load averages over 1, 5 and 15 minutes."""
     fields = text.split(maxsplit=3)[:3]
     if len(fields) < 3:
-        raise ProcfsError(source, f"no three load averages: {_shown(text)}")
+        raise ProcfsError(source, f"no three load averages: {_excerpt(text)}")
     for field in fields:
         if not _LOAD.fullmatch(field):
-            raise ProcfsError(source, f"no load average: {_shown(field)}")
+            raise ProcfsError(source, f"no load average: {_excerpt(field)}")
     one, five, fifteen = map(float, fields)
     return one, five, fifteen
 
 
 def parse_disk(stat: os.statvfs_result, source: str) -> Usage:
-    """What is taken of the file system mounted at ``source``.
+    """Return how much is used of the file system mounted at ``source``.
 
     ``f_frsize`` is the unit POSIX gives for ``f_blocks`` and ``f_bfree``. The seed's ``Bsize`` is
     the same number on local file systems; where the two differ (FUSE, where ``f_bsize`` is the
@@ -181,17 +181,17 @@ def parse_disk(stat: os.statvfs_result, source: str) -> Usage:
 def _count(token: bytes, source: str, field: str) -> int:
     # The length is checked first: int() of thousands of digits is slow, then refused.
     if not token.isdigit() or len(token) > _UINT64_DIGITS:
-        raise ProcfsError(source, f"{field} is no count: {_shown(token)}")
+        raise ProcfsError(source, f"{field} is no count: {_excerpt(token)}")
     return _bounded(int(token), source, field)
 
 
 def _bounded(value: int, source: str, field: str) -> int:
-    """``value`` if the wire's unsigned 64 bits hold it."""
+    """Return ``value`` if the wire's unsigned 64 bits hold it."""
     if value > _UINT64_MAX:
         raise ProcfsError(source, f"{field} is beyond 64 bits: {value}")
     return value
 
 
-def _shown(token: bytes) -> str:
-    """A file's bytes as a log may show them: printable, and no more than a few words."""
+def _excerpt(token: bytes) -> str:
+    """Return a file's bytes for a log: printable, and no more than a few words."""
     return repr(token[:40])[1:]

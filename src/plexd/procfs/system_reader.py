@@ -1,4 +1,4 @@
-"""The machine's numbers, gathered from ``/proc`` and one mount point (seed, "LinuxSystemReader").
+"""The machine's numbers, read from ``/proc`` and one mount point (seed, "LinuxSystemReader").
 
 ====================  =================  ==========================================
 field                 source             method
@@ -43,22 +43,22 @@ if TYPE_CHECKING:
 __all__ = ["LinuxSystemReader"]
 
 _SAMPLE_SECONDS: Final = 0.1
-# A counter that wrapped or a CPU that left costs one sample; a machine that needs more than five
-# is one whose counters do not count.
+# A counter that wrapped or a CPU that was removed costs one sample; on a machine that needs more
+# than five the counters do not work.
 _SAMPLES: Final = 5
 
 
 class LinuxSystemReader:
     """Reads CPU, memory, disk, network and load of this machine.
 
-    ``mount_point`` is the file system whose fill is told. ``net_iface`` is the one interface to
-    count, empty for all but ``lo``; a named one that is missing counts zero, and a warning says
-    so once for each time it goes missing. ``proc_root`` is where ``/proc`` is mounted, so that a
-    container can be given its host's.
+    ``mount_point`` is the file system whose usage is reported. ``net_iface`` is the one interface
+    to count, empty for all but ``lo``; a named one that is missing counts zero and is logged once
+    each time it goes missing. ``proc_root`` is where ``/proc`` is mounted, so that a container can
+    be given its host's.
 
     `SystemStats` has no optional fields and a zero would be a lie, so one source that is missing
-    or garbled fails the whole reading; the next one starts afresh. Use from one event loop at a
-    time. Nothing to close.
+    or garbled fails the whole reading; the next reading is not affected. Use from one event loop
+    at a time. There is nothing to close.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class LinuxSystemReader:
         self._mount = MountPoint(os.fspath(mount_point), clock=self._clock, statvfs=statvfs)
 
     async def read_stats(self) -> SystemStats:
-        """One reading of everything, in 100 ms unless the disk needs longer (at most 2 s).
+        """Return one reading of everything, in 100 ms unless the disk needs longer (at most 2 s).
 
         Raises `ProcfsError` when any source cannot be read or trusted. May be cancelled at any
         time.
@@ -96,7 +96,7 @@ class LinuxSystemReader:
                 disk = group.create_task(self._mount.read_usage())
                 cpu = group.create_task(self._read_cpu_percent())
         except ExceptionGroup as failures:
-            # One source is enough to fail the reading; that there was a group is of no interest.
+            # One source is enough to fail the reading; the group itself does not matter.
             error = failures.exceptions[0]
             raise error from error.__cause__
         return cpu.result(), disk.result()
@@ -141,7 +141,7 @@ class LinuxSystemReader:
         self._iface_missing = missing
 
     def _read(self, name: str) -> bytes:
-        # Not in a thread: the kernel answers from memory, in less time than a hand-over takes.
+        # Not in a thread: the kernel answers from memory, faster than a thread is switched.
         try:
             return (self._proc_root / name).read_bytes()
         except OSError as err:

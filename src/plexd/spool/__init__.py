@@ -21,7 +21,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    """`DiskSpool` is loaded when it is asked for: it brings SQLite with it."""
+    """Load `DiskSpool` when it is used: it brings SQLite with it."""
     if name != "DiskSpool":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from plexd.spool.disk import DiskSpool  # noqa: PLC0415 - see above

@@ -43,7 +43,7 @@ class DiskSpool(AsyncClosing):
     is ever raised.
 
     All work is done in one thread of its own, call by call: the event loop never waits for the
-    disk. A call whose caller is cancelled is done all the same, whole.
+    disk. A call whose caller is cancelled is completed all the same.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class DiskSpool(AsyncClosing):
         logger: logging.Logger | None = None,
     ) -> None:
         self._clock = clock or SystemClock()
-        self._keeper = Failover(
+        self._failover = Failover(
             SpoolFiles(Path(directory)),
             Budget.of(max_bytes),
             int(max_age.total_seconds() * 1000),
@@ -73,29 +73,29 @@ class DiskSpool(AsyncClosing):
         return self
 
     async def append(self, points: Sequence[MetricPoint]) -> None:
-        """Take in one collection; on return it is on the disk, unless `statistics` says not."""
+        """Add one collection; on return it is on the disk, unless `statistics` says not."""
         batch = MetricBatch(points)
         if len(batch):
-            await self._call(lambda: self._keeper.append(batch.to_json(), len(batch)))
+            await self._call(lambda: self._failover.append(batch.to_json(), len(batch)))
 
     async def seal(self, limit: int) -> None:
         """Freeze what is buffered into batches, in one or a few transactions."""
-        await self._call(lambda: self._keeper.seal(limit))
+        await self._call(lambda: self._failover.seal(limit))
 
     async def head(self) -> MetricBatch | None:
-        """The oldest batch, checked against its digest."""
-        return await self._call(self._keeper.head)
+        """Return the oldest batch, checked against its digest."""
+        return await self._call(self._failover.head)
 
     async def acknowledge(self, name: BatchName, *, refused: Sequence[Refusal] = ()) -> None:
         """Forget the head; of what was refused the newest 64 pieces, up to 1 MiB, are kept."""
-        await self._call(lambda: self._keeper.acknowledge(name, refused))
+        await self._call(lambda: self._failover.acknowledge(name, refused))
 
     async def dead_letters(self) -> Sequence[Refusal]:
-        """What was refused, also by the processes before."""
-        return tuple(await self._call(self._keeper.dead_letters))
+        """Return what was refused, also by the processes before."""
+        return tuple(await self._call(self._failover.dead_letters))
 
     def statistics(self) -> SpoolStatistics:
-        """Counts since the spool's directory was new, as of the last call that was done."""
+        """Return counts since the spool's directory was new, as of the last call that was done."""
         seen, since = self._seen
         if since is None:
             return seen
@@ -103,32 +103,30 @@ class DiskSpool(AsyncClosing):
         return msgspec.structs.replace(seen, oldest_seconds=waited)
 
     async def _call(self, work: Callable[[], _T]) -> _T:
-        """``work`` in the spool's thread, to its end even if nobody waits for it any more."""
+        """Run ``work`` in the spool's thread, to its end even if the caller is cancelled."""
         loop = asyncio.get_running_loop()
         return await asyncio.shield(loop.run_in_executor(self._thread, self._do, work))
 
     def _do(self, work: Callable[[], _T]) -> _T:
         if not self._is_open:
-            self._keeper.open()
+            self._failover.open()
             self._is_open = True
         try:
             return work()
         finally:
-            self._look(self._keeper.parts())
+            self._look(self._failover.parts())
 
     def _look(self, parts: Parts) -> None:
-        ledgers = parts.ledgers
-        sizes = [ledger.sizes for ledger in ledgers]
+        logs = parts.logs
+        sizes = [log.sizes for log in logs]
         buffered = sum(size.buffered for size in sizes) + parts.in_doubt
-        waiting = sum(ledger.account.waiting for ledger in ledgers) + parts.in_doubt
-        counts = {
-            name: sum(getattr(ledger.account, name) for ledger in ledgers) for name in _COUNTS
-        }
+        waiting = sum(log.meta.waiting for log in logs) + parts.in_doubt
+        counts = {name: sum(getattr(log.meta, name) for log in logs) for name in _COUNTS}
         counts["appended"] += parts.in_doubt
         ages = [
-            ledger.steady.now_ms() - ledger.sizes.oldest_ms
-            for ledger in ledgers
-            if ledger.sizes.oldest_ms is not None
+            log.steady.now_ms() - log.sizes.oldest_ms
+            for log in logs
+            if log.sizes.oldest_ms is not None
         ]
         since = self._clock.monotonic() - max(ages) / 1000 if ages else None
         seen = SpoolStatistics(
@@ -137,13 +135,13 @@ class DiskSpool(AsyncClosing):
             sealed=waiting - buffered,
             batches=sum(size.batches for size in sizes),
             stored_bytes=sum(size.bytes for size in sizes),
-            dead_letters=sum(size.buried for size in sizes),
+            dead_letters=sum(size.dead_letters for size in sizes),
             degraded=parts.degraded,
         )
         self._seen = (seen, since)
 
     async def aclose(self) -> None:
-        """Bring to the disk what can be, and let go of the files."""
+        """Bring to the disk what can be brought, and close the files."""
         if self._is_closed:
             return
         self._is_closed = True
@@ -152,8 +150,8 @@ class DiskSpool(AsyncClosing):
 
     def _close(self) -> None:
         if self._is_open:
-            self._keeper.close()
-            self._look(self._keeper.parts())
+            self._failover.close()
+            self._look(self._failover.parts())
 
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
-"""What may go wrong with a spool. Only the first is for whoever opens one.
+"""What may go wrong with a spool. Only `SpoolLockedError` reaches the caller.
 
 SpoolError
-├── SpoolLockedError   another process has this spool: end, and say so
+├── SpoolLockedError   another process has this spool: end, and log it
 ├── DiskError          the disk does not do what was asked: try again later, with a new connection
 └── DamagedError       the file is not what was written: set it aside and salvage
 """
@@ -18,7 +18,7 @@ class SpoolError(Exception):
 
 
 class SpoolLockedError(SpoolError):
-    """Another process works in this spool; ``pid`` is its, 0 if it did not leave it."""
+    """Another process has this spool; ``pid`` is that process, 0 if unknown."""
 
     def __init__(self, pid: int) -> None:
         super().__init__(pid)
@@ -41,7 +41,7 @@ class DiskError(SpoolError):
 
     @classmethod
     def of(cls, err: OSError) -> DiskError:
-        """The same in our words."""
+        """Return the same error as this package's."""
         is_full = err.errno in {errno.ENOSPC, errno.EDQUOT}
         return cls(err.strerror or str(err), is_full=is_full)
 

@@ -44,12 +44,12 @@ class MemorySpool(AsyncClosing):
         self._sealed = 0
         self._reported = 0
         self._head: MetricBatch | None = None
-        # Evicted while it stood at the head: it may be under way, and arrive after all.
+        # Evicted while it was the head: it may be under way, and arrive after all.
         self._overtaken: MetricBatch | None = None
         self._dead_letters: deque[Refusal] = deque(maxlen=_MOST_DEAD_LETTERS)
 
     async def append(self, points: Sequence[MetricPoint]) -> None:
-        """Take in one collection, evicting the oldest points if it does not fit."""
+        """Add one collection, evicting the oldest points if it does not fit."""
         self._buffer.extend(points)
         self._appended += len(points)
         self._arrivals.append((self._clock.monotonic(), self._appended))
@@ -77,7 +77,7 @@ class MemorySpool(AsyncClosing):
         self._sealed += len(points)
 
     async def head(self) -> MetricBatch | None:
-        """The oldest batch; what was lost before it first stood here is its ``dropped``."""
+        """Return the oldest batch; its ``dropped`` is what was lost before it became the head."""
         self._overtaken = None
         if self._head is None and self._batches:
             oldest = self._batches[0]
@@ -86,19 +86,19 @@ class MemorySpool(AsyncClosing):
         return self._head
 
     async def acknowledge(self, name: BatchName, *, refused: Sequence[Refusal] = ()) -> None:
-        """Forget the head and, if any of it was accepted, the loss that was told with it."""
-        settled = self._settle(name)
-        if settled is None:
+        """Forget the head and, if any of it was accepted, the loss that it reported."""
+        batch = self._pop(name)
+        if batch is None:
             return
         given_up = sum(len(refusal.batch) for refusal in refused)
-        if given_up < len(settled):
-            self._reported += settled.dropped
+        if given_up < len(batch):
+            self._reported += batch.dropped
         self._refused += given_up
-        self._acknowledged += len(settled) - given_up
+        self._acknowledged += len(batch) - given_up
         self._dead_letters.extend(refused)
 
-    def _settle(self, name: BatchName) -> MetricBatch | None:
-        """Take the batch called ``name`` out of the account it is in: waiting, or evicted."""
+    def _pop(self, name: BatchName) -> MetricBatch | None:
+        """Remove the batch called ``name`` from the count it is in: waiting, or evicted."""
         head, overtaken = self._head, self._overtaken
         if head is not None and head.name == name:
             self._head = None
@@ -112,11 +112,11 @@ class MemorySpool(AsyncClosing):
         return None
 
     async def dead_letters(self) -> Sequence[Refusal]:
-        """The last sixteen."""
+        """Return the last sixteen."""
         return tuple(self._dead_letters)
 
     def statistics(self) -> SpoolStatistics:
-        """Counts since this spool was made."""
+        """Return counts since this spool was made."""
         waiting = self._sealed + len(self._buffer)
         return SpoolStatistics(
             appended=self._appended,
@@ -138,7 +138,7 @@ class MemorySpool(AsyncClosing):
         return self._clock.monotonic() - self._arrivals[0][0] if self._arrivals else 0.0
 
     async def aclose(self) -> None:
-        """Nothing is held outside the process."""
+        pass  # nothing is held outside the process
 
 
 if TYPE_CHECKING:

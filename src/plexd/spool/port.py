@@ -1,8 +1,8 @@
 """Where points wait between their collection and their delivery.
 
 Life of a point: appended with its collection, sealed into a batch, delivered with it as the head,
-forgotten when that batch is acknowledged. Whatever else happens to it is counted in
-`SpoolStatistics`, so that at any time
+forgotten when that batch is acknowledged. Whatever else happens to the point is
+counted in `SpoolStatistics`, so that at any time
 
     appended = buffered + sealed + acknowledged + refused + evicted + expired + damaged
 """
@@ -25,18 +25,18 @@ class SpoolStatistics(Struct, frozen=True, kw_only=True):
     """A snapshot of one spool; counts are of points since the spool was made.
 
     Attributes:
-        appended: taken in.
+        appended: accepted by `Spool.append`.
         acknowledged: delivered and forgotten.
-        refused: given up because the control plane will never take them.
+        refused: given up because the control plane will never accept them.
         evicted: dropped, oldest first, because the spool was full.
-        expired: dropped because they had waited for as long as anybody wants them.
+        expired: dropped because they had waited longer than the maximum age.
         damaged: lost to a fault of the disk, or of the file.
         buffered: not yet part of a batch.
         sealed: in batches that wait for delivery.
         batches: batches that wait for delivery.
         stored_bytes: about what the waiting points take up.
         oldest_seconds: how long the oldest waiting point has waited; 0 when none does.
-        dead_letters: refused batches, or pieces of them, that are kept for somebody to look at.
+        dead_letters: refused batches, or pieces of them, that are kept for the operator to look at.
         degraded: why points are not as safe as they should be; empty when all is well.
     """
 
@@ -66,7 +66,7 @@ class SpoolStatistics(Struct, frozen=True, kw_only=True):
 
 
 class Refusal(Struct, frozen=True):
-    """A sealed batch, or a piece of one, that the control plane will never take, and why."""
+    """A sealed batch, or a piece of one, that the control plane will never accept, and why."""
 
     batch: MetricBatch
     reason: str
@@ -76,12 +76,12 @@ class Spool(Protocol):
     """A bounded queue of points with frozen batches at its head.
 
     One task appends at a time per collector and one delivers; calls may interleave. A spool is
-    an async context manager in all implementations, closed by whoever made it. A fault of what
-    it keeps points in is never the caller's: it shows in `statistics`.
+    an async context manager in all implementations, closed by whatever opened it. A fault of the
+    storage is never raised: it is reported in `statistics`.
     """
 
     async def append(self, points: Sequence[MetricPoint]) -> None:
-        """Take in one collection, whole or not at all; on return it is as safe as it gets here.
+        """Add one collection, whole or not at all; on return it is as safe as this spool makes it.
 
         Raises `EncodeError` for points that have no JSON.
         """
@@ -92,27 +92,27 @@ class Spool(Protocol):
         ...
 
     async def head(self) -> MetricBatch | None:
-        """The oldest sealed batch; the same points, name and bytes until it is settled.
+        """Return the oldest sealed batch; the same points, name and bytes until acknowledged.
 
-        Its ``dropped`` are the points lost ahead of it, of which no batch has told yet.
+        Its ``dropped`` are the points lost before it that no batch has reported yet.
         """
         ...
 
     async def acknowledge(self, name: BatchName, *, refused: Sequence[Refusal] = ()) -> None:
-        """The head called ``name`` is settled: forget it. Any other name is ignored.
+        """Forget the head if it is called ``name``; ignore any other name.
 
-        What of it was ``refused`` was not accepted and never will be; it is kept among the dead
-        letters, the newest of them, and told as a loss with the next batch. A head that was
-        refused whole told nobody of the losses ahead of it: they are told again.
+        The part in ``refused`` was not accepted and never will be; it is kept among the newest dead
+        letters and reported as a loss with the next batch. After a head that was refused whole,
+        the losses before it are reported again.
         """
         ...
 
     async def dead_letters(self) -> Sequence[Refusal]:
-        """What was refused, oldest first; bounded, the oldest are let go."""
+        """Return what was refused, oldest first; bounded, the oldest are deleted."""
         ...
 
     def statistics(self) -> SpoolStatistics:
-        """How much waits here, and what became of the rest."""
+        """Return how much waits here, and what became of the rest."""
         ...
 
     async def aclose(self) -> None:

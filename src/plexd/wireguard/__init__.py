@@ -1,4 +1,4 @@
-"""This machine's tunnels, as the kernel or a userspace daemon has them, and who is behind them."""
+"""This machine's tunnels, as the kernel or a userspace daemon has them, and their peers."""
 
 from plexd.wireguard.device import Absent, Device, DevicePeer
 from plexd.wireguard.errors import DumpError, PeerError, RefusedError, WireGuardError

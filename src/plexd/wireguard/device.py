@@ -1,4 +1,4 @@
-"""What a source says about one interface. Secret keys have no place in these values."""
+"""What a source reports about one interface, without any secret key."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class DevicePeer(Struct, frozen=True, gc=False):
     def last_handshake(self) -> datetime | None:
         """The latest handshake cut to microseconds, None if there was none.
 
-        What lies beyond the year 9999 is the end of it.
+        A time beyond the year 9999 is the end of that year.
         """
         if self.last_handshake_nano <= 0:
             return None
@@ -48,7 +48,7 @@ class Device(Struct, frozen=True):
 
 
 class Absent(Struct, frozen=True):
-    """There is nothing to read; ``reason`` tells an operator what is missing."""
+    """There is nothing to read; ``reason`` says what is missing, for the operator."""
 
     reason: str
 
@@ -57,12 +57,12 @@ class DeviceSource(Protocol):
     """Where an interface can be read."""
 
     async def read_device(self) -> Device | Absent:
-        """One reading, or why there is none to be had. Raises `WireGuardError` on failure."""
+        """Return one reading, or why there is none. Raises `WireGuardError` on failure."""
         ...
 
 
 def unusable_name(interface: str) -> Absent | None:
-    """Why no interface of Linux can have this name (``dev_valid_name``); None if one can."""
+    """Return why no interface can have this name (``dev_valid_name``); None if one can."""
     raw = os.fsencode(interface)
     if raw in {b"", b".", b".."} or len(raw) > _NAME_BYTES:
         return Absent(f"no interface can be called {interface!r}: 1 to {_NAME_BYTES} bytes")

@@ -1,11 +1,11 @@
 """A kernel's dump of one WireGuard interface into a `Device`. Pure bytes, no socket.
 
-As ``linux/wireguard.h`` and the kernel's ``get_peer`` have it: each message holds
+As in ``linux/wireguard.h`` and the kernel's ``get_peer``: each message holds
 ``WGDEVICE_A_IFNAME`` and a list ``WGDEVICE_A_PEERS``. A peer whose allowed addresses do not fit
 goes on in the next message with its public key and the rest of them only.
 
-Messages carry the interface's private key and the preshared keys. They are stepped over where
-they lie and never copied.
+Messages carry the interface's private key and the preshared keys. Both are skipped in place and
+never copied.
 """
 
 from __future__ import annotations
@@ -60,9 +60,9 @@ _FAMILY: Final = struct.Struct("=H")
 # Plain numbers: comparing with an enumeration is slow.
 _INET_FAMILY, _INET6_FAMILY = int(AF_INET), int(AF_INET6)
 
-# The attributes every whole peer begins with, in the order in which the kernel writes them, taken
-# in one step: going through them one by one takes nearly twice as long. What does not begin like
-# this goes one by one. Headers are compared as one number each; "x" steps over what is not read.
+# The attributes every whole peer begins with, in the kernel's order, are unpacked in one step: one
+# by one takes nearly twice as long. A peer that begins otherwise is read one by one. Headers are
+# compared as one number each; "x" skips what is not read.
 _USUAL: Final = struct.Struct("=I32sI32xIqqI4xIQIQI4x")
 _USUAL_HEADERS: Final = tuple(
     int.from_bytes(ATTRIBUTE_HEADER.pack(ATTRIBUTE_HEADER.size + size, kind), byteorder)
@@ -79,16 +79,16 @@ _USUAL_HEADERS: Final = tuple(
 
 
 def encode_dump_request(family: int, interface: bytes) -> bytes:
-    """``WG_CMD_GET_DEVICE`` for the interface of this name."""
+    """Return ``WG_CMD_GET_DEVICE`` for the interface of this name."""
     name = encode_attribute(WGDEVICE_A_IFNAME, interface + b"\0")
     return encode_request(family, NLM_F_REQUEST | NLM_F_DUMP, WG_CMD_GET_DEVICE, name)
 
 
 def parse_dump(datagrams: Iterable[Buffer]) -> Device:
-    """One dump from its datagrams as they were received, in order, ``NLMSG_DONE`` included.
+    """Return one dump from its datagrams in the order received, ``NLMSG_DONE`` included.
 
     Raises `DumpError` when the dump is damaged, incomplete or was interrupted, and
-    `RefusedError` when the kernel ended it with an error. What follows the end is not looked at.
+    `RefusedError` when the kernel ended it with an error. What follows the end is ignored.
     """
     parser = DumpParser()
     for datagram in datagrams:
@@ -99,7 +99,7 @@ def parse_dump(datagrams: Iterable[Buffer]) -> Device:
 
 
 def parse_public_key(datagram: Buffer) -> str | None:
-    """The interface's own public key from the first datagram of a dump; None if it has none yet.
+    """Return the interface's public key from the first datagram of a dump; None without one.
 
     Raises as `parse_dump`.
     """
@@ -111,7 +111,7 @@ def parse_public_key(datagram: Buffer) -> str | None:
 
 
 class DumpParser:
-    """Takes a dump in datagram by datagram and keeps nothing of their bytes but what is public.
+    """Reads a dump datagram by datagram and keeps only what is public.
 
     ``done`` once ``NLMSG_DONE`` was seen.
     """
@@ -123,32 +123,32 @@ class DumpParser:
         self._latest: str | None = None
 
     def feed(self, datagram: Buffer) -> None:
-        """Take in one datagram. Raises as `parse_dump`; after that the parser is of no use."""
+        """Read one datagram. Raises as `parse_dump`; the parser cannot be used after that."""
         for kind, start, end in messages(datagram):
             if kind == NLMSG_DONE:
                 self.done = True
                 return
             for attribute, value, value_end in attributes(datagram, start, end):
                 if attribute == WGDEVICE_A_IFNAME:
-                    self._take_name(bytes(datagram[value:value_end]))
+                    self._set_name(bytes(datagram[value:value_end]))
                 elif attribute == WGDEVICE_A_PEERS:
-                    self._take_peers(datagram, value, value_end)
+                    self._add_peers(datagram, value, value_end)
 
     def device(self) -> Device:
-        """What the dump said. Raises `DumpError` if its end or its interface is missing."""
+        """Return the device. Raises `DumpError` if the dump's end or interface is missing."""
         if not self.done:
             raise DumpError("the dump has no end")
         if self._name is None:
             raise DumpError("the dump names no interface")
         return Device(self._name, tuple(self._peers.values()))
 
-    def _take_name(self, raw: bytes) -> None:
+    def _set_name(self, raw: bytes) -> None:
         name = raw.rstrip(b"\0").decode(errors="backslashreplace")
         if self._name not in {None, name}:
             raise DumpError(f"the dump is of {self._name!r} and of {name!r}")
         self._name = name
 
-    def _take_peers(self, datagram: Buffer, start: int, end: int) -> None:
+    def _add_peers(self, datagram: Buffer, start: int, end: int) -> None:
         for _, value, value_end in attributes(datagram, start, end):
             peer = _usual_peer(datagram, value, value_end)
             if peer is None:
@@ -165,7 +165,7 @@ class DumpParser:
 
 
 def _usual_peer(buffer: Buffer, start: int, end: int) -> DevicePeer | None:
-    """A peer that begins as the kernel writes it, None for any other."""
+    """Return a peer that begins as the kernel writes it, None for any other."""
     rest = start + _USUAL.size
     if rest > end:
         return None
@@ -182,7 +182,7 @@ def _usual_peer(buffer: Buffer, start: int, end: int) -> DevicePeer | None:
 
 
 def _any_peer(buffer: Buffer, start: int, end: int) -> tuple[str, DevicePeer | None]:
-    """A peer's key, and the peer unless it is the continuation of one."""
+    """Return a peer's key, and the peer, None if this continues one."""
     places = {kind: (at, stop) for kind, at, stop in attributes(buffer, start, end)}
     at = _place(places, WGPEER_A_PUBLIC_KEY, _KEY_BYTES)
     key = _text(bytes(buffer[at : at + _KEY_BYTES]))
@@ -208,7 +208,7 @@ def _place(places: dict[int, tuple[int, int]], kind: int, size: int) -> int:
 
 
 def _endpoint(buffer: Buffer, start: int, end: int) -> str | None:
-    """A ``sockaddr`` as ``wg`` prints it; None for a family that WireGuard does not speak."""
+    """Return a ``sockaddr`` as ``wg`` prints it; None for a family WireGuard does not use."""
     size = end - start
     family = _FAMILY.unpack_from(buffer, start)[0] if size >= _FAMILY.size else None
     if family == _INET_FAMILY and size >= _INET.size:

@@ -2,9 +2,9 @@
 
 Exception
 └── WireGuardError      no reading this time: log it and try again at the next cycle
-    ├── DumpError       the kernel's answer is damaged or changed under way: ask again at once
+    ├── DumpError       the answer is damaged, or the interface changed meanwhile: ask again
     ├── RefusedError    the kernel answered with an error number
-    └── PeerError       a list of peers, or a question about one, that cannot be: correct it
+    └── PeerError       a list of peers that contradicts itself, or an unknown peer: correct it
 """
 
 from __future__ import annotations
@@ -31,4 +31,4 @@ class RefusedError(WireGuardError):
 
 
 class PeerError(WireGuardError):
-    """A peer nobody knows, a key that is none, or two peers that cannot be told apart."""
+    """An unknown peer, an invalid key, or two peers with the same id, key or address."""

@@ -1,8 +1,8 @@
 """The kernel's WireGuard over generic netlink.
 
-Each reading has a socket of its own and asks for the family's number anew: nothing of an earlier
-dump can mix with this one, a module that was loaded or an interface that came back is simply
-there, and nothing is left to close. The two cost less than the dump of a single peer.
+Each reading has a socket of its own and asks for the family's number again. So nothing of an
+earlier dump can mix with this one, a module loaded or an interface made since is found, and nothing
+is left to close. Both cost less than the dump of a single peer.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ __all__ = ["DEADLINE_SECONDS", "DUMPS", "KernelReader", "open", "parse_dump"]
 
 DEADLINE_SECONDS: Final = 2.0
 # An interface that changes during every one of so many dumps is being set up: the next reading
-# will find it settled.
+# finds it finished.
 DUMPS: Final = 8
 
 _T = TypeVar("_T")
@@ -63,10 +63,10 @@ async def open(  # noqa: A001  # the module is the noun: kernel.open()
     connect: Callable[[], socket.socket] = netlink_socket,
     deadline_seconds: float = DEADLINE_SECONDS,
 ) -> KernelReader | Absent:
-    """A reader of ``interface``, or why this kernel cannot have one.
+    """Return a reader of ``interface``, or why this kernel cannot have one.
 
     Whether the interface exists is only known when it is read. ``connect`` makes the socket of
-    one conversation. Raises `WireGuardError` when there is no answer, or one that makes no sense.
+    one conversation. Raises `WireGuardError` when there is no valid answer.
     """
     if (unusable := unusable_name(interface)) is not None:
         return unusable
@@ -96,21 +96,21 @@ class KernelReader:
         self._deadline_seconds = deadline_seconds
 
     async def read_device(self) -> Device | Absent:
-        """One consistent reading, or why there is nothing to read.
+        """Return one consistent reading, or why there is nothing to read.
 
-        A dump that was interrupted, overrun (``ENOBUFS``), cut short or damaged is thrown away
-        whole and asked for again, `DUMPS` times within `DEADLINE_SECONDS`. Raises
-        `WireGuardError` when none of them was whole, and for errors nobody expects. Other tasks
-        have their turn after every datagram. May be cancelled.
+        A dump that was interrupted, overrun (``ENOBUFS``), cut short or damaged is discarded and
+        asked for again, `DUMPS` times within `DEADLINE_SECONDS`. Raises `WireGuardError` when
+        none of them was whole, and for unexpected errors. Other tasks have their turn after
+        every datagram. May be cancelled.
         """
         return await self._ask(self._dump)
 
     async def read_public_key(self) -> str | Absent:
-        """The interface's own key as ``wg`` prints it, or why there is none. Raises as above."""
+        """Return the interface's key as ``wg`` prints it, or why it has none. Raises as above."""
         return await self._ask(self._first_of_dump)
 
     async def find_family(self) -> int | Absent:
-        """The number of the family ``wireguard``, or why there is none. Raises as `read_device`."""
+        """Return the number of the family ``wireguard``, or why there is none. Raises as above."""
         return await self._ask(self._ask_family)
 
     async def _ask(self, question: Callable[[Conversation], Awaitable[_T]]) -> _T | Absent:

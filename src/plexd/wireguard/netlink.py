@@ -51,7 +51,7 @@ CTRL_ATTR_FAMILY_NAME: Final = 2
 HEADER: Final = struct.Struct("=IHHII")
 GENERIC_HEADER: Final = struct.Struct("=BBxx")
 ATTRIBUTE_HEADER: Final = struct.Struct("=HH")
-# Bound once, and its size and masks written out where it is used: every peer passes there thrice.
+# Bound once, with its size and masks written out where it is used: it runs three times a peer.
 _unpack_attribute_header: Final = ATTRIBUTE_HEADER.unpack_from
 _INT32: Final = struct.Struct("=i")
 _UINT16: Final = struct.Struct("=H")
@@ -68,10 +68,10 @@ class Message(NamedTuple):
 
 
 def messages(datagram: Buffer) -> Iterator[Message]:
-    """The family's messages of one datagram, and ``NLMSG_DONE`` where it stands.
+    """Yield the family's messages of one datagram, and ``NLMSG_DONE`` in its place.
 
-    Raises `RefusedError` for an error message, `DumpError` for one worth another try, for the
-    kernel's word that the dump was interrupted, and for what is cut short.
+    Raises `RefusedError` for an error message, `DumpError` for one worth another try, for an
+    interrupted dump, and for what is cut short.
     """
     at, size = 0, len(datagram)
     while at < size:
@@ -96,7 +96,7 @@ def _checked(datagram: Buffer, kind: int, start: int, end: int) -> Iterator[Mess
 
 
 def _check_status(datagram: Buffer, kind: int, start: int, end: int) -> None:
-    """Raise what an end or an error message stands for; a status of 0 is neither."""
+    """Raise the error in an end or an error message; a status of 0 is no error."""
     if end - start < _INT32.size:
         raise DumpError("a netlink status is cut short")
     (status,) = _INT32.unpack_from(datagram, start)
@@ -110,7 +110,7 @@ def _check_status(datagram: Buffer, kind: int, start: int, end: int) -> None:
 
 
 def attributes(buffer: Buffer, start: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """The attributes between two positions: kind, and where the value begins and ends.
+    """Yield the attributes between two positions: kind, start and end of the value.
 
     Raises `DumpError` for one that is cut short.
     """
@@ -126,7 +126,7 @@ def attributes(buffer: Buffer, start: int, end: int) -> Iterator[tuple[int, int,
 
 
 def parse_family(datagram: Buffer) -> int:
-    """The number of a generic netlink family from the controller's answer."""
+    """Return the number of a generic netlink family from the controller's answer."""
     for message in messages(datagram):
         if message.kind != GENL_ID_CTRL:
             continue
@@ -138,19 +138,19 @@ def parse_family(datagram: Buffer) -> int:
 
 
 def encode_family_request(name: str) -> bytes:
-    """The question which number the family ``name`` has; loads its module if there is one."""
+    """Return the request for the number of the family ``name``, which loads its module."""
     attribute = encode_attribute(CTRL_ATTR_FAMILY_NAME, name.encode() + b"\0")
     return encode_request(GENL_ID_CTRL, NLM_F_REQUEST, CTRL_CMD_GETFAMILY, attribute)
 
 
 def encode_request(kind: int, flags: int, command: int, payload: bytes) -> bytes:
-    """One generic netlink message to the kernel."""
+    """Return one generic netlink message to the kernel."""
     length = HEADER.size + GENERIC_HEADER.size + len(payload)
     return HEADER.pack(length, kind, flags, 1, 0) + GENERIC_HEADER.pack(command, 1) + payload
 
 
 def encode_attribute(kind: int, value: bytes) -> bytes:
-    """One attribute with its padding."""
+    """Return one attribute with its padding."""
     length = ATTRIBUTE_HEADER.size + len(value)
     return ATTRIBUTE_HEADER.pack(length, kind) + value + bytes(_aligned(length) - length)
 

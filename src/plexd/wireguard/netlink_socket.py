@@ -15,22 +15,22 @@ if TYPE_CHECKING:
 
 __all__ = ["Conversation", "netlink_socket"]
 
-# The kernel never puts more than 32 KiB into one datagram of a dump (netlink_recvmsg). So this is
-# room enough, and a datagram that fills it was cut (MSG_TRUNC).
+# The kernel never puts more than 32 KiB into one datagram of a dump (netlink_recvmsg), so a
+# datagram that fills this was cut (MSG_TRUNC).
 _BUFFER_BYTES: Final = 65536
 
 _NETLINK_GENERIC: Final = 16  # linux/netlink.h; `socket` does not know it
 
 
 def netlink_socket() -> socket.socket:
-    """A socket that speaks generic netlink with the kernel and nobody else."""
+    """Return a socket that speaks generic netlink with the kernel only."""
     made = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_GENERIC)
-    made.connect((0, 0))  # a connected netlink socket takes nothing from other programs
+    made.connect((0, 0))  # a connected netlink socket receives nothing from other programs
     return made
 
 
 class Conversation:
-    """A context manager; what was received is wiped when it ends, for dumps carry secret keys."""
+    """A context manager that wipes what was received at its end: dumps carry secret keys."""
 
     def __init__(self, connect: Callable[[], socket.socket]) -> None:
         try:
@@ -54,14 +54,14 @@ class Conversation:
         self._buffer[: self._filled] = bytes(self._filled)
 
     def send(self, request: bytes) -> None:
-        """Ask. The kernel takes a request at once or not at all."""
+        """Send a request, which the kernel accepts at once or not at all."""
         try:
             self._socket.send(request)
         except OSError as err:
             raise _translated(err) from err
 
     async def receive(self) -> memoryview:
-        """One datagram, valid until the next call. Raises `DumpError` if something was lost."""
+        """Return one datagram, valid until the next call. Raises `DumpError` if one was lost."""
         loop = asyncio.get_running_loop()
         try:
             size = await loop.sock_recv_into(self._socket, self._buffer)

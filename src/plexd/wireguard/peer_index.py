@@ -1,4 +1,4 @@
-"""Who is behind a public key, and where in the mesh."""
+"""Which peer has a public key, and its address in the mesh."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["PeerIndex"]
 
 _KEY_BYTES: Final = 32
-_TOLD: Final = 5  # a list of 10,000 bad peers is not read by anybody
+_MOST_NAMED: Final = 5  # nobody reads a list of 10,000 bad peers
 
 
 class _Snapshot(NamedTuple):
@@ -30,34 +30,34 @@ class PeerIndex:
     """Peer id <-> public key <-> mesh address of the mesh's other nodes.
 
     Public keys are base64 as ``wg`` prints them. A mesh address may carry a prefix length, as
-    interfaces' addresses are written (``10.0.0.1/32``); it is left off. Loading swaps the whole
-    index at once, so that nobody sees half of a list.
+    interfaces' addresses are written (``10.0.0.1/32``); it is dropped. Loading replaces the whole
+    index at once, so that no reader sees half of a list.
     """
 
     def __init__(self, peers: Iterable[Peer] = ()) -> None:
         self._tables = _tabled(peers)
 
     def load(self, peers: Iterable[Peer]) -> None:
-        """Forget the peers of before and know these.
+        """Replace all peers by these.
 
         Raises `PeerError`, naming what is wrong, and keeps the peers of before if any id, key or
-        address is unreadable or belongs to two: who is who could not be told.
+        address is unreadable or belongs to two.
         """
         self._tables = _tabled(peers)
 
     def peer_ids(self) -> Sequence[str]:
-        """Every peer, in the order of the list loaded last."""
+        """Return every peer, in the order of the list loaded last."""
         return tuple(self._tables.addresses)
 
     def address(self, peer_id: str) -> IPv4Address | IPv6Address:
-        """Where in the mesh the peer is. Raises `PeerError` for one nobody knows."""
+        """Return the peer's address in the mesh. Raises `PeerError` for an unknown peer."""
         try:
             return self._tables.addresses[peer_id]
         except KeyError as err:
             raise PeerError(f"no peer is called {peer_id!r}") from err
 
     def peer_id(self, public_key: str) -> str | None:
-        """Who has this key; None for a stranger."""
+        """Return the peer that has this key; None for a stranger."""
         return self._tables.ids.get(public_key)
 
 
@@ -75,8 +75,9 @@ def _tabled(peers: Iterable[Peer]) -> _Snapshot:
         tables.ids[peer.public_key] = peer.id
         places[address] = peer.id
     if wrong:
-        more = f"; and {len(wrong) - _TOLD} more" if len(wrong) > _TOLD else ""
-        raise PeerError("; ".join(wrong[:_TOLD]) + more)
+        rest = len(wrong) - _MOST_NAMED
+        more = f"; and {rest} more" if rest > 0 else ""
+        raise PeerError("; ".join(wrong[:_MOST_NAMED]) + more)
     return tables
 
 
@@ -102,7 +103,7 @@ def _is_key(text: str) -> bool:
         raw = b64decode(text, validate=True)
     except (NotBase64, ValueError):
         return False
-    # Other spellings of the same bytes would never be found again.
+    # Other spellings of the same bytes would never be found.
     return len(raw) == _KEY_BYTES and b64encode(raw).decode() == text
 
 

@@ -1,4 +1,4 @@
-"""Every tunnel of one interface as the wire has it (group ``tunnel``)."""
+"""Every tunnel of one interface as it is reported (group ``tunnel``)."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ _STRIDE: Final = 500  # peers between two turns of the event loop, about a milli
 
 
 class WireGuardStatsReader:
-    """Reads ``interface`` from the kernel, or from a userspace daemon where the kernel has it not.
+    """Reads ``interface`` from the kernel, or from a userspace daemon if the kernel lacks it.
 
-    ``peers`` names who is behind a key; a key that is not in there is reported under the key
-    itself. A peer in there that the interface does not have is not reported, for it has no
-    counters; a warning tells whenever other peers are missing than before. ``loss`` knows a
-    peer's lost pings in percent, or -1. A handshake older than ``stale_after`` is stale.
+    ``peers`` names the peer of a key; a key that ``peers`` does not have is reported under the
+    key itself. A peer that the interface does not have is not reported, for it has no counters;
+    a warning is logged whenever more peers are missing than before. ``loss`` returns a peer's
+    lost pings in percent, or -1. A handshake older than ``stale_after`` is stale.
     ``connect`` makes a netlink socket, ``directory`` holds the daemons' sockets.
 
     Both sources are looked for at each reading, so an interface may come, go and change its kind.
-    Keeps no connection and nothing of an earlier reading. Use from one event loop at a time.
+    It keeps no connection and nothing of an earlier reading. Use from one event loop at a time.
     """
 
     def __init__(
@@ -66,9 +66,9 @@ class WireGuardStatsReader:
         self._missing: frozenset[str] = frozenset()
 
     async def read_tunnel_stats(self) -> Sequence[TunnelStats]:
-        """Every peer on the interface: those known in the index's order, then the others by key.
+        """Return every peer of the interface: those known in the index's order, the others by key.
 
-        Takes 4 s at the worst. Raises `WireGuardError` when neither source has the interface,
+        Lasts at most 4 s. Raises `WireGuardError` when neither source has the interface,
         with both reasons, and when the one that has it cannot be read or trusted.
         """
         device = await self._read_device()

@@ -1,9 +1,9 @@
 """A userspace daemon's answer to ``get=1`` into a `Device`. Pure text, no socket.
 
-As https://www.wireguard.com/xplatform/ has it: lines ``key=value``, those of the interface first,
+As in https://www.wireguard.com/xplatform/: lines ``key=value``, those of the interface first,
 then for each peer its ``public_key`` and what belongs to it; ``errno=<n>`` and an empty line end
-the answer. Keys are hexadecimal. Unknown lines are for newer clients and stepped over; so are
-``private_key`` and ``preshared_key``, which are never taken out of the text.
+the answer. Keys are hexadecimal. Unknown lines are for newer clients and skipped; so are
+``private_key`` and ``preshared_key``, which are never copied out of the text.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _END: Final = re.compile(rb"(?:\A|\n)errno=(-?\d{1,9})\n\n\Z")
 _LINES: Final = re.compile(rb"(?:(?!errno=)[a-z0-9_]++=.*+\n)*+errno=.++\n\n")
 _COUNT: Final = re.compile(rb"\d{1,20}")
 
-# What wireguard-go says of the interface.
+# What wireguard-go reports of the interface.
 _HEAD: Final = re.compile(
     rb"(?:private_key=.{64}\n)?+(?:listen_port=\d++\n)?+(?:fwmark=\d++\n)?+(?=public_key=|errno=.++\n\n\Z)"
 )
@@ -45,10 +45,9 @@ _REQUIRED: Final = (
     b"rx_bytes",
 )
 
-# A peer in the order in which wireguard-go writes it, taken in one step, which halves the time.
-# The last line asserts that nothing lies between it and the next: what is in any other order, or
-# has lines that are not known here, goes line by line. Nothing in it can be matched in two ways,
-# so no answer makes it slow.
+# A peer in wireguard-go's order is matched in one step, which halves the time. The last line
+# asserts that nothing lies between it and the next: any other order, or unknown lines, are read
+# line by line. Nothing in it can be matched in two ways, so no answer makes it slow.
 _USUAL_PEER: Final = re.compile(
     rb"^public_key=(.{64})\n"
     rb"(?:preshared_key=.{64}\n)?+"
@@ -66,12 +65,12 @@ _USUAL_PEER: Final = re.compile(
 
 
 def is_whole(text: bytes | bytearray) -> bool:
-    """True once the empty line that ends an answer was received."""
+    """Return whether the empty line that ends an answer was received."""
     return text.endswith(b"\n\n")
 
 
 def parse_answer(interface: str, text: bytes | bytearray) -> Device:
-    """The device a whole answer describes. Raises `WireGuardError` if it is none."""
+    """Return the device of a whole answer. Raises `WireGuardError` if it is no answer."""
     _check_end(text)
     rows = _USUAL_PEER.findall(text)
     # Keys of the interface come before, so that no peer is on the first line.
@@ -90,7 +89,7 @@ def _check_end(text: bytes | bytearray) -> None:
 
 
 def _any_rows(text: bytes | bytearray) -> list[_Row]:
-    """Each peer's fields, wherever in the peer they stand."""
+    """Return each peer's fields, in whatever order they are."""
     if not _LINES.fullmatch(text):
         raise WireGuardError("the answer has a line that is no key=value")
     peers: list[dict[bytes, bytes]] = []
@@ -116,7 +115,7 @@ def _row(fields: dict[bytes, bytes]) -> _Row:
 
 
 def _peers(rows: list[_Row]) -> tuple[DevicePeer, ...]:
-    """All rows at once, column by column: a third less work than peer by peer."""
+    """Convert all rows at once, column by column: a third less work than peer by peer."""
     if not rows:
         return ()
     keys, endpoints, *counts = zip(*rows, strict=True)
@@ -132,10 +131,10 @@ def _peers(rows: list[_Row]) -> tuple[DevicePeer, ...]:
 
 
 def _texts(keys: tuple[bytes, ...]) -> list[str]:
-    """Hexadecimal keys in base64, all in one go.
+    """Convert hexadecimal keys to base64, all at once.
 
-    A byte is put behind each, since 33 bytes are a whole number of base64's groups of three. It
-    makes the last character an ``A``, where a key by itself is filled up with ``=``.
+    A byte is added to each, since 33 bytes are a whole number of base64's groups of three. It
+    makes the last character an ``A``, where a single key ends in ``=``.
     """
     try:
         raw = unhexlify(b"00".join([*keys, b""]))

@@ -39,7 +39,7 @@ async def open(  # noqa: A001  # the module is the noun; awaited like the kernel
     deadline_seconds: float = DEADLINE_SECONDS,
     max_bytes: int = MAX_BYTES,
 ) -> UserspaceReader | Absent:
-    """A reader of ``interface``, or why no daemon serves it. ``directory`` holds the sockets."""
+    """Return a reader of ``interface``, or why no daemon serves it, by ``directory``'s sockets."""
     if (unusable := unusable_name(interface)) is not None:
         return unusable
     path = Path(directory) / f"{interface}.sock"
@@ -65,11 +65,11 @@ class UserspaceReader:
         self._max_bytes = max_bytes
 
     async def read_device(self) -> Device | Absent:
-        """One reading, or why there is nobody to ask.
+        """Return one reading, or why there is no daemon.
 
         The daemon writes its answer under its own lock, so that it is of one moment. Raises
-        `WireGuardError` when it is not there after `DEADLINE_SECONDS`, breaks off, has more than
-        `MAX_BYTES`, or is no answer. May be cancelled.
+        `WireGuardError` when the answer is not complete after `DEADLINE_SECONDS`, breaks off, has
+        more than `MAX_BYTES`, or is none. May be cancelled.
         """
         text = bytearray()
         try:
@@ -80,7 +80,7 @@ class UserspaceReader:
             seconds = self._deadline_seconds
             raise self._error(f"no whole answer within {seconds:g} s") from err
         finally:
-            text[:] = bytes(len(text))  # it has the interface's private key in it
+            text[:] = bytes(len(text))  # it holds the interface's private key
 
     def _parsed(self, text: bytearray) -> Device:
         try:
@@ -89,7 +89,7 @@ class UserspaceReader:
             raise self._error(str(err)) from err
 
     async def _converse(self, text: bytearray) -> Absent | None:
-        """Fill ``text`` with a whole answer, or say why there is nobody."""
+        """Fill ``text`` with a whole answer, or return why there is no daemon."""
         loop = asyncio.get_running_loop()
         with closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as connection:
             connection.settimeout(0)
@@ -101,8 +101,8 @@ class UserspaceReader:
                 return Absent(f"{self._path}: {err.strerror}")
             except OSError as err:
                 # A full queue of connections looks like this: the socket seems to connect.
-                taken = err.errno != ENOTCONN
-                reason = (err.strerror or str(err)) if taken else "does not take connections"
+                connected = err.errno != ENOTCONN
+                reason = (err.strerror or str(err)) if connected else "does not take connections"
                 raise self._error(reason) from err
         return None
 

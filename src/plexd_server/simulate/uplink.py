@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Final, Self
 from isal import isal_zlib
 from msgspec import Struct
 
-from plexd.api import BatchName, MetricBatch, TransportError
-from plexd.api.transport import HTTPTransport, Trust
+from plexd.api import BatchName, HTTPTransport, MetricBatch, TransportError, Trust
 from plexd_server.errors import SimulationError
 
 if TYPE_CHECKING:

@@ -28,7 +28,7 @@ from plexd.agent.config.settings import Settings, WireGuardSettings
 from plexd.agent.errors import NotReadyError
 from plexd.agent.identity import Identity, load_identity
 from plexd.agent.signals import until_stopped
-from plexd.api.transport import HTTPTransport, Trust
+from plexd.api import HTTPTransport, Trust
 from plexd.background import cancel
 from plexd.console import complain, put
 from plexd.logs import setup_logging

@@ -7,8 +7,7 @@ import socket
 from typing import TYPE_CHECKING
 
 from plexd.clock import SystemClock
-from plexd.procfs.errors import ProcfsError
-from plexd.procfs.mount_point import MountPoint
+from plexd.procfs import MountPoint, ProcfsError
 from plexd.text import nearest, quoted
 
 if TYPE_CHECKING:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from plexd.api import Secret
-from plexd.api.secret import check_bearer
+from plexd.api import Secret, check_bearer
 from plexd.metrics.errors import CredentialError
 from plexd.nodeapi import decrypt_secret
 from plexd.rates import TokenBucket

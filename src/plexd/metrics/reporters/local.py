@@ -6,9 +6,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from plexd import __version__
-from plexd.api import APIError, Secret
-from plexd.api.answers import parse_reason
-from plexd.api.transport import HTTPTransport, Trust
+from plexd.api import APIError, HTTPTransport, Secret, Trust, parse_reason
 from plexd.clock import SystemClock
 from plexd.closing import AsyncClosing
 from plexd.log_once import LogOnce

@@ -40,6 +40,6 @@ class Ballast:
             os.close(fd)
 
     def drop(self) -> None:
-        """Give the room to others; never fails."""
+        """Delete the file to free its room; never fails."""
         with suppress(OSError):
             self._path.unlink()

@@ -25,7 +25,7 @@ class Budget(Struct, frozen=True):
         rows: bodies and `ROW_BYTES` for each.
         transaction: the most one transaction writes; a larger collection loses its oldest points.
         checkpoint: how far the -wal grows before it is carried into the database.
-        ballast: what is let go when the disk is full.
+        ballast: what is released when the disk is full.
         pages: the most pages of the database, should all of this be wrong.
     """
 
@@ -37,7 +37,7 @@ class Budget(Struct, frozen=True):
 
     @classmethod
     def of(cls, max_bytes: int) -> Budget:
-        """The shares of ``max_bytes``, which is meant to be 1 MiB or more."""
+        """Share out ``max_bytes``, which is meant to be 1 MiB or more."""
         ballast = min(_MIB, max_bytes // 16)
         checkpoint = min(_MIB, max_bytes // 16)
         transaction = min(16 * _MIB, max_bytes // 8)
@@ -52,5 +52,5 @@ class Budget(Struct, frozen=True):
         )
 
     def in_memory(self) -> Budget:
-        """What may wait in memory while the disk fails: as much as one transaction brings back."""
+        """Return the shares in memory while the disk fails: what one transaction brings back."""
         return Budget(self.transaction, self.transaction, self.checkpoint, 0, 2**30)

@@ -1,7 +1,7 @@
 """The spool without its thread: on the disk while that works, in memory while it does not.
 
-What lies unsealed on a disk that fails stays there until it works again: given a name in memory,
-it would be sent under another one after a crash.
+What is unsealed on a disk that fails stays there until the disk works again: named in memory, it
+would be sent under another name after a crash.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ _RETRY_SECONDS = 15.0
 
 
 class Parts(Struct, frozen=True):
-    """What the spool is made of at a moment, for its statistics."""
+    """What the spool consists of at one moment, for its statistics."""
 
-    ledgers: tuple[PointLog, ...]
+    logs: tuple[PointLog, ...]
     in_doubt: int
     degraded: str
 
@@ -51,22 +51,22 @@ class Failover:
     def __init__(
         self,
         files: SpoolFiles,
-        bounds: Budget,
+        budget: Budget,
         max_age_ms: int,
         clock: Clock,
         logger: logging.Logger,
     ) -> None:
         self._files = files
-        self._bounds = bounds
+        self._budget = budget
         self._max_age_ms = max_age_ms
         self._clock = clock
         self._logger = logger
-        self._opener = Opener(files, bounds, max_age_ms, clock, logger)
-        self._ballast = Ballast(files.ballast, bounds.ballast)
+        self._opener = Opener(files, budget, max_age_ms, clock, logger)
+        self._ballast = Ballast(files.ballast, budget.ballast)
         self._lock: SpoolLock | None = None
         self._disk: DiskQueue | None = None
-        self._ailing: PointLog | None = None
-        self._shelter = Fallback(bounds, max_age_ms, clock)
+        self._readonly: PointLog | None = None
+        self._fallback = Fallback(budget, max_age_ms, clock)
         self._was_open = False
         self._limit = 100
         self._trouble = ""
@@ -78,18 +78,18 @@ class Failover:
         self._was_open = True
 
     def append(self, body: bytes, points: int) -> None:
-        """Take in a collection: on the disk, else in memory."""
+        """Add a collection: on the disk, else in memory."""
         self._try_disk()
         attempted: Row | None = None
 
-        def work(ledger: PointLog) -> None:
+        def work(log: PointLog) -> None:
             nonlocal attempted
-            if attempted is not None and ledger.has(attempted):
+            if attempted is not None and log.has(attempted):
                 return
             try:
-                ledger.append(body, points)
+                log.append(body, points)
             except SpoolError:
-                attempted = ledger.attempted if ledger.is_in_doubt else None
+                attempted = log.attempted if log.is_in_doubt else None
                 raise
 
         if self._disk is not None:
@@ -100,62 +100,63 @@ class Failover:
             else:
                 return
         if attempted is not None:
-            self._shelter.doubt = Doubt(attempted, body, points)
+            self._fallback.doubt = Doubt(attempted, body, points)
         else:
-            self._shelter.append(body, points)
+            self._fallback.append(body, points)
 
     def seal(self, limit: int) -> None:
-        """Make batches of what came in."""
+        """Make batches of what was appended."""
         self._limit = limit
-        self._attempt(lambda ledger: ledger.seal(limit))
-        if (memory := self._shelter.queue) is not None:
+        self._attempt(lambda log: log.seal(limit))
+        if (memory := self._fallback.queue) is not None:
             memory.seal(limit)
 
     def head(self) -> MetricBatch | None:
-        """The oldest batch that can be had; what was handed out before is not overtaken."""
-        memory = self._shelter.queue
+        """Return the oldest readable batch; what was handed out before is not overtaken."""
+        memory = self._fallback.queue
         if memory is not None and memory.handed is not None:
             return memory.head()
         found = self._attempt(PointLog.head)
-        if found is None and self._ailing is not None:
+        if found is None and self._readonly is not None:
             with suppress(SpoolError):
-                found = self._ailing.head()
+                found = self._readonly.head()
         # Asking the disk may have shown that it fails, but then nothing is in memory yet.
         if found is None and memory is not None:
             found = memory.head()
         return found
 
     def acknowledge(self, name: BatchName, refused: Sequence[Refusal]) -> None:
-        """Settle a batch where it is: on the disk, in front of it, or in memory."""
-        self._attempt(lambda ledger: ledger.settle(name, refused))
-        if self._ailing is not None and (found := self._ailing.settle(name, refused)) is not None:
-            self._shelter.settled.append((found, tuple(refused)))
-        if (memory := self._shelter.queue) is not None:
-            memory.settle(name, refused)
+        """Acknowledge a batch where it is: on the disk, on one that is read-only, or in memory."""
+        self._attempt(lambda log: log.acknowledge(name, refused))
+        readonly = self._readonly
+        if readonly is not None and (found := readonly.acknowledge(name, refused)) is not None:
+            self._fallback.acknowledged.append((found, tuple(refused)))
+        if (memory := self._fallback.queue) is not None:
+            memory.acknowledge(name, refused)
 
     def dead_letters(self) -> list[Refusal]:
-        """What was refused, as far as it can be read."""
+        """Return what was refused, as far as it can be read."""
         found: list[Refusal] = list(self._attempt(PointLog.dead_letters) or ())
-        found += [refusal for _, refused in self._shelter.settled for refusal in refused]
-        if (memory := self._shelter.queue) is not None:
+        found += [refusal for _, refused in self._fallback.acknowledged for refusal in refused]
+        if (memory := self._fallback.queue) is not None:
             found += memory.dead_letters()
         return found
 
     def parts(self) -> Parts:
-        """Where everything is just now."""
-        disk = self._disk.ledger if self._disk is not None else self._ailing
-        memory, doubt = self._shelter.queue, self._shelter.doubt
-        ledgers = tuple(ledger for ledger in (disk, memory) if ledger is not None)
-        return Parts(ledgers, doubt.points if doubt is not None else 0, self._trouble)
+        """Return where everything is now."""
+        disk = self._disk.log if self._disk is not None else self._readonly
+        memory, doubt = self._fallback.queue, self._fallback.doubt
+        logs = tuple(log for log in (disk, memory) if log is not None)
+        return Parts(logs, doubt.points if doubt is not None else 0, self._trouble)
 
     def close(self) -> None:
-        """Bring to the disk what can be, and let go of everything."""
-        if not self._shelter.is_empty:
+        """Bring to the disk what can be brought, and close everything."""
+        if not self._fallback.is_empty:
             self._retry_at = float("-inf")
             self._try_disk()
-        if self._ailing is not None:
-            self._ailing.close()
-        self._shelter.close()
+        if self._readonly is not None:
+            self._readonly.close()
+        self._fallback.close()
         if self._disk is not None:
             self._disk.close()
         if self._lock is not None:
@@ -181,11 +182,11 @@ class Failover:
             try:
                 disk = self._current()
                 disk.check()
-                return work(disk.ledger)
+                return work(disk.log)
             except SpoolError as err:
                 if attempt == 2:
                     raise DiskError(str(err)) from err
-                self._open_anew(_damage(err) if attempt else err)
+                self._reopen(_damage(err) if attempt else err)
         raise AssertionError
 
     def _current(self) -> DiskQueue:
@@ -193,11 +194,11 @@ class Failover:
             raise DiskError(self._trouble)
         return self._disk
 
-    def _open_anew(self, err: SpoolError) -> None:
+    def _reopen(self, err: SpoolError) -> None:
         if isinstance(err, DiskError) and err.is_full:
             self._ballast.drop()
         old = self._current()
-        before = old.ledger
+        before = old.log
         self._hold_lock()
         if isinstance(err, DamagedError):
             fresh = self._opener.replace(before.tables, str(err), before)
@@ -206,35 +207,35 @@ class Failover:
             old.abandon()
             fresh = self._opener.open(before)
         self._disk = fresh
-        fresh.ledger.hand_over(before)
+        fresh.log.hand_over(before)
 
     def _degrade(self, err: DiskError) -> None:
         if self._disk is not None:
-            self._ail(self._disk)
+            self._go_readonly(self._disk)
         if not self._trouble:
             extra = {"component": "spool", "error": str(err)}
             self._logger.warning("spool degraded", extra=extra)
         self._trouble = str(err)
         self._retry_at = self._clock.monotonic() + _RETRY_SECONDS
 
-    def _ail(self, disk: DiskQueue) -> None:
+    def _go_readonly(self, disk: DiskQueue) -> None:
         self._disk = None
         disk.abandon()
-        self._ailing = disk.ledger
-        self._ailing.written = None
-        self._ailing.tables = ReadonlyTables(self._files.database)
-        self._shelter.settle_in(self._ailing)
+        self._readonly = disk.log
+        self._readonly.written = None
+        self._readonly.tables = ReadonlyTables(self._files.database)
+        self._fallback.replay_into(self._readonly)
 
     def _try_disk(self) -> None:
         """Open the spool, or open it again once it is time to, and bring everything there."""
         if self._disk is not None or self._clock.monotonic() < self._retry_at:
             return
-        if self._ailing is not None:
-            self._ailing.close()  # for now: it has the file locked
+        if self._readonly is not None:
+            self._readonly.close()  # for now: it has the file locked
         try:
             self._hold_lock()
-            self._disk = self._opener.open(self._ailing)
-            self._bring_back(self._disk.ledger)
+            self._disk = self._opener.open(self._readonly)
+            self._bring_back(self._disk.log)
         except DiskError as err:
             if err.is_full:
                 self._ballast.drop()
@@ -249,7 +250,7 @@ class Failover:
             self._logger.info("spool recovered", extra={"component": "spool"})
 
     def _hold_lock(self) -> None:
-        """Raises `SpoolLockedError` if another process has the spool before this one ever had."""
+        """Take the lock; raise `SpoolLockedError` if this process never had it and another has."""
         if self._lock is not None and self._lock.is_at(self._files.lock):
             return
         self._files.make_directory()
@@ -264,11 +265,11 @@ class Failover:
             raise
 
     def _bring_back(self, fresh: PointLog) -> None:
-        ailing, self._ailing = self._ailing, None
-        if ailing is not None:
-            fresh.hand_over(ailing)
-            ailing.close()
-        self._shelter.empty_into(fresh, self._limit)
+        readonly, self._readonly = self._readonly, None
+        if readonly is not None:
+            fresh.hand_over(readonly)
+            readonly.close()
+        self._fallback.empty_into(fresh, self._limit)
 
 
 def _damage(err: SpoolError) -> SpoolError:

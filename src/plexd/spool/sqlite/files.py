@@ -1,4 +1,4 @@
-"""The files of a spool, and moving them without ever leaving none to start from."""
+"""The files of a spool, and how they are replaced so that one to start from always exists."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class SpoolFiles:
         self.directory = directory
         self.database = directory / "spool.db"
         self.successor = directory / "spool.db.new"
-        self.mark = directory / "spool.mark"
+        self.watermark = directory / "spool.mark"
         self.lock = directory / "spool.lock"
         self.ballast = directory / "spool.ballast"
 
@@ -38,21 +38,21 @@ class SpoolFiles:
                 self.directory.chmod(0o700)
 
     def identity(self) -> tuple[tuple[int, int], tuple[int, int]]:
-        """Which files are behind the names of the database and its log."""
+        """Return which files are behind the names of the database and its log."""
         return _identity(self.database), _identity(_with(self.database, "-wal"))
 
-    def mark_identity(self) -> tuple[int, int]:
-        """Which file is behind the name of the mark."""
-        return _identity(self.mark)
+    def watermark_identity(self) -> tuple[int, int]:
+        """Return which file is behind the name of the watermark."""
+        return _identity(self.watermark)
 
     def drop_successor(self) -> None:
-        """Away with what a salvage that was interrupted left behind."""
+        """Delete what an interrupted salvage left behind."""
         with _translated():
             for path in _family(self.successor):
                 path.unlink(missing_ok=True)
 
     def finish_succession(self) -> None:
-        """Take up the successor of a database that was set aside just before the process ended."""
+        """Install the successor of a database that was set aside before the process ended."""
         with _translated():
             if self.database.exists() or not self.successor.exists():
                 return

@@ -1,7 +1,7 @@
 """What goes into the queue of one database, and what is dropped from it to make room.
 
-Every change is one transaction, with its account. Nothing catches what the disk says: a failed
-change leaves rows, account and object as they were.
+Every change is one transaction, together with the row of ``meta``. Errors of the disk are not
+caught here: a failed change leaves rows, ``meta`` and object as they were.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _MOST_COLLECTIONS = 1000
 class Sizes(Struct):
     """What the tables hold: ``rows`` and ``batches``, ``buffered`` points, ``bytes`` as bounded.
 
-    ``points`` is what the rows themselves said of all points when they were last asked.
+    ``points`` is the number of points in the rows when they were last measured.
     ``front`` is the place before the oldest waiting point, ``oldest_ms`` when that came in.
     """
 
@@ -47,11 +47,11 @@ class Sizes(Struct):
     bytes: int = 0
     front: int = 0
     oldest_ms: int | None = None
-    buried: int = 0
+    dead_letters: int = 0
 
 
 class Handed(Struct, frozen=True):
-    """A batch that somebody may be sending: its row, its name, the loss told with it."""
+    """A batch that may be under way: its row, its name, the loss reported with it."""
 
     id: int
     name: BatchName
@@ -66,13 +66,13 @@ class LogIntake:
     def __init__(
         self,
         tables: SpoolTables,
-        account: Meta,
-        bounds: Budget,
+        meta: Meta,
+        budget: Budget,
         steady: SteadyClock,
         max_age_ms: int,
     ) -> None:
         self.tables = tables
-        self.account = account
+        self.meta = meta
         self.steady = steady
         self.written: Callable[[LogIntake], None] | None = None
         self.sizes = self._measured()
@@ -81,7 +81,7 @@ class LogIntake:
         # Whether the last transaction failed at its very end: it may be in the file all the same.
         self.is_in_doubt = False
         self.attempted: Row | None = None
-        self._bounds = bounds
+        self._budget = budget
         self._max_age_ms = max_age_ms
 
     def _measured(self) -> Sizes:
@@ -92,65 +92,65 @@ class LogIntake:
             sizes.rows = rows + sizes.batches
             sizes.points = in_batches + sizes.buffered
             sizes.bytes = batch_bytes + pending_bytes + sizes.rows * ROW_BYTES
-            sizes.buried = self.tables.count_buried()
+            sizes.dead_letters = self.tables.count_dead_letters()
             self._look_at_front(sizes)
         return sizes
 
     def _look_at_front(self, sizes: Sizes) -> None:
         oldest = self._oldest()
-        sizes.front, sizes.oldest_ms = self.account.appended, None
+        sizes.front, sizes.oldest_ms = self.meta.appended, None
         if oldest is not None:
             _, place, points, _, stamped = oldest
-            # A damaged place must not make the mark say that rows behind it are settled.
-            sizes.front = max(0, min(place - points, self.account.appended - self.account.waiting))
+            # A damaged place must not make the watermark say that later rows are gone.
+            sizes.front = max(0, min(place - points, self.meta.appended - self.meta.waiting))
             sizes.oldest_ms = stamped
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Everything in the body, and the account, or nothing."""
-        before = (copy.copy(self.account), copy.copy(self.sizes), self.handed, self.overtaken)
+        """Commit everything in the body together with ``meta``, or nothing."""
+        before = (copy.copy(self.meta), copy.copy(self.sizes), self.handed, self.overtaken)
         self.is_in_doubt = False
         try:
             with translated():
                 self.tables.begin()
                 yield
                 self._look_at_front(self.sizes)
-                self._write_account()
+                self._write_meta()
                 self.is_in_doubt = True
                 self.tables.commit()
                 self.is_in_doubt = False
         except BaseException:
-            self.account, self.sizes, self.handed, self.overtaken = before
+            self.meta, self.sizes, self.handed, self.overtaken = before
             self.tables.roll_back()
             raise
         if self.written is not None:
             self.written(self)
 
-    def _write_account(self) -> None:
-        self._settle_rest()
-        self.account.version += 1
-        self.account.steady_ms = self.steady.now_ms()
-        self.account.wall_ms = self.steady.wall_ms()
-        self.tables.write_account(self.account)
+    def _write_meta(self) -> None:
+        self._count_unreadable()
+        self.meta.version += 1
+        self.meta.steady_ms = self.steady.now_ms()
+        self.meta.wall_ms = self.steady.wall_ms()
+        self.tables.write_meta(self.meta)
 
-    def _settle_rest(self) -> None:
-        """With no row left no point waits: what the account still has was in unreadable rows."""
-        if self.sizes.rows == 0 and self.account.waiting > 0:
-            self.account.damaged += self.account.waiting
+    def _count_unreadable(self) -> None:
+        """Count as damaged what ``meta`` has waiting when there is no row left."""
+        if self.sizes.rows == 0 and self.meta.waiting > 0:
+            self.meta.damaged += self.meta.waiting
 
     def append(self, body: bytes, points: int) -> None:
-        """Take in a collection; of one beyond all bounds, the newest points."""
+        """Add a collection; of one that is too large, only the newest points."""
         self.attempted = None
         with self.transaction():
             self._expire()
-            self.account.appended += points
+            self.meta.appended += points
             kept = points
-            if len(body) > self._bounds.transaction:
-                kept, body = newest(body, self._bounds.transaction)
-                self.account.evicted += points - kept
+            if len(body) > self._budget.transaction:
+                kept, body = newest(body, self._budget.transaction)
+                self.meta.evicted += points - kept
             if kept:
                 self.make_room(len(body) + ROW_BYTES)
-                place, now = self.account.appended, self.steady.now_ms()
+                place, now = self.meta.appended, self.steady.now_ms()
                 self.attempted = Row(place, "", 0, now, kept, body)
                 self.put(self.attempted)
 
@@ -165,13 +165,13 @@ class LogIntake:
             self.sizes.buffered += row.points
 
     def has(self, row: Row) -> bool:
-        """Whether this very collection is in the file, not sealed."""
+        """Return whether exactly this collection is in the file, not sealed."""
         with translated():
             return self.tables.read("pending", row.id) == row
 
     def make_room(self, size: int) -> None:
         """Evict the oldest rows until ``size`` bytes fit."""
-        while self.sizes.bytes + size > self._bounds.rows and (oldest := self._oldest()):
+        while self.sizes.bytes + size > self._budget.rows and (oldest := self._oldest()):
             self._lose(oldest, "evicted")
 
     def _expire(self) -> None:
@@ -189,9 +189,9 @@ class LogIntake:
 
     def _lose(self, row: tuple[str, int, int, int, int], reason: str) -> None:
         table, place, points, size, _ = row
-        points = min(points, self.account.waiting)
+        points = min(points, self.meta.waiting)
         self._remove(table, place, points, size)
-        self.account.count(reason, points)
+        self.meta.count(reason, points)
         if self.handed is not None and (table, place) == ("batches", self.handed.id):
             self.overtaken = msgspec.structs.replace(self.handed, reason=reason)
             self.handed = None
@@ -217,13 +217,13 @@ class LogIntake:
         for row in rows:
             self._remove("pending", row.id, row.points, len(row.body))
         if rows:
-            for batch in cut(rows, limit, self.account.epoch, self.account.seq + 1):
+            for batch in cut(rows, limit, self.meta.epoch, self.meta.seq + 1):
                 self.put(batch)
-                self.account.seq = batch.seq
+                self.meta.seq = batch.seq
         self.make_room(0)
 
     def _some_collections(self) -> list[Row]:
-        """The oldest that are not sealed, as many as one transaction may hold."""
+        """Return the oldest that are not sealed, as many as one transaction may hold."""
         places = self.tables.first_ids("pending", _MOST_COLLECTIONS)
         if not places and self.sizes.rows > self.sizes.batches:
             raise DamagedError("rows that were counted cannot be found")
@@ -235,16 +235,16 @@ class LogIntake:
                 self._quarantine("pending", place)
                 continue
             size += len(row.body)
-            if rows and size > self._bounds.transaction:
+            if rows and size > self._budget.transaction:
                 break
             rows.append(row)
         return rows
 
     def _quarantine(self, table: str, place: int) -> None:
-        """Take out a row that is not as it was written.
+        """Drop a row that is not as it was written.
 
-        What it held cannot be asked of it, but is what the account has and the rest has not.
+        How many points it held follows from ``meta`` and the other rows: the row cannot be trusted.
         """
         self.tables.drop(table, place)
         self.sizes = self._measured()
-        self.account.damaged += max(0, self.account.waiting - self.sizes.points)
+        self.meta.damaged += max(0, self.meta.waiting - self.sizes.points)

@@ -16,7 +16,7 @@ __all__ = ["SpoolLock"]
 
 
 class SpoolLock:
-    """``flock`` on a file with the owner's pid in it; the kernel lets go when the process ends.
+    """``flock`` on a file with the owner's pid in it; the kernel releases it when the process ends.
 
     Raises `SpoolLockedError`, or `DiskError` where there can be no such file. What is in the file
     is for people: it decides nothing.
@@ -37,7 +37,7 @@ class SpoolLock:
         except OSError as err:
             self.release()
             raise DiskError.of(err) from err
-        with suppress(OSError):  # a full disk keeps nobody from holding the lock
+        with suppress(OSError):  # a full disk does not prevent the lock
             os.ftruncate(self._fd, 0)
             os.pwrite(self._fd, b"%d\n" % os.getpid(), 0)
 
@@ -48,14 +48,14 @@ class SpoolLock:
             return 0
 
     def is_at(self, path: Path) -> bool:
-        """Whether the file that is locked is still the one at ``path``."""
+        """Return whether the file that is locked is still the one at ``path``."""
         try:
             return os.path.samestat(os.fstat(self._fd), path.lstat())
         except OSError:
             return False
 
     def release(self) -> None:
-        """Let go; idempotent."""
+        """Release the lock; idempotent."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1

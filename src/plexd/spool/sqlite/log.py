@@ -33,23 +33,23 @@ class PointLog(LogIntake):
     def __init__(
         self,
         tables: SpoolTables,
-        account: Meta,
-        bounds: Budget,
+        meta: Meta,
+        budget: Budget,
         steady: SteadyClock,
         max_age_ms: int,
     ) -> None:
-        super().__init__(tables, account, bounds, steady, max_age_ms)
+        super().__init__(tables, meta, budget, steady, max_age_ms)
         self._oldest_at_start = self._first_name()
 
     def _first_name(self) -> tuple[object, object] | None:
-        """The oldest batch: the process before may have sent it, telling of no loss."""
+        """Return the oldest batch: the process before may have sent it without any loss."""
         with translated():
             for place in self.tables.first_ids("batches", 1):
                 return self.tables.name_of(place)
         return None
 
     def head(self) -> MetricBatch | None:
-        """The oldest batch that is as it was written, with the loss that it tells of."""
+        """Return the oldest batch that is as it was written, with the loss that it reports."""
         self.overtaken = None
         while True:
             if self._is_time_to_expire():
@@ -78,15 +78,15 @@ class PointLog(LogIntake):
     def _hand_out(self, row: Row) -> MetricBatch:
         if self.handed is None:
             name = BatchName(epoch=row.epoch, seq=row.seq, offset=0, of=row.points)
-            self.handed = Handed(row.id, name, len(row.body), self._loss_to_tell(name))
+            self.handed = Handed(row.id, name, len(row.body), self._loss_to_report(name))
         return MetricBatch.of_json(row.body, self.handed.name, dropped=self.handed.dropped)
 
-    def _loss_to_tell(self, name: BatchName) -> int:
-        """Decided once for each batch, and durably before it can be sent."""
-        account = self.account
-        if (account.head_epoch, account.head_seq) == (name.epoch, name.seq):
-            return account.head_dropped
-        dropped = max(0, account.lost - account.told)
+    def _loss_to_report(self, name: BatchName) -> int:
+        """Decide on the loss once for each batch, and durably before it can be sent."""
+        meta = self.meta
+        if (meta.head_epoch, meta.head_seq) == (name.epoch, name.seq):
+            return meta.head_dropped
+        dropped = max(0, meta.lost - meta.told)
         if dropped == 0 or self._oldest_at_start == (name.epoch, name.seq):
             return 0
         with self.transaction():
@@ -94,64 +94,66 @@ class PointLog(LogIntake):
         return dropped
 
     def freeze(self, name: BatchName, dropped: int) -> None:
-        """Write down, within a transaction, that the batch called ``name`` tells of this loss."""
-        account = self.account
-        account.head_epoch, account.head_seq = name.epoch, name.seq
-        account.head_dropped = dropped
+        """Record, within a transaction, that the batch called ``name`` reports this loss."""
+        meta = self.meta
+        meta.head_epoch, meta.head_seq = name.epoch, name.seq
+        meta.head_dropped = dropped
 
-    def settle(self, name: BatchName, refused: Sequence[Refusal]) -> Handed | None:
-        """The batch called ``name`` has arrived, but for ``refused``; None if there is none."""
+    def acknowledge(self, name: BatchName, refused: Sequence[Refusal]) -> Handed | None:
+        """Drop the batch called ``name``, which arrived but for ``refused``; None if not found."""
         for found in (self.handed, self.overtaken):
             if found is not None and found.name == name:
                 with self.transaction():
                     self._take_out(found)
-                    self._count_settled(found, refused)
+                    self._count_acknowledged(found, refused)
                 self._shrink()
                 return found
         return None
 
     def _take_out(self, found: Handed) -> None:
         if found is self.overtaken:
-            self.account.count(found.reason, -found.name.of)
+            self.meta.count(found.reason, -found.name.of)
             self.overtaken = None
             return
         self._remove("batches", found.id, found.name.of, found.size)
         self.handed = None
 
-    def _count_settled(self, found: Handed, refused: Sequence[Refusal]) -> None:
-        account, points = self.account, found.name.of
+    def _count_acknowledged(self, found: Handed, refused: Sequence[Refusal]) -> None:
+        meta, points = self.meta, found.name.of
         given_up = sum(len(refusal.batch) for refusal in refused)
         if given_up < points:
-            account.told += found.dropped
-        account.refused += given_up
-        account.acknowledged += points - given_up
+            meta.told += found.dropped
+        meta.refused += given_up
+        meta.acknowledged += points - given_up
         for refusal in refused:
-            self.bury(refusal)
+            self.add_dead_letter(refusal)
 
-    def bury(self, refusal: Refusal) -> None:
+    def add_dead_letter(self, refusal: Refusal) -> None:
         """Keep what was refused, within a transaction."""
         name, body = refusal.batch.name, refusal.batch.to_json()
         if name is None:
             return
         row = Row(name.offset, name.epoch, name.seq, name.of, len(refusal.batch), body)
         values = (name.epoch, name.seq, name.offset, row.points, name.of, refusal.reason)
-        self.tables.bury((*values, row.digest(), body), _MOST_DEAD_LETTERS, _MOST_DEAD_BYTES)
-        self.sizes.buried = self.tables.count_buried()
+        self.tables.add_dead_letter(
+            (*values, row.digest(), body), _MOST_DEAD_LETTERS, _MOST_DEAD_BYTES
+        )
+        self.sizes.dead_letters = self.tables.count_dead_letters()
 
     def dead_letters(self) -> list[Refusal]:
-        """What was refused and is still as it was written, oldest first."""
+        """Return what was refused and is still as it was written, oldest first."""
         with translated():
-            return [_refusal(*values) for values in self.tables.buried()]
+            return [_refusal(*values) for values in self.tables.dead_letters()]
 
     def batches(self) -> Iterator[Row]:
-        """All batches, oldest first."""
+        """Yield all batches, oldest first."""
         for place in self.tables.ids_as_found("batches"):
             row = self.tables.read("batches", place)
             if row is not None:
                 yield row
 
     def hand_over(self, before: PointLog) -> None:
-        """Go on with the batch that ``before``, on the same files, had handed out."""
+        """Continue with the batch that ``before``, on the same files, had handed out."""
         self._oldest_at_start = before._oldest_at_start
         self.overtaken = before.overtaken
         if before.handed is not None and self._holds(before.handed):
@@ -162,25 +164,25 @@ class PointLog(LogIntake):
             name = self.tables.name_of(found.id)
         return name == (found.name.epoch, found.name.seq)
 
-    def settle_again(self, found: Handed, refused: Sequence[Refusal]) -> None:
-        """Settle what was settled before without getting to the disk, unless it did."""
+    def acknowledge_again(self, found: Handed, refused: Sequence[Refusal]) -> None:
+        """Acknowledge what was acknowledged in memory, unless the disk has it already."""
         if self._holds(found):
             handed, self.handed = self.handed, found
-            self.settle(found.name, refused)
+            self.acknowledge(found.name, refused)
             self.handed = handed if handed is not found else None
 
     def take_back(self, before: Meta, epoch: str) -> None:
-        """Undo a move of the batches of ``epoch``; ``before`` is the account without them."""
+        """Undo a move of the batches of ``epoch``; ``before`` is ``meta`` without them."""
         with self.transaction():
             self.tables.drop_epoch(epoch)
-            here = self.account
-            self.account = msgspec.structs.replace(
+            here = self.meta
+            self.meta = msgspec.structs.replace(
                 before, version=here.version, epoch=here.epoch, seq=here.seq
             )
             self.sizes = self._measured()
 
     def _shrink(self) -> None:
-        """Give back what a drained backlog leaves free."""
+        """Give the pages that a drained backlog left free back to the disk."""
         with translated():
             free, pages = self.tables.free_pages()
             if free > _SHRINK_PAGES and free > pages // 2:

@@ -1,4 +1,4 @@
-"""What a spool knows about its points as a whole: where each of them is, or what became of it."""
+"""What a spool knows about its points as a whole: how many wait, and what became of the rest."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Meta(Struct):
         version: transactions committed.
         epoch: what batches are sealed under from now on.
         seq: the number of the last batch that was sealed under it.
-        told: of all losses, those that an accepted batch has told of.
-        head_epoch: with ``head_seq`` the batch that was handed out with a loss to tell.
+        told: of all losses, those that an accepted batch has reported.
+        head_epoch: with ``head_seq`` the batch that was handed out with a loss to report.
         head_dropped: that loss.
         steady_ms: the spool's own clock at the last commit, in milliseconds.
         wall_ms: the wall clock then, since 1970.
@@ -57,6 +57,6 @@ class Meta(Struct):
         setattr(self, reason, getattr(self, reason) + points)
 
     def digest(self) -> bytes:
-        """BLAKE2b of the values, in their order, as a JSON array."""
+        """Return BLAKE2b of the values, in their order, as a JSON array."""
         text = msgspec.json.encode(msgspec.structs.astuple(self))
         return hashlib.blake2b(text, digest_size=16, person=b"plexd.meta").digest()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from plexd.spool.errors import DamagedError, DiskError
 from plexd.spool.sqlite.log import PointLog
-from plexd.spool.sqlite.recovery import Rows, reckon
+from plexd.spool.sqlite.recovery import Rows, recover
 from plexd.spool.sqlite.salvage import salvage, salvage_file
 from plexd.spool.sqlite.schema import translated
 from plexd.spool.sqlite.steady_clock import SteadyClock
@@ -30,45 +30,45 @@ _MOST_UNREAD = 3
 
 
 class DiskQueue:
-    """A ledger in its files, with its mark.
+    """A log in its files, with its watermark.
 
     ``trouble`` is why nothing more should be written through this one, although what was
     written is safe.
     """
 
-    def __init__(self, ledger: PointLog, mark: WatermarkFile, files: SpoolFiles) -> None:
-        self.ledger = ledger
+    def __init__(self, log: PointLog, watermark: WatermarkFile, files: SpoolFiles) -> None:
+        self.log = log
         self.trouble: DiskError | None = None
-        self._mark = mark
+        self._watermark = watermark
         self._files = files
-        ledger.written = self._write_mark
+        log.written = self._write_watermark
         self._identity = files.identity()
-        self._mark_identity = files.mark_identity()
+        self._watermark_identity = files.watermark_identity()
 
-    def _write_mark(self, ledger: LogIntake) -> None:
+    def _write_watermark(self, log: LogIntake) -> None:
         try:
-            self._mark.write(Watermark.of(ledger.account, ledger.sizes.front))
+            self._watermark.write(Watermark.of(log.meta, log.sizes.front))
         except DiskError as err:
             self.trouble = err
 
     def check(self) -> None:
-        """Raise if this is no longer the spool that is behind the names, or is in trouble."""
+        """Raise if these are no longer the files behind the names, or no longer to be written."""
         if self.trouble is not None:
             raise self.trouble
         if self._files.identity() != self._identity:
             raise DamagedError("its files were removed or replaced")
-        if self._files.mark_identity() != self._mark_identity:
+        if self._files.watermark_identity() != self._watermark_identity:
             raise DiskError("its mark was removed or replaced")
 
     def abandon(self) -> None:
-        """Close both without writing a byte more: it failed, or the names are another file's."""
-        self.ledger.tables.abandon()
-        self._mark.close()
+        """Close both without another write: one failed, or the names are those of other files."""
+        self.log.tables.abandon()
+        self._watermark.close()
 
     def close(self) -> None:
-        """Close database and mark."""
-        self.ledger.close()
-        self._mark.close()
+        """Close database and watermark."""
+        self.log.close()
+        self._watermark.close()
 
 
 class Opener:
@@ -77,28 +77,28 @@ class Opener:
     def __init__(
         self,
         files: SpoolFiles,
-        bounds: Budget,
+        budget: Budget,
         max_age_ms: int,
         clock: Clock,
         logger: logging.Logger,
     ) -> None:
         self._files = files
-        self._bounds = bounds
+        self._budget = budget
         self._max_age_ms = max_age_ms
         self._clock = clock
         self._logger = logger
         self._unread = 0
 
     def open(self, before: PointLog | None = None) -> DiskQueue:
-        """The queue; ``before`` is the one that worked on it so far in this process.
+        """Return the queue; ``before`` is the log that this process used until now.
 
         Raises `DiskError`.
         """
         self._files.make_directory()
         self._files.finish_succession()
         try:
-            tables = SpoolTables.open(self._files.database, self._bounds)
-            queue = self._reckoned(tables, before)
+            tables = SpoolTables.open(self._files.database, self._budget)
+            queue = self._recovered(tables, before)
         except DamagedError as err:
             return self.replace(None, str(err), before)
         except DiskError as err:
@@ -110,7 +110,7 @@ class Opener:
         return queue
 
     def _is_lasting(self, err: DiskError) -> bool:
-        """Whether this is a place that cannot be read, and no disk that is away for a while."""
+        """Return whether a place cannot be read, rather than the disk being away for a while."""
         self._unread = self._unread + 1 if err.is_read else 0
         if self._unread < _MOST_UNREAD:
             return False
@@ -124,7 +124,7 @@ class Opener:
     def replace(
         self, source: SpoolTables | None, reason: str, before: PointLog | None
     ) -> DiskQueue:
-        """A new database with what can be read of the old one, through ``source`` if it is open.
+        """Make a new database of what is readable in the old one, through ``source`` if open.
 
         Raises `DiskError`.
         """
@@ -135,13 +135,13 @@ class Opener:
             aside = self._files.succeed(self._clock.now())
             extra = {"component": "spool", "reason": reason, "rows": rows, "kept_as": str(aside)}
             self._logger.warning("spool set aside", extra=extra)
-            tables = SpoolTables.open(self._files.database, self._bounds)
-            return self._reckoned(tables, before)
+            tables = SpoolTables.open(self._files.database, self._budget)
+            return self._recovered(tables, before)
         except DamagedError as err:
             raise DiskError(f"damaged again at once: {err}") from err
 
     def _salvage(self, source: SpoolTables | None) -> int:
-        target = SpoolTables.open(self._files.successor, self._bounds)
+        target = SpoolTables.open(self._files.successor, self._budget)
         try:
             if source is not None:
                 return salvage(source, target)
@@ -149,49 +149,49 @@ class Opener:
         finally:
             target.close()
 
-    def _reckoned(self, tables: SpoolTables, before: PointLog | None) -> DiskQueue:
-        mark_file: WatermarkFile | None = None
+    def _recovered(self, tables: SpoolTables, before: PointLog | None) -> DiskQueue:
+        watermark: WatermarkFile | None = None
         try:
-            mark_file = WatermarkFile(self._files.mark)
-            account, told = self._reckon(tables, mark_file.read())
-            steady = before.steady if before is not None else SteadyClock(self._clock, account)
-            ledger = PointLog(tables, account, self._bounds, steady, self._max_age_ms)
-            queue = DiskQueue(ledger, mark_file, self._files)
-            self._begin(queue, told)
+            watermark = WatermarkFile(self._files.watermark)
+            meta, loss = self._recover(tables, watermark.read())
+            steady = before.steady if before is not None else SteadyClock(self._clock, meta)
+            log = PointLog(tables, meta, self._budget, steady, self._max_age_ms)
+            queue = DiskQueue(log, watermark, self._files)
+            self._begin(queue, loss)
         except BaseException:
             tables.close()
-            if mark_file is not None:
-                mark_file.close()
+            if watermark is not None:
+                watermark.close()
             raise
         return queue
 
-    def _reckon(self, tables: SpoolTables, mark: Watermark | None) -> tuple[Meta, str]:
+    def _recover(self, tables: SpoolTables, watermark: Watermark | None) -> tuple[Meta, str]:
         with translated():
             sums = [tables.sums(table) for table in ("batches", "pending")]
             rows = Rows(sum(points for _, points, _ in sums), tables.last_place())
-            found = reckon(tables.read_account(), mark, rows)
-            if found.settled:
+            found = recover(tables.read_meta(), watermark, rows)
+            if found.front:
                 tables.begin()
-                tables.drop_settled(found.settled)
+                tables.drop_through(found.front)
                 tables.commit()
                 points = sum(tables.sums(table)[1] for table in ("batches", "pending"))
             else:
                 points = rows.points
-        account, told = copy.copy(found.account), found.told
-        if points < account.waiting:
-            told = told or "rows are missing"
-            account.damaged += account.waiting - points
-        return account, told
+        meta, loss = copy.copy(found.meta), found.loss
+        if points < meta.waiting:
+            loss = loss or "rows are missing"
+            meta.damaged += meta.waiting - points
+        return meta, loss
 
-    def _begin(self, queue: DiskQueue, told: str) -> None:
-        """The first transaction: it shows at once whether this disk takes anything."""
-        ledger = queue.ledger
-        with ledger.transaction():
+    def _begin(self, queue: DiskQueue, loss: str) -> None:
+        """Commit a first transaction, which fails at once if this disk accepts no writes."""
+        log = queue.log
+        with log.transaction():
             pass
         if queue.trouble is not None:
             raise queue.trouble
         with translated():
-            ledger.tables.checkpoint()
-        if told:
-            extra = {"component": "spool", "reason": told, "damaged": ledger.account.damaged}
+            log.tables.checkpoint()
+        if loss:
+            extra = {"component": "spool", "reason": loss, "damaged": log.meta.damaged}
             self._logger.warning("spool damaged", extra=extra)

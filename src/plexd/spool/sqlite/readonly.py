@@ -1,4 +1,4 @@
-"""A database that can be read, at best: what still comes out of a disk that takes nothing in."""
+"""A database that can only be read: what a disk still gives that accepts no writes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["ReadonlyTables"]
 class ReadonlyTables(SpoolTables):
     """Reads what is in ``path``; changes are accepted and go nowhere.
 
-    Rows that were taken out are passed over from then on.
+    Rows that were dropped are skipped from then on.
     """
 
     def __init__(self, path: Path) -> None:
@@ -43,7 +43,7 @@ class ReadonlyTables(SpoolTables):
             self._do("PRAGMA locking_mode=EXCLUSIVE").fetchall()
 
     def outline(self, table: str, after: int = -(2**63)) -> tuple[int, int, int, int] | None:
-        """As asked, of what has not been taken out; nothing where nothing can be read."""
+        """Return the outline of a row that was not dropped; None where nothing can be read."""
         try:
             self._ready()
             with translated():
@@ -52,7 +52,7 @@ class ReadonlyTables(SpoolTables):
             return None
 
     def read(self, table: str, place: int) -> Row:
-        """As asked; what cannot be read now is no damage yet, but a `DiskError`."""
+        """Return the row; one that cannot be read now is a `DiskError`, no damage yet."""
         try:
             self._ready()
             with translated():
@@ -64,31 +64,29 @@ class ReadonlyTables(SpoolTables):
         return row
 
     def drop(self, table: str, place: int) -> None:
-        """Pass over everything up to this row from now on: only the head is ever taken out."""
+        """Skip everything up to this row from now on: only the head is ever dropped."""
         if table == "batches":
             self._behind = place
 
     def begin(self) -> None:
-        """Nothing."""
+        pass
 
     def commit(self) -> None:
-        """Nothing."""
+        pass
 
     def roll_back(self) -> None:
-        """Nothing."""
+        pass
 
-    def write_account(self, account: Meta) -> None:
-        """Nothing."""
+    def write_meta(self, meta: Meta) -> None:
+        pass
 
-    def bury(self, values: tuple[object, ...], most_rows: int, most_bytes: int) -> None:
-        """Nothing: a refusal is kept once the disk is back."""
+    def add_dead_letter(self, values: tuple[object, ...], most_rows: int, most_bytes: int) -> None:
+        pass  # refusals are kept once the disk is back
 
-    def count_buried(self) -> int:
-        """None that can be seen."""
+    def count_dead_letters(self) -> int:
         return 0
 
     def free_pages(self) -> tuple[int, int]:
-        """Nothing to give back."""
         return 0, 0
 
     def close(self) -> None:

@@ -1,6 +1,6 @@
-"""What became of every point, worked out anew when a spool is opened.
+"""What became of every point, worked out whenever a spool is opened.
 
-Three witnesses: the account in the database, the mark beside it, and the rows that are there.
+There are three sources: ``meta`` in the database, the watermark beside it, and the rows.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from plexd.spool.sqlite.meta import Meta
 if TYPE_CHECKING:
     from plexd.spool.sqlite.watermark import Watermark
 
-__all__ = ["Reckoning", "Rows", "new_epoch", "reckon"]
+__all__ = ["Recovery", "Rows", "new_epoch", "recover"]
 
 
 class Rows(Struct, frozen=True):
@@ -26,57 +26,57 @@ class Rows(Struct, frozen=True):
     last: int
 
 
-class Reckoning(Struct, frozen=True):
-    """The account to go on with, and what there is to say; ``told`` empty: all is as it was left.
+class Recovery(Struct, frozen=True):
+    """The ``meta`` to continue with; ``loss`` is what went wrong, empty if nothing did.
 
-    Rows up to the place ``settled`` were settled before, although they are there again.
+    Rows up to the place ``front`` were delivered or dropped before, although they are there again.
     """
 
-    account: Meta
-    told: str = ""
-    settled: int = 0
+    meta: Meta
+    loss: str = ""
+    front: int = 0
 
 
 def new_epoch() -> str:
-    """128 random bits: a name under which no batch was ever sealed."""
+    """Return 128 random bits: a name under which no batch was ever sealed."""
     return secrets.token_hex(16)
 
 
-def reckon(account: Meta | None, mark: Watermark | None, rows: Rows) -> Reckoning:
-    """Believe the account unless the mark has seen a later one, and count what is missing.
+def recover(meta: Meta | None, watermark: Watermark | None, rows: Rows) -> Recovery:
+    """Trust ``meta`` unless the watermark is later, and count what is missing.
 
-    Whatever casts doubt on which numbers were used begins a new epoch.
+    A new epoch begins whenever it is uncertain which numbers were used.
     """
-    if account is None and mark is None:
-        return _without_witness(rows)
-    if mark is None:
-        found = copy.copy(account or Meta())
+    if meta is None and watermark is None:
+        return _from_rows(rows)
+    if watermark is None:
+        found = copy.copy(meta or Meta())
         _begin_epoch(found)
-        return Reckoning(found, "its mark is damaged or missing")
-    if account is None or account.version < mark.version:
-        return _from_mark(account, mark, rows)
-    return Reckoning(copy.copy(account))
+        return Recovery(found, "its mark is damaged or missing")
+    if meta is None or meta.version < watermark.version:
+        return _from_watermark(meta, watermark, rows)
+    return Recovery(copy.copy(meta))
 
 
-def _begin_epoch(account: Meta) -> None:
-    account.epoch, account.seq = new_epoch(), 0
+def _begin_epoch(meta: Meta) -> None:
+    meta.epoch, meta.seq = new_epoch(), 0
 
 
-def _without_witness(rows: Rows) -> Reckoning:
-    account = Meta(appended=rows.last, acknowledged=rows.last - rows.points)
-    _begin_epoch(account)
-    told = "its account and its mark are damaged or missing" if rows.last else ""
-    return Reckoning(account, told)
+def _from_rows(rows: Rows) -> Recovery:
+    meta = Meta(appended=rows.last, acknowledged=rows.last - rows.points)
+    _begin_epoch(meta)
+    loss = "its account and its mark are damaged or missing" if rows.last else ""
+    return Recovery(meta, loss)
 
 
-def _from_mark(account: Meta | None, mark: Watermark, rows: Rows) -> Reckoning:
-    """The database is behind: the points it never heard of are lost, unless they were settled."""
-    found = copy.copy(account) if account is not None else Meta(appended=rows.last)
-    tail = min(mark.waiting, max(0, mark.appended - found.appended))
-    found.damaged += max(0, mark.lost - found.lost) + tail
-    found.version = mark.version
-    found.appended = max(found.appended, mark.appended)
-    found.told = max(found.told, mark.told)
-    found.acknowledged = found.appended - found.lost - (mark.waiting - tail)
+def _from_watermark(meta: Meta | None, watermark: Watermark, rows: Rows) -> Recovery:
+    """Count what the database never got as lost, unless it was delivered or dropped before."""
+    found = copy.copy(meta) if meta is not None else Meta(appended=rows.last)
+    tail = min(watermark.waiting, max(0, watermark.appended - found.appended))
+    found.damaged += max(0, watermark.lost - found.lost) + tail
+    found.version = watermark.version
+    found.appended = max(found.appended, watermark.appended)
+    found.told = max(found.told, watermark.told)
+    found.acknowledged = found.appended - found.lost - (watermark.waiting - tail)
     _begin_epoch(found)
-    return Reckoning(found, "its last changes are missing", mark.front)
+    return Recovery(found, "its last changes are missing", watermark.front)

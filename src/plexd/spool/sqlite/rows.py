@@ -36,7 +36,7 @@ class Row(Struct, frozen=True):
     body: bytes
 
     def digest(self) -> bytes:
-        """BLAKE2b over the fields before the body, as a line of text, and the body."""
+        """Return BLAKE2b over the fields before the body, as a line of text, and the body."""
         line = f"{self.id};{self.epoch};{self.seq};{self.stamped};{self.points}\n"
         state = hashlib.blake2b(line.encode(), digest_size=16, person=b"plexd.row")
         state.update(self.body)
@@ -44,7 +44,7 @@ class Row(Struct, frozen=True):
 
     @classmethod
     def checked(cls, values: Sequence[Any], digest: object) -> Row | None:
-        """The row with these values, unless they are not the ones that were written."""
+        """Return the row with these values, unless they are not the ones that were written."""
         *_, body = values
         if not isinstance(body, bytes):
             return None
@@ -53,7 +53,7 @@ class Row(Struct, frozen=True):
 
 
 def cut(rows: Sequence[Row], limit: int, epoch: str, seq: int) -> Iterator[Row]:
-    """Collections as batches of at most ``limit`` points, numbered from ``seq`` on.
+    """Yield collections as batches of at most ``limit`` points, numbered from ``seq`` on.
 
     The bytes of a point stay as they are.
     """
@@ -76,7 +76,7 @@ def _batch(place: int, epoch: str, seq: int, stamped: int, points: list[bytes]) 
 
 
 def newest(body: bytes, most_bytes: int) -> tuple[int, bytes]:
-    """As many of the last points of ``body`` as fit: their number and their JSON."""
+    """Return as many of the last points of ``body`` as fit: their number and their JSON."""
     kept: list[bytes] = []
     size = 2
     for point in reversed(_RAW.decode(body)):

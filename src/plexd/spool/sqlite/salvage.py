@@ -24,7 +24,7 @@ _SLICE_BYTES = 1024 * 1024
 
 
 def salvage_file(path: Path, target: SpoolTables) -> int:
-    """As `salvage`, of a file that nobody has open.
+    """Salvage a file that is not open.
 
     If its tables are not the expected ones, then also as if its first page were that of a new
     spool: without that page SQLite finds no table, although all rows may be there.
@@ -83,7 +83,7 @@ class _PatchedFile(apsw.VFSFile):
 
 
 def salvage(source: SpoolTables, target: SpoolTables) -> int:
-    """Copy every row that is as it was written, names and places included; returns how many.
+    """Copy every row that is as it was written, names and places included; return how many.
 
     What is sealed later gets a new epoch. Raises `DiskError` if the new one cannot be written.
     """
@@ -99,7 +99,7 @@ def salvage(source: SpoolTables, target: SpoolTables) -> int:
                 target.commit()
                 target.begin()
                 size = 0
-        _copy_account(source, target)
+        _copy_meta(source, target)
         _copy_dead_letters(source, target)
         target.commit()
         target.checkpoint()
@@ -118,24 +118,24 @@ def _readable(source: SpoolTables) -> Iterator[Row]:
                 yield row
 
 
-def _copy_account(source: SpoolTables, target: SpoolTables) -> None:
+def _copy_meta(source: SpoolTables, target: SpoolTables) -> None:
     try:
         with translated():
-            account = source.read_account()
+            meta = source.read_meta()
     except (DamagedError, DiskError):
         return
-    if account is not None:
-        account.epoch, account.seq = new_epoch(), 0
-        target.write_account(account)
+    if meta is not None:
+        meta.epoch, meta.seq = new_epoch(), 0
+        target.write_meta(meta)
 
 
 def _copy_dead_letters(source: SpoolTables, target: SpoolTables) -> None:
-    if target.count_buried():
+    if target.count_dead_letters():
         return
     try:
         with translated():
-            letters = source.buried()
+            letters = source.dead_letters()
     except (DamagedError, DiskError):
         return
     for values in letters:
-        target.bury(values, len(letters), 2**40)
+        target.add_dead_letter(values, len(letters), 2**40)

@@ -60,12 +60,12 @@ _DAMAGED = (
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Turns what SQLite and the system say in the body into this package's errors."""
+    """Turn errors of SQLite and the system in the body into this package's errors."""
     try:
         yield
     except _DAMAGED as err:
         raise DamagedError(str(err)) from err
-    except UnicodeDecodeError as err:  # a text that is none
+    except UnicodeDecodeError as err:  # a text that is not UTF-8
         raise DamagedError(str(err)) from err
     except apsw.FullError as err:
         raise DiskError("the disk is full", is_full=True) from err
@@ -76,8 +76,8 @@ def translated() -> Iterator[None]:
         raise DiskError.of(err) from err
 
 
-def connect(path: Path | None, bounds: Budget) -> apsw.Connection:
-    """The database at ``path``, or one in memory; made if it is not there, and looked over.
+def connect(path: Path | None, budget: Budget) -> apsw.Connection:
+    """Return the database at ``path``, or one in memory; made if it is not there, and checked.
 
     Exclusive locking keeps the index of the -wal in this process' own memory: there is no
     -shm file that could be damaged, or cut short while it is mapped.
@@ -85,7 +85,7 @@ def connect(path: Path | None, bounds: Budget) -> apsw.Connection:
     if path is None:
         connection = apsw.Connection(":memory:")
     else:
-        # Made by us, so that nobody else can read it; SQLite gives the -wal the same mode.
+        # Made here, so that no other user can read it; SQLite gives the -wal the same mode.
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             _check_header(os.pread(fd, len(_HEADER_MASK), 0))
@@ -93,7 +93,7 @@ def connect(path: Path | None, bounds: Budget) -> apsw.Connection:
             os.close(fd)
         connection = apsw.Connection(os.fspath(path), flags=apsw.SQLITE_OPEN_READWRITE)
     try:
-        _set_up(connection, bounds)
+        _set_up(connection, budget)
         if path is not None:
             check_schema(connection)
     except BaseException:
@@ -104,24 +104,24 @@ def connect(path: Path | None, bounds: Budget) -> apsw.Connection:
 
 
 def connect_as_found(path: Path, vfs: str | None = None) -> apsw.Connection:
-    """The database at ``path``, of which nothing is expected and which is left as it is."""
+    """Return the database at ``path``, of which nothing is expected and which is left as it is."""
     connection = apsw.Connection(os.fspath(path), flags=apsw.SQLITE_OPEN_READWRITE, vfs=vfs)
     connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
-    with suppress(apsw.Error):  # every reading will say so
+    with suppress(apsw.Error):  # every read will report it
         connection.execute("PRAGMA locking_mode=EXCLUSIVE").fetchall()
     return connection
 
 
-def _set_up(connection: apsw.Connection, bounds: Budget) -> None:
+def _set_up(connection: apsw.Connection, budget: Budget) -> None:
     for pragma in (
         f"page_size={PAGE_BYTES}",
         "locking_mode=EXCLUSIVE",
         "auto_vacuum=INCREMENTAL",
         "journal_mode=WAL",
         "synchronous=FULL",
-        f"wal_autocheckpoint={bounds.checkpoint // PAGE_BYTES}",
-        f"journal_size_limit={bounds.checkpoint}",
-        f"max_page_count={bounds.pages}",
+        f"wal_autocheckpoint={budget.checkpoint // PAGE_BYTES}",
+        f"journal_size_limit={budget.checkpoint}",
+        f"max_page_count={budget.pages}",
         "cache_size=-512",
         "temp_store=MEMORY",
         "trusted_schema=OFF",
@@ -145,7 +145,7 @@ def _schema_of(connection: apsw.Connection) -> list[tuple[object, ...]]:
 
 @functools.cache
 def _expected() -> tuple[bytes, list[tuple[object, ...]]]:
-    """The first page of a new database, and its schema: always the same, root pages included."""
+    """Return first page and schema of a new database: always the same, root pages included."""
     connection = apsw.Connection(":memory:")
     try:
         for pragma in (f"page_size={PAGE_BYTES}", "auto_vacuum=INCREMENTAL"):
@@ -159,9 +159,9 @@ def _expected() -> tuple[bytes, list[tuple[object, ...]]]:
 
 
 def first_page() -> bytes:
-    """A first page for a database that lost its own; its size and free pages it does not know."""
+    """Return a first page for a database that lost its own, without size and free pages."""
     page = bytearray(_expected()[0])
-    # Unlike change counters tell SQLite to take the size from the file.
+    # Unequal change counters make SQLite take the size from the file.
     page[24:28], page[92:96] = b"\x00\x00\x00\x02", b"\x00\x00\x00\x01"
     page[32:40] = bytes(8)
     return bytes(page)

@@ -1,4 +1,4 @@
-"""The spool's own clock: by it points grow old."""
+"""The spool's own clock, by which the age of points is measured."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ __all__ = ["SteadyClock"]
 
 
 class SteadyClock:
-    """Goes on from where the last process left it; never backwards.
+    """Continues where the last process left it; never goes back.
 
-    While the process runs it follows the monotonic clock, so that a step of the wall clock lets
+    While the process runs it follows the monotonic clock, so that a step of the wall clock makes
     nothing expire. How long the process was away only the wall clock knows.
     """
 
-    def __init__(self, clock: Clock, account: Meta) -> None:
+    def __init__(self, clock: Clock, meta: Meta) -> None:
         self._clock = clock
-        away = self.wall_ms() - account.wall_ms if account.wall_ms else 0
-        self._start = account.steady_ms + max(0, away) - self._monotonic_ms()
+        away = self.wall_ms() - meta.wall_ms if meta.wall_ms else 0
+        self._start = meta.steady_ms + max(0, away) - self._monotonic_ms()
 
     def _monotonic_ms(self) -> int:
         return int(self._clock.monotonic() * 1000)
 
     def now_ms(self) -> int:
-        """Milliseconds since the spool was made."""
+        """Return milliseconds since the spool was made."""
         return self._start + self._monotonic_ms()
 
     def wall_ms(self) -> int:
-        """The wall clock, since 1970."""
+        """Return the wall clock, since 1970."""
         return int(self._clock.now().timestamp() * 1000)

@@ -1,7 +1,7 @@
-"""The high-water mark beside the database: how far the database had come, by another hand.
+"""The high-water mark beside the database: how far the database had come.
 
-One damaged byte in a -wal lets SQLite drop the transactions behind it without a word. The mark is
-written after every commit, so that it can be told afterwards.
+One damaged byte in a -wal makes SQLite drop the transactions after it without an error. The
+watermark is written after every commit, so that such a loss is noticed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _DIGEST_BYTES = 16
 
 
 class Watermark(Struct, frozen=True):
-    """The account as of its ``version``; ``front`` is the place before the oldest waiting point."""
+    """``meta`` as of its ``version``; ``front`` is the place before the oldest waiting point."""
 
     epoch: str
     version: int
@@ -40,20 +40,20 @@ class Watermark(Struct, frozen=True):
     front: int
 
     def encode(self) -> bytes:
-        """The file's content: 96 bytes."""
+        """Return the file's content: 96 bytes."""
         numbers = (self.version, self.seq, self.appended, self.waiting, self.lost, self.told)
         body = _FORM.pack(_MAGIC, bytes.fromhex(self.epoch), *numbers, self.front)
         return body + _digest(body)
 
     @classmethod
-    def of(cls, account: Meta, front: int) -> Watermark:
-        """The mark that goes with ``account``."""
-        a = account
+    def of(cls, meta: Meta, front: int) -> Watermark:
+        """Return the watermark that goes with ``meta``."""
+        a = meta
         return cls(a.epoch, a.version, a.seq, a.appended, a.waiting, a.lost, a.told, front)
 
     @classmethod
     def decode(cls, content: bytes) -> Watermark | None:
-        """The mark, unless it is not what was written."""
+        """Return the watermark, None if it is not what was written."""
         body, digest = content[: _FORM.size], content[_FORM.size :]
         if len(body) != _FORM.size or digest != _digest(body) or not body.startswith(_MAGIC):
             return None
@@ -76,16 +76,16 @@ class WatermarkFile:
             raise DiskError.of(err) from err
 
     def read(self) -> Watermark | None:
-        """What is there, None if it is not what was written."""
+        """Return what is there, None if it is not what was written."""
         try:
             return Watermark.decode(os.pread(self._fd, 4096, 0))
         except OSError:
             return None
 
-    def write(self, mark: Watermark) -> None:
+    def write(self, watermark: Watermark) -> None:
         """Replace it; on return it is on the disk."""
         try:
-            content = mark.encode()
+            content = watermark.encode()
             if os.pwrite(self._fd, content, 0) != len(content):
                 raise DiskError("the mark was written in part")
             if os.fstat(self._fd).st_size != len(content):
