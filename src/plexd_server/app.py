@@ -6,7 +6,6 @@ import asyncio
 import ipaddress
 import logging
 import signal
-import stat
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -16,23 +15,33 @@ from litestar import Litestar
 
 from plexd.clock import Clock, SystemClock
 from plexd.console import put_whole
-from plexd_server.auth.gate import Gate, OperatorKey, new_operator_token
-from plexd_server.dashboard import ErrorPages, dashboard_routes
-from plexd_server.errors import StartError
-from plexd_server.mesh import LiveMesh, ObservedStore, mesh_routes, watching
-from plexd_server.routes.nodes import query_routes
-from plexd_server.routes.openapi import openapi_routes
-from plexd_server.routes.register import enrol_routes
-from plexd_server.routes.reports import ingest_routes
+from plexd_server.auth import Gate, OperatorKey, new_operator_token, read_operator_token
+from plexd_server.mesh import LiveMesh, ObservedStore, watching
+from plexd_server.registry.peer_book import PeerBook
+from plexd_server.routes import (
+    health_routes,
+    mesh_routes,
+    node_routes,
+    openapi_routes,
+    page_routes,
+    registration_routes,
+    report_routes,
+    state_routes,
+)
 from plexd_server.store import DuckDBStore, Store
 from plexd_server.upkeep.data_dir import provide_registry
 from plexd_server.upkeep.quiesce import granting
 from plexd_server.upkeep.retention import retaining
-from plexd_server.web.guard import Guard
-from plexd_server.web.limits import InFlight
-from plexd_server.web.problems import problem_handlers
-from plexd_server.web.server import Address, bind, serving
-from plexd_server.web.tls import served_certificate
+from plexd_server.web import (
+    Address,
+    ErrorPages,
+    Guard,
+    InFlight,
+    bind,
+    problem_handlers,
+    served_certificate,
+    serving,
+)
 
 if TYPE_CHECKING:
     import socket
@@ -43,14 +52,12 @@ if TYPE_CHECKING:
     from litestar.types import ASGIApp
 
     from plexd_server.registry import Registry
-    from plexd_server.web.tls import Certificate
+    from plexd_server.web import Certificate
 
 __all__ = ["ServeOptions", "build_app", "serve"]
 
 _LOG = logging.getLogger(__name__)
 _WILDCARDS = ("0.0.0.0", "::", "")  # noqa: S104 -- compared with, never bound to from here
-_MIN_OPERATOR_TOKEN = 16
-_OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +79,8 @@ class ServeOptions:
 async def serve(options: ServeOptions) -> None:
     """Serve until SIGTERM or SIGINT. Raises `StartError` if that cannot begin."""
     stop = _stop_event()
-    token = _operator_token(options.operator_token_file)
+    path = options.operator_token_file
+    token = new_operator_token() if path is None else read_operator_token(path)
     async with served_certificate(options.certificate, SystemClock()) as tls:
         with bind(options.listen) as listening:
             await _serve_on(listening, options, tls, token, stop)
@@ -117,13 +125,16 @@ def build_app(
         node_rate=node_rate,
         is_secure=is_secure,
     )
+    peers = PeerBook(registry, clock)
     return Litestar(
         [
-            *enrol_routes(gate, registry, clock),
-            *ingest_routes(gate, store, clock),
-            *query_routes(gate, store, registry, clock),
+            *registration_routes(registry, peers, clock),
+            *state_routes(gate, registry, peers),
+            *report_routes(gate, store, clock),
+            *node_routes(gate, store, registry, clock),
             *mesh_routes(gate, board, registry, clock),
-            *dashboard_routes(gate),
+            *page_routes(gate),
+            *health_routes(store, clock),
             *openapi_routes(),
         ],
         exception_handlers=problem_handlers(),
@@ -214,22 +225,3 @@ def _is_loopback(address: Address) -> bool:
         return ipaddress.ip_address(address.host).is_loopback
     except ValueError:
         return address.host == "localhost"
-
-
-def _operator_token(path: Path | None) -> str:
-    if path is None:
-        return new_operator_token()
-    try:
-        mode = stat.S_IMODE(path.stat().st_mode)
-        token = path.read_text("ascii").strip()
-    except (OSError, UnicodeDecodeError) as err:
-        reason = getattr(err, "strerror", None) or "it holds more than ASCII"
-        raise StartError(f"cannot read the operator token from {path}: {reason}") from err
-    if mode & _OTHERS:
-        raise StartError(f"others can read the operator token in {path}; run: chmod 600 {path}")
-    if len(token) < _MIN_OPERATOR_TOKEN or not token.replace("-", "").replace("_", "").isalnum():
-        raise StartError(
-            f"the operator token in {path} must be at least {_MIN_OPERATOR_TOKEN} letters, "
-            "digits, '-' or '_'; make one with: openssl rand -hex 32"
-        )
-    return token

@@ -10,11 +10,11 @@ import pytest
 
 from plexd.clock import SystemClock
 from plexd_server.app import build_app
-from plexd_server.auth.gate import OperatorKey
+from plexd_server.auth import OperatorKey
 from plexd_server.errors import StoreBusy, StoreError
 from plexd_server.mesh import LiveMesh
 from plexd_server.registry import Registry
-from plexd_server.routes.nodes import _Health
+from plexd_server.routes.health import Health
 from support.points import EXAMPLE
 
 if TYPE_CHECKING:
@@ -175,7 +175,7 @@ async def test_a_store_that_cannot_read_is_503(plane: Plane, path: str) -> None:
 
 async def test_a_store_that_is_well_is_asked_once_a_second_however_many_ask_for_it() -> None:
     clock, store = Watch(), CountingStore()
-    health = _Health(store, clock)
+    health = Health(store, clock)
 
     await asyncio.gather(*(health.check() for _ in range(50)))
     assert store.checks == 1

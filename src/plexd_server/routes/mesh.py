@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from litestar.params import FromPath
 
     from plexd.clock import Clock
-    from plexd_server.auth.gate import Gate
+    from plexd_server.auth import Gate
     from plexd_server.mesh.live import LiveMesh
     from plexd_server.registry import Node, Registry
 

@@ -1,9 +1,8 @@
-"""The routes that read: a node's newest points, its fields over time, and all nodes at a glance."""
+"""``GET /v1/nodes`` and, for each node, ``latest``, ``ledger`` and ``series``."""
 
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Sequence  # noqa: TC003 -- the same
 from datetime import datetime  # noqa: TC003 -- msgspec reads the annotations
 from typing import TYPE_CHECKING, Any, Final
@@ -20,20 +19,19 @@ if TYPE_CHECKING:
     from litestar.params import FromPath
 
     from plexd.clock import Clock
-    from plexd_server.auth.gate import Gate
+    from plexd_server.auth import Gate
     from plexd_server.registry import Registry
     from plexd_server.store import Series, SeriesQuery, Store
 
-__all__ = ["query_routes"]
+__all__ = ["node_routes"]
 
-_WELL_SECONDS = 1.0
 _NO_STORE: Final = {"Cache-Control": "no-store"}
 
 
 class LatestAnswer(msgspec.Struct, frozen=True):
     """The newest point of each group and peer; ``now`` is the server's clock.
 
-    ``revoked_at`` is when the node was let go, if it was.
+    ``revoked_at`` is when the node was revoked, if it was.
     """
 
     node_id: str
@@ -94,11 +92,10 @@ class SeriesAnswer(msgspec.Struct, frozen=True):
     fields: dict[str, FieldSeries]
 
 
-def query_routes(
+def node_routes(
     gate: Gate, store: Store, registry: Registry, clock: Clock
 ) -> list[HTTPRouteHandler]:
-    """The JSON routes for reading."""
-    health = _Health(store, clock)
+    """Make the routes that read nodes and their points."""
 
     @get("/v1/nodes", response_headers=_NO_STORE)
     async def list_nodes(request: Request[Any, Any, Any]) -> NodesAnswer:
@@ -123,29 +120,7 @@ def query_routes(
         question = parse_series_query(node_id, request.query_params.dict(), now=clock.now())
         return _series_answer(question, await store.series(question))
 
-    @get("/healthz", response_headers=_NO_STORE)
-    async def healthz() -> dict[str, str]:
-        await health.check()
-        return {"status": "ok"}
-
-    return [list_nodes, latest, ledger, series, healthz]
-
-
-class _Health:
-    """Asks the store at most once a second while it is well: anybody may ask here."""
-
-    def __init__(self, store: Store, clock: Clock) -> None:
-        self._store = store
-        self._clock = clock
-        self._asking = asyncio.Lock()
-        self._well_until = -math.inf
-
-    async def check(self) -> None:
-        """Raise `StoreError` if the store is not well, a second after that began at the latest."""
-        async with self._asking:
-            if self._clock.monotonic() >= self._well_until:
-                await self._store.check()
-                self._well_until = self._clock.monotonic() + _WELL_SECONDS
+    return [list_nodes, latest, ledger, series]
 
 
 async def _entries(store: Store, registry: Registry) -> list[NodeEntry]:

@@ -12,7 +12,7 @@ from litestar import Request
 
 from plexd.metrics.testing import ManualClock
 from plexd.rates import TokenBuckets
-from plexd_server.auth.gate import Gate, OperatorKey
+from plexd_server.auth import Gate, OperatorKey
 from plexd_server.auth.throttle import Recent, address_of, retry_after
 from plexd_server.registry import Registry
 from plexd_server.web.problems import Problem

@@ -13,9 +13,9 @@ import pytest
 
 import plexd_server.dashboard
 from plexd.clock import SystemClock
-from plexd_server.dashboard import ErrorPages
 from plexd_server.dashboard.assets import PLOTLY_NAME
 from plexd_server.dashboard.pages import node_page
+from plexd_server.web import ErrorPages
 from plexd_server.web.guard import host_name
 from plexd_server.web.limits import InFlight
 from server.running import Client, connected, running

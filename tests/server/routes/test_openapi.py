@@ -8,7 +8,7 @@ import pytest
 
 from plexd.clock import SystemClock
 from plexd_server.app import build_app
-from plexd_server.auth.gate import OperatorKey
+from plexd_server.auth import OperatorKey
 from plexd_server.mesh import LiveMesh
 from plexd_server.registry import Registry
 from plexd_server.routes.openapi import document

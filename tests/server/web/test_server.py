@@ -12,7 +12,8 @@ import pytest
 
 from plexd.clock import SystemClock
 from plexd_server.web.limits import InFlight
-from plexd_server.web.server import Address, _BoundedProtocol, bind, serving
+from plexd_server.web.protocol import BoundedProtocol
+from plexd_server.web.server import Address, bind, serving
 
 WHOLE = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 HALF = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nhalf"
@@ -157,7 +158,7 @@ async def test_nothing_is_kept_of_a_connection_that_was_reset_after_its_answer()
         for _ in range(20):  # the server hears of it after a few turns
             await asyncio.sleep(0.01)
         gc.collect()
-        assert not any(isinstance(found, _BoundedProtocol) for found in gc.get_objects())
+        assert not any(isinstance(found, BoundedProtocol) for found in gc.get_objects())
 
 
 async def test_idle_connections_alone_do_not_deny_service() -> None:
