@@ -38,6 +38,7 @@ from plexd_server.web import (
     Guard,
     InFlight,
     bind,
+    check_uvicorn,
     problem_handlers,
     served_certificate,
     serving,
@@ -78,6 +79,7 @@ class ServeOptions:
 
 async def serve(options: ServeOptions) -> None:
     """Serve until SIGTERM or SIGINT. Raises `StartError` if that cannot begin."""
+    check_uvicorn()
     stop = _stop_event()
     path = options.operator_token_file
     token = new_operator_token() if path is None else read_operator_token(path)

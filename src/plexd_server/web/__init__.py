@@ -6,6 +6,7 @@ from plexd_server.web.limits import InFlight
 from plexd_server.web.problems import problem_handlers
 from plexd_server.web.server import Address, bind, serving
 from plexd_server.web.tls import Certificate, served_certificate
+from plexd_server.web.uvicorn_hooks import check_uvicorn
 
 __all__ = [
     "Address",
@@ -14,6 +15,7 @@ __all__ = [
     "Guard",
     "InFlight",
     "bind",
+    "check_uvicorn",
     "problem_handlers",
     "served_certificate",
     "serving",
