@@ -128,19 +128,19 @@ def build_app(
         is_secure=is_secure,
     )
     peers = PeerBook(registry, clock)
+    handlers = [
+        *registration_routes(registry, peers, clock),
+        *state_routes(gate, registry, peers),
+        *report_routes(gate, store, clock),
+        *node_routes(gate, store, registry, clock),
+        *mesh_routes(gate, board, registry, clock),
+        *page_routes(gate),
+        *health_routes(store, clock),
+    ]
     return Litestar(
-        [
-            *registration_routes(registry, peers, clock),
-            *state_routes(gate, registry, peers),
-            *report_routes(gate, store, clock),
-            *node_routes(gate, store, registry, clock),
-            *mesh_routes(gate, board, registry, clock),
-            *page_routes(gate),
-            *health_routes(store, clock),
-            *openapi_routes(),
-        ],
+        [*handlers, *openapi_routes(handlers)],
         exception_handlers=problem_handlers(),
-        openapi_config=None,  # openapi.py tells what a handler's signature does not
+        openapi_config=None,  # routes/openapi.py serves the document
         logging_config=None,
     )
 

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from litestar.openapi.spec import Parameter, Schema
+from litestar.openapi.spec.enums import OpenAPIType
+
 from plexd.api import BatchName, DecodeError
 from plexd_server.web.problems import Problem
 
@@ -15,11 +18,28 @@ if TYPE_CHECKING:
 
     from plexd.api import MetricBatch
 
-__all__ = ["Label", "parse_label"]
+__all__ = ["BATCH_HEADERS", "Label", "parse_label"]
 
 _BATCH: Final = "Plexd-Batch"
 _DROPPED: Final = "Plexd-Dropped"
 _MAX_DROPPED: Final = 2**53 - 1
+BATCH_HEADERS: Final = (
+    Parameter(
+        _BATCH,
+        "header",
+        description="which part of which sealed batch the body is",
+        schema=Schema(
+            type=OpenAPIType.STRING,
+            pattern="^[0-9a-f]{32};seq=[1-9][0-9]*;offset=(0|[1-9][0-9]*);of=[1-9][0-9]*$",
+        ),
+    ),
+    Parameter(
+        _DROPPED,
+        "header",
+        description="how many points the node lost since its last accepted batch",
+        schema=Schema(type=OpenAPIType.STRING, pattern="^[0-9]{1,16}$"),
+    ),
+)
 _TOO_LARGE: Final = 413
 _FINAL: Final = frozenset({400, 415, 422})
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 from litestar import get
 
+from plexd_server.routes.openapi import ANYBODY, refusals
+
 if TYPE_CHECKING:
     from litestar.handlers import HTTPRouteHandler
 
@@ -24,17 +26,23 @@ _NO_STORE: Final = {"Cache-Control": "no-store"}
 class HealthAnswer(msgspec.Struct, frozen=True):
     """The answer of a server that works."""
 
-    status: str = "ok"
+    status: str
 
 
 def health_routes(store: Store, clock: Clock) -> list[HTTPRouteHandler]:
     """Make the route that monitoring calls."""
     health = Health(store, clock)
 
-    @get("/healthz", response_headers=_NO_STORE)
+    @get(
+        "/healthz",
+        response_headers=_NO_STORE,
+        summary="Whether the server is well",
+        tags=["server"],
+        responses=refusals(*ANYBODY),
+    )
     async def healthz() -> HealthAnswer:
         await health.check()
-        return HealthAnswer()
+        return HealthAnswer("ok")
 
     return [healthz]
 

@@ -9,7 +9,8 @@ import msgspec
 from isal import isal_zlib
 from litestar import MediaType, Request, Response, get
 
-from plexd_server.mesh.overview import fleet, mesh, peers
+from plexd_server.mesh.overview import FleetAnswer, MeshAnswer, PeersAnswer, fleet, mesh, peers
+from plexd_server.routes.openapi import CALLERS, OPERATOR, READER, answer, refusals
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -51,21 +52,39 @@ def mesh_routes(
         board.gone = {name for node in revoked for name in (node.node_id, node.public_key)}
         return nodes
 
-    @get("/v1/fleet")
+    @get(
+        "/v1/fleet",
+        summary="All nodes at a glance",
+        tags=["mesh"],
+        security=OPERATOR,
+        responses={200: answer(FleetAnswer), **refusals(*CALLERS)},
+    )
     async def get_fleet(request: Request[Any, Any, Any]) -> Response[bytes]:
         await gate.require_operator(request)
         nodes, now = await registered(), clock.now()
         await draw(now)
         return await _answer(request, fleet(board, nodes, now))
 
-    @get("/v1/mesh")
+    @get(
+        "/v1/mesh",
+        summary="All links",
+        tags=["mesh"],
+        security=OPERATOR,
+        responses={200: answer(MeshAnswer), **refusals(*CALLERS)},
+    )
     async def get_mesh(request: Request[Any, Any, Any]) -> Response[bytes]:
         await gate.require_operator(request)
         nodes, now = await registered(), clock.now()
         await draw(now)
         return await _answer(request, mesh(board, nodes, now))
 
-    @get("/v1/nodes/{node_id:str}/peers")
+    @get(
+        "/v1/nodes/{node_id:str}/peers",
+        summary="A node's peers and their states",
+        tags=["mesh"],
+        security=READER,
+        responses={200: answer(PeersAnswer), **refusals(404, *CALLERS)},
+    )
     async def get_peers(node_id: FromPath[str], request: Request[Any, Any, Any]) -> Response[bytes]:
         await gate.require_reader(request, node_id)
         now = clock.now()

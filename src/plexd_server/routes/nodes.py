@@ -11,8 +11,10 @@ import msgspec
 from litestar import Request, get
 from msgspec.structs import astuple
 
-from plexd_server.routes.series_query import parse_series_query
-from plexd_server.store import Loss, StoredPoint  # noqa: TC001 -- msgspec reads the annotations
+from plexd_server.routes.openapi import CALLERS, OPERATOR, READER, operation, refusals
+from plexd_server.routes.point_schemas import AnyPoint  # noqa: TC001 -- the same
+from plexd_server.routes.series_query import SERIES_PARAMETERS, parse_series_query
+from plexd_server.store import Loss  # noqa: TC001 -- msgspec reads the annotations
 
 if TYPE_CHECKING:
     from litestar.handlers import HTTPRouteHandler
@@ -36,8 +38,8 @@ class LatestAnswer(msgspec.Struct, frozen=True):
 
     node_id: str
     now: datetime
-    points: list[StoredPoint]
-    revoked_at: datetime | None = None
+    points: list[AnyPoint]
+    revoked_at: datetime | None
 
 
 class LedgerAnswer(msgspec.Struct, frozen=True):
@@ -60,7 +62,7 @@ class NodeEntry(msgspec.Struct, frozen=True):
     node_id: str
     mesh_ip: str
     received_at: datetime | None = None
-    system: StoredPoint | None = None
+    system: AnyPoint | None = None
 
 
 class NodesAnswer(msgspec.Struct, frozen=True):
@@ -97,24 +99,53 @@ def node_routes(
 ) -> list[HTTPRouteHandler]:
     """Make the routes that read nodes and their points."""
 
-    @get("/v1/nodes", response_headers=_NO_STORE)
+    @get(
+        "/v1/nodes",
+        response_headers=_NO_STORE,
+        summary="All nodes",
+        tags=["nodes"],
+        security=OPERATOR,
+        responses=refusals(*CALLERS),
+    )
     async def list_nodes(request: Request[Any, Any, Any]) -> NodesAnswer:
         await gate.require_operator(request)
         return NodesAnswer(clock.now(), await _entries(store, registry))
 
-    @get("/v1/nodes/{node_id:str}/latest", response_headers=_NO_STORE)
+    @get(
+        "/v1/nodes/{node_id:str}/latest",
+        response_headers=_NO_STORE,
+        summary="The newest points of a node",
+        tags=["nodes"],
+        security=READER,
+        responses=refusals(404, *CALLERS),
+    )
     async def latest(node_id: FromPath[str], request: Request[Any, Any, Any]) -> LatestAnswer:
         await gate.require_reader(request, node_id)
         node = await asyncio.to_thread(registry.node, node_id)
         revoked_at = None if node is None else node.revoked_at
         return LatestAnswer(node_id, clock.now(), await store.latest(node_id), revoked_at)
 
-    @get("/v1/nodes/{node_id:str}/ledger", response_headers=_NO_STORE)
+    @get(
+        "/v1/nodes/{node_id:str}/ledger",
+        response_headers=_NO_STORE,
+        summary="What is missing of a node's points",
+        tags=["nodes"],
+        security=READER,
+        responses=refusals(404, *CALLERS),
+    )
     async def ledger(node_id: FromPath[str], request: Request[Any, Any, Any]) -> LedgerAnswer:
         await gate.require_reader(request, node_id)
         return LedgerAnswer(node_id, clock.now(), *astuple(await store.ledger(node_id)))
 
-    @get("/v1/nodes/{node_id:str}/series", response_headers=_NO_STORE)
+    @get(
+        "/v1/nodes/{node_id:str}/series",
+        response_headers=_NO_STORE,
+        summary="Fields of a node over time",
+        tags=["nodes"],
+        security=READER,
+        operation_class=operation(*SERIES_PARAMETERS),
+        responses=refusals(400, 404, *CALLERS),
+    )
     async def series(node_id: FromPath[str], request: Request[Any, Any, Any]) -> SeriesAnswer:
         await gate.require_reader(request, node_id)
         question = parse_series_query(node_id, request.query_params.dict(), now=clock.now())

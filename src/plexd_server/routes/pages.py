@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from litestar import MediaType, Request, Response, get, post
 from litestar.datastructures import Cookie
+from litestar.openapi.spec import Parameter, Schema
+from litestar.openapi.spec.enums import OpenAPIType
 from litestar.types import ASGIApp  # noqa: TC002 -- Litestar reads the annotations
 
 from plexd_server.dashboard.assets import Assets
@@ -18,6 +20,15 @@ from plexd_server.dashboard.pages import (
     redirect_page,
 )
 from plexd_server.registry import is_node_id
+from plexd_server.routes.openapi import (
+    ANYBODY,
+    CALLERS,
+    HTML,
+    OPERATOR,
+    answer,
+    operation,
+    refusals,
+)
 
 if TYPE_CHECKING:
     from litestar.handlers import HTTPRouteHandler
@@ -28,29 +39,62 @@ if TYPE_CHECKING:
 __all__ = ["page_routes"]
 
 _NO_STORE: Final = {"Cache-Control": "no-store"}
+_TEXT: Final = Schema(type=OpenAPIType.STRING)
+_LOGIN_PARAMETERS: Final = (
+    Parameter("token", "query", _TEXT, "the operator's login token"),
+    Parameter("node", "query", _TEXT, "the node whose page to go to"),
+)
 
 
 def page_routes(gate: Gate) -> list[HTTPRouteHandler]:
     """Make the routes of the pages, of login and logout, and of ``/static/``."""
     assets = Assets()
 
-    @get("/")
-    async def fleet(request: Request[Any, Any, Any]) -> Response[str]:
+    @get(
+        "/",
+        summary="The fleet's page",
+        tags=["pages"],
+        security=OPERATOR,
+        responses={200: answer(str, HTML), **refusals(401, 429, *ANYBODY)},
+    )
+    async def show_fleet(request: Request[Any, Any, Any]) -> Response[str]:
         return _page(fleet_page()) if gate.is_operator(request) else _login_page()
 
-    @get("/mesh")
-    async def mesh(request: Request[Any, Any, Any]) -> Response[str]:
+    @get(
+        "/mesh",
+        summary="The mesh's page",
+        tags=["pages"],
+        security=OPERATOR,
+        responses={200: answer(str, HTML), **refusals(401, 429, *ANYBODY)},
+    )
+    async def show_mesh(request: Request[Any, Any, Any]) -> Response[str]:
         return _page(mesh_page()) if gate.is_operator(request) else _login_page()
 
-    @get("/nodes/{node_id:str}")
-    async def node(node_id: FromPath[str], request: Request[Any, Any, Any]) -> Response[str]:
+    @get(
+        "/nodes/{node_id:str}",
+        summary="A node's page",
+        tags=["pages"],
+        security=OPERATOR,
+        responses={200: answer(str, HTML), **refusals(401, 404, 429, *ANYBODY)},
+    )
+    async def show_node(node_id: FromPath[str], request: Request[Any, Any, Any]) -> Response[str]:
         if not gate.is_operator(request):
             return _login_page()
         if not is_node_id(node_id):
             return _page(not_found_page(), 404)
         return _page(node_page(node_id))
 
-    @get("/login")
+    @get(
+        "/login",
+        summary="Trade the login token for a cookie",
+        tags=["pages"],
+        operation_class=operation(*_LOGIN_PARAMETERS),
+        responses={
+            200: answer(str, HTML),
+            303: answer(None, description="See Other"),
+            **refusals(401, 429, *ANYBODY),
+        },
+    )
     async def login(request: Request[Any, Any, Any]) -> Response[str]:
         token = request.query_params.get("token", "")
         cookie = gate.login(request, token)
@@ -58,16 +102,32 @@ def page_routes(gate: Gate) -> list[HTTPRouteHandler]:
             return _login_page(is_wrong=bool(token))
         return _logged_in(request, gate, cookie)
 
-    @post("/logout")
+    @post(
+        "/logout",
+        status_code=303,
+        summary="Have the browser forget the cookie",
+        tags=["pages"],
+        security=OPERATOR,
+        responses={303: answer(None, description="See Other"), **refusals(*CALLERS)},
+    )
     async def logout(request: Request[Any, Any, Any]) -> Response[str]:
         await gate.require_operator(request)
         return _logged_out(gate)
 
-    @get("/static/{name:str}")
+    @get(
+        "/static/{name:str}",
+        summary="A script, a style sheet or an image",
+        tags=["pages"],
+        responses={
+            200: answer(bytes, "*/*"),
+            304: answer(None, description="Not Modified"),
+            **refusals(404, *ANYBODY),
+        },
+    )
     async def static(name: FromPath[str], request: Request[Any, Any, Any]) -> ASGIApp:
         return await assets.answer(name, request.headers)
 
-    return [fleet, mesh, node, login, logout, static]
+    return [show_fleet, show_mesh, show_node, login, logout, static]
 
 
 def _page(html: str, status: int = 200) -> Response[str]:

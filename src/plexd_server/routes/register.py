@@ -18,6 +18,7 @@ from plexd.rates import TokenBuckets
 from plexd_server.auth import WrongTokens, address_of, retry_after
 from plexd_server.errors import RegistryError, TokenRefused
 from plexd_server.registry import Applicant, hash_token, is_public_key, parse_address
+from plexd_server.routes.openapi import ANYBODY, UPLOADS, operation, refusals
 from plexd_server.web.body import read_small
 from plexd_server.web.problems import Problem
 
@@ -57,7 +58,16 @@ def registration_routes(
     """Make the route of registration; a new node is in the state of all others at once."""
     registrar = _Registrar(registry, clock)
 
-    @post("/v1/register", status_code=200, request_max_body_size=None, response_headers=_NO_STORE)
+    @post(
+        "/v1/register",
+        status_code=200,
+        request_max_body_size=None,
+        response_headers=_NO_STORE,
+        summary="Become a node with a bootstrap token",
+        tags=["nodes"],
+        operation_class=operation(body=Application),
+        responses=refusals(*UPLOADS, 401, 409, 429, *ANYBODY),
+    )
     async def register(request: Request[Any, Any, Any]) -> Registration:
         made = await registrar.register(request)
         peers.expire()

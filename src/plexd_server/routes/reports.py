@@ -14,13 +14,16 @@ from __future__ import annotations
 
 from contextlib import suppress
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
+import msgspec
 from litestar import Request, post
 
 from plexd.api import DecodeError, MalformedError, MetricBatch, decode_batch
 from plexd_server.errors import StoreError
-from plexd_server.routes.batch_headers import parse_label
+from plexd_server.routes.batch_headers import BATCH_HEADERS, parse_label
+from plexd_server.routes.openapi import CALLERS, INGEST, NODE, UPLOADS, operation, refusals
+from plexd_server.routes.point_schemas import ReportedPoint
 from plexd_server.store import Receipt, Report
 from plexd_server.web.body import read_body
 from plexd_server.web.limits import Admission
@@ -42,18 +45,39 @@ __all__ = ["MAX_POINTS", "report_routes"]
 MAX_POINTS: Final = 10_000
 _MAX_AHEAD: Final = timedelta(hours=24)
 _SHOWN = 200
+_REPORT: Final = operation(
+    *BATCH_HEADERS, body=Annotated[list[ReportedPoint], msgspec.Meta(max_length=MAX_POINTS)]
+)
 
 
 def report_routes(gate: Gate, store: Store, clock: Clock) -> list[HTTPRouteHandler]:
     """Make the routes that receive points."""
     admission = Admission()
 
-    @post("/v1/nodes/{node_id:str}/metrics", status_code=200, request_max_body_size=None)
+    @post(
+        "/v1/nodes/{node_id:str}/metrics",
+        status_code=200,
+        request_max_body_size=None,
+        summary="Deliver points",
+        tags=["reports"],
+        security=NODE,
+        operation_class=_REPORT,
+        responses=refusals(*UPLOADS, *CALLERS),
+    )
     async def receive_metrics(node_id: FromPath[str], request: Request[Any, Any, Any]) -> Receipt:
         await gate.require_node(request, node_id)
         return await receive(node_id, request)
 
-    @post("/ingest/{node_id:str}", status_code=200, request_max_body_size=None)
+    @post(
+        "/ingest/{node_id:str}",
+        status_code=200,
+        request_max_body_size=None,
+        summary="Deliver points to a local endpoint",
+        tags=["reports"],
+        security=INGEST,
+        operation_class=_REPORT,
+        responses=refusals(*UPLOADS, *CALLERS),
+    )
     async def receive_locally(node_id: FromPath[str], request: Request[Any, Any, Any]) -> Receipt:
         await gate.require_ingest(request, node_id)
         return await receive(node_id, request)

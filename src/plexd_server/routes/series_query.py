@@ -13,6 +13,9 @@ import re
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
+from litestar.openapi.spec import Parameter, Schema
+from litestar.openapi.spec.enums import OpenAPIType
+
 from plexd.api import GROUP_AGENT, GROUP_LATENCY, GROUP_SYSTEM, GROUP_TUNNEL
 from plexd.units import parse_duration
 from plexd_server.store import SeriesQuery
@@ -21,7 +24,7 @@ from plexd_server.web.problems import Problem
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["COUNTERS", "FIELDS", "parse_series_query"]
+__all__ = ["COUNTERS", "FIELDS", "SERIES_PARAMETERS", "parse_series_query"]
 
 FIELDS: Final[dict[str, tuple[str, ...]]] = {
     GROUP_SYSTEM: (
@@ -51,6 +54,19 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
 # These only ever count up, so what is asked for is how fast.
 COUNTERS: Final = frozenset(
     {"network_rx_bytes", "network_tx_bytes", "rx_bytes", "tx_bytes", "gc_pause_total_ns"}
+)
+_TEXT: Final = Schema(type=OpenAPIType.STRING)
+_ANY_FIELDS: Final = Schema(
+    type=OpenAPIType.ARRAY, items=Schema(enum=sorted({f for of in FIELDS.values() for f in of}))
+)
+_WHOLE_SECONDS: Final = Schema(type=OpenAPIType.STRING, pattern="^[1-9][0-9]{0,6}$")
+SERIES_PARAMETERS: Final = (
+    Parameter("group", "query", Schema(enum=list(FIELDS)), "by default `system`"),
+    Parameter("field", "query", _ANY_FIELDS, "once or more", required=True),
+    Parameter("peer_id", "query", _TEXT, "where the group has peers, and only there"),
+    Parameter("since", "query", _TEXT, "an RFC 3339 time, or a length of time ago such as `15m`"),
+    Parameter("until", "query", _TEXT, "the same; by default now"),
+    Parameter("step", "query", _WHOLE_SECONDS, "seconds of a bucket"),
 )
 _PEER_GROUPS = (GROUP_TUNNEL, GROUP_LATENCY)
 _MAX_RANGE = timedelta(days=31)

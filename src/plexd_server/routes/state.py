@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
 from litestar import Request, Response, get
 
-from plexd.api import SecretResponse  # noqa: TC001 -- Litestar reads the annotations
+from plexd.api import Peer, SecretResponse  # noqa: TC001 -- Litestar reads the annotations
 from plexd_server.errors import NoNodeKey, UnknownSecret
+from plexd_server.routes.openapi import CALLERS, NODE, answer, refusals
 from plexd_server.web.problems import Problem
 
 if TYPE_CHECKING:
@@ -24,15 +26,35 @@ __all__ = ["state_routes"]
 _NO_STORE: Final = {"Cache-Control": "no-store"}
 
 
+class StateAnswer(msgspec.Struct):
+    """What a node has to know."""
+
+    peers: list[Peer]
+
+
 def state_routes(gate: Gate, registry: Registry, peers: PeerBook) -> list[HTTPRouteHandler]:
     """Make the routes that only the node itself may call."""
 
-    @get("/v1/nodes/{node_id:str}/state", response_headers=_NO_STORE)
+    @get(
+        "/v1/nodes/{node_id:str}/state",
+        response_headers=_NO_STORE,
+        summary="The node's peers",
+        tags=["nodes"],
+        security=NODE,
+        responses={200: answer(StateAnswer), **refusals(*CALLERS)},
+    )
     async def state(node_id: FromPath[str], request: Request[Any, Any, Any]) -> Response[bytes]:
         await gate.require_node(request, node_id)
         return Response(await peers.state_of(node_id), media_type="application/json")
 
-    @get("/v1/nodes/{node_id:str}/secrets/{key:str}", response_headers=_NO_STORE)
+    @get(
+        "/v1/nodes/{node_id:str}/secrets/{key:str}",
+        response_headers=_NO_STORE,
+        summary="A secret, sealed for the node",
+        tags=["nodes"],
+        security=NODE,
+        responses=refusals(404, 409, *CALLERS),
+    )
     async def secret(
         node_id: FromPath[str], key: FromPath[str], request: Request[Any, Any, Any]
     ) -> SecretResponse:

@@ -22,7 +22,14 @@ if TYPE_CHECKING:
     from litestar import Request
     from litestar.types import ExceptionHandlersMap, Send
 
-__all__ = ["PROBLEM_TYPE", "Problem", "encode_problem", "problem_handlers", "send_problem"]
+__all__ = [
+    "PROBLEM_TYPE",
+    "Problem",
+    "ProblemDetails",
+    "encode_problem",
+    "problem_handlers",
+    "send_problem",
+]
 
 PROBLEM_TYPE: Final = "application/problem+json"
 
@@ -50,19 +57,28 @@ class Problem(Exception):  # noqa: N818 -- the RFC's word; it is an answer rathe
         self.headers = dict(headers or {})
 
 
+class ProblemDetails(msgspec.Struct):
+    """A problem as JSON."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    index: int | msgspec.UnsetType = msgspec.UNSET
+    field: str | msgspec.UnsetType = msgspec.UNSET
+
+
 def encode_problem(problem: Problem) -> bytes:
     """Encode a problem as JSON; empty members are left out."""
-    members: dict[str, Any] = {
-        "type": "about:blank",
-        "title": HTTPStatus(problem.status).phrase,
-        "status": problem.status,
-        "detail": problem.detail,
-    }
-    if problem.index is not None:
-        members["index"] = problem.index
-    if problem.field:
-        members["field"] = problem.field
-    return msgspec.json.encode(members)
+    details = ProblemDetails(
+        "about:blank",
+        HTTPStatus(problem.status).phrase,
+        problem.status,
+        problem.detail,
+        index=msgspec.UNSET if problem.index is None else problem.index,
+        field=problem.field or msgspec.UNSET,
+    )
+    return msgspec.json.encode(details)
 
 
 async def send_problem(problem: Problem, send: Send) -> None:
