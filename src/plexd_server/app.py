@@ -1,4 +1,4 @@
-"""The composition root: the one place that knows all parts of the server and connects them."""
+"""The composition root: the one place that knows and connects all parts of the server."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ _WILDCARDS = ("0.0.0.0", "::", "")  # noqa: S104 -- compared with, never bound t
 
 @dataclass(frozen=True, slots=True)
 class ServeOptions:
-    """What ``plexd-server serve`` was told."""
+    """The options of ``plexd-server serve``."""
 
     listen: Address
     data_dir: Path
@@ -78,7 +78,7 @@ class ServeOptions:
 
 
 async def serve(options: ServeOptions) -> None:
-    """Serve until SIGTERM or SIGINT. Raises `StartError` if that cannot begin."""
+    """Serve until SIGTERM or SIGINT. Raises `StartError` if the server cannot start."""
     check_uvicorn()
     stop = _stop_event()
     path = options.operator_token_file
@@ -100,7 +100,7 @@ async def _serve_on(
     async with _composed(options, address, token) as app:
         if stop.is_set():
             return
-        # Connections wait in the kernel until uvicorn takes them.
+        # Connections wait in the kernel until uvicorn accepts them.
         _announce(address, None if options.operator_token_file else token, is_secure=bool(tls))
         async with serving(app, listening, grace_seconds=options.grace_seconds, tls=tls):
             await stop.wait()
@@ -118,7 +118,7 @@ def build_app(
     node_rate: float = 0.0,
     is_secure: bool = False,
 ) -> Litestar:
-    """The routes, on parts that somebody else opened and will close."""
+    """Make the application of parts that the caller opened and will close."""
     gate = Gate(
         registry,
         operator,
@@ -147,7 +147,7 @@ def build_app(
 
 @asynccontextmanager
 async def _composed(options: ServeOptions, address: Address, token: str) -> AsyncIterator[ASGIApp]:
-    """The application over an open registry and store, both closed afterwards."""
+    """Open the registry and the store for an application, and close both afterwards."""
     clock = SystemClock()
     registry = await asyncio.to_thread(_open_registry, options, clock)
     try:
@@ -193,7 +193,7 @@ def _open_registry(options: ServeOptions, clock: Clock) -> Registry:
 
 
 def _allowed(options: ServeOptions) -> set[str]:
-    """The names the server answers to, beyond those of loopback."""
+    """Return the host names of the server, except those of loopback."""
     hosts = set(options.allowed_hosts)
     if options.listen.host not in _WILDCARDS:
         host = options.listen.host
@@ -202,7 +202,7 @@ def _allowed(options: ServeOptions) -> set[str]:
 
 
 def _stop_event() -> asyncio.Event:
-    """Set by the first SIGTERM or SIGINT."""
+    """Make an event that the first SIGTERM or SIGINT sets."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -211,7 +211,7 @@ def _stop_event() -> asyncio.Event:
 
 
 def _announce(address: Address, token: str | None, *, is_secure: bool) -> None:
-    """The two lines that people and programs wait for. A token from a file is not repeated."""
+    """Print the two lines that people and programs wait for, without a token from a file."""
     reached = Address("127.0.0.1", address.port) if address.host in _WILDCARDS else address
     scheme = "https" if is_secure else "http"
     link = f"{scheme}://{reached}/login" + (f"?token={token}" if token else "")

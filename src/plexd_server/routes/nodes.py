@@ -43,7 +43,7 @@ class LatestAnswer(msgspec.Struct, frozen=True):
 
 
 class LedgerAnswer(msgspec.Struct, frozen=True):
-    """What is missing of a node's points; see `plexd_server.store.Ledger` for the fields."""
+    """What is missing of a node's points, and why."""
 
     node_id: str
     now: datetime
@@ -148,8 +148,8 @@ def node_routes(
     )
     async def series(node_id: FromPath[str], request: Request[Any, Any, Any]) -> SeriesAnswer:
         await gate.require_reader(request, node_id)
-        question = parse_series_query(node_id, request.query_params.dict(), now=clock.now())
-        return _series_answer(question, await store.series(question))
+        query = parse_series_query(node_id, request.query_params.dict(), now=clock.now())
+        return _series_answer(query, await store.series(query))
 
     return [list_nodes, latest, ledger, series]
 
@@ -165,22 +165,22 @@ async def _entries(store: Store, registry: Registry) -> list[NodeEntry]:
     ]
 
 
-def _series_answer(question: SeriesQuery, found: Series) -> SeriesAnswer:
+def _series_answer(query: SeriesQuery, found: Series) -> SeriesAnswer:
     return SeriesAnswer(
-        node_id=question.node_id,
-        group=question.group,
-        peer_id=question.peer_id,
-        since=question.since,
-        until=question.until,
-        step_seconds=question.step.total_seconds(),
+        node_id=query.node_id,
+        group=query.group,
+        peer_id=query.peer_id,
+        since=query.since,
+        until=query.until,
+        step_seconds=query.step.total_seconds(),
         times=found.times,
         fields={
             name: FieldSeries(
-                "rate" if name in question.rates else "gauge",
+                "rate" if name in query.rates else "gauge",
                 found.avg[name],
                 found.min[name],
                 found.max[name],
             )
-            for name in question.fields
+            for name in query.fields
         },
     )

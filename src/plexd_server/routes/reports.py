@@ -21,7 +21,7 @@ from litestar import Request, post
 
 from plexd.api import DecodeError, MalformedError, MetricBatch, decode_batch
 from plexd_server.errors import StoreError
-from plexd_server.routes.batch_headers import BATCH_HEADERS, parse_label
+from plexd_server.routes.batch_headers import BATCH_HEADERS, parse_batch_headers
 from plexd_server.routes.openapi import CALLERS, INGEST, NODE, UPLOADS, operation, refusals
 from plexd_server.routes.point_schemas import ReportedPoint
 from plexd_server.store import Receipt, Report
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from plexd.clock import Clock
     from plexd_server.auth import Gate
-    from plexd_server.routes.batch_headers import Label
+    from plexd_server.routes.batch_headers import BatchHeaders
     from plexd_server.store import Store
 
 __all__ = ["MAX_POINTS", "report_routes"]
@@ -83,28 +83,28 @@ def report_routes(gate: Gate, store: Store, clock: Clock) -> list[HTTPRouteHandl
         return await receive(node_id, request)
 
     async def receive(node_id: str, request: Request[Any, Any, Any]) -> Receipt:
-        label = parse_label(request)
+        headers = parse_batch_headers(request)
         with admission.admit(node_id) as reservation:
             try:
                 body = await read_body(request, reservation, clock=clock)
                 batch = parse_report(body)
                 received_at = clock.now()
                 refuse_future(batch, received_at)
-                label.check(batch)
+                headers.check(batch)
             except Problem as refusal:
-                await _note(store, node_id, label, refusal, clock.now())
+                await _note(store, node_id, headers, refusal, clock.now())
                 raise
-            return await store.write(Report(node_id, batch, received_at, *label, body=body))
+            return await store.write(Report(node_id, batch, received_at, *headers, body=body))
 
     return [receive_metrics, receive_locally]
 
 
 async def _note(
-    store: Store, node_id: str, label: Label, refusal: Problem, received_at: datetime
+    store: Store, node_id: str, headers: BatchHeaders, refusal: Problem, received_at: datetime
 ) -> None:
     """Note in the ledger the points that will not come again, if the store can write now."""
-    if points := label.points_given_up(refusal):
-        note = Report(node_id, (), received_at, label.name, rejected=points)
+    if points := headers.points_given_up(refusal):
+        note = Report(node_id, (), received_at, headers.name, rejected=points)
         with suppress(StoreError):
             await store.write(note)
 

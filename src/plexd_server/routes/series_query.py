@@ -1,10 +1,10 @@
-"""What may be asked for over time, and how a URL asks for it.
+"""The query of a series in a URL's parameters.
 
     ?group=system&field=cpu_usage_percent&field=load_avg_1&since=15m&until=2026-02-12T10:30:00Z&step=15
 
-``group`` defaults to ``system``; ``peer_id`` is needed where the group has peers; ``since`` and
+``group`` defaults to ``system``; ``peer_id`` is needed if the group has peers; ``since`` and
 ``until`` are RFC 3339 times or lengths of time ago (``90s``, ``1h30m``, ``7d``), by default
-the last fifteen minutes; ``step`` is seconds, by default what makes about 240 buckets.
+the last fifteen minutes; ``step`` is in seconds, by default for about 240 buckets.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
     GROUP_TUNNEL: ("rx_bytes", "tx_bytes", "packet_loss_percent"),
     GROUP_LATENCY: ("rtt_nano",),
 }
-# These only ever count up, so what is asked for is how fast.
+# Counters only go up, so their answer is a rate.
 COUNTERS: Final = frozenset(
     {"network_rx_bytes", "network_tx_bytes", "rx_bytes", "tx_bytes", "gc_pause_total_ns"}
 )
@@ -79,7 +79,7 @@ _IS_DURATION = re.compile(r"[0-9.]+[a-z]")
 def parse_series_query(
     node_id: str, parameters: Mapping[str, Sequence[str]], *, now: datetime
 ) -> SeriesQuery:
-    """The question in a URL's parameters. Raises `Problem` 400 naming the parameter at fault."""
+    """Read the query from a URL's parameters. Raises `Problem` 400 with the wrong parameter."""
     group = _one(parameters, "group", GROUP_SYSTEM)
     until = _time(parameters, "until", now, now)
     since = _time(parameters, "since", now, until - timedelta(minutes=15))

@@ -19,7 +19,7 @@ METHODS = ("get", "post")
 
 @cache
 def document() -> dict[str, Any]:
-    nothing: Any = None  # is asked for the document
+    nothing: Any = None  # is called for the document
     key = OperatorKey.of("x" * 32)
     app = build_app(nothing, LiveMesh(), nothing, key, port=1, clock=SystemClock())
     sent = list[Any]()
