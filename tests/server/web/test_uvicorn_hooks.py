@@ -3,8 +3,9 @@ from __future__ import annotations
 import ast
 import asyncio
 import inspect
+import subprocess
 import sys
-from typing import Any, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import pytest
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -14,6 +15,15 @@ from plexd_server.errors import StartError
 from plexd_server.web import protocol, server
 from plexd_server.web.uvicorn_hooks import HOOKS, _names_of, check_uvicorn
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CHANGED = """
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+del HttpToolsProtocol.send_400_response
+from plexd_server.cli.main import main
+raise SystemExit(main())
+"""
 NAMES = [(owner, name) for owner, names in HOOKS.items() for name in names]
 
 
@@ -29,6 +39,17 @@ def test_a_uvicorn_without_a_hook_is_refused_with_the_hook_s_name_and_what_to_do
 
     with pytest.raises(StartError, match=rf"Changed has no {hook}; install .* pip install"):
         check_uvicorn({changed: HOOKS[owner]})
+
+
+def test_the_server_refuses_to_start_on_a_uvicorn_without_a_hook(tmp_path: Path) -> None:
+    line = [sys.executable, "-c", CHANGED, "serve", "--listen", "127.0.0.1:0"]
+    line += ["--data-dir", str(tmp_path / "d")]
+
+    done = subprocess.run(line, capture_output=True, text=True, check=False, timeout=30)
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "HttpToolsProtocol has no send_400_response; install" in done.stderr
+    assert not (tmp_path / "d").exists()
 
 
 def test_an_attribute_that_objects_get_when_they_are_made_is_found() -> None:
