@@ -1,4 +1,4 @@
-"""The composition root: the one place that knows all parts of the server and connects them."""
+"""The composition root: the one place that knows and connects all parts of the server."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import asyncio
 import ipaddress
 import logging
 import signal
-import stat
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -16,25 +15,34 @@ from litestar import Litestar
 
 from plexd.clock import Clock, SystemClock
 from plexd.console import put_whole
-from plexd_server.auth.gate import Gate, OperatorKey, new_operator_token
-from plexd_server.errors import StartError
+from plexd_server.auth import Gate, OperatorKey, new_operator_token, read_operator_token
 from plexd_server.mesh import LiveMesh, ObservedStore, feeding
-from plexd_server.routes.mesh import mesh_routes
-from plexd_server.routes.nodes import query_routes
-from plexd_server.routes.openapi import openapi_routes
-from plexd_server.routes.pages import dashboard_routes
-from plexd_server.routes.register import enrol_routes
-from plexd_server.routes.reports import ingest_routes
+from plexd_server.registry.peer_cache import PeerCache
+from plexd_server.routes import (
+    health_routes,
+    mesh_routes,
+    node_routes,
+    openapi_routes,
+    page_routes,
+    registration_routes,
+    report_routes,
+    state_routes,
+)
 from plexd_server.store import DuckDBStore, Store
 from plexd_server.upkeep.data_dir import provide_registry
 from plexd_server.upkeep.quiesce import pausing_writes_on_request
 from plexd_server.upkeep.retention import retaining
-from plexd_server.web.error_pages import ErrorPages
-from plexd_server.web.guard import Guard
-from plexd_server.web.limits import InFlight
-from plexd_server.web.problems import problem_handlers
-from plexd_server.web.server import Address, bind, serving
-from plexd_server.web.tls import served_certificate
+from plexd_server.web import (
+    Address,
+    ErrorPages,
+    Guard,
+    InFlight,
+    bind,
+    check_uvicorn,
+    problem_handlers,
+    served_certificate,
+    serving,
+)
 
 if TYPE_CHECKING:
     import socket
@@ -45,19 +53,17 @@ if TYPE_CHECKING:
     from litestar.types import ASGIApp
 
     from plexd_server.registry import Registry
-    from plexd_server.web.tls import Certificate
+    from plexd_server.web import Certificate
 
 __all__ = ["ServeOptions", "build_app", "serve"]
 
 _LOG = logging.getLogger(__name__)
 _WILDCARDS = ("0.0.0.0", "::", "")  # noqa: S104 -- compared with, never bound to from here
-_MIN_OPERATOR_TOKEN = 16
-_OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
 @dataclass(frozen=True, slots=True)
 class ServeOptions:
-    """What ``plexd-server serve`` was told."""
+    """The options of ``plexd-server serve``."""
 
     listen: Address
     data_dir: Path
@@ -72,9 +78,11 @@ class ServeOptions:
 
 
 async def serve(options: ServeOptions) -> None:
-    """Serve until SIGTERM or SIGINT. Raises `StartError` if that cannot begin."""
+    """Serve until SIGTERM or SIGINT. Raises `StartError` if the server cannot start."""
+    check_uvicorn()
     stop = _stop_event()
-    token = _operator_token(options.operator_token_file)
+    path = options.operator_token_file
+    token = new_operator_token() if path is None else read_operator_token(path)
     async with served_certificate(options.certificate, SystemClock()) as tls:
         with bind(options.listen) as listening:
             await _serve_on(listening, options, tls, token, stop)
@@ -92,7 +100,7 @@ async def _serve_on(
     async with _composed(options, address, token) as app:
         if stop.is_set():
             return
-        # Connections wait in the kernel until uvicorn takes them.
+        # Connections wait in the kernel until uvicorn accepts them.
         _announce(address, None if options.operator_token_file else token, is_secure=bool(tls))
         async with serving(app, listening, grace_seconds=options.grace_seconds, tls=tls):
             await stop.wait()
@@ -110,7 +118,7 @@ def build_app(
     node_rate: float = 0.0,
     is_secure: bool = False,
 ) -> Litestar:
-    """The routes, on parts that somebody else opened and will close."""
+    """Make the application of parts that the caller opened and will close."""
     gate = Gate(
         registry,
         operator,
@@ -119,24 +127,27 @@ def build_app(
         node_rate=node_rate,
         is_secure=is_secure,
     )
+    peers = PeerCache(registry, clock)
+    handlers = [
+        *registration_routes(registry, peers, clock),
+        *state_routes(gate, registry, peers),
+        *report_routes(gate, store, clock),
+        *node_routes(gate, store, registry, clock),
+        *mesh_routes(gate, live, clock),
+        *page_routes(gate),
+        *health_routes(store, clock),
+    ]
     return Litestar(
-        [
-            *enrol_routes(gate, registry, clock),
-            *ingest_routes(gate, store, clock),
-            *query_routes(gate, store, registry, clock),
-            *mesh_routes(gate, live, clock),
-            *dashboard_routes(gate),
-            *openapi_routes(),
-        ],
+        [*handlers, *openapi_routes(handlers)],
         exception_handlers=problem_handlers(),
-        openapi_config=None,  # openapi.py tells what a handler's signature does not
+        openapi_config=None,  # routes/openapi.py serves the document
         logging_config=None,
     )
 
 
 @asynccontextmanager
 async def _composed(options: ServeOptions, address: Address, token: str) -> AsyncIterator[ASGIApp]:
-    """The application over an open registry and store, both closed afterwards."""
+    """Open the registry and the store for an application, and close both afterwards."""
     clock = SystemClock()
     registry = await asyncio.to_thread(_open_registry, options, clock)
     try:
@@ -182,7 +193,7 @@ def _open_registry(options: ServeOptions, clock: Clock) -> Registry:
 
 
 def _allowed(options: ServeOptions) -> set[str]:
-    """The names the server answers to, beyond those of loopback."""
+    """Return the host names of the server, except those of loopback."""
     hosts = set(options.allowed_hosts)
     if options.listen.host not in _WILDCARDS:
         host = options.listen.host
@@ -191,7 +202,7 @@ def _allowed(options: ServeOptions) -> set[str]:
 
 
 def _stop_event() -> asyncio.Event:
-    """Set by the first SIGTERM or SIGINT."""
+    """Make an event that the first SIGTERM or SIGINT sets."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -200,7 +211,7 @@ def _stop_event() -> asyncio.Event:
 
 
 def _announce(address: Address, token: str | None, *, is_secure: bool) -> None:
-    """The two lines that people and programs wait for. A token from a file is not repeated."""
+    """Print the two lines that people and programs wait for, without a token from a file."""
     reached = Address("127.0.0.1", address.port) if address.host in _WILDCARDS else address
     scheme = "https" if is_secure else "http"
     link = f"{scheme}://{reached}/login" + (f"?token={token}" if token else "")
@@ -216,22 +227,3 @@ def _is_loopback(address: Address) -> bool:
         return ipaddress.ip_address(address.host).is_loopback
     except ValueError:
         return address.host == "localhost"
-
-
-def _operator_token(path: Path | None) -> str:
-    if path is None:
-        return new_operator_token()
-    try:
-        mode = stat.S_IMODE(path.stat().st_mode)
-        token = path.read_text("ascii").strip()
-    except (OSError, UnicodeDecodeError) as err:
-        reason = getattr(err, "strerror", None) or "it holds more than ASCII"
-        raise StartError(f"cannot read the operator token from {path}: {reason}") from err
-    if mode & _OTHERS:
-        raise StartError(f"others can read the operator token in {path}; run: chmod 600 {path}")
-    if len(token) < _MIN_OPERATOR_TOKEN or not token.replace("-", "").replace("_", "").isalnum():
-        raise StartError(
-            f"the operator token in {path} must be at least {_MIN_OPERATOR_TOKEN} letters, "
-            "digits, '-' or '_'; make one with: openssl rand -hex 32"
-        )
-    return token

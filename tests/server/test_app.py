@@ -1,4 +1,4 @@
-"""The application itself, called as an ASGI server calls it, over parts that fail on purpose."""
+"""The application itself, called as an ASGI server calls it, with parts that fail on purpose."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import pytest
 
 from plexd.clock import SystemClock
 from plexd_server.app import build_app
-from plexd_server.auth.gate import OperatorKey
+from plexd_server.auth import OperatorKey
 from plexd_server.errors import StoreBusy, StoreError
 from plexd_server.mesh import LiveMesh
 from plexd_server.registry import Registry
-from plexd_server.routes.nodes import _Health
+from plexd_server.routes.health import Health
 from support.points import EXAMPLE
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ METRICS = "/v1/nodes/n1/metrics"
 
 
 class FaultyStore:
-    """Raises what it was given, whatever it is asked, and counts what it was asked to write."""
+    """Raises the same error from every method, and counts the points it was asked to write."""
 
     def __init__(self, error: Exception) -> None:
         self.error = error
@@ -69,7 +69,7 @@ class FaultyStore:
 
 
 class CountingStore(FaultyStore):
-    """Is well, and counts how often it was asked."""
+    """Works, and counts how often it was checked."""
 
     def __init__(self) -> None:
         super().__init__(StoreError("never raised"))
@@ -96,7 +96,7 @@ class HastyClock(SystemClock):
 
 
 class Plane:
-    """An application with one node, and a way to send it messages one by one."""
+    """An application with one node, which gets its messages one by one."""
 
     def __init__(self, registry: Registry) -> None:
         self.registry = registry
@@ -173,9 +173,9 @@ async def test_a_store_that_cannot_read_is_503(plane: Plane, path: str) -> None:
     assert (await plane.ask("GET", path))[0] == 503
 
 
-async def test_a_store_that_is_well_is_asked_once_a_second_however_many_ask_for_it() -> None:
+async def test_a_working_store_is_checked_once_a_second_however_many_ask() -> None:
     clock, store = Watch(), CountingStore()
-    health = _Health(store, clock)
+    health = Health(store, clock)
 
     await asyncio.gather(*(health.check() for _ in range(50)))
     assert store.checks == 1
@@ -185,7 +185,7 @@ async def test_a_store_that_is_well_is_asked_once_a_second_however_many_ask_for_
     assert store.checks == 2
 
 
-async def test_the_unforeseen_is_500_tells_nothing_and_is_logged(
+async def test_an_unexpected_error_is_500_without_details_and_is_logged(
     plane: Plane, caplog: pytest.LogCaptureFixture
 ) -> None:
     plane.store.error = ZeroDivisionError("a secret of the inside")

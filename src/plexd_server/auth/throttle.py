@@ -1,9 +1,9 @@
-"""Guessing tokens is slow: an address that presents many wrong ones has to wait.
+"""A bound on guessing: an address that sends many wrong tokens has to wait.
 
-While it waits nothing it presents is even compared, or guessing would go on in the dark. What was
-right before passes: the neighbours of somebody who guesses, behind one address, are not shut out.
-The same wrong token again and again is no guessing but a node with an old identity, and counts
-once.
+While an address waits, its tokens are not even compared, or it could go on guessing. A token that
+was right before passes, so the neighbours of an attacker, behind the same address, are not locked
+out. The same wrong token again and again counts once: it is a node with an old identity, not
+guessing.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ _LOG = logging.getLogger(__name__)
 _BURST: Final = 30
 _PER_SECOND: Final = 0.2
 _RIGHT_ONES: Final = 50_000
-_IPV6_NETWORK: Final = 64  # what one household or machine is given whole
+_IPV6_NETWORK: Final = 64  # the bits that belong to one household or machine
 
 
 class WrongTokens:
-    """Counts wrong tokens by address: thirty at once, then one in five seconds."""
+    """Counts wrong tokens for each address: thirty at once, then one in five seconds."""
 
     def __init__(self, clock: Clock) -> None:
         self._left = TokenBuckets(clock, rate=_PER_SECOND, burst=_BURST)
@@ -49,11 +49,11 @@ class WrongTokens:
             raise Problem(429, "too many wrong tokens", headers=retry_after(wait))
 
     def note_right(self, token_hash: bytes) -> None:
-        """This one was right."""
+        """Remember that the token was right."""
         self._right.add(token_hash)
 
     def note_wrong(self, address: str, token_hash: bytes) -> None:
-        """This one was wrong."""
+        """Count a wrong token for the address, unless the same token is counted already."""
         if (address, token_hash) in self._wrong:
             return
         self._wrong.add((address, token_hash))
@@ -63,7 +63,7 @@ class WrongTokens:
 
 
 class Recent:
-    """A set that forgets what was added or found longest ago beyond ``size`` members."""
+    """A set of at most ``size`` members; the one added longest ago goes first."""
 
     def __init__(self, size: int = 10_000) -> None:
         self._size = size
@@ -73,7 +73,7 @@ class Recent:
         return member in self._members
 
     def add(self, member: Hashable) -> None:
-        """Have it in the set, as the newest."""
+        """Add the member, or make it the newest again."""
         self._members[member] = None
         self._members.move_to_end(member)
         if len(self._members) > self._size:
@@ -81,7 +81,7 @@ class Recent:
 
 
 def address_of(request: Request[Any, Any, Any]) -> str:
-    """Who is to be counted as one sender: an IPv4 address, or an IPv6 network of 64 bits."""
+    """Return the address that counts as one sender: an IPv4 address, or an IPv6 /64 network."""
     host = request.client.host if request.client is not None else ""
     try:
         address = ip_address(host.partition("%")[0])
@@ -95,5 +95,5 @@ def address_of(request: Request[Any, Any, Any]) -> str:
 
 
 def retry_after(seconds: float) -> dict[str, str]:
-    """The header of a refusal that stands for so long; at least a second, at most an hour."""
+    """Make the header of a refusal that lasts so long: a second at least, an hour at most."""
     return {"Retry-After": str(min(3600, max(1, math.ceil(seconds))))}

@@ -1,11 +1,14 @@
-"""The headers a batch travels under: which part of which batch it is, and what was lost before it.
+"""The headers of a report: which part of which batch it is, and how many points were lost before.
 
-A report without a name is stored as often as it comes: nothing is known to be a duplicate.
+A report without a name is stored as often as it arrives, as no duplicate can be recognized.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from litestar.openapi.spec import Parameter, Schema
+from litestar.openapi.spec.enums import OpenAPIType
 
 from plexd.api import BatchName, DecodeError
 from plexd_server.web.problems import Problem
@@ -15,23 +18,40 @@ if TYPE_CHECKING:
 
     from plexd.api import MetricBatch
 
-__all__ = ["Label", "parse_label"]
+__all__ = ["BATCH_HEADERS", "BatchHeaders", "parse_batch_headers"]
 
 _BATCH: Final = "Plexd-Batch"
 _DROPPED: Final = "Plexd-Dropped"
 _MAX_DROPPED: Final = 2**53 - 1
+BATCH_HEADERS: Final = (
+    Parameter(
+        _BATCH,
+        "header",
+        description="which part of which sealed batch the body is",
+        schema=Schema(
+            type=OpenAPIType.STRING,
+            pattern="^[0-9a-f]{32};seq=[1-9][0-9]*;offset=(0|[1-9][0-9]*);of=[1-9][0-9]*$",
+        ),
+    ),
+    Parameter(
+        _DROPPED,
+        "header",
+        description="how many points the node lost since its last accepted batch",
+        schema=Schema(type=OpenAPIType.STRING, pattern="^[0-9]{1,16}$"),
+    ),
+)
 _TOO_LARGE: Final = 413
 _FINAL: Final = frozenset({400, 415, 422})
 
 
-class Label(NamedTuple):
+class BatchHeaders(NamedTuple):
     """The two headers of a report."""
 
     name: BatchName | None = None
     dropped: int = 0
 
     def check(self, batch: MetricBatch) -> None:
-        """Refuse a report that is no part of the batch it says. Raises `Problem` 400."""
+        """Raise `Problem` 400 if the points do not fit the batch in the headers."""
         if self.name is None:
             return
         if not batch:
@@ -41,9 +61,9 @@ class Label(NamedTuple):
             raise _refusal(_BATCH, held)
 
     def points_given_up(self, refusal: Problem) -> int:
-        """How many points at most the node gives up when it is refused so; 0 if it tries again.
+        """Count the points that the node gives up after this refusal; 0 if it tries again.
 
-        What is too large comes again in pieces, unless it is a single point.
+        A report that is too large comes again in pieces, unless it is a single point.
         """
         if self.name is None:
             return 0
@@ -52,10 +72,12 @@ class Label(NamedTuple):
         return left if is_final else 0
 
 
-def parse_label(request: Request[Any, Any, Any]) -> Label:
-    """What the headers say. Raises `Problem` 400 for what cannot be read."""
+def parse_batch_headers(request: Request[Any, Any, Any]) -> BatchHeaders:
+    """Read the two headers. Raises `Problem` 400 if one of them is malformed."""
     batch, dropped = _only(request, _BATCH), _only(request, _DROPPED)
-    return Label(None if batch is None else _name(batch), 0 if dropped is None else _count(dropped))
+    return BatchHeaders(
+        None if batch is None else _name(batch), 0 if dropped is None else _count(dropped)
+    )
 
 
 def _only(request: Request[Any, Any, Any], header: str) -> str | None:
@@ -73,7 +95,7 @@ def _name(text: str) -> BatchName:
 
 
 def _count(text: str) -> int:
-    # The length first: digits without end would be slow to read.
+    # The length first: very many digits would be slow to read.
     if not (len(text) <= len(str(_MAX_DROPPED)) and text.isascii() and text.isdigit()):
         raise _refusal(_DROPPED, "not a number of points")
     return min(int(text), _MAX_DROPPED)

@@ -9,7 +9,8 @@ import msgspec
 from isal import isal_zlib
 from litestar import MediaType, Request, Response, get
 
-from plexd_server.mesh.overview import fleet, mesh, peers
+from plexd_server.mesh.overview import FleetAnswer, MeshAnswer, PeersAnswer, fleet, mesh, peers
+from plexd_server.routes.openapi import CALLERS, OPERATOR, READER, answer, refusals
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from litestar.params import FromPath
 
     from plexd.clock import Clock
-    from plexd_server.auth.gate import Gate
+    from plexd_server.auth import Gate
     from plexd_server.mesh.live import LiveMesh
 
 __all__ = ["mesh_routes"]
@@ -39,21 +40,39 @@ def mesh_routes(gate: Gate, live: LiveMesh, clock: Clock) -> list[HTTPRouteHandl
             for _ in live.building(now):
                 await clock.sleep(0)
 
-    @get("/v1/fleet")
+    @get(
+        "/v1/fleet",
+        summary="All nodes at a glance",
+        tags=["mesh"],
+        security=OPERATOR,
+        responses={200: answer(FleetAnswer), **refusals(*CALLERS)},
+    )
     async def get_fleet(request: Request[Any, Any, Any]) -> Response[bytes]:
         await gate.require_operator(request)
         now = clock.now()
         await build(now)
         return await _answer(request, fleet(live, now))
 
-    @get("/v1/mesh")
+    @get(
+        "/v1/mesh",
+        summary="All links",
+        tags=["mesh"],
+        security=OPERATOR,
+        responses={200: answer(MeshAnswer), **refusals(*CALLERS)},
+    )
     async def get_mesh(request: Request[Any, Any, Any]) -> Response[bytes]:
         await gate.require_operator(request)
         now = clock.now()
         await build(now)
         return await _answer(request, mesh(live, now))
 
-    @get("/v1/nodes/{node_id:str}/peers")
+    @get(
+        "/v1/nodes/{node_id:str}/peers",
+        summary="A node's peers and their states",
+        tags=["mesh"],
+        security=READER,
+        responses={200: answer(PeersAnswer), **refusals(404, *CALLERS)},
+    )
     async def get_peers(node_id: FromPath[str], request: Request[Any, Any, Any]) -> Response[bytes]:
         await gate.require_reader(request, node_id)
         now = clock.now()

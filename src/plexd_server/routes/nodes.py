@@ -1,9 +1,8 @@
-"""The routes that read: a node's newest points, its fields over time, and all nodes at a glance."""
+"""``GET /v1/nodes`` and, for each node, ``latest``, ``ledger`` and ``series``."""
 
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Sequence  # noqa: TC003 -- the same
 from datetime import datetime  # noqa: TC003 -- msgspec reads the annotations
 from typing import TYPE_CHECKING, Any, Final
@@ -12,38 +11,39 @@ import msgspec
 from litestar import Request, get
 from msgspec.structs import astuple
 
-from plexd_server.routes.series_query import parse_series_query
-from plexd_server.store import Loss, StoredPoint  # noqa: TC001 -- msgspec reads the annotations
+from plexd_server.routes.openapi import CALLERS, OPERATOR, READER, operation, refusals
+from plexd_server.routes.point_schemas import AnyPoint  # noqa: TC001 -- the same
+from plexd_server.routes.series_query import SERIES_PARAMETERS, parse_series_query
+from plexd_server.store import Loss  # noqa: TC001 -- msgspec reads the annotations
 
 if TYPE_CHECKING:
     from litestar.handlers import HTTPRouteHandler
     from litestar.params import FromPath
 
     from plexd.clock import Clock
-    from plexd_server.auth.gate import Gate
+    from plexd_server.auth import Gate
     from plexd_server.registry import Registry
     from plexd_server.store import Series, SeriesQuery, Store
 
-__all__ = ["query_routes"]
+__all__ = ["node_routes"]
 
-_WELL_SECONDS = 1.0
 _NO_STORE: Final = {"Cache-Control": "no-store"}
 
 
 class LatestAnswer(msgspec.Struct, frozen=True):
     """The newest point of each group and peer; ``now`` is the server's clock.
 
-    ``revoked_at`` is when the node was let go, if it was.
+    ``revoked_at`` is when the node was revoked, if it was.
     """
 
     node_id: str
     now: datetime
-    points: list[StoredPoint]
-    revoked_at: datetime | None = None
+    points: list[AnyPoint]
+    revoked_at: datetime | None
 
 
 class LedgerAnswer(msgspec.Struct, frozen=True):
-    """What is missing of a node's points; see `plexd_server.store.Ledger` for the fields."""
+    """What is missing of a node's points, and why."""
 
     node_id: str
     now: datetime
@@ -62,7 +62,7 @@ class NodeEntry(msgspec.Struct, frozen=True):
     node_id: str
     mesh_ip: str
     received_at: datetime | None = None
-    system: StoredPoint | None = None
+    system: AnyPoint | None = None
 
 
 class NodesAnswer(msgspec.Struct, frozen=True):
@@ -94,58 +94,64 @@ class SeriesAnswer(msgspec.Struct, frozen=True):
     fields: dict[str, FieldSeries]
 
 
-def query_routes(
+def node_routes(
     gate: Gate, store: Store, registry: Registry, clock: Clock
 ) -> list[HTTPRouteHandler]:
-    """The JSON routes for reading."""
-    health = _Health(store, clock)
+    """Make the routes that read nodes and their points."""
 
-    @get("/v1/nodes", response_headers=_NO_STORE)
+    @get(
+        "/v1/nodes",
+        response_headers=_NO_STORE,
+        summary="All nodes",
+        tags=["nodes"],
+        security=OPERATOR,
+        responses=refusals(*CALLERS),
+    )
     async def list_nodes(request: Request[Any, Any, Any]) -> NodesAnswer:
         await gate.require_operator(request)
         return NodesAnswer(clock.now(), await _entries(store, registry))
 
-    @get("/v1/nodes/{node_id:str}/latest", response_headers=_NO_STORE)
+    @get(
+        "/v1/nodes/{node_id:str}/latest",
+        response_headers=_NO_STORE,
+        summary="The newest points of a node",
+        tags=["nodes"],
+        security=READER,
+        responses=refusals(404, *CALLERS),
+    )
     async def latest(node_id: FromPath[str], request: Request[Any, Any, Any]) -> LatestAnswer:
         await gate.require_reader(request, node_id)
         node = await asyncio.to_thread(registry.node, node_id)
         revoked_at = None if node is None else node.revoked_at
         return LatestAnswer(node_id, clock.now(), await store.latest(node_id), revoked_at)
 
-    @get("/v1/nodes/{node_id:str}/ledger", response_headers=_NO_STORE)
+    @get(
+        "/v1/nodes/{node_id:str}/ledger",
+        response_headers=_NO_STORE,
+        summary="What is missing of a node's points",
+        tags=["nodes"],
+        security=READER,
+        responses=refusals(404, *CALLERS),
+    )
     async def ledger(node_id: FromPath[str], request: Request[Any, Any, Any]) -> LedgerAnswer:
         await gate.require_reader(request, node_id)
         return LedgerAnswer(node_id, clock.now(), *astuple(await store.ledger(node_id)))
 
-    @get("/v1/nodes/{node_id:str}/series", response_headers=_NO_STORE)
+    @get(
+        "/v1/nodes/{node_id:str}/series",
+        response_headers=_NO_STORE,
+        summary="Fields of a node over time",
+        tags=["nodes"],
+        security=READER,
+        operation_class=operation(*SERIES_PARAMETERS),
+        responses=refusals(400, 404, *CALLERS),
+    )
     async def series(node_id: FromPath[str], request: Request[Any, Any, Any]) -> SeriesAnswer:
         await gate.require_reader(request, node_id)
-        question = parse_series_query(node_id, request.query_params.dict(), now=clock.now())
-        return _series_answer(question, await store.series(question))
+        query = parse_series_query(node_id, request.query_params.dict(), now=clock.now())
+        return _series_answer(query, await store.series(query))
 
-    @get("/healthz", response_headers=_NO_STORE)
-    async def healthz() -> dict[str, str]:
-        await health.check()
-        return {"status": "ok"}
-
-    return [list_nodes, latest, ledger, series, healthz]
-
-
-class _Health:
-    """Asks the store at most once a second while it is well: anybody may ask here."""
-
-    def __init__(self, store: Store, clock: Clock) -> None:
-        self._store = store
-        self._clock = clock
-        self._asking = asyncio.Lock()
-        self._well_until = -math.inf
-
-    async def check(self) -> None:
-        """Raise `StoreError` if the store is not well, a second after that began at the latest."""
-        async with self._asking:
-            if self._clock.monotonic() >= self._well_until:
-                await self._store.check()
-                self._well_until = self._clock.monotonic() + _WELL_SECONDS
+    return [list_nodes, latest, ledger, series]
 
 
 async def _entries(store: Store, registry: Registry) -> list[NodeEntry]:
@@ -159,22 +165,22 @@ async def _entries(store: Store, registry: Registry) -> list[NodeEntry]:
     ]
 
 
-def _series_answer(question: SeriesQuery, found: Series) -> SeriesAnswer:
+def _series_answer(query: SeriesQuery, found: Series) -> SeriesAnswer:
     return SeriesAnswer(
-        node_id=question.node_id,
-        group=question.group,
-        peer_id=question.peer_id,
-        since=question.since,
-        until=question.until,
-        step_seconds=question.step.total_seconds(),
+        node_id=query.node_id,
+        group=query.group,
+        peer_id=query.peer_id,
+        since=query.since,
+        until=query.until,
+        step_seconds=query.step.total_seconds(),
         times=found.times,
         fields={
             name: FieldSeries(
-                "rate" if name in question.rates else "gauge",
+                "rate" if name in query.rates else "gauge",
                 found.avg[name],
                 found.min[name],
                 found.max[name],
             )
-            for name in question.fields
+            for name in query.fields
         },
     )

@@ -1,4 +1,4 @@
-"""The dashboard's routes: pages for the operator, login, and static files for anyone."""
+"""The dashboard: pages for the operator, login and logout, and static files for anybody."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from litestar import MediaType, Request, Response, get, post
 from litestar.datastructures import Cookie
+from litestar.openapi.spec import Parameter, Schema
+from litestar.openapi.spec.enums import OpenAPIType
 from litestar.types import ASGIApp  # noqa: TC002 -- Litestar reads the annotations
 
 from plexd_server.dashboard.assets import Assets
@@ -18,91 +20,148 @@ from plexd_server.dashboard.pages import (
     redirect_page,
 )
 from plexd_server.registry import is_node_id
+from plexd_server.routes.openapi import (
+    ANYBODY,
+    CALLERS,
+    HTML,
+    OPERATOR,
+    answer,
+    operation,
+    refusals,
+)
 
 if TYPE_CHECKING:
     from litestar.handlers import HTTPRouteHandler
     from litestar.params import FromPath
 
-    from plexd_server.auth.gate import Gate
+    from plexd_server.auth import Gate
 
-__all__ = ["dashboard_routes"]
+__all__ = ["page_routes"]
 
 _NO_STORE: Final = {"Cache-Control": "no-store"}
+_TEXT: Final = Schema(type=OpenAPIType.STRING)
+_LOGIN_PARAMETERS: Final = (
+    Parameter("token", "query", _TEXT, "the operator's login token"),
+    Parameter("node", "query", _TEXT, "the node whose page to go to"),
+)
 
 
-def dashboard_routes(gate: Gate) -> list[HTTPRouteHandler]:
-    """Pages at ``/``, ``/mesh`` and ``/nodes/{node_id}``, login and logout, and ``/static/``."""
+def page_routes(gate: Gate) -> list[HTTPRouteHandler]:
+    """Make the routes of the pages, of login and logout, and of ``/static/``."""
     assets = Assets()
 
-    @get("/")
-    async def fleet(request: Request[Any, Any, Any]) -> Response[str]:
-        return _page(fleet_page()) if gate.is_operator(request) else _ask_to_log_in()
+    @get(
+        "/",
+        summary="The fleet's page",
+        tags=["pages"],
+        security=OPERATOR,
+        responses={200: answer(str, HTML), **refusals(401, 429, *ANYBODY)},
+    )
+    async def show_fleet(request: Request[Any, Any, Any]) -> Response[str]:
+        return _page(fleet_page()) if gate.is_operator(request) else _login_page()
 
-    @get("/mesh")
-    async def mesh(request: Request[Any, Any, Any]) -> Response[str]:
-        return _page(mesh_page()) if gate.is_operator(request) else _ask_to_log_in()
+    @get(
+        "/mesh",
+        summary="The mesh's page",
+        tags=["pages"],
+        security=OPERATOR,
+        responses={200: answer(str, HTML), **refusals(401, 429, *ANYBODY)},
+    )
+    async def show_mesh(request: Request[Any, Any, Any]) -> Response[str]:
+        return _page(mesh_page()) if gate.is_operator(request) else _login_page()
 
-    @get("/nodes/{node_id:str}")
-    async def node(node_id: FromPath[str], request: Request[Any, Any, Any]) -> Response[str]:
+    @get(
+        "/nodes/{node_id:str}",
+        summary="A node's page",
+        tags=["pages"],
+        security=OPERATOR,
+        responses={200: answer(str, HTML), **refusals(401, 404, 429, *ANYBODY)},
+    )
+    async def show_node(node_id: FromPath[str], request: Request[Any, Any, Any]) -> Response[str]:
         if not gate.is_operator(request):
-            return _ask_to_log_in()
+            return _login_page()
         if not is_node_id(node_id):
             return _page(not_found_page(), 404)
         return _page(node_page(node_id))
 
-    @get("/login")
+    @get(
+        "/login",
+        summary="Trade the login token for a cookie",
+        tags=["pages"],
+        operation_class=operation(*_LOGIN_PARAMETERS),
+        responses={
+            200: answer(str, HTML),
+            303: answer(None, description="See Other"),
+            **refusals(401, 429, *ANYBODY),
+        },
+    )
     async def login(request: Request[Any, Any, Any]) -> Response[str]:
         token = request.query_params.get("token", "")
         cookie = gate.login(request, token)
         if cookie is None:
-            return _ask_to_log_in(is_wrong=bool(token))
-        return _let_in(request, gate, cookie)
+            return _login_page(is_wrong=bool(token))
+        return _logged_in(request, gate, cookie)
 
-    @post("/logout")
+    @post(
+        "/logout",
+        status_code=303,
+        summary="Have the browser forget the cookie",
+        tags=["pages"],
+        security=OPERATOR,
+        responses={303: answer(None, description="See Other"), **refusals(*CALLERS)},
+    )
     async def logout(request: Request[Any, Any, Any]) -> Response[str]:
         await gate.require_operator(request)
-        return _let_out(gate)
+        return _logged_out(gate)
 
-    @get("/static/{name:str}")
+    @get(
+        "/static/{name:str}",
+        summary="A script, a style sheet or an image",
+        tags=["pages"],
+        responses={
+            200: answer(bytes, "*/*"),
+            304: answer(None, description="Not Modified"),
+            **refusals(404, *ANYBODY),
+        },
+    )
     async def static(name: FromPath[str], request: Request[Any, Any, Any]) -> ASGIApp:
         return await assets.answer(name, request.headers)
 
-    return [fleet, mesh, node, login, logout, static]
+    return [show_fleet, show_mesh, show_node, login, logout, static]
 
 
 def _page(html: str, status: int = 200) -> Response[str]:
     return Response(html, status_code=status, media_type=MediaType.HTML, headers=_NO_STORE)
 
 
-def _ask_to_log_in(*, is_wrong: bool = False) -> Response[str]:
+def _login_page(*, is_wrong: bool = False) -> Response[str]:
     return _page(login_page(is_wrong=is_wrong), 401)
 
 
-def _let_in(request: Request[Any, Any, Any], gate: Gate, value: str) -> Response[str]:
-    """Set the cookie and go to the start page, or to that of the node the link names.
+def _logged_in(request: Request[Any, Any, Any], gate: Gate, value: str) -> Response[str]:
+    """Set the cookie and go to the fleet's page, or to the page of the node in the link.
 
-    A browser that followed a link from elsewhere would not send a strict cookie along an HTTP
-    redirect, as the journey began on another site; a page of ours that moves on by itself begins
-    a new one.
+    After a link from another site, a browser does not send a strict cookie along an HTTP redirect.
+    It does after a page of ours that moves on by itself.
     """
     target = _target(request.query_params.get("node", ""))
     response = _page(redirect_page(target))
     if request.headers.get("sec-fetch-site") != "cross-site":
-        response = _see(target)
+        response = _redirect(target)
     response.set_cookie(_cookie(gate, value))
     return response
 
 
-def _let_out(gate: Gate) -> Response[str]:
-    """Have the browser forget the cookie, which stays right: it is the same for everybody."""
-    response = _see("/")
+def _logged_out(gate: Gate) -> Response[str]:
+    """Have the browser delete the cookie, which stays valid: all browsers have the same one."""
+    response = _redirect("/")
     cookie = _cookie(gate, "")
     cookie.max_age = 0
     response.set_cookie(cookie)
     return response
 
 
-def _see(target: str) -> Response[str]:
+def _redirect(target: str) -> Response[str]:
     headers = {**_NO_STORE, "Location": target}
     return Response("", status_code=303, media_type=MediaType.HTML, headers=headers)
 
@@ -119,5 +178,5 @@ def _cookie(gate: Gate, value: str) -> Cookie:
 
 
 def _target(node_id: str) -> str:
-    """Where a login leads: never anywhere but to a page of ours."""
+    """Return where a login leads, which is always a page of ours."""
     return f"/nodes/{node_id}" if is_node_id(node_id) else "/"

@@ -1,7 +1,7 @@
-"""A node's way in and what it asks for then: its peers and its secrets.
+"""``POST /v1/register``: a machine with a bootstrap token becomes a node.
 
-``POST /v1/register`` takes no bearer token: what lets a machine in stands in the body, which is
-therefore small, and few of them are read from one address.
+There is no bearer token, as the bootstrap token is in the body. So the body is small, and few
+bodies are read from one address.
 """
 
 from __future__ import annotations
@@ -11,26 +11,25 @@ import logging
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
-from litestar import Request, Response, get, post
+from litestar import Request, post
 
-from plexd.api import Registration, SecretResponse  # noqa: TC001 -- msgspec reads the annotations
+from plexd.api import Registration  # noqa: TC001 -- msgspec reads the annotations
 from plexd.rates import TokenBuckets
-from plexd_server.auth.throttle import WrongTokens, address_of, retry_after
-from plexd_server.errors import NoNodeKey, RegistryError, TokenRefused, UnknownSecret
+from plexd_server.auth import WrongTokens, address_of, retry_after
+from plexd_server.errors import RegistryError, TokenRefused
 from plexd_server.registry import Applicant, hash_token, is_public_key, parse_address
-from plexd_server.registry.peer_cache import PeerCache
+from plexd_server.routes.openapi import ANYBODY, UPLOADS, operation, refusals
 from plexd_server.web.body import read_small
 from plexd_server.web.problems import Problem
 
 if TYPE_CHECKING:
     from litestar.handlers import HTTPRouteHandler
-    from litestar.params import FromPath
 
     from plexd.clock import Clock
-    from plexd_server.auth.gate import Gate
     from plexd_server.registry import Registry
+    from plexd_server.registry.peer_cache import PeerCache
 
-__all__ = ["enrol_routes"]
+__all__ = ["registration_routes"]
 
 _LOG = logging.getLogger(__name__)
 _NO_STORE: Final = {"Cache-Control": "no-store"}
@@ -53,50 +52,43 @@ class Application(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = {}
 
 
-def enrol_routes(gate: Gate, registry: Registry, clock: Clock) -> list[HTTPRouteHandler]:
-    """The routes of a node's own affairs."""
-    door = _Door(registry, clock)
-    book = PeerCache(registry, clock)
+def registration_routes(
+    registry: Registry, peers: PeerCache, clock: Clock
+) -> list[HTTPRouteHandler]:
+    """Make the route of registration; a new node is in the state of all others at once."""
+    registrar = _Registrar(registry, clock)
 
-    @post("/v1/register", status_code=200, request_max_body_size=None, response_headers=_NO_STORE)
+    @post(
+        "/v1/register",
+        status_code=200,
+        request_max_body_size=None,
+        response_headers=_NO_STORE,
+        summary="Become a node with a bootstrap token",
+        tags=["nodes"],
+        operation_class=operation(body=Application),
+        responses=refusals(*UPLOADS, 401, 409, 429, *ANYBODY),
+    )
     async def register(request: Request[Any, Any, Any]) -> Registration:
-        made = await door.enter(request)
-        book.expire()
+        made = await registrar.register(request)
+        peers.expire()
         return made
 
-    @get("/v1/nodes/{node_id:str}/state", response_headers=_NO_STORE)
-    async def state(node_id: FromPath[str], request: Request[Any, Any, Any]) -> Response[bytes]:
-        await gate.require_node(request, node_id)
-        return Response(await book.state_of(node_id), media_type="application/json")
-
-    @get("/v1/nodes/{node_id:str}/secrets/{key:str}", response_headers=_NO_STORE)
-    async def secret(
-        node_id: FromPath[str], key: FromPath[str], request: Request[Any, Any, Any]
-    ) -> SecretResponse:
-        await gate.require_node(request, node_id)
-        try:
-            return await asyncio.to_thread(registry.secrets.envelope, node_id, key)
-        except UnknownSecret as err:
-            raise Problem(404, str(err)) from None
-        except NoNodeKey as err:
-            raise Problem(409, str(err)) from None
-
-    return [register, state, secret]
+    return [register]
 
 
-class _Door:
-    """Lets machines in, of each address only so many a minute."""
+class _Registrar:
+    """Registers machines, so many a minute from each address."""
 
     def __init__(self, registry: Registry, clock: Clock) -> None:
         self._registry = registry
         self._clock = clock
         self._arrivals = TokenBuckets(clock, rate=1.0, burst=60)
         self._wrong = WrongTokens(clock)
-        # Writers wait for each other on threads that looking up tokens needs as well.
-        self._writing = asyncio.Semaphore(_AT_ONCE)
+        # Writers wait for each other, on threads that token look-ups need as well.
+        self._writers = asyncio.Semaphore(_AT_ONCE)
 
-    async def enter(self, request: Request[Any, Any, Any]) -> Registration:
-        """Read the application and enrol. Raises `Problem`."""
+    async def register(self, request: Request[Any, Any, Any]) -> Registration:
+        """Read the application and enrol the machine. Raises `Problem`."""
         address = address_of(request)
         if wait := self._arrivals.take(address):
             raise Problem(429, "too many registrations", headers=retry_after(wait))
@@ -110,7 +102,7 @@ class _Door:
 
     async def _enrol(self, applicant: Applicant, address: str, token_hash: bytes) -> Registration:
         try:
-            async with self._writing:
+            async with self._writers:
                 return await asyncio.to_thread(self._registry.enrol, applicant)
         except TokenRefused as err:
             self._wrong.note_wrong(address, token_hash)
@@ -122,14 +114,14 @@ class _Door:
 
 
 def _applicant(body: bytes) -> Applicant:
-    """The application that a body holds. Raises `Problem`: 400 no JSON, 422 no application."""
+    """Read an application from a body. Raises `Problem`: 400 no JSON, 422 no application."""
     try:
         application = msgspec.json.decode(body, type=Application)
     except msgspec.ValidationError as err:
         raise Problem(422, str(err)[:_SHOWN]) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise Problem(400, "the body is not JSON") from None
-    _refuse_odd(application)
+    _check(application)
     return Applicant(
         token=application.token,
         public_key=application.public_key,
@@ -139,8 +131,8 @@ def _applicant(body: bytes) -> Applicant:
     )
 
 
-def _refuse_odd(application: Application) -> None:
-    """Raise `Problem` 422 for text that would be trouble on a terminal, and for what is no key."""
+def _check(application: Application) -> None:
+    """Raise `Problem` 422 for text that a terminal would act on, and for a value that is no key."""
     if not is_public_key(application.public_key):
         detail = "not a WireGuard public key as `wg` prints it: base64 of 32 bytes"
         raise Problem(422, detail, field="public_key")

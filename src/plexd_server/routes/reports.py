@@ -1,26 +1,29 @@
-"""``POST /v1/nodes/{node_id}/metrics``: a report comes in, is checked, and is durable or refused.
+"""``POST /v1/nodes/{node_id}/metrics``: a report arrives, is checked, and is durable or refused.
 
-``POST /ingest/{node_id}`` is the same for a node whose local endpoint this server is, with a token
+``POST /ingest/{node_id}`` is the same for a node whose local endpoint is this server, with a token
 of its own.
 
-Refusals store nothing. The order is: who (401, 403), the name (400), what form (415), the bytes
-(400, 408, 413), the contract (422 with the point and field), the size of the batch (413), the
-times (422), whether it is a part of what it says (400), the store (503). A node with too many
-reports under way is told so (429) in place of reading the bytes. A refusal that will make the
-node give a named batch up is noted, so that its ledger can tell what is missing.
+A refused report is not stored. The order of checks is: the caller (401, 403), the batch headers
+(400), the content type (415), the bytes (400, 408, 413), the contract (422 with point and field),
+the number of points (413), the time stamps (422), the part of the batch (400), the store (503). If
+a node has too many reports under way, the answer is 429 and the bytes are not read. If the node
+will give up a named batch because of a refusal, the refusal is noted in its ledger.
 """
 
 from __future__ import annotations
 
 from contextlib import suppress
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
+import msgspec
 from litestar import Request, post
 
 from plexd.api import DecodeError, MalformedError, MetricBatch, decode_batch
 from plexd_server.errors import StoreError
-from plexd_server.routes.batch_headers import parse_label
+from plexd_server.routes.batch_headers import BATCH_HEADERS, parse_batch_headers
+from plexd_server.routes.openapi import CALLERS, INGEST, NODE, UPLOADS, operation, refusals
+from plexd_server.routes.point_schemas import ReportedPoint
 from plexd_server.store import Receipt, Report
 from plexd_server.web.body import read_body
 from plexd_server.web.limits import Admission
@@ -33,62 +36,83 @@ if TYPE_CHECKING:
     from litestar.params import FromPath
 
     from plexd.clock import Clock
-    from plexd_server.auth.gate import Gate
-    from plexd_server.routes.batch_headers import Label
+    from plexd_server.auth import Gate
+    from plexd_server.routes.batch_headers import BatchHeaders
     from plexd_server.store import Store
 
-__all__ = ["MAX_POINTS", "ingest_routes"]
+__all__ = ["MAX_POINTS", "report_routes"]
 
 MAX_POINTS: Final = 10_000
 _MAX_AHEAD: Final = timedelta(hours=24)
 _SHOWN = 200
+_REPORT: Final = operation(
+    *BATCH_HEADERS, body=Annotated[list[ReportedPoint], msgspec.Meta(max_length=MAX_POINTS)]
+)
 
 
-def ingest_routes(gate: Gate, store: Store, clock: Clock) -> list[HTTPRouteHandler]:
-    """The routes that take points in."""
+def report_routes(gate: Gate, store: Store, clock: Clock) -> list[HTTPRouteHandler]:
+    """Make the routes that receive points."""
     admission = Admission()
 
-    @post("/v1/nodes/{node_id:str}/metrics", status_code=200, request_max_body_size=None)
+    @post(
+        "/v1/nodes/{node_id:str}/metrics",
+        status_code=200,
+        request_max_body_size=None,
+        summary="Deliver points",
+        tags=["reports"],
+        security=NODE,
+        operation_class=_REPORT,
+        responses=refusals(*UPLOADS, *CALLERS),
+    )
     async def receive_metrics(node_id: FromPath[str], request: Request[Any, Any, Any]) -> Receipt:
         await gate.require_node(request, node_id)
-        return await take(node_id, request)
+        return await receive(node_id, request)
 
-    @post("/ingest/{node_id:str}", status_code=200, request_max_body_size=None)
+    @post(
+        "/ingest/{node_id:str}",
+        status_code=200,
+        request_max_body_size=None,
+        summary="Deliver points to a local endpoint",
+        tags=["reports"],
+        security=INGEST,
+        operation_class=_REPORT,
+        responses=refusals(*UPLOADS, *CALLERS),
+    )
     async def receive_locally(node_id: FromPath[str], request: Request[Any, Any, Any]) -> Receipt:
         await gate.require_ingest(request, node_id)
-        return await take(node_id, request)
+        return await receive(node_id, request)
 
-    async def take(node_id: str, request: Request[Any, Any, Any]) -> Receipt:
-        label = parse_label(request)
-        with admission.admit(node_id) as room:
+    async def receive(node_id: str, request: Request[Any, Any, Any]) -> Receipt:
+        headers = parse_batch_headers(request)
+        with admission.admit(node_id) as reservation:
             try:
-                body = await read_body(request, room, clock=clock)
+                body = await read_body(request, reservation, clock=clock)
                 batch = parse_report(body)
                 received_at = clock.now()
                 refuse_future(batch, received_at)
-                label.check(batch)
+                headers.check(batch)
             except Problem as refusal:
-                await _note(store, node_id, label, refusal, clock.now())
+                await _note(store, node_id, headers, refusal, clock.now())
                 raise
-            return await store.write(Report(node_id, batch, received_at, *label, body=body))
+            return await store.write(Report(node_id, batch, received_at, *headers, body=body))
 
     return [receive_metrics, receive_locally]
 
 
 async def _note(
-    store: Store, node_id: str, label: Label, refusal: Problem, received_at: datetime
+    store: Store, node_id: str, headers: BatchHeaders, refusal: Problem, received_at: datetime
 ) -> None:
-    """Tell the ledger of points that will not come again; the answer does not depend on it."""
-    if points := label.points_given_up(refusal):
-        note = Report(node_id, (), received_at, label.name, rejected=points)
+    """Note in the ledger the points that will not come again, if the store can write now."""
+    if points := headers.points_given_up(refusal):
+        note = Report(node_id, (), received_at, headers.name, rejected=points)
         with suppress(StoreError):
             await store.write(note)
 
 
 def parse_report(body: bytes) -> MetricBatch:
-    """The points of a report. Raises `Problem` for all that is not one."""
-    # Each point has two braces. Points by the hundred thousand are not decoded only to be counted;
-    # names full of braces come again in smaller reports, as after any 413.
+    """Read the points of a report. Raises `Problem` for anything else."""
+    # Each point has two braces. Counting them is cheaper than decoding 100,000 points, and names
+    # full of braces come again in smaller reports, as after any 413.
     if body.count(b"{") > 2 * MAX_POINTS:
         raise Problem(413, f"a report holds at most {MAX_POINTS} points, this one looks like more")
     try:
@@ -103,9 +127,9 @@ def parse_report(body: bytes) -> MetricBatch:
 
 
 def refuse_future(batch: MetricBatch, now: datetime) -> None:
-    """Refuse points from far ahead, which would stay the newest for as long. Raises `Problem` 422.
+    """Refuse points of the far future, which would be the newest until then. Raises `Problem` 422.
 
-    Any past is fine: a spool is delivered weeks later.
+    Any past is allowed: a spool may be delivered weeks later.
     """
     latest = now + _MAX_AHEAD
     for index, point in enumerate(batch):
@@ -115,5 +139,5 @@ def refuse_future(batch: MetricBatch, now: datetime) -> None:
 
 
 def _shortened(text: str) -> str:
-    """Names in a report are the sender's, of any length."""
+    """Shorten a text that may contain names of any length."""
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"

@@ -1,10 +1,10 @@
-"""What may be asked for over time, and how a URL asks for it.
+"""The query of a series in a URL's parameters.
 
     ?group=system&field=cpu_usage_percent&field=load_avg_1&since=15m&until=2026-02-12T10:30:00Z&step=15
 
-``group`` defaults to ``system``; ``peer_id`` is needed where the group has peers; ``since`` and
+``group`` defaults to ``system``; ``peer_id`` is needed if the group has peers; ``since`` and
 ``until`` are RFC 3339 times or lengths of time ago (``90s``, ``1h30m``, ``7d``), by default
-the last fifteen minutes; ``step`` is seconds, by default what makes about 240 buckets.
+the last fifteen minutes; ``step`` is in seconds, by default for about 240 buckets.
 """
 
 from __future__ import annotations
@@ -12,6 +12,9 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
+
+from litestar.openapi.spec import Parameter, Schema
+from litestar.openapi.spec.enums import OpenAPIType
 
 from plexd.api import GROUP_AGENT, GROUP_LATENCY, GROUP_SYSTEM, GROUP_TUNNEL
 from plexd.units import parse_duration
@@ -21,7 +24,7 @@ from plexd_server.web.problems import Problem
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["COUNTERS", "FIELDS", "parse_series_query"]
+__all__ = ["COUNTERS", "FIELDS", "SERIES_PARAMETERS", "parse_series_query"]
 
 FIELDS: Final[dict[str, tuple[str, ...]]] = {
     GROUP_SYSTEM: (
@@ -48,9 +51,22 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
     GROUP_TUNNEL: ("rx_bytes", "tx_bytes", "packet_loss_percent"),
     GROUP_LATENCY: ("rtt_nano",),
 }
-# These only ever count up, so what is asked for is how fast.
+# Counters only go up, so their answer is a rate.
 COUNTERS: Final = frozenset(
     {"network_rx_bytes", "network_tx_bytes", "rx_bytes", "tx_bytes", "gc_pause_total_ns"}
+)
+_TEXT: Final = Schema(type=OpenAPIType.STRING)
+_ANY_FIELDS: Final = Schema(
+    type=OpenAPIType.ARRAY, items=Schema(enum=sorted({f for of in FIELDS.values() for f in of}))
+)
+_WHOLE_SECONDS: Final = Schema(type=OpenAPIType.STRING, pattern="^[1-9][0-9]{0,6}$")
+SERIES_PARAMETERS: Final = (
+    Parameter("group", "query", Schema(enum=list(FIELDS)), "by default `system`"),
+    Parameter("field", "query", _ANY_FIELDS, "once or more", required=True),
+    Parameter("peer_id", "query", _TEXT, "where the group has peers, and only there"),
+    Parameter("since", "query", _TEXT, "an RFC 3339 time, or a length of time ago such as `15m`"),
+    Parameter("until", "query", _TEXT, "the same; by default now"),
+    Parameter("step", "query", _WHOLE_SECONDS, "seconds of a bucket"),
 )
 _PEER_GROUPS = (GROUP_TUNNEL, GROUP_LATENCY)
 _MAX_RANGE = timedelta(days=31)
@@ -63,7 +79,7 @@ _IS_DURATION = re.compile(r"[0-9.]+[a-z]")
 def parse_series_query(
     node_id: str, parameters: Mapping[str, Sequence[str]], *, now: datetime
 ) -> SeriesQuery:
-    """The question in a URL's parameters. Raises `Problem` 400 naming the parameter at fault."""
+    """Read the query from a URL's parameters. Raises `Problem` 400 with the wrong parameter."""
     group = _one(parameters, "group", GROUP_SYSTEM)
     until = _time(parameters, "until", now, now)
     since = _time(parameters, "since", now, until - timedelta(minutes=15))

@@ -1,7 +1,7 @@
 """Reading a request's body within bounds of size and time, whatever the sender does.
 
-A body arrives in chunks and is decompressed as it arrives, so a bomb is refused when its output
-passes the bound, having cost that much memory and no more.
+A body is decompressed chunk by chunk as it arrives, so a bomb is refused when its output passes
+the bound, and costs no more memory than that.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from isal import isal_zlib
 from isal.igzip_lib import IsalError
 from litestar.exceptions import HTTPException
 
-from plexd_server.web.limits import Admission, Room
+from plexd_server.web.limits import Admission, Reservation
 from plexd_server.web.problems import Problem
 
 if TYPE_CHECKING:
@@ -40,28 +40,30 @@ _STEP_BYTES = 64 * 1024
 _GZIP = 31  # zlib's number for "a gzip header, and check the CRC"
 
 
-async def read_body(request: Request[Any, Any, Any], room: Room, *, clock: Clock) -> bytes:
-    """The body, decompressed. Raises `Problem`: 400 broken, 408 not come, 413 too large, 415.
+async def read_body(
+    request: Request[Any, Any, Any], reservation: Reservation, *, clock: Clock
+) -> bytes:
+    """Read the body, decompressed. Raises `Problem`: 400 broken, 408 late, 413 too large, 415.
 
-    It fills ``room`` as it grows, which may raise 503. What a refused body still holds is read and
-    thrown away up to a bound: a client that is mid-way in sending would otherwise see a reset
-    connection in place of the answer. Nothing is kept of one whose refusal is known beforehand,
-    and little time given to it, or slow ones would take up all the requests there may be.
+    The body fills ``reservation`` as it grows, which may raise 503. The rest of a refused body is
+    read and thrown away, up to a bound: a client that is still sending would otherwise see a reset
+    connection in place of the answer. A body whose refusal is known beforehand is not kept and has
+    little time, or slow senders would occupy all requests in flight.
     """
     _check_type(request)
-    return await _take(request, _sink(request, room), room.refusal, clock)
+    return await _receive(request, _sink(request, reservation), reservation.refusal, clock)
 
 
 async def read_small(request: Request[Any, Any, Any], most: int, *, clock: Clock) -> bytes:
-    """As `read_body`, of a body that is not compressed and has ``most`` bytes at most."""
+    """Read a body as `read_body` does, of at most ``most`` bytes and without compression."""
     _check_type(request)
     if field_of(request, "content-encoding", "identity").strip().lower() != "identity":
         raise Problem(415, "the Content-Encoding must be identity")
-    sink = _PlainSink(most, Room(Admission(total_bytes=most), None))
-    return await _take(request, sink, None, clock)
+    sink = _PlainSink(most, Reservation(Admission(total_bytes=most), None))
+    return await _receive(request, sink, None, clock)
 
 
-async def _take(
+async def _receive(
     request: Request[Any, Any, Any], sink: _PlainSink, refusal: Problem | None, clock: Clock
 ) -> bytes:
     problem = refusal or _refuse_announced(sink, request.headers.get("content-length", ""))
@@ -84,68 +86,68 @@ def _check_type(request: Request[Any, Any, Any]) -> None:
 
 
 def field_of(request: Request[Any, Any, Any], name: str, default: str = "") -> str:
-    """A header as one line, as many as there are: which of two is meant is not ours to guess."""
+    """Join all values of a header in one line: which of two is meant cannot be guessed."""
     return ", ".join(request.headers.getall(name, [default]))
 
 
 async def _read(chunks: AsyncIterator[bytes], sink: _PlainSink, problem: Problem | None) -> bytes:
-    taken = 0
+    received = 0
     try:
         async for chunk in chunks:
-            taken += len(chunk)
-            if taken > _LINGER_BYTES:
+            received += len(chunk)
+            if received > _LINGER_BYTES:
                 break
             if problem is None:
                 try:
-                    sink.take(chunk)
+                    sink.write(chunk)
                 except Problem as err:
                     problem = err
-                    sink.drop()
+                    sink.discard()
         if problem is not None:
             raise problem
-        return sink.finish()
+        return sink.getvalue()
     finally:
-        sink.drop()  # or it would live as long as the traceback of a refusal
+        sink.discard()  # the traceback of a refusal would keep it alive
 
 
 class _PlainSink:
-    """Gathers a body that is not compressed."""
+    """Collects a body that is not compressed."""
 
-    def __init__(self, limit: int, room: Room) -> None:
+    def __init__(self, limit: int, reservation: Reservation) -> None:
         self._limit = limit
-        self._room = room
+        self._reservation = reservation
         self._size = 0
-        self._gathered = BytesIO()  # gives away what it holds without a copy of it
+        self._buffer = BytesIO()  # its `getvalue` makes no copy
 
     def announce(self, size: int) -> None:
-        """Make room for a body of this ``Content-Length``. Raises `Problem` if it is too much."""
+        """Reserve bytes for this ``Content-Length``. Raises `Problem` if it is too much."""
         if size > self._limit:
             raise self._too_large()
-        self._room.reserve(size)
+        self._reservation.reserve(size)
 
-    def take(self, chunk: bytes) -> None:
+    def write(self, chunk: bytes) -> None:
         self._size += len(chunk)
         if self._size > self._limit:
             raise self._too_large()
-        self._room.fill(len(chunk))
-        self._gathered.write(chunk)
+        self._reservation.fill(len(chunk))
+        self._buffer.write(chunk)
 
     def _too_large(self) -> Problem:
         return Problem(413, f"the body is larger than {self._limit} bytes")
 
-    def drop(self) -> None:
-        """Let go of what was gathered."""
-        self._gathered = BytesIO()
+    def discard(self) -> None:
+        """Release the memory of what has arrived."""
+        self._buffer = BytesIO()
 
-    def finish(self) -> bytes:
-        return self._gathered.getvalue()
+    def getvalue(self) -> bytes:
+        return self._buffer.getvalue()
 
 
 class _GzipSink(_PlainSink):
-    """Gathers what one gzip member decompresses to; anything after it is refused."""
+    """Collects what one gzip member decompresses to; anything after the member is refused."""
 
-    def __init__(self, compressed_limit: int, limit: int, room: Room) -> None:
-        super().__init__(limit, room)
+    def __init__(self, compressed_limit: int, limit: int, reservation: Reservation) -> None:
+        super().__init__(limit, reservation)
         self._compressed_limit = compressed_limit
         self._compressed = 0
         self._stream = isal_zlib.decompressobj(_GZIP)
@@ -153,14 +155,14 @@ class _GzipSink(_PlainSink):
     def announce(self, size: int) -> None:
         if size > self._compressed_limit:
             raise self._too_large_compressed()
-        self._room.reserve(size)
+        self._reservation.reserve(size)
 
-    def take(self, chunk: bytes) -> None:
+    def write(self, chunk: bytes) -> None:
         self._compressed += len(chunk)
         if self._compressed > self._compressed_limit:
             raise self._too_large_compressed()
         while chunk:
-            super().take(self._step(chunk))
+            super().write(self._step(chunk))
             chunk = self._stream.unconsumed_tail
         if self._stream.unused_data:
             raise Problem(400, "the body goes on after its gzip data")
@@ -174,14 +176,14 @@ class _GzipSink(_PlainSink):
     def _too_large_compressed(self) -> Problem:
         return Problem(413, f"the compressed body is larger than {self._compressed_limit} bytes")
 
-    def finish(self) -> bytes:
+    def getvalue(self) -> bytes:
         if not self._stream.eof:
             raise Problem(400, "the gzip data ended early")
-        return super().finish()
+        return super().getvalue()
 
 
 def _refuse_announced(sink: _PlainSink, length: str) -> Problem | None:
-    """The refusal of a body whose ``Content-Length``, if there is one, is too much already."""
+    """Return the refusal of a body whose ``Content-Length`` is already too much."""
     try:
         sink.announce(int(length[:20]) if length.isascii() and length.isdigit() else 0)
     except Problem as refusal:
@@ -189,13 +191,13 @@ def _refuse_announced(sink: _PlainSink, length: str) -> Problem | None:
     return None
 
 
-def _sink(request: Request[Any, Any, Any], room: Room) -> _PlainSink:
-    """The sink for the body's encoding. Raises `Problem` 415 for one that is not taken."""
+def _sink(request: Request[Any, Any, Any], reservation: Reservation) -> _PlainSink:
+    """Choose the sink for the body's encoding. Raises `Problem` 415 for any other encoding."""
     encoding = field_of(request, "content-encoding", "identity").strip().lower()
     if encoding == "gzip":
-        return _GzipSink(MAX_COMPRESSED_BYTES, MAX_DECOMPRESSED_BYTES, room)
+        return _GzipSink(MAX_COMPRESSED_BYTES, MAX_DECOMPRESSED_BYTES, reservation)
     if encoding == "identity":
-        return _PlainSink(MAX_DECOMPRESSED_BYTES, room)
+        return _PlainSink(MAX_DECOMPRESSED_BYTES, reservation)
     raise Problem(415, "the Content-Encoding must be gzip or identity", headers=_ACCEPT)
 
 

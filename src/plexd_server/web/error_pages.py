@@ -1,4 +1,4 @@
-"""For a browser, a refusal is a page: whatever part of the server it comes from."""
+"""Refusals as pages for browsers, from every part of the server."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _PAGES: Final = {401: login_page, 404: not_found_page}
 
 
 class ErrorPages:
-    """An ASGI app around another: problems become pages for whoever asks for pages.
+    """An ASGI app around another: problems become pages for clients that ask for pages.
 
-    It stands outermost, as some refusals reach no route.
+    It is the outermost app, as some refusals reach no route.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -30,29 +30,29 @@ class ErrorPages:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, and its answer back with a page in a problem's place."""
-        await self._app(scope, receive, _Translator(send) if _asks_for_a_page(scope) else send)
+        await self._app(scope, receive, _PageSender(send) if _asks_for_a_page(scope) else send)
 
 
-class _Translator:
-    """Sends an answer on; that of a problem is kept until it is whole and sent as a page."""
+class _PageSender:
+    """Forwards an answer; a problem is held until it is whole, and sent as a page."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
-        self._kept: Any = None  # the start of a problem
+        self._start: Any = None  # the start of a problem
         self._body = b""
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start" and _is_problem(message["headers"]):
-            self._kept = message
+            self._start = message
             return
-        if self._kept is None or message["type"] != "http.response.body":
+        if self._start is None or message["type"] != "http.response.body":
             await self._send(message)
             return
         self._body += message["body"]
         if message["more_body"]:
             return
-        page = _page(self._kept, self._body)
-        start: Any = {**self._kept, "headers": _headers(self._kept["headers"], page)}
+        page = _page(self._start, self._body)
+        start: Any = {**self._start, "headers": _headers(self._start["headers"], page)}
         await self._send(start)
         await self._send({**message, "body": page})
 

@@ -1,7 +1,7 @@
-"""What every request passes and every answer carries: the Host check and the security headers.
+"""The Host check of every request, and the security headers of every answer.
 
-The Host check is what keeps a web page elsewhere from reaching a server on loopback by pointing
-its own name at 127.0.0.1 (DNS rebinding).
+The Host check keeps a foreign web page from reaching a server on loopback by pointing its own
+name at 127.0.0.1 (DNS rebinding).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["LOOPBACK_NAMES", "Guard", "host_name"]
 LOOPBACK_NAMES: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 # Scripts and style sheets come from this server only. Plotly fills an empty <style> element rule by
-# rule and sets style attributes as it draws: the hash is that of the empty string.
+# rule and sets style attributes while drawing: the hash is that of the empty string.
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src-attr 'unsafe-inline'; "
     "style-src 'self' 'sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU='; "
@@ -72,7 +72,7 @@ class Guard:
 
 
 def host_name(authority: str) -> str:
-    """The name in ``name:port``, lower case; brackets stay around an IPv6 address."""
+    """Return the name in ``name:port``, lower case; an IPv6 address keeps its brackets."""
     name, colon, port = authority.rpartition(":")
     if not colon or (not port.isdigit() and port):
         name = authority

@@ -1,7 +1,7 @@
-"""How much is worked on at once: requests of everybody, and the bodies of reports being taken in.
+"""How much is under way at once: all requests, and the bodies of reports.
 
-Whatever is over a bound is refused at once and told when to come back, so that a flood costs those
-who wait a moment and not the server its memory.
+A request over a bound is refused at once, with the time to come back, so that a flood costs its
+senders a moment and not the server its memory.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
 
     from plexd.clock import Clock
 
-__all__ = ["RETRY_SOON", "Admission", "InFlight", "Room"]
+__all__ = ["RETRY_SOON", "Admission", "InFlight", "Reservation"]
 
 RETRY_SOON: Final = {"Retry-After": "2"}
 _REQUESTS = 1024
 _NODE_REPORTS = 4  # an agent sends one at a time; the rest is for retries that cross
-_INTAKE_BYTES = 64 * 1024 * 1024
+_TOTAL_BYTES = 64 * 1024 * 1024
 _REQUEST_SECONDS = 60.0
 
 
 class InFlight:
     """An ASGI app around another: at most ``requests`` at once, each for a minute at most.
 
-    The minute is for answers nobody reads; what a body may take is shorter (body.py).
+    The minute is for answers that nobody reads; a body has less time (body.py).
     """
 
     def __init__(self, app: ASGIApp, clock: Clock, *, requests: int = _REQUESTS) -> None:
@@ -55,53 +55,53 @@ class InFlight:
 
 
 class Admission:
-    """The reports that are being taken in: a few of each node, and so many bytes in all."""
+    """Bounds on the reports under way: a few for each node, and so many bytes in all."""
 
     def __init__(
-        self, *, node_reports: int = _NODE_REPORTS, total_bytes: int = _INTAKE_BYTES
+        self, *, node_reports: int = _NODE_REPORTS, total_bytes: int = _TOTAL_BYTES
     ) -> None:
         self._node_reports = node_reports
         self._reports = Counter[str]()
         self._free_bytes = total_bytes
 
     @contextmanager
-    def admit(self, node_id: str) -> Iterator[Room]:
-        """Room for a report, until the end of the ``with``."""
+    def admit(self, node_id: str) -> Iterator[Reservation]:
+        """Count a report of the node, and hold its bytes, until the end of the ``with``."""
         refused = self._reports[node_id] >= self._node_reports
-        room = Room(self, _TOO_MANY if refused else None)
+        reservation = Reservation(self, _TOO_MANY if refused else None)
         self._reports[node_id] += 1
         try:
-            yield room
+            yield reservation
         finally:
-            self._free_bytes += room.taken
+            self._free_bytes += reservation.size
             self._reports[node_id] -= 1
             if not self._reports[node_id]:
                 del self._reports[node_id]
 
-    def take(self, size: int) -> None:
-        """Give bytes away. Raises `Problem` if they are not there."""
+    def allocate(self, size: int) -> None:
+        """Give out bytes. Raises `Problem` 503 if fewer are free."""
         if size > self._free_bytes:
             raise Problem(503, "too much is being taken in at once", headers=RETRY_SOON)
         self._free_bytes -= size
 
 
-class Room:
-    """What the body of one report may fill; ``refusal`` is why it may not be there at all."""
+class Reservation:
+    """The bytes that one report's body may fill; ``refusal`` is why the report is refused."""
 
     def __init__(self, admission: Admission, refusal: Problem | None) -> None:
-        self._intake = admission
+        self._admission = admission
         self._filled = 0
         self.refusal = refusal
-        self.taken = 0
+        self.size = 0
 
     def reserve(self, size: int) -> None:
-        """Make sure of so much, or bodies that grow side by side would all be refused half-way."""
-        if size > self.taken:
-            self._intake.take(size - self.taken)
-            self.taken = size
+        """Reserve so much in all, or bodies that grow together would all be refused half-way."""
+        if size > self.size:
+            self._admission.allocate(size - self.size)
+            self.size = size
 
     def fill(self, size: int) -> None:
-        """Fill so much more. Raises `Problem`: 503 when the bytes of all are used up."""
+        """Fill so much more, and reserve what that needs. Raises `Problem` 503."""
         self._filled += size
         self.reserve(self._filled)
 

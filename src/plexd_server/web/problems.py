@@ -1,7 +1,7 @@
-"""Errors as ``application/problem+json`` (RFC 9457), the one form every refusal takes.
+"""Errors as ``application/problem+json`` (RFC 9457), the one form of every refusal.
 
-Members beyond the RFC's: ``index`` is the offending point's place in the batch, ``field`` the
-dotted path inside it.
+Two members are ours: ``index`` is the place of the wrong point in the batch, ``field`` the dotted
+path inside the point.
 """
 
 from __future__ import annotations
@@ -22,7 +22,14 @@ if TYPE_CHECKING:
     from litestar import Request
     from litestar.types import ExceptionHandlersMap, Send
 
-__all__ = ["PROBLEM_TYPE", "Problem", "encode_problem", "problem_handlers", "send_problem"]
+__all__ = [
+    "PROBLEM_TYPE",
+    "Problem",
+    "ProblemDetails",
+    "encode_problem",
+    "problem_handlers",
+    "send_problem",
+]
 
 PROBLEM_TYPE: Final = "application/problem+json"
 
@@ -50,19 +57,28 @@ class Problem(Exception):  # noqa: N818 -- the RFC's word; it is an answer rathe
         self.headers = dict(headers or {})
 
 
+class ProblemDetails(msgspec.Struct):
+    """A problem as JSON."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    index: int | msgspec.UnsetType = msgspec.UNSET
+    field: str | msgspec.UnsetType = msgspec.UNSET
+
+
 def encode_problem(problem: Problem) -> bytes:
-    """The JSON of a problem; members that say nothing are left out."""
-    members: dict[str, Any] = {
-        "type": "about:blank",
-        "title": HTTPStatus(problem.status).phrase,
-        "status": problem.status,
-        "detail": problem.detail,
-    }
-    if problem.index is not None:
-        members["index"] = problem.index
-    if problem.field:
-        members["field"] = problem.field
-    return msgspec.json.encode(members)
+    """Encode a problem as JSON; empty members are left out."""
+    details = ProblemDetails(
+        "about:blank",
+        HTTPStatus(problem.status).phrase,
+        problem.status,
+        problem.detail,
+        index=msgspec.UNSET if problem.index is None else problem.index,
+        field=problem.field or msgspec.UNSET,
+    )
+    return msgspec.json.encode(details)
 
 
 async def send_problem(problem: Problem, send: Send) -> None:
@@ -79,7 +95,7 @@ async def send_problem(problem: Problem, send: Send) -> None:
 
 
 def problem_handlers() -> ExceptionHandlersMap:
-    """What turns every exception below a route into a problem; the unforeseen is logged."""
+    """Return handlers that turn every exception below a route into a problem; bugs are logged."""
     return {
         Problem: _on_problem,
         HTTPException: _on_http_exception,
@@ -102,7 +118,7 @@ def _on_problem(_: Request[Any, Any, Any], problem: Problem) -> Response[bytes]:
 
 
 def _on_http_exception(_: Request[Any, Any, Any], err: HTTPException) -> Response[bytes]:
-    """The router's own refusals: no such path, no such method, a parameter of the wrong form."""
+    """Answer the router's own refusals: no such path or method, a parameter of the wrong form."""
     try:
         phrase = HTTPStatus(err.status_code).phrase
     except ValueError:

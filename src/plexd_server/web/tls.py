@@ -1,6 +1,6 @@
-"""The certificate this server shows: two PEM files, taken up anew when they change.
+"""The server's certificate: two PEM files, loaded again when they change.
 
-A change counts for connections from then on; those there are go on as they began.
+A change affects new connections only; existing ones keep the certificate they began with.
 """
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ Stamp = list[tuple[int, int, int]]
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """Where the chain and its key are; both may be replaced while the server runs."""
+    """The paths of the chain and its key; both files may be replaced while the server runs."""
 
     chain: Path
     key: Path
 
     def context(self) -> ssl.SSLContext:
-        """A context that shows the certificate of now. Raises `StartError` with the way out."""
+        """Make a context with the current certificate. Raises `StartError` with what to do."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._load_into(context)
         return context
 
     async def watch(self, context: ssl.SSLContext, seen: Stamp | None, clock: Clock) -> None:
-        """Look again and again, until cancelled, and let ``context`` show what is new and good.
+        """Check the files until cancelled, and load into ``context`` what is new and valid.
 
-        ``seen`` is the stamp of what it shows.
+        ``seen`` is the stamp of the files in ``context``.
         """
         while True:
             await clock.sleep(_EVERY_SECONDS)
@@ -64,7 +64,7 @@ class Certificate:
                 _LOG.info("certificate renewed", extra={"file": str(self.chain)})
 
     def _load_into(self, context: ssl.SSLContext) -> None:
-        """Try the files in a context of their own first: loading in vain would leave a mixture."""
+        """Load the files, first into a trial context: a failed load would leave a mixture."""
         _refuse_open(self.key)
         with ExitStack() as stack:
             chain, key = [
@@ -72,7 +72,7 @@ class Certificate:
             ]
             try:
                 for target in (ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), context):
-                    # A password that is wrong, in place of a prompt at the terminal.
+                    # A wrong password prevents a prompt at the terminal.
                     target.load_cert_chain(chain, key, password="")
             except (OSError, ValueError) as err:  # an SSLError is an OSError
                 reason = getattr(err, "reason", None) or err
@@ -82,7 +82,7 @@ class Certificate:
                 ) from err
 
     def stamp(self) -> Stamp | None:
-        """What changes when the files do; None while one of them is missing."""
+        """Return a value that changes with the files; None while one of them is missing."""
         try:
             found = [path.stat() for path in (self.chain, self.key)]
         except OSError:
@@ -94,14 +94,14 @@ class Certificate:
 async def served_certificate(
     certificate: Certificate | None, clock: Clock
 ) -> AsyncIterator[ssl.SSLContext | None]:
-    """A context that shows the certificate as it is at each moment; None without one.
+    """Provide a context that always has the current certificate; None without a certificate.
 
-    Raises `StartError` for files that are no certificate at the start.
+    Raises `StartError` if the files are no certificate at the start.
     """
     if certificate is None:
         yield None
         return
-    seen = certificate.stamp()  # first: what changes from here on is noticed
+    seen = certificate.stamp()  # first, so that a change during the load is noticed
     context = await asyncio.to_thread(certificate.context)
     async with in_background(certificate.watch(context, seen, clock)):
         yield context
@@ -126,7 +126,7 @@ def _read(path: Path) -> bytes:
 
 @contextmanager
 def _snapshot(content: bytes) -> Iterator[str]:
-    """A path in memory to what was read, for a library that takes paths only."""
+    """Provide a path to these bytes in memory, for a library that accepts paths only."""
     descriptor = os.memfd_create("plexd-server", os.MFD_CLOEXEC)
     try:
         os.write(descriptor, content)

@@ -1,4 +1,4 @@
-"""Who asks for what is not theirs, under every name, with every token: nothing is given or told."""
+"""Callers on foreign paths, with every name and every token: nothing is given or revealed."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ OTHER_VERBS = ["PUT", "DELETE", "PATCH"]
 
 
 class Plane:
-    """A server with two nodes, and a token of each kind there is."""
+    """A server with two nodes, and a token of each kind."""
 
     def __init__(self, server: Running, tokens: dict[str, str], log: Path) -> None:
         self.server = server
@@ -79,11 +79,11 @@ def allowed(caller: str, question: str, node_id: str) -> bool:
 
 
 def told(answer: Answer) -> tuple[bytes, frozenset[tuple[str, str]]]:
-    """All that tells one refusal from another."""
+    """All that may distinguish one refusal from another."""
     return answer.body, frozenset((k, v) for k, v in answer.headers.items() if k != "Date")
 
 
-async def test_each_token_opens_its_own_and_refusals_tell_nothing(
+async def test_each_token_opens_its_own_paths_and_refusals_reveal_nothing(
     plane: Plane, session: aiohttp.ClientSession
 ) -> None:
     refusals = set()
@@ -100,7 +100,7 @@ async def test_each_token_opens_its_own_and_refusals_tell_nothing(
                     refusals.add(told(answer))
                 else:
                     assert answer.status in {200, 404}, about
-    assert len(refusals) == 1  # the same whether the node is there or not, and who asks for it
+    assert len(refusals) == 1  # the same for every caller, whether the node exists or not
 
 
 async def test_nothing_is_written_by_a_foreign_token_and_the_operator_can_see_who_tried(
@@ -164,7 +164,7 @@ IDS = [
 
 
 @pytest.mark.parametrize("node_id", IDS)
-def test_what_cannot_be_a_node_reaches_nothing(plane: Plane, node_id: str) -> None:
+def test_an_impossible_node_id_reaches_nothing(plane: Plane, node_id: str) -> None:
     for caller in ("n1", "operator"):
         for question in [*NODE_ONLY, *LOCAL, *READING, "GET /nodes/{}", "GET /static/{}"]:
             method, path = question.format(node_id).split(" ")
@@ -250,7 +250,7 @@ TOKENS = {
 
 
 @pytest.mark.parametrize("kind", TOKENS)
-def test_a_token_that_is_none_is_401_whatever_it_is(shared: Shared, kind: str) -> None:
+def test_any_invalid_token_is_401(shared: Shared, kind: str) -> None:
     head = b"POST /v1/nodes/n1/metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
 
     statuses, heard = talk(shared.server.url, head + TOKENS[kind] + b"Content-Length: 0\r\n\r\n")
@@ -268,14 +268,14 @@ def test_a_token_of_a_megabyte_is_not_even_read(shared: Shared) -> None:
 
 
 @pytest.mark.parametrize("whose", ["node", "operator"])
-def test_how_long_a_refusal_takes_tells_nothing_of_the_token(shared: Shared, whose: str) -> None:
+def test_the_time_of_a_refusal_reveals_nothing_of_the_token(shared: Shared, whose: str) -> None:
     right = shared.n1 if whose == "node" else shared.server.operator_token
-    # Right up to the last letter, and wrong from the first on.
+    # Right up to the last letter, and wrong from the first letter on.
     near = right[:-1] + ("a" if right[-1] != "a" else "b")
     far = ("a" if right[0] != "a" else "b") * len(right)
     times: dict[str, list[float]] = {near: [], far: []}
     order = [near, far] * 300
-    random.Random(1).shuffle(order)  # what else the machine does strikes both alike
+    random.Random(1).shuffle(order)  # other load on the machine affects both alike
     with requests.Session() as session:
         session.trust_env = False
         for token in order:
@@ -290,7 +290,7 @@ def test_how_long_a_refusal_takes_tells_nothing_of_the_token(shared: Shared, who
     assert 0.35 < sum(pairs) / len(pairs) < 0.65
 
 
-def test_how_long_a_refusal_takes_does_not_tell_which_nodes_there_are(shared: Shared) -> None:
+def test_the_time_of_a_refusal_does_not_reveal_which_nodes_exist(shared: Shared) -> None:
     times: dict[str, list[float]] = {"n2": [], "none": []}
     order = ["n2", "none"] * 300
     random.Random(2).shuffle(order)
@@ -303,7 +303,7 @@ def test_how_long_a_refusal_takes_does_not_tell_which_nodes_there_are(shared: Sh
             status = session.get(url, timeout=10).status_code
             times[node_id].append(time.perf_counter() - began)
             assert status in {403, 429}
-            if status == 429:  # the node's own pace
+            if status == 429:  # the node's own rate
                 time.sleep(1)
 
     pairs = [(a > b) + (a == b) / 2 for a in times["n2"] for b in times["none"]]

@@ -1,4 +1,4 @@
-"""Who guesses waits, who hurries waits, and neither costs memory or shuts a neighbour out."""
+"""Guessing and fast callers wait; they cost no memory and lock no neighbour out."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from litestar import Request
 
 from plexd.metrics.testing import ManualClock
 from plexd.rates import TokenBuckets
-from plexd_server.auth.gate import Gate, OperatorKey
+from plexd_server.auth import Gate, OperatorKey
 from plexd_server.auth.throttle import Recent, address_of, retry_after
 from plexd_server.registry import Registry
 from plexd_server.web.problems import Problem
@@ -107,7 +107,7 @@ async def test_neighbours_that_were_right_before_pass(askers: Askers) -> None:
     assert [await askers.status(node), await askers.status(OPERATOR)] == [200, 200]
 
 
-async def test_a_node_with_an_old_identity_shuts_nobody_out(askers: Askers) -> None:
+async def test_a_node_with_an_old_identity_locks_nobody_out(askers: Askers) -> None:
     assert {await askers.status("of-long-ago") for _ in range(200)} == {401}
 
     assert await askers.status("another") == 401
@@ -122,7 +122,7 @@ async def test_wrong_cookies_and_logins_count_as_guesses(askers: Askers) -> None
         askers.gate.is_operator(request(cookie=f"{COOKIE}=right?"))
 
 
-async def test_tokens_shown_to_a_page_count_as_guesses(askers: Askers) -> None:
+async def test_tokens_sent_to_a_page_count_as_guesses(askers: Askers) -> None:
     for n in range(30):
         assert not askers.gate.is_operator(request(f"guess-{n}"))
 
@@ -156,7 +156,7 @@ async def test_a_step_of_the_clock_neither_ends_a_wait_nor_begins_one(
     assert await askers.status("guess-after") == 401
 
 
-async def test_a_node_that_hurries_waits_and_others_do_not(registry: Registry) -> None:
+async def test_a_node_over_its_rate_waits_and_others_do_not(registry: Registry) -> None:
     askers = Askers(registry, ManualClock(), node_rate=2.0)
     one, two = registry.create_node("n1").auth_token, registry.create_node("n2").auth_token
 
@@ -170,7 +170,7 @@ async def test_a_node_that_hurries_waits_and_others_do_not(registry: Registry) -
     ("origin", "passes"),
     [
         ("http://localhost:8080", True),
-        ("https://localhost:8080", True),  # a proxy that speaks TLS in our place
+        ("https://localhost:8080", True),  # a proxy that ends TLS in front of us
         ("http://localhost:8081", False),
         ("http://evil.example", False),
         ("http://localhost:8080.evil.example", False),
@@ -201,7 +201,7 @@ def test_without_an_origin_the_cookie_changes_nothing_and_the_token_does(askers:
     assert askers.gate.is_operator(request(OPERATOR, method="POST"))
 
 
-async def test_a_refusal_is_told_to_the_operator_a_few_times(
+async def test_refusals_are_logged_a_few_times_a_minute(
     askers: Askers, caplog: pytest.LogCaptureFixture
 ) -> None:
     mallory = askers.registry.create_node("mallory").auth_token
@@ -250,5 +250,5 @@ def test_an_ipv6_network_counts_as_one_sender(host: str, counted: str) -> None:
 
 
 @pytest.mark.parametrize(("seconds", "told"), [(0.01, "1"), (1.2, "2"), (99_999, "3600")])
-def test_the_wait_is_told_in_whole_seconds(seconds: float, told: str) -> None:
+def test_the_wait_is_given_in_whole_seconds(seconds: float, told: str) -> None:
     assert retry_after(seconds) == {"Retry-After": told}

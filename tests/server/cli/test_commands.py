@@ -12,7 +12,7 @@ import pytest
 import plexd
 from plexd.api import Registration
 from plexd.clock import SystemClock
-from plexd_server.app import _operator_token
+from plexd_server.auth import read_operator_token
 from plexd_server.cli.main import main
 from plexd_server.cli.options import parse_host, parse_listen, parse_retention, parse_size
 from plexd_server.errors import StartError
@@ -261,14 +261,14 @@ def test_a_weak_operator_token_is_refused_without_showing_it(tmp_path: Path, con
     file.chmod(0o600)
 
     with pytest.raises(StartError, match="operator token") as refusal:
-        _operator_token(file)
+        read_operator_token(file)
 
     assert content not in str(refusal.value)
 
 
 def test_a_missing_operator_token_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(StartError, match="No such file"):
-        _operator_token(tmp_path / "none")
+        read_operator_token(tmp_path / "none")
 
 
 def test_an_operator_token_file_that_others_may_read_is_refused_with_a_remedy(
@@ -279,7 +279,7 @@ def test_an_operator_token_file_that_others_may_read_is_refused_with_a_remedy(
     file.chmod(0o640)
 
     with pytest.raises(StartError, match=f"run: chmod 600 {file}"):
-        _operator_token(file)
+        read_operator_token(file)
 
 
 def test_a_node_whose_identity_cannot_be_printed_is_not_registered(tmp_path: Path) -> None:

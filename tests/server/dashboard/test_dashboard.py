@@ -23,7 +23,7 @@ from plexd_server.dashboard.pages import (
     redirect_page,
     refusal_page,
 )
-from plexd_server.web.error_pages import ErrorPages
+from plexd_server.web import ErrorPages
 from plexd_server.web.guard import host_name
 from plexd_server.web.limits import InFlight
 from server.running import Client, connected, running

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck
 from requests.adapters import HTTPAdapter
 from schemathesis import checks
 
-from plexd_server.routes.openapi import _ROUTES, document
+from server.routes.documented import ROUTES, document
 from server.running import command, create_node, running
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ROUTES", "Target", "bearer", "serving_target"]
 
-ROUTES = sorted(_ROUTES)
 MACHINES = 10_000  # that may be let in
 # What a generator does not guess in so few tries.
 PARAMETERS = {"GET /v1/nodes/{node_id}/series": {"field": "cpu_usage_percent"}}

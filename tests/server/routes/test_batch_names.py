@@ -1,4 +1,4 @@
-"""Loses nothing and doubles nothing, over HTTP: names, duplicates, refusals and the ledger."""
+"""No point is lost or doubled, over HTTP: names, duplicates, refusals and the ledger."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ BODY = EXAMPLE.to_json()
 
 @pytest.fixture
 async def node(tmp_path: Path, session: aiohttp.ClientSession) -> Any:
-    """The node n1 of a server of its own, which may hurry."""
+    """The node n1 of a server of its own, without a limit of its rate."""
     token = create_node(tmp_path / "d")["auth_token"]
     with running(tmp_path / "d", "--node-rate", "0") as server:
         yield Node(Client(session, server.url, token))
@@ -55,7 +55,7 @@ NAME = "0123456789abcdef0123456789abcdef"
         f"{NAME}; seq=1; offset=0; of=3",
     ],
 )
-async def test_a_name_that_is_none_is_400_and_says_so(n1: Client, name: str) -> None:
+async def test_a_malformed_batch_name_is_400_and_named(n1: Client, name: str) -> None:
     answer = await n1.post(METRICS, BODY, Plexd_Batch=name)
 
     assert answer.status == 400
@@ -63,14 +63,14 @@ async def test_a_name_that_is_none_is_400_and_says_so(n1: Client, name: str) -> 
 
 
 @pytest.mark.parametrize("dropped", ["", "x", "-1", "1.5", "1e3", "٣", "9" * 17, "9" * 5000])
-async def test_a_loss_that_is_no_number_is_400_and_says_so(n1: Client, dropped: str) -> None:
+async def test_a_loss_that_is_no_number_is_400_and_named(n1: Client, dropped: str) -> None:
     answer = await n1.post(METRICS, BODY, Plexd_Dropped=dropped)
 
     assert (answer.status, answer.json["detail"]) == (400, "Plexd-Dropped: not a number of points")
 
 
 @pytest.mark.parametrize(("body", "of", "offset"), [(BODY, 2, 0), (BODY, 5, 3), (b"[]", 1, 0)])
-async def test_a_body_that_is_no_part_of_what_its_name_says_is_400(
+async def test_a_body_that_does_not_fit_its_batch_name_is_400(
     n1: Client, body: bytes, of: int, offset: int
 ) -> None:
     answer = await Node(n1).send(1, body, of=of, offset=offset)
@@ -113,7 +113,7 @@ async def test_another_body_under_a_name_that_was_stored_is_a_duplicate(node: No
     assert await node.loads() == [1]
 
 
-async def test_pieces_after_the_whole_was_stored_unheard_are_duplicates(node: Node) -> None:
+async def test_pieces_of_a_batch_that_was_stored_unanswered_are_duplicates(node: Node) -> None:
     await node.send(1, numbered(1, 2, 3, 4), of=4)
 
     halves = [
@@ -141,7 +141,7 @@ async def test_batches_after_one_that_was_refused_leave_no_gap(node: Node) -> No
     assert [loss["points"] for loss in ledger["losses"]] == [100, 50, 7, 1]
 
 
-async def test_what_is_too_large_is_not_given_up_before_it_is_one_point(node: Node) -> None:
+async def test_a_batch_that_is_too_large_is_given_up_only_as_a_single_point(node: Node) -> None:
     many = MetricBatch([AGENT] * (MAX_POINTS + 1))
     whole = await node.send(1, many.to_json(), of=len(many))
     ledger = await node.ledger()
@@ -168,7 +168,7 @@ async def test_a_ledger_is_read_by_its_node_and_by_the_operator(
     assert untouched.json.items() >= {"node_id": "n2", "gap_batches": 0, "losses": []}.items()
 
 
-async def test_a_node_with_a_new_spool_starts_anew(node: Node) -> None:
+async def test_a_node_with_a_new_spool_starts_again(node: Node) -> None:
     await node.send(8, numbered(1), of=1)
     node.epoch = secrets.token_hex(16)
 

@@ -1,4 +1,4 @@
-"""Loses nothing and doubles nothing while servers are killed, stopped, put back and overrun."""
+"""No point is lost or doubled while servers are killed, stopped, restored and overrun."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ async def test_a_batch_of_which_the_answer_was_lost_in_a_kill_is_a_duplicate_aft
         assert await node.loads() == [1, 2]
 
 
-async def test_a_server_put_back_to_an_older_copy_shows_what_it_lost_as_a_gap(
+async def test_a_server_restored_from_an_older_copy_shows_what_it_lost_as_a_gap(
     tmp_path: Path, session: aiohttp.ClientSession
 ) -> None:
     token = create_node(tmp_path / "d")["auth_token"]
@@ -64,14 +64,14 @@ async def test_a_server_put_back_to_an_older_copy_shows_what_it_lost_as_a_gap(
 
 
 async def settled(node: Node, seq: int) -> Answer:
-    """What came in the end: an answer that says later is no reason to give up."""
+    """The final answer: one that says to come back later is no reason to give up."""
     while (answer := await node.send(seq, numbered(seq), of=1)).status in {429, 503}:
         continue
     return answer
 
 
 class Sender:
-    """Sends batch after batch until the server does not answer, and tells when ten have come."""
+    """Send batch after batch until the server stops answering; report when ten have arrived."""
 
     def __init__(self, node: Node) -> None:
         self.node = node
@@ -114,7 +114,7 @@ async def test_batches_sent_across_graceful_restarts_come_exactly_once(
 
 
 @pytest.mark.parametrize("memory", ["64MB"])
-async def test_a_herd_with_a_backlog_is_taken_in_whole(tmp_path: Path, memory: str) -> None:
+async def test_a_herd_with_a_backlog_is_stored_whole(tmp_path: Path, memory: str) -> None:
     tokens = {f"n{i}": create_node(tmp_path / "d", f"n{i}")["auth_token"] for i in range(NODES)}
     connector = aiohttp.TCPConnector(limit=0)
     with running(tmp_path / "d", "--store-memory", memory) as server:

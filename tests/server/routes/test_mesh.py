@@ -16,7 +16,7 @@ from plexd.api import MetricBatch
 from plexd.clock import SystemClock
 from plexd.metrics.testing import system_point
 from plexd_server.app import build_app
-from plexd_server.auth.gate import OperatorKey
+from plexd_server.auth import OperatorKey
 from plexd_server.mesh import LiveMesh
 from plexd_server.registry import Registry
 from plexd_server.store import Report

@@ -107,7 +107,7 @@ async def test_a_series_is_asked_for_in_the_url(n1: Client) -> None:
         ("field=load_avg_1&step=%D9%A3", "step"),
     ],
 )
-async def test_a_malformed_question_is_400_and_names_the_parameter(
+async def test_a_malformed_query_is_400_and_names_the_parameter(
     n1: Client, query: str, field: str
 ) -> None:
     answer = await n1.get(f"{NODE}/series?{query}")

@@ -8,11 +8,11 @@ import pytest
 
 from plexd.clock import SystemClock
 from plexd_server.app import build_app
-from plexd_server.auth.gate import OperatorKey
+from plexd_server.auth import OperatorKey
 from plexd_server.mesh import LiveMesh
 from plexd_server.registry import Registry
-from plexd_server.routes.openapi import document
 from server.routes.conformance import ROUTES, Target, bearer, serving_target
+from server.routes.documented import document
 from support.points import EXAMPLE
 
 if TYPE_CHECKING:
@@ -67,3 +67,40 @@ def test_a_report_the_document_allows_is_taken(target: Target) -> None:
     )
 
     assert answer.status_code == 200
+
+
+def test_every_json_answer_lists_its_members_and_refers_to_nothing_that_is_missing() -> None:
+    schemas = document()["components"]["schemas"]
+    contents = [
+        response.get("content", {})
+        for operations in document()["paths"].values()
+        for operation in operations.values()
+        for response in operation["responses"].values()
+    ]
+    answers = [each["schema"]["$ref"] for content in contents for each in json_of(content)]
+
+    assert len(answers) > len(ROUTES)
+    assert all(schemas[name.rsplit("/", 1)[1]]["properties"] for name in answers)
+    assert {name.rsplit("/", 1)[1] for name in references(document())} == schemas.keys()
+
+
+def json_of(content: dict[str, Any]) -> list[Any]:
+    return [each for media_type, each in content.items() if media_type.endswith("json")]
+
+
+def references(part: Any) -> set[str]:
+    if isinstance(part, list):
+        return set().union(*map(references, part))
+    if not isinstance(part, dict):
+        return set()
+    own = {part["$ref"]} if "$ref" in part else set()
+    return own.union(*map(references, part.values()))
+
+
+def test_a_report_declares_the_headers_of_its_batch() -> None:
+    parameters = document()["paths"]["/v1/nodes/{node_id}/metrics"]["post"]["parameters"]
+
+    assert {each["name"] for each in parameters if each["in"] == "header"} == {
+        "Plexd-Batch",
+        "Plexd-Dropped",
+    }

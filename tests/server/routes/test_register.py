@@ -1,4 +1,4 @@
-"""A machine's way in: registering, its peers, its secrets, and who is kept out."""
+"""Registration of a machine, its peers and secrets, and callers that are refused."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class Plane:
-    """A running server and its registry, as its operator has them at hand."""
+    """A running server and its registry, as the operator has them."""
 
     def __init__(self, server: Running, data_dir: Path) -> None:
         self.server = server
@@ -91,7 +91,7 @@ async def test_two_machines_enrol_and_know_each_other(plane: Plane, client: Clie
     assert report.status == 200
 
 
-async def test_a_one_time_token_lets_exactly_one_of_many_in(plane: Plane, client: Client) -> None:
+async def test_a_one_time_token_registers_exactly_one_of_many(plane: Plane, client: Client) -> None:
     token = plane.token()
 
     answers = await asyncio.gather(
@@ -184,7 +184,7 @@ async def test_knowing_a_nodes_public_key_is_not_enough_to_become_it(
         (application("x" * 20_000), 413),
     ],
 )
-async def test_an_odd_application_is_refused_with_its_reason(
+async def test_an_invalid_application_is_refused_with_its_reason(
     client: Client, body: bytes, status: int
 ) -> None:
     answer = await client.post("/v1/register", body)
@@ -202,7 +202,7 @@ async def test_an_application_of_megabytes_is_413_even_to_a_client_still_sending
 @pytest.mark.parametrize(
     "headers", [{"content_type": "text/plain"}, {"Content_Encoding": "gzip"}], ids=str
 )
-async def test_another_form_is_415(client: Client, headers: dict[str, Any]) -> None:
+async def test_an_unsupported_form_is_415(client: Client, headers: dict[str, Any]) -> None:
     assert (await client.post("/v1/register", application("x"), **headers)).status == 415
 
 
@@ -245,7 +245,7 @@ async def test_the_local_endpoints_token_opens_its_one_path(plane: Plane, client
 
 
 class Doors:
-    """Every route that is somebody's own, with a body where it takes one."""
+    """Every route with one owner, with a body if it accepts one."""
 
     OF_NODES = (
         ("GET", "/v1/nodes/{}/state"),
@@ -299,7 +299,7 @@ async def test_a_token_opens_no_path_of_another_node_and_cannot_tell_whether_it_
 def test_a_path_within_a_path_leads_nowhere(
     plane: Plane, tokens: dict[str, str], node_id: str
 ) -> None:
-    """Sent as it is: clients would tidy it up."""
+    """Send the path unchanged: clients would normalize it."""
     request = f"GET /v1/nodes/{node_id}/state HTTP/1.1\r\nHost: localhost\r\n"
     request += f"Authorization: Bearer {tokens['node']}\r\n\r\n"
     with connected(plane.server.url) as connection:
@@ -340,7 +340,7 @@ def test_odd_bytes_in_place_of_a_token_open_nothing(plane: Plane, value: bytes) 
         assert connection.recv(4000)[9:12] in {b"400", b"401", b"431"}
 
 
-async def test_a_revoked_node_is_out_within_seconds_and_no_peer_any_more(
+async def test_a_revoked_node_is_refused_within_seconds_and_no_peer_any_more(
     plane: Plane, client: Client
 ) -> None:
     token = plane.token("--uses", "2")
@@ -357,7 +357,7 @@ async def test_a_revoked_node_is_out_within_seconds_and_no_peer_any_more(
     assert [answer["revoked_at"] is None for answer in told] == [False, True]
 
 
-async def test_the_old_and_the_new_token_work_while_one_takes_over(
+async def test_the_old_and_the_new_token_work_during_the_change(
     plane: Plane, client: Client
 ) -> None:
     made = await enrol(client, plane.token(), hostname="quito")

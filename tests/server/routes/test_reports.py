@@ -176,7 +176,7 @@ async def test_a_point_may_be_a_day_ahead_and_no_more(
         assert (answer.json["index"], answer.json["field"]) == (1, "timestamp")
 
 
-async def test_points_of_weeks_ago_are_taken(n1: Client) -> None:
+async def test_points_of_weeks_ago_are_accepted(n1: Client) -> None:
     old = msgspec.structs.replace(LATENCY, timestamp=datetime(2020, 1, 1, tzinfo=UTC))
 
     assert (await n1.post(METRICS, MetricBatch([old]).to_json())).status == 200

@@ -1,4 +1,4 @@
-"""Bodies made to hurt: each is refused for what it is, and costs little before it is."""
+"""Hostile bodies: each is refused for its own reason, and costs little before that."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ def packed(body: bytes) -> bytes:
 
 
 def filled(start: bytes, piece: bytes, end: bytes) -> bytes:
-    """As many pieces as a body may hold."""
+    """As many pieces as a body may have."""
     count = (MAX_DECOMPRESSED_BYTES - len(start) - len(end)) // len(piece)
     return start + piece * count + end
 
 
 def with_a_long_name() -> bytes:
-    """A gzip whose header holds a file name of a megabyte, without data."""
+    """A gzip without data, whose header has a file name of a megabyte."""
     return b"\x1f\x8b\x08\x08" + bytes(6) + b"n" * (MAX_COMPRESSED_BYTES - 10)
 
 
@@ -54,7 +54,7 @@ CORPUS = {
     "bomb in a bomb": (packed(BOMB), 400),
     "gzip of gzip": (packed(packed(EXAMPLE.to_json())), 400),
     "empty members": (packed(b"") * (MAX_COMPRESSED_BYTES // 20), 400),
-    # Beyond 16 MiB the server stops listening, and a sender sees a reset in place of the answer.
+    # Beyond 16 MiB the server stops reading, and a sender sees a reset in place of the answer.
     "hundreds of thousands of them": (packed(b"") * 800_000, 413),
     "stored, not compressed": (gzip.compress(bytes(MAX_COMPRESSED_BYTES + 1), 0), 413),
     "cut bomb": (BOMB[:8000], 400),
@@ -88,20 +88,23 @@ class Meter:
         return (int(fields[11]) + int(fields[12])) / _TICKS
 
     def forget_peak(self) -> None:
-        """From now on the peak is the highest since now."""
+        """Forget the peak of the past."""
         (self._proc / "clear_refs").write_text("5")
 
     def kib(self, name: str) -> int:
         return int((self._proc / "status").read_text().partition(f"{name}:")[2].split()[0])
 
 
-async def test_whatever_the_body_it_is_refused_at_little_cost(
+async def test_any_hostile_body_is_refused_at_little_cost(
     tmp_path: Path, session: aiohttp.ClientSession
 ) -> None:
     token = create_node(tmp_path / "d")["auth_token"]
     with running(tmp_path / "d", "--node-rate", "0") as server:
         node, meter = Client(session, server.url, token), Meter(server.process.pid)
-        for body in (gzipped(EXAMPLE.to_json()), BOMB):  # what the first of all costs counts not
+        for body in (
+            gzipped(EXAMPLE.to_json()),
+            BOMB,
+        ):  # not counted: the first costs more
             await node.post(METRICS, body, Content_Encoding="gzip")
         meter.forget_peak()
         before = meter.kib("VmRSS")
@@ -120,7 +123,7 @@ async def test_whatever_the_body_it_is_refused_at_little_cost(
     assert len(latest.json["points"]) == len(EXAMPLE)
 
 
-async def test_the_largest_report_there_may_be_is_taken_at_little_cost(
+async def test_the_largest_allowed_report_is_accepted_at_little_cost(
     tmp_path: Path, session: aiohttp.ClientSession
 ) -> None:
     token = create_node(tmp_path / "d")["auth_token"]
@@ -141,7 +144,7 @@ async def test_the_largest_report_there_may_be_is_taken_at_little_cost(
 
 
 def spoilt(find: bytes, put: bytes, index: int = 2) -> bytes:
-    """A report whose point at ``index`` (2: latency) holds ``put`` in the place of ``find``."""
+    """A report whose point at ``index`` (2: latency) has ``put`` in place of ``find``."""
     points = [json.dumps(point).encode() for point in documents()]
     assert points[index].count(find) >= 1
     points[index] = points[index].replace(find, put)
@@ -188,7 +191,7 @@ PEER = b'"peer-abc-123"'
         (b"[{" + b",".join(b'"k%d":1' % n for n in range(500_000)) + b"}]", 422, 0, "group"),
     ],
 )
-async def test_json_made_to_hurt_is_refused_with_where_and_why(
+async def test_hostile_json_is_refused_with_place_and_reason(
     n1: Client, body: bytes, status: int, index: int | None, field: str | None
 ) -> None:
     answer = await n1.post(METRICS, body)
@@ -199,7 +202,7 @@ async def test_json_made_to_hurt_is_refused_with_where_and_why(
     assert len(answer.body) < 1000
 
 
-async def test_json_that_is_only_odd_is_read_as_every_parser_does(
+async def test_unusual_json_is_read_as_other_parsers_read_it(
     shared: Shared, operator: Client
 ) -> None:
     n3 = operator.with_token(shared.n3)
@@ -240,19 +243,19 @@ async def test_a_million_points_are_too_many_in_either_form(n1: Client) -> None:
 
 
 @pytest.mark.parametrize(("length", "status"), [(1, 200), (256, 200), (257, 422), (100_000, 422)])
-async def test_a_peers_name_has_its_length(n1: Client, length: int, status: int) -> None:
+async def test_a_peers_name_has_a_bounded_length(n1: Client, length: int, status: int) -> None:
     body = spoilt(PEER, json.dumps("ä" * length).encode())
 
     assert (await n1.post(METRICS, body)).status == status
 
 
-async def test_names_full_of_braces_are_taken_in_small_reports(n1: Client) -> None:
+async def test_names_full_of_braces_are_accepted_in_small_reports(n1: Client) -> None:
     body = json.loads(MetricBatch([LATENCY] * 25).to_json())
     for point in body:
         point["peer_id"] = point["data"]["peer_id"] = "{" * 256
 
     assert (await n1.post(METRICS, json.dumps(body).encode())).status == 200
-    # The sender cuts it in pieces after this.
+    # After this the sender cuts it in pieces.
     assert (await n1.post(METRICS, json.dumps(body * 2).encode())).status == 413
 
 
@@ -277,7 +280,7 @@ async def test_a_field_that_is_not_the_senders_to_set_is_refused_by_name(
 
 
 @pytest.mark.parametrize("name", ["node_id", "mesh_ip", "auth_token", "simulated", "peers"])
-async def test_a_registration_cannot_choose_what_the_server_gives(
+async def test_a_registration_cannot_choose_what_the_server_assigns(
     nobody: Client, name: str
 ) -> None:
     body = {"token": "plexd-join-none", "public_key": "A" * 43 + "=", name: "n1"}

@@ -1,4 +1,4 @@
-"""HTTP made to confuse, byte by byte: one answer or none, and nothing hidden in it is heard."""
+"""Confusing HTTP, byte by byte: at most one answer, and no hidden request is served."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ def chunk(size: bytes, data: bytes = b"[]", end: bytes = b"\r\n") -> bytes:
 
 
 def talk(url: str, request: bytes, *, patience: float = 10.0) -> tuple[list[int], bytes]:
-    """The statuses and all bytes of what is answered up to the end of the connection."""
+    """The statuses and all bytes of the answers until the connection ends."""
     heard = b""
     with connected(url) as connection:
         connection.settimeout(patience)
-        # A server that has heard enough may close while we are still talking.
+        # The server may close while we are still sending.
         with suppress(OSError):
             connection.sendall(request)
         with suppress(OSError):
@@ -96,7 +96,7 @@ REFUSED_REPORTS = {
 
 
 @pytest.mark.parametrize("name", REFUSED_REPORTS)
-def test_a_report_whose_end_is_in_doubt_is_400_and_the_end_of_the_connection(
+def test_a_report_of_ambiguous_length_is_400_and_ends_the_connection(
     shared: Shared, name: str
 ) -> None:
     fields, body = REFUSED_REPORTS[name]
@@ -135,9 +135,7 @@ REFUSED_READS = {
 
 
 @pytest.mark.parametrize("name", REFUSED_READS)
-def test_a_head_that_is_none_is_400_and_the_end_of_the_connection(
-    shared: Shared, name: str
-) -> None:
+def test_a_malformed_head_is_400_and_ends_the_connection(shared: Shared, name: str) -> None:
     request = REFUSED_READS[name]
 
     statuses, heard = talk(shared.server.url, request + HIDDEN)
@@ -155,7 +153,7 @@ def test_a_head_that_is_none_is_400_and_the_end_of_the_connection(
     ],
     ids=["two hosts", "a host with a path", "no host"],
 )
-def test_a_host_in_doubt_is_421(shared: Shared, request_: bytes) -> None:
+def test_an_ambiguous_host_is_421(shared: Shared, request_: bytes) -> None:
     last = READ + b"Connection: close\r\n\r\n"
 
     assert talk(shared.server.url, request_ + last)[0] == [421, 200]
@@ -196,9 +194,7 @@ GZIP = b"Content-Encoding: gzip"
         (JSON, b"Content-Encoding: \xff"),
     ],
 )
-def test_any_other_form_than_one_that_is_taken_is_415(
-    shared: Shared, path: str, fields: tuple[bytes, ...]
-) -> None:
+def test_any_unsupported_form_is_415(shared: Shared, path: str, fields: tuple[bytes, ...]) -> None:
     head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {shared.n1}\r\n"
     rest = b"".join(field + b"\r\n" for field in (*fields, b"Content-Length: 2"))
 
@@ -226,13 +222,13 @@ def test_a_body_where_none_is_expected_is_no_request(shared: Shared) -> None:
     assert b"hidden" not in heard
 
 
-def test_another_protocol_is_not_changed_to_and_nothing_after_it_is_heard(shared: Shared) -> None:
+def test_an_upgrade_is_ignored_with_everything_after_it(shared: Shared) -> None:
     for protocol in (b"websocket", b"h2c"):
         request = READ + b"Connection: Upgrade\r\nUpgrade: " + protocol + b"\r\n\r\n"
         assert talk(shared.server.url, request + HIDDEN, patience=0.5)[0] == [200]
 
 
-def test_requests_that_do_not_wait_are_answered_each_in_its_turn(shared: Shared) -> None:
+def test_pipelined_requests_are_answered_in_order(shared: Shared) -> None:
     paths = [b"/healthz", b"/none", b"/v1/nodes", b"/v1/openapi.json", b"/healthz"]
     requests = [b"GET %b HTTP/1.1\r\nHost: localhost\r\n\r\n" % path for path in paths]
     requests[-1] = requests[-1][:-2] + b"Connection: close\r\n\r\n"
@@ -240,7 +236,7 @@ def test_requests_that_do_not_wait_are_answered_each_in_its_turn(shared: Shared)
     assert talk(shared.server.url, b"".join(requests))[0] == [200, 404, 401, 200, 200]
 
 
-async def test_thousands_of_requests_that_do_not_wait_end_their_connection_and_cost_little(
+async def test_thousands_of_pipelined_requests_end_their_connection_and_cost_little(
     tmp_path: Path, session: aiohttp.ClientSession
 ) -> None:
     create_node(tmp_path / "d")

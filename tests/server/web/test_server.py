@@ -12,7 +12,8 @@ import pytest
 
 from plexd.clock import SystemClock
 from plexd_server.web.limits import InFlight
-from plexd_server.web.server import Address, _BoundedProtocol, bind, serving
+from plexd_server.web.protocol import BoundedProtocol
+from plexd_server.web.server import Address, bind, serving
 
 WHOLE = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 HALF = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nhalf"
@@ -84,7 +85,7 @@ async def answer_at_once(scope: Any, receive: Any, send: Any) -> None:
 
 
 async def _heard(reader: asyncio.StreamReader) -> bytes:
-    """All that comes until the end, which may be a reset."""
+    """All bytes until the end, which may be a reset."""
     heard = b""
     with suppress(ConnectionError):
         while piece := await reader.read(10_000):
@@ -116,7 +117,7 @@ async def test_a_body_that_goes_on_after_the_answer_has_an_end_and_no_answer_of_
 
 
 async def answer_at_length_and_give_up(scope: Any, receive: Any, send: Any) -> None:
-    """As `InFlight` ends what takes too long."""
+    """End as `InFlight` ends a request that takes too long."""
     del scope, receive
     await send({"type": "http.response.start", "status": 200, "headers": []})
     with suppress(TimeoutError):
@@ -125,7 +126,7 @@ async def answer_at_length_and_give_up(scope: Any, receive: Any, send: Any) -> N
                 await send({"type": "http.response.body", "body": bytes(10**6), "more_body": True})
 
 
-async def test_an_answer_nobody_reads_keeps_no_connection_and_fills_no_log(
+async def test_an_unread_answer_keeps_no_connection_and_fills_no_log(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     listening = bind(Address("127.0.0.1", 0))
@@ -136,12 +137,12 @@ async def test_an_answer_nobody_reads_keeps_no_connection_and_fills_no_log(
         with socket.create_connection(listening.getsockname()) as unread:
             unread.sendall(WHOLE)
             poll = select.poll()
-            poll.register(unread, 0)  # for its end only: to read would be to take the answer
+            poll.register(unread, 0)  # only for its end: a read would consume the answer
             assert await asyncio.to_thread(poll.poll, 10_000)
     assert caplog.records == []
 
 
-async def test_nothing_is_kept_of_a_connection_that_was_reset_after_its_answer() -> None:
+async def test_a_connection_reset_after_its_answer_leaves_nothing_behind() -> None:
     listening = bind(Address("127.0.0.1", 0))
     async with (
         asyncio.timeout(20),
@@ -154,10 +155,10 @@ async def test_nothing_is_kept_of_a_connection_that_was_reset_after_its_answer()
             own: socket.socket = writer.get_extra_info("socket")
             own.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             writer.transport.abort()
-        for _ in range(20):  # the server hears of it after a few turns
+        for _ in range(20):  # the server notices after a few turns
             await asyncio.sleep(0.01)
         gc.collect()
-        assert not any(isinstance(found, _BoundedProtocol) for found in gc.get_objects())
+        assert not any(isinstance(found, BoundedProtocol) for found in gc.get_objects())
 
 
 async def test_idle_connections_alone_do_not_deny_service() -> None:
@@ -176,7 +177,7 @@ async def test_idle_connections_alone_do_not_deny_service() -> None:
             writer.close()
 
 
-async def test_requests_over_the_bound_are_told_to_come_back() -> None:
+async def test_requests_over_the_bound_are_refused_with_503() -> None:
     entered, leave = asyncio.Event(), asyncio.Event()
     statuses = list[int]()
 

@@ -165,7 +165,7 @@ def test_logs_are_one_json_object_a_line_and_hold_no_token(tmp_path: Path) -> No
     )
 
 
-async def test_a_full_disk_is_told_to_the_operator_and_not_to_nodes(
+async def test_a_full_disk_is_logged_and_not_described_to_nodes(
     tmp_path: Path, session: aiohttp.ClientSession
 ) -> None:
     token = create_node(tmp_path / "d")["auth_token"]
@@ -195,7 +195,7 @@ async def test_a_full_disk_is_told_to_the_operator_and_not_to_nodes(
     assert 'msg="the store works again"' in log
 
 
-def test_standard_descriptors_that_are_closed_are_not_taken_for_others(tmp_path: Path) -> None:
+def test_closed_standard_descriptors_are_not_used_for_files(tmp_path: Path) -> None:
     line = [sys.executable, "-c", CLOSED, "serve", "--listen", "127.0.0.1:0"]
     line += ["--data-dir", str(tmp_path)]
 
@@ -225,7 +225,7 @@ def test_garbled_http_is_refused_and_the_server_lives_on(tmp_path: Path) -> None
         for request in corpus:
             with connected(server.url) as connection:
                 answer = b""
-                # A server that has heard enough may close while we are still talking.
+                # The server may close while we are still sending.
                 with suppress(OSError):
                     connection.sendall(request)
                     connection.shutdown(socket.SHUT_WR)

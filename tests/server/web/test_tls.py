@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Files:
-    """A certificate and its key as files, issued as often as a test likes."""
+    """A certificate and its key as files, issued again on request."""
 
     def __init__(self, directory: Path) -> None:
         self.ca = trustme.CA(key_type=trustme.KeyType.ECDSA)
@@ -55,7 +55,7 @@ def files(tmp_path: Path) -> Files:
 
 
 def shown_name(context: ssl.SSLContext, trusted: ssl.SSLContext) -> str:
-    """The name in the certificate that a server with ``context`` shows."""
+    """The name in the certificate of a server with ``context``."""
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
     server = context.wrap_bio(to_server, to_client, server_side=True)
     client = trusted.wrap_bio(to_client, to_server, server_hostname="127.0.0.1")
@@ -67,7 +67,7 @@ def shown_name(context: ssl.SSLContext, trusted: ssl.SSLContext) -> str:
     return str(dict(peer["subjectAltName"])["DNS"])
 
 
-async def test_a_changed_certificate_is_shown_from_then_on(
+async def test_a_changed_certificate_is_used_from_then_on(
     files: Files, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
@@ -85,7 +85,7 @@ async def test_a_changed_certificate_is_shown_from_then_on(
 
 
 @pytest.mark.parametrize("spoil", ["chain", "key", "both"])
-async def test_files_that_are_no_pair_are_told_and_the_old_certificate_shown(
+async def test_files_that_are_no_pair_are_logged_and_the_old_certificate_stays(
     files: Files, caplog: pytest.LogCaptureFixture, spoil: str
 ) -> None:
     clock = ManualClock()
@@ -105,7 +105,7 @@ async def test_files_that_are_no_pair_are_told_and_the_old_certificate_shown(
     assert caplog.records[0].message == "certificate not taken"
 
 
-def test_a_key_that_everybody_can_read_is_refused_with_the_way_out(files: Files) -> None:
+def test_a_key_that_everybody_can_read_is_refused_with_what_to_do(files: Files) -> None:
     files.key.chmod(0o644)
 
     with pytest.raises(StartError, match=f"run: chmod o= {files.key}"):
@@ -113,7 +113,7 @@ def test_a_key_that_everybody_can_read_is_refused_with_the_way_out(files: Files)
 
 
 @pytest.mark.parametrize("which", ["chain", "key"])
-def test_files_that_are_no_certificate_are_told_at_the_start(
+def test_files_that_are_no_certificate_are_refused_at_the_start(
     files: Files, tmp_path: Path, which: str
 ) -> None:
     path = getattr(files, which)
@@ -133,7 +133,7 @@ def test_a_certificate_without_its_key_is_wrong_usage(files: Files, tmp_path: Pa
     assert command(*line, check=False).returncode == 2
 
 
-async def test_a_running_server_takes_up_a_new_certificate_and_drops_nobody(
+async def test_a_running_server_loads_a_new_certificate_and_closes_no_connection(
     files: Files, tmp_path: Path, session: aiohttp.ClientSession
 ) -> None:
     options = ("--tls-cert", files.chain, "--tls-key", files.key)
@@ -158,7 +158,7 @@ async def test_a_running_server_takes_up_a_new_certificate_and_drops_nobody(
         writer.close()
 
 
-def test_plain_http_beyond_loopback_is_warned_of(tmp_path: Path) -> None:
+def test_plain_http_beyond_loopback_logs_a_warning(tmp_path: Path) -> None:
     with running(tmp_path / "a", listen="0.0.0.0:0"), running(tmp_path / "b"):
         pass
 

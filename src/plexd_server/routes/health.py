@@ -1,0 +1,64 @@
+"""``GET /healthz``: whether the store works."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+from litestar import get
+
+from plexd_server.routes.openapi import ANYBODY, refusals
+
+if TYPE_CHECKING:
+    from litestar.handlers import HTTPRouteHandler
+
+    from plexd.clock import Clock
+    from plexd_server.store import Store
+
+__all__ = ["Health", "health_routes"]
+
+_FRESH_SECONDS: Final = 1.0
+_NO_STORE: Final = {"Cache-Control": "no-store"}
+
+
+class HealthAnswer(msgspec.Struct, frozen=True):
+    """The answer of a server that works."""
+
+    status: str
+
+
+def health_routes(store: Store, clock: Clock) -> list[HTTPRouteHandler]:
+    """Make the route that monitoring calls."""
+    health = Health(store, clock)
+
+    @get(
+        "/healthz",
+        response_headers=_NO_STORE,
+        summary="Whether the server is well",
+        tags=["server"],
+        responses=refusals(*ANYBODY),
+    )
+    async def healthz() -> HealthAnswer:
+        await health.check()
+        return HealthAnswer("ok")
+
+    return [healthz]
+
+
+class Health:
+    """Checks a working store at most once a second, as anybody may ask."""
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+        self._lock = asyncio.Lock()
+        self._fresh_until = -math.inf
+
+    async def check(self) -> None:
+        """Raise `StoreError` if the store fails, at most a second after that began."""
+        async with self._lock:
+            if self._clock.monotonic() >= self._fresh_until:
+                await self._store.check()
+                self._fresh_until = self._clock.monotonic() + _FRESH_SECONDS

@@ -1,0 +1,69 @@
+"""A node's own affairs: ``GET .../state`` has its peers, ``GET .../secrets/{key}`` a secret."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+from litestar import Request, Response, get
+
+from plexd.api import Peer, SecretResponse  # noqa: TC001 -- Litestar reads the annotations
+from plexd_server.errors import NoNodeKey, UnknownSecret
+from plexd_server.routes.openapi import CALLERS, NODE, answer, refusals
+from plexd_server.web.problems import Problem
+
+if TYPE_CHECKING:
+    from litestar.handlers import HTTPRouteHandler
+    from litestar.params import FromPath
+
+    from plexd_server.auth import Gate
+    from plexd_server.registry import Registry
+    from plexd_server.registry.peer_cache import PeerCache
+
+__all__ = ["state_routes"]
+
+_NO_STORE: Final = {"Cache-Control": "no-store"}
+
+
+class StateAnswer(msgspec.Struct):
+    """What a node has to know."""
+
+    peers: list[Peer]
+
+
+def state_routes(gate: Gate, registry: Registry, peers: PeerCache) -> list[HTTPRouteHandler]:
+    """Make the routes that only the node itself may call."""
+
+    @get(
+        "/v1/nodes/{node_id:str}/state",
+        response_headers=_NO_STORE,
+        summary="The node's peers",
+        tags=["nodes"],
+        security=NODE,
+        responses={200: answer(StateAnswer), **refusals(*CALLERS)},
+    )
+    async def state(node_id: FromPath[str], request: Request[Any, Any, Any]) -> Response[bytes]:
+        await gate.require_node(request, node_id)
+        return Response(await peers.state_of(node_id), media_type="application/json")
+
+    @get(
+        "/v1/nodes/{node_id:str}/secrets/{key:str}",
+        response_headers=_NO_STORE,
+        summary="A secret, sealed for the node",
+        tags=["nodes"],
+        security=NODE,
+        responses=refusals(404, 409, *CALLERS),
+    )
+    async def secret(
+        node_id: FromPath[str], key: FromPath[str], request: Request[Any, Any, Any]
+    ) -> SecretResponse:
+        await gate.require_node(request, node_id)
+        try:
+            return await asyncio.to_thread(registry.secrets.envelope, node_id, key)
+        except UnknownSecret as err:
+            raise Problem(404, str(err)) from None
+        except NoNodeKey as err:
+            raise Problem(409, str(err)) from None
+
+    return [state, secret]
