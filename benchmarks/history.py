@@ -26,10 +26,9 @@ from plexd_server.registry import Registry
 from plexd_server.simulate import World
 from plexd_server.simulate.readings import read_node
 from plexd_server.store import Report
-from plexd_server.store.duckdb.columns import ReportPoints
+from plexd_server.store.duckdb.changeset import StagedReports
 from plexd_server.store.duckdb.fault_log import FaultLog
-from plexd_server.store.duckdb.loader import Addition
-from plexd_server.store.duckdb.mark_cache import Draft, Marks
+from plexd_server.store.duckdb.mark_cache import MarkCache
 from plexd_server.store.duckdb.tables import Tables
 
 if TYPE_CHECKING:
@@ -89,25 +88,24 @@ def lay(data: Path) -> None:
         registry.create_node(name)
     registry.close()
     log = FaultLog("filling", SystemClock())
-    tables = Tables(data / "points.duckdb", "256MB", filling=log, reading=log)
-    marks = Marks([], lambda _node, _epoch: None)
+    tables = Tables(data / "points.duckdb", "256MB", loading=log, reading=log)
+    marks = MarkCache([], lambda _node, _epoch: None)
     world = World(NODES, PEERS)
     left, record, start = POINTS, 0, datetime.now(UTC)
     start -= timedelta(seconds=POINTS / (NODES * (2 + 2 * PEERS)) * EVERY_SECONDS)
     while left > 0:
-        draft = Draft(marks)
+        staged = StagedReports(marks)
         for number, name in enumerate(names):
             at = float(record * EVERY_SECONDS)
             points = read_node(world, number, names, start, at)[:left]
             left -= len(points)
             if points:
                 batch = BatchName(f"{number:032x}", record + 1, 0, len(points))
-                draft.take(Report(name, points, start + timedelta(seconds=at), name=batch))
+                staged.add(Report(name, points, start + timedelta(seconds=at), name=batch))
         record += 1
-        arrivals = [ReportPoints(d.node_id, d.received_at, points) for d, points in draft.points]
-        tables.fill([Addition(record, arrivals, list(draft.receipts()), draft.losses)])
-        draft.adopt()
-    tables.tidy(start)
+        tables.load([staged.changeset(record)])
+        staged.apply()
+    tables.compact(start)
     tables.close()
 
 

@@ -28,7 +28,7 @@ import duckdb
 from benchmarks.history import POINTS, lay
 from benchmarks.measure import table
 from plexd_server.store import SeriesQuery
-from plexd_server.store.duckdb import schema
+from plexd_server.store.duckdb import queries, schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -42,7 +42,7 @@ _MEMORY_MB: Final = 256
 _NODE, _PEER = "sim-7", "sim-8"
 _NUMBERED: Final = ("node_id", "peer_id")
 _NODES: Final = "SELECT DISTINCT node_id FROM points_system ORDER BY node_id"
-_SHORTLY: Final = timedelta(minutes=schema.PEER_MINUTES)
+_SHORTLY: Final = timedelta(minutes=queries.PEER_MINUTES)
 
 
 def main() -> None:
@@ -163,7 +163,7 @@ def _questions(source: duckdb.DuckDBPyConnection) -> Iterator[Question]:
         yield Question(f"node: charts of {hours} h", *_series("system", machine, *span))
         yield Question(f"link: round trip of {hours} h", *_series("latency", ("rtt_nano",), *span))
         yield Question(f"link: traffic of {hours} h", *_series("tunnel", ("rx_bytes",), *span))
-    yield Question("fleet", [Statement(schema.fleet_query())], [_fleet()])
+    yield Question("fleet", [Statement(queries.fleet_query())], [_fleet()])
     every = [_latest(node, until) for node in nodes]
     yield Question(
         "newest of all peers", [s for d, _ in every for s in d], [s for _, q in every for s in q]
@@ -181,7 +181,7 @@ def _number(name: str) -> str:
 def _latest(node: str, until: datetime) -> tuple[list[Statement], list[Statement]]:
     since = until - _SHORTLY
     groups = schema.PAYLOADS
-    duck = [Statement(schema.latest_query(g), (node, since.replace(tzinfo=None))) for g in groups]
+    duck = [Statement(queries.latest_query(g), (node, since.replace(tzinfo=None))) for g in groups]
     lite = []
     for group in groups:
         table_name, peer = f"points_{group}", ""
@@ -224,7 +224,7 @@ def _series(
         f"SELECT ts / {width} * {width} AS bucket, {folds} FROM readings GROUP BY bucket"
     )
     lite = Statement(text, (_ticks(since), _ticks(until)))
-    return [Statement(*schema.series_query(asked))], [lite]
+    return [Statement(*queries.series_query(asked))], [lite]
 
 
 def _gauge(field: str) -> str:

@@ -158,7 +158,7 @@ async def _composed(options: ServeOptions, address: Address, token: str) -> Asyn
             async with (
                 watching(store, board, registry, clock),
                 retaining(store, options.retention, clock),
-                granting(embedded.hold_still, options.data_dir, clock),
+                granting(embedded.quiesce, options.data_dir, clock),
             ):
                 yield ErrorPages(Guard(InFlight(app, clock), _allowed(options)))
         finally:

@@ -1,7 +1,7 @@
-"""A control plane that forgets nothing: what came, under which name, and if it had come before.
+"""A control plane that remembers everything: what came, under which name, and how often.
 
-It keeps the receiver's half of the delivery contract by its own code, so that an agent is never
-judged by the server it was written together with.
+It implements the receiver's half of the delivery contract on its own, so that the agent is not
+tested only against the server it was written with.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["ACCEPT", "Answer", "Oracle", "Report"]
 
 _NAME = re.compile(r"([0-9a-f]{32});seq=(\d+);offset=(\d+);of=(\d+)")
-_PATIENCE_SECONDS = 10
+_TIMEOUT_SECONDS = 10
 _POINTS = msgspec.json.Decoder(list[msgspec.Raw])
 
 
@@ -34,9 +34,9 @@ _POINTS = msgspec.json.Decoder(list[msgspec.Raw])
 class Answer:
     """How to answer one report.
 
-    With a 2xx ``status`` the points are taken in before anything goes wrong: ``cut_at`` resets the
-    connection once that many bytes of the answer are out (0: the answer is swallowed whole).
-    ``delay`` passes before the answer.
+    With a 2xx ``status`` the points are accepted before anything fails: ``cut_at`` resets the
+    connection after that many bytes of the answer (0: no byte is sent). ``delay`` passes before the
+    answer.
     """
 
     status: int = 200
@@ -63,7 +63,7 @@ class Report:
 
 
 class _Mark(NamedTuple):
-    """All batches below ``seq`` and the first ``points`` of that one are settled."""
+    """All batches below ``seq`` and the first ``points`` of that one came or never will."""
 
     seq: int = 0
     points: int = 0
@@ -84,8 +84,8 @@ Script = Callable[[Report], Answer]
 class Oracle:
     """A server on a thread of its own; a context manager. ``answers`` says how to answer.
 
-    ``contradictions`` holds every breach of the contract it saw: a report without a name, and
-    other bytes under a name that was used before.
+    ``contradictions`` holds every breach of the contract: a report without a name, or with other
+    bytes under a name that was used before.
     """
 
     def __init__(self, answers: Script = lambda _: ACCEPT) -> None:
@@ -109,25 +109,25 @@ class Oracle:
         return self._port
 
     def points(self, node: str) -> list[bytes]:
-        """The JSON of every point that had an effect, in the order in which it had."""
+        """Return the JSON of every point that had an effect, in order."""
         return list(self._nodes[node].points)
 
     def dropped(self, node: str) -> int:
-        """Points that the node itself says it lost."""
+        """Return how many points the node reported as lost."""
         return self._nodes[node].dropped
 
     def gaps(self, node: str) -> int:
-        """Batches that were jumped over."""
+        """Return how many batches were skipped."""
         return self._nodes[node].gaps
 
     def duplicates(self, node: str) -> int:
-        """Reports that had no effect because all of it had come before."""
+        """Return how many reports had no effect because all of their points came before."""
         return self._nodes[node].duplicates
 
     def wait_until(self, condition: Callable[[], bool]) -> None:
-        """Return once it holds, looked at whenever a report has come. Blocks; bounded."""
+        """Return once the condition, checked after every report, holds. Blocks; bounded."""
         with self._changed:
-            assert self._changed.wait_for(condition, _PATIENCE_SECONDS), "it never came to that"
+            assert self._changed.wait_for(condition, _TIMEOUT_SECONDS), "it never came to that"
 
     def epochs(self, node: str) -> int:
         return len(self._nodes[node].marks)
@@ -141,7 +141,7 @@ class Oracle:
         answer = self.answers(report)
         with self._changed:
             if 200 <= answer.status < 300:
-                self._take(report)
+                self._accept(report)
             self._changed.notify_all()
         await asyncio.sleep(answer.delay)
         if answer.cut_at is not None:
@@ -166,7 +166,7 @@ class Oracle:
         return report
 
     def _compare(self, report: Report) -> None:
-        """Whoever has seen a name has seen these very bytes."""
+        """Check that the points fit their name, and that the name had no other bytes before."""
         if not 0 < len(report.points) <= report.of - report.offset:
             self.contradictions.append(f"{len(report.points)} points do not fit in {report}")
         for index, point in enumerate(report.points, report.offset):
@@ -175,8 +175,8 @@ class Oracle:
             if self._digests.setdefault(place, digest) != digest:
                 self.contradictions.append(f"other bytes at {place}")
 
-    def _take(self, report: Report) -> None:
-        """At or below the mark there is no effect; of what reaches beyond it only that part has."""
+    def _accept(self, report: Report) -> None:
+        """Store the part of the report beyond the mark, if any."""
         node = self._nodes[report.node]
         mark = node.marks[report.epoch]
         if report.seq < mark.seq:
@@ -203,14 +203,14 @@ class Oracle:
         runner, self._runner = self._runner, None
         if runner is not None:
             await runner.cleanup()
-        left = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in left:  # answers that were to be late
+        late = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in late:  # answers with a delay
             task.cancel()
-        await asyncio.gather(*left, return_exceptions=True)
+        await asyncio.gather(*late, return_exceptions=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
-        asyncio.run_coroutine_threadsafe(self._start(), self._loop).result(_PATIENCE_SECONDS)
+        asyncio.run_coroutine_threadsafe(self._start(), self._loop).result(_TIMEOUT_SECONDS)
         return self
 
     def __exit__(
@@ -220,7 +220,7 @@ class Oracle:
         trace: TracebackType | None,
     ) -> None:
         try:
-            asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result(_PATIENCE_SECONDS)
+            asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result(_TIMEOUT_SECONDS)
         finally:
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
