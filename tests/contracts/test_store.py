@@ -50,7 +50,7 @@ def latency(seconds: float, rtt_nano: int, peer_id: str = "p") -> MetricPoint:
     return MetricPoint(timestamp=moment, group="latency", peer_id=peer_id, data=data)
 
 
-def asked(*fields: str, rates: tuple[str, ...] = (), step: float = 15, **more: str) -> SeriesQuery:
+def query(*fields: str, rates: tuple[str, ...] = (), step: float = 15, **more: str) -> SeriesQuery:
     return SeriesQuery(
         node_id="n1",
         group=more.get("group", "system"),
@@ -129,7 +129,7 @@ async def test_nodes_do_not_see_each_others_points(store: Store) -> None:
     await store.write(report(SYSTEM, node_id="n2"))
 
     assert await store.latest("n1") == []
-    assert (await store.series(asked("load_avg_1"))).times == []
+    assert (await store.series(query("load_avg_1"))).times == []
 
 
 async def test_an_empty_report_changes_nothing(store: Store) -> None:
@@ -141,7 +141,7 @@ async def test_a_series_folds_readings_into_buckets_and_leaves_empty_ones_out(st
     loads = {0: 1.0, 5: 3.0, 200: 7.0}
     await store.write(report(*(system(at, load_avg_1=load) for at, load in loads.items())))
 
-    series = await store.series(asked("load_avg_1"))
+    series = await store.series(query("load_avg_1"))
 
     assert series.times == [NOW, NOW + timedelta(seconds=195)]
     assert series.avg == {"load_avg_1": [2.0, 7.0]}
@@ -152,7 +152,7 @@ async def test_a_series_folds_readings_into_buckets_and_leaves_empty_ones_out(st
 async def test_a_series_holds_its_range_only(store: Store) -> None:
     await store.write(report(system(-1), system(0), system(299), system(300)))
 
-    series = await store.series(asked("load_avg_1", step=1))
+    series = await store.series(query("load_avg_1", step=1))
 
     assert series.times == [NOW, NOW + timedelta(seconds=299)]
 
@@ -162,7 +162,7 @@ async def test_a_counter_is_read_as_change_per_second_and_a_reset_as_nothing(sto
     points = [system(15 * i, network_rx_bytes=count) for i, count in enumerate(counts)]
     await store.write(report(*points))
 
-    series = await store.series(asked("network_rx_bytes", rates=("network_rx_bytes",)))
+    series = await store.series(query("network_rx_bytes", rates=("network_rx_bytes",)))
 
     assert series.avg["network_rx_bytes"] == [None, 20.0, None, 10.0]
 
@@ -170,7 +170,7 @@ async def test_a_counter_is_read_as_change_per_second_and_a_reset_as_nothing(sto
 async def test_points_of_the_same_instant_make_no_infinite_rate(store: Store) -> None:
     await store.write(report(system(0, network_rx_bytes=1), system(0, network_rx_bytes=5)))
 
-    series = await store.series(asked("network_rx_bytes", rates=("network_rx_bytes",)))
+    series = await store.series(query("network_rx_bytes", rates=("network_rx_bytes",)))
 
     assert series.avg["network_rx_bytes"] == [None]
 
@@ -178,7 +178,7 @@ async def test_points_of_the_same_instant_make_no_infinite_rate(store: Store) ->
 async def test_a_ping_without_an_answer_is_no_round_trip_of_minus_one(store: Store) -> None:
     await store.write(report(latency(0, 10), latency(5, -1), latency(20, -1), latency(0, 99, "q")))
 
-    series = await store.series(asked("rtt_nano", group="latency", peer_id="p"))
+    series = await store.series(query("rtt_nano", group="latency", peer_id="p"))
 
     assert series.avg["rtt_nano"] == [10.0, None]
 
@@ -237,9 +237,9 @@ async def test_a_closed_store_refuses_with_a_store_error(make: Callable[[], Stor
     await store.check()
     await store.aclose()
 
-    for question in (store.check(), store.latest("n1"), store.write(report(SYSTEM))):
+    for call in (store.check(), store.latest("n1"), store.write(report(SYSTEM))):
         with pytest.raises(StoreError):
-            await question
+            await call
 
 
 def batch(
@@ -258,8 +258,8 @@ def rejection(seq: int, points: int = 1, *, offset: int = 0, of: int = 0) -> Rep
 
 async def stored(store: Store) -> list[float | None]:
     """The sequence numbers of the stored latency points, by the points' seconds."""
-    question = asked("rtt_nano", group="latency", peer_id="p", step=1)
-    return (await store.series(question)).avg["rtt_nano"]
+    series = await store.series(query("rtt_nano", group="latency", peer_id="p", step=1))
+    return series.avg["rtt_nano"]
 
 
 async def count(store: Store) -> int:
@@ -430,7 +430,7 @@ async def test_points_that_are_too_old_are_removed_and_the_ledger_still_counts_t
 
     for _ in range(2):
         series = await store.series(
-            msgspec.structs.replace(asked("rtt_nano", group="latency", peer_id="p"), until=now)
+            msgspec.structs.replace(query("rtt_nano", group="latency", peer_id="p"), until=now)
         )
         assert len(series.times) == 2
         assert (await store.ledger("n1")).received == 4

@@ -197,15 +197,15 @@ def test_a_journal_that_cannot_be_one_is_named(tmp_path: Path) -> None:
         DuckDBStore(tmp_path)
 
 
-async def test_refusals_that_wait_for_the_tables_are_bounded_and_outlive_the_store(
+async def test_rejections_that_wait_for_the_tables_are_bounded_and_outlive_the_store(
     tmp_path: Path,
 ) -> None:
     store = DuckDBStore(tmp_path, max_pending_points=2)
     rename(store, "receipts", "elsewhere")
     for seq in (1, 2):
-        await store.write(refusal(seq))
+        await store.write(rejection(seq))
     with pytest.raises(StoreBusy):
-        await store.write(refusal(3))
+        await store.write(rejection(3))
     await store.aclose()
     with duckdb.connect(tmp_path / "points.duckdb") as connection:
         connection.execute("ALTER TABLE elsewhere RENAME TO receipts")
@@ -215,7 +215,7 @@ async def test_refusals_that_wait_for_the_tables_are_bounded_and_outlive_the_sto
     await store.aclose()
 
 
-def refusal(seq: int) -> Report:
+def rejection(seq: int) -> Report:
     return Report("n1", (), NOW, name=BatchName(EPOCH, seq, 0, 3), rejected=3)
 
 

@@ -128,6 +128,7 @@ async def test_closing_writes_what_waits_and_refuses_later_reports(disk: Scripte
 
     await asyncio.gather(*tasks)
 
+    assert disk.groups == [["a"], ["b"]]
     with pytest.raises(StoreClosed):
         await writer.write(named("late"))
 
