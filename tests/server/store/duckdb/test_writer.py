@@ -123,6 +123,7 @@ async def test_closing_writes_what_waits_and_refuses_later_reports(disk: Scripte
     writer = writing(disk, 100)
     tasks = await start(writer, disk, "a", "b")
     closing = asyncio.create_task(asyncio.to_thread(writer.close))
+    await asyncio.to_thread(wait_until_closed, writer)
     disk.open.set()
     await closing
 
@@ -131,6 +132,11 @@ async def test_closing_writes_what_waits_and_refuses_later_reports(disk: Scripte
     assert disk.groups == [["a"], ["b"]]
     with pytest.raises(StoreClosed):
         await writer.write(named("late"))
+
+
+def wait_until_closed(writer: GroupWriter) -> None:
+    with writer._changed:
+        assert writer._changed.wait_for(lambda: writer._closed, 10)
 
 
 class ManualMonotonic(SystemClock):
