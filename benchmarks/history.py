@@ -1,8 +1,8 @@
 """Claim: a year of a mesh answers as fast as its first minute.
 
-``python -m benchmarks history`` lays 100 million points of 200 simulated nodes with 50 peers each
-through the store itself (some twenty minutes), starts a server on them, and asks as the pages do.
-``PLEXD_BENCH_POINTS`` makes it another number, ``PLEXD_BENCH_DIR`` keeps the store for another run.
+``python -m benchmarks history`` writes 100 million points of 200 simulated nodes with 50 peers each
+with the store's own code (some twenty minutes), starts a server on them, and asks as the pages do.
+``PLEXD_BENCH_POINTS`` sets another number, ``PLEXD_BENCH_DIR`` keeps the store for another run.
 """
 
 from __future__ import annotations
@@ -26,10 +26,9 @@ from plexd_server.registry import Registry
 from plexd_server.simulate import World
 from plexd_server.simulate.readings import read_node
 from plexd_server.store import Report
-from plexd_server.store.duckdb.columns import ReportPoints
+from plexd_server.store.duckdb.changeset import StagedReports
 from plexd_server.store.duckdb.fault_log import FaultLog
-from plexd_server.store.duckdb.loader import Addition
-from plexd_server.store.duckdb.mark_cache import Draft, Marks
+from plexd_server.store.duckdb.mark_cache import MarkCache
 from plexd_server.store.duckdb.tables import Tables
 
 if TYPE_CHECKING:
@@ -61,12 +60,12 @@ ASKED: Final = {
 
 
 def main() -> None:
-    """Lay the points unless they are there, then print both tables."""
+    """Write the points unless they are there, then print both tables."""
     kept = os.environ.get("PLEXD_BENCH_DIR")
     with TemporaryDirectory() as directory:
         data = Path(kept or directory) / "data"
         if not data.exists():
-            lay(data)
+            write_points(data)
         size = (data / "points.duckdb").stat().st_size
         with serving(data) as (url, pid):
             rows = [[name, *timed(f"{url}{path}")] for name, path in ASKED.items()]
@@ -80,40 +79,39 @@ def main() -> None:
     table("the store", ["", ""], facts)
 
 
-def lay(data: Path) -> None:
-    """Collections of all nodes up to now, batch by batch, as the store's own thread lays them."""
+def write_points(data: Path) -> None:
+    """Write collections of all nodes up to now, batch by batch, as the store's own loader does."""
     data.mkdir(mode=0o700, parents=True)
     registry = Registry(data, clock=SystemClock())
     names = [f"sim-{number}" for number in range(NODES)]
     for name in names:
         registry.create_node(name)
     registry.close()
-    log = FaultLog("filling", SystemClock())
-    tables = Tables(data / "points.duckdb", "256MB", filling=log, reading=log)
-    marks = Marks([], lambda _node, _epoch: None)
+    log = FaultLog("benchmark", SystemClock())
+    tables = Tables(data / "points.duckdb", "256MB", loading=log, reading=log)
+    marks = MarkCache([], lambda _node, _epoch: None)
     world = World(NODES, PEERS)
     left, record, start = POINTS, 0, datetime.now(UTC)
     start -= timedelta(seconds=POINTS / (NODES * (2 + 2 * PEERS)) * EVERY_SECONDS)
     while left > 0:
-        draft = Draft(marks)
+        staged = StagedReports(marks)
         for number, name in enumerate(names):
             at = float(record * EVERY_SECONDS)
             points = read_node(world, number, names, start, at)[:left]
             left -= len(points)
             if points:
                 batch = BatchName(f"{number:032x}", record + 1, 0, len(points))
-                draft.take(Report(name, points, start + timedelta(seconds=at), name=batch))
+                staged.add(Report(name, points, start + timedelta(seconds=at), name=batch))
         record += 1
-        arrivals = [ReportPoints(d.node_id, d.received_at, points) for d, points in draft.points]
-        tables.fill([Addition(record, arrivals, list(draft.receipts()), draft.losses)])
-        draft.adopt()
-    tables.tidy(start)
+        tables.load([staged.changeset(record)])
+        staged.apply()
+    tables.compact(start)
     tables.close()
 
 
 @contextmanager
 def serving(data: Path) -> Iterator[tuple[str, int]]:
-    """The address of a server on ``data`` that knows its mesh, and its process id."""
+    """Yield the address of a server on ``data`` that knows its mesh, and its process id."""
     token = data.parent / "token"
     token.write_text("bench-operator-token", "ascii")
     token.chmod(0o600)
@@ -136,7 +134,7 @@ def serving(data: Path) -> Iterator[tuple[str, int]]:
 
 
 def ask(url: str) -> bytes:
-    """An answer to the operator."""
+    """Return an answer to the operator."""
     headers = {"Authorization": "Bearer bench-operator-token"}
     request = urllib.request.Request(url, headers=headers)  # noqa: S310 -- our own
     with urllib.request.urlopen(request, timeout=120) as got:  # noqa: S310
@@ -145,7 +143,7 @@ def ask(url: str) -> bytes:
 
 
 def timed(url: str) -> list[str]:
-    """Median and p95 of its answers in milliseconds."""
+    """Return the median and p95 of its answers in milliseconds."""
     took = []
     for _ in range(QUESTIONS):
         began = time.perf_counter()
@@ -155,7 +153,7 @@ def timed(url: str) -> list[str]:
 
 
 def memory_mib(pid: int) -> float:
-    """What of the process is in memory."""
+    """Return the resident memory of the process."""
     status = Path(f"/proc/{pid}/status").read_text()
     return int(status.partition("VmRSS:")[2].split()[0]) / 1024
 

@@ -1,12 +1,12 @@
-"""Claims: ingest keeps up with VictoriaMetrics; knowing duplicates costs a tenth at most.
+"""Claims: ingest keeps up with VictoriaMetrics; recognizing duplicates costs a tenth at most.
 
-A real ``plexd-server`` takes gzip bodies of 100 points (one of ``system`` and ``agent`` each, the
-rest ``tunnel`` and ``latency``) on 16 connections of 16 nodes, from a client in a process of its
-own that has all bodies ready; VictoriaMetrics (Debian's package, if it is installed) takes the same
-points as gzip Influx lines from the same client. With names, without, and VictoriaMetrics take
-turns; the figures are medians of the rounds. CPU is the server's, of all its threads, until what
-came can be asked for. An answer of ``plexd-server`` means that the points are on the disk; one of
-VictoriaMetrics that they are in memory, to be written within five seconds.
+A real ``plexd-server`` receives gzip bodies of 100 points (one of ``system`` and ``agent`` each,
+the rest ``tunnel`` and ``latency``) on 16 connections of 16 nodes, from a client process that has
+all bodies ready; VictoriaMetrics (Debian's package, if it is installed) receives the same points as
+gzip Influx lines from the same client. Rounds with names, without, and of VictoriaMetrics
+alternate; the figures are medians of the rounds. CPU is the server's, of all its threads, until
+queries find the points. An answer of ``plexd-server`` means that the points are on the disk; an
+answer of VictoriaMetrics means that they are in memory, to be written within five seconds.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ POINTS = 100
 REQUESTS = 60
 ROUNDS = 9
 PLAIN, NAMED, VICTORIA = "without names", "with names", "victoria-metrics"
-# Each connection is one node, which may hurry here.
+# Each connection is one node, and here without a rate limit.
 _SERVE = [sys.executable, "-m", "plexd_server", "serve", "--listen", "127.0.0.1:0"]
 _SERVE += ["--node-rate", "0", "--data-dir"]
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Target(msgspec.Struct):
-    """One server as the client has to know it: whom the connections speak for, and the bodies."""
+    """One server for the client: its port, the nodes' tokens, and the bodies to send."""
 
     port: int
     tokens: list[str] = []
@@ -68,7 +68,7 @@ class Orders(msgspec.Struct):
 
 
 def batch() -> MetricBatch:
-    """A report as a node with 49 peers sends it."""
+    """Return a report as a node with 49 peers sends it."""
     now = datetime.now(UTC)
     agent = AgentStats(42, 2**23, 2**24, 10**6, 12, 3600.5, 3)
     points = [system_point(now), MetricPoint(timestamp=now, group="agent", data=agent)]
@@ -92,12 +92,12 @@ def batch() -> MetricBatch:
 
 
 def compressed(body: bytes) -> bytes:
-    """As a sender would."""
+    """Return the body as a sender compresses it."""
     return isal_zlib.compress(body, 1, wbits=31)
 
 
 def influx_lines(node: str, points: MetricBatch) -> bytes:
-    """The same points in InfluxDB's line protocol, numbers and truths as numbers."""
+    """Return the same points in InfluxDB's line protocol, times and booleans as numbers."""
     lines: list[str] = []
     for point in points:
         peer = f",peer_id={point.peer_id}" if point.peer_id else ""
@@ -113,7 +113,7 @@ def _number(value: float | datetime) -> float:
 
 
 class Connection:
-    """One node's connection; sends a report after the other, each after the answer to the last."""
+    """One node's connection; sends each report after the answer to the one before."""
 
     def __init__(self, port: int, head: str, body: bytes, accepted: bytes) -> None:
         self._socket = socket.create_connection(("127.0.0.1", port))
@@ -128,7 +128,7 @@ class Connection:
         self.took: list[float] = []
 
     def send(self, *, with_name: bool) -> None:
-        """One report; it has to be accepted."""
+        """Send one report; it has to be accepted."""
         names = ""
         if with_name:
             self._seq += 1
@@ -143,7 +143,7 @@ class Connection:
             raise RuntimeError(answer.decode())
 
     def _answer(self) -> bytes:
-        """One whole answer; it may come in several pieces."""
+        """Read one whole answer, which may come in several pieces."""
         answer = b""
         while True:
             piece = self._socket.recv(65536)
@@ -156,14 +156,14 @@ class Connection:
                 return answer
 
     def send_many(self, *, with_name: bool) -> None:
-        """One round."""
+        """Send one round of reports."""
         self.took.clear()
         for _ in range(REQUESTS):
             self.send(with_name=with_name)
 
 
 def connect_plexd(target: Target) -> list[Connection]:
-    """A connection for each node."""
+    """Return a connection for each node."""
     return [
         Connection(
             target.port,
@@ -178,13 +178,13 @@ def connect_plexd(target: Target) -> list[Connection]:
 
 
 def connect_victoria(target: Target) -> list[Connection]:
-    """As many connections to VictoriaMetrics."""
+    """Return as many connections to VictoriaMetrics."""
     head = "POST /influx/write HTTP/1.1\r\n"
     return [Connection(target.port, head, body, b" 204 ") for body in target.bodies]
 
 
-def be_client(orders: Orders) -> None:
-    """Run a round for every line of standard input; tell its seconds, and each request's."""
+def run_client(orders: Orders) -> None:
+    """Run a round for every line of standard input; print its seconds, and each request's."""
     plexd = connect_plexd(orders.plexd)
     victoria = connect_victoria(orders.victoria) if orders.victoria else []
     for line in sys.stdin:
@@ -211,16 +211,16 @@ class Client:
             stdout=subprocess.PIPE,
             text=True,
         )
-        self._say(msgspec.json.encode(orders).decode())
+        self._write(msgspec.json.encode(orders).decode())
 
-    def _say(self, line: str) -> None:
+    def _write(self, line: str) -> None:
         assert self._process.stdin is not None
         self._process.stdin.write(f"{line}\n")
         self._process.stdin.flush()
 
     def run(self, kind: str) -> tuple[float, list[float]]:
-        """The seconds of one round, and of each of its requests."""
-        self._say(kind)
+        """Return the seconds of one round, and of each of its requests."""
+        self._write(kind)
         assert self._process.stdout is not None
         seconds, each = json.loads(self._process.stdout.readline())
         return seconds, each
@@ -233,13 +233,13 @@ class Client:
 
 
 def cpu_seconds(pid: int) -> float:
-    """What the process used, of all its threads."""
+    """Return the CPU time of the process, of all its threads."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
 def make_nodes(data: Path) -> list[str]:
-    """Ids and tokens of new nodes."""
+    """Create nodes and return their ids and tokens."""
     data.mkdir(mode=0o700)
     registry = Registry(data, clock=SystemClock())
     try:
@@ -251,7 +251,7 @@ def make_nodes(data: Path) -> list[str]:
 
 @contextmanager
 def running_plexd(data: Path, bodies: list[bytes]) -> Iterator[tuple[int, Target]]:
-    """A server's process id, and how to reach it."""
+    """Yield a server's process id, and how to reach it."""
     tokens = make_nodes(data)
     with Agent([*_SERVE, str(data)], {}) as server:
         address = server.read_line().removeprefix("listening on ").strip()
@@ -260,7 +260,7 @@ def running_plexd(data: Path, bodies: list[bytes]) -> Iterator[tuple[int, Target
 
 @contextmanager
 def running_victoria(data: Path, bodies: list[bytes]) -> Iterator[tuple[int, Target | None]]:
-    """The same of VictoriaMetrics; nothing if it is not installed."""
+    """Yield the same of VictoriaMetrics; no target if it is not installed."""
     program = shutil.which(VICTORIA)
     if program is None:
         yield 0, None
@@ -277,7 +277,7 @@ def running_victoria(data: Path, bodies: list[bytes]) -> Iterator[tuple[int, Tar
 
 
 def wait_for(url: str) -> None:
-    """Until it answers, ten seconds at most."""
+    """Return once it answers; wait ten seconds at most."""
     for _ in range(100):
         with suppress(OSError), urllib.request.urlopen(url, timeout=10):  # noqa: S310 -- our own
             return
@@ -285,8 +285,8 @@ def wait_for(url: str) -> None:
     raise RuntimeError(f"{url} does not answer")
 
 
-def settle(kind: str, orders: Orders) -> None:
-    """Until what came can be asked for."""
+def flush(kind: str, orders: Orders) -> None:
+    """Return once queries find what was sent."""
     if kind == VICTORIA and orders.victoria:
         wait_for(f"http://127.0.0.1:{orders.victoria.port}/internal/force_flush")
         return
@@ -307,7 +307,7 @@ class Round(NamedTuple):
 
 
 def measure() -> dict[str, list[Round]]:
-    """Every round, by kind."""
+    """Return every round, by kind."""
     reports = [batch() for _ in range(CONNECTIONS)]
     bodies = [compressed(report.to_json()) for report in reports]
     lines = [compressed(influx_lines(f"n{n}", report)) for n, report in enumerate(reports)]
@@ -325,7 +325,7 @@ def measure() -> dict[str, list[Round]]:
             for kind in sorted(taken, reverse=bool(number % 2)):
                 before = cpu_seconds(pids[kind])
                 wall, each = client.run(kind)
-                settle(kind, orders)
+                flush(kind, orders)
                 if number:  # the first one warms up
                     taken[kind].append(Round(wall, cpu_seconds(pids[kind]) - before, each))
     return taken
@@ -358,6 +358,6 @@ def main() -> None:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["client"]:
-        be_client(msgspec.json.decode(sys.stdin.readline(), type=Orders))
+        run_client(msgspec.json.decode(sys.stdin.readline(), type=Orders))
     else:
         main()

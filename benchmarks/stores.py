@@ -1,12 +1,13 @@
 """Claim: DuckDB is the better embedded store for this job (docs/adr/0006-embedded-store.md).
 
-``python -m benchmarks stores`` takes what ``history`` lays, copies it into SQLite in the order in
-which that finds it fastest, and asks both what the pages ask; the answers have to be the same.
+``python -m benchmarks stores`` copies the points of ``history`` into SQLite, in the order in which
+SQLite finds them fastest, and asks both what the pages ask; the answers have to be the same.
 ``PLEXD_BENCH_POINTS`` and ``PLEXD_BENCH_DIR`` are those of ``history``.
 
-SQLite's tables lie in the order (node, peer, time) without row numbers, so that a peer's past is in
-one place; nodes and peers are numbers there, times microseconds. Both may use as much memory. Its
-planner would read all rows for a join of names; CROSS JOIN has it look each name up.
+SQLite's tables are in the order (node, peer, time) without row numbers, so that a peer's past is in
+one place; nodes and peers are numbers there, times microseconds. Both may use the same amount of
+memory. For a join of names SQLite's planner would read all rows; with CROSS JOIN it looks each name
+up.
 """
 
 from __future__ import annotations
@@ -25,10 +26,10 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import duckdb
 
-from benchmarks.history import POINTS, lay
+from benchmarks.history import POINTS, write_points
 from benchmarks.measure import table
 from plexd_server.store import SeriesQuery
-from plexd_server.store.duckdb import schema
+from plexd_server.store.duckdb import queries, schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -37,20 +38,20 @@ if TYPE_CHECKING:
     Connection = duckdb.DuckDBPyConnection | sqlite3.Connection
 
 QUESTIONS: Final = 20
-_STROKE: Final = 30_000
+_CHUNK_ROWS: Final = 30_000
 _MEMORY_MB: Final = 256
 _NODE, _PEER = "sim-7", "sim-8"
 _NUMBERED: Final = ("node_id", "peer_id")
 _NODES: Final = "SELECT DISTINCT node_id FROM points_system ORDER BY node_id"
-_SHORTLY: Final = timedelta(minutes=schema.PEER_MINUTES)
+_PEER_TIME: Final = timedelta(minutes=queries.PEER_MINUTES)
 
 
 def main() -> None:
-    """Lay and copy the points unless they are there, then print the table."""
+    """Write and copy the points unless they are there, then print the table."""
     with TemporaryDirectory() as directory:
         data = Path(os.environ.get("PLEXD_BENCH_DIR") or directory) / "data"
         if not data.exists():
-            lay(data)
+            write_points(data)
         duck, lite = data / "points.duckdb", data / "points.sqlite"
         with closing(duckdb.connect(duck, read_only=True)) as source:
             source.execute(f"SET memory_limit = '{_MEMORY_MB}MB'")
@@ -66,7 +67,7 @@ def main() -> None:
 
 
 def copy(source: duckdb.DuckDBPyConnection, path: Path) -> None:
-    """All points as they would come, by time; tells what inserting them takes."""
+    """Copy all points as they would come, by time; report what inserting them takes."""
     draft = path.with_suffix(".new")
     draft.unlink(missing_ok=True)
     took = 0.0
@@ -75,7 +76,7 @@ def copy(source: duckdb.DuckDBPyConnection, path: Path) -> None:
         names: dict[str, int] = {}
         for group in schema.PAYLOADS:
             target.execute(_create(group))
-        for group, rows in _strokes(source):
+        for group, rows in _chunks(source):
             began = time.process_time()
             _insert(target, group, rows, names)
             took += time.process_time() - began
@@ -115,16 +116,16 @@ def _is_time(column: str) -> bool:
     return column in ("ts", "received_at") or schema.column_type(column) == "TIMESTAMP"
 
 
-def _strokes(source: duckdb.DuckDBPyConnection) -> Iterator[tuple[str, list[Row]]]:
+def _chunks(source: duckdb.DuckDBPyConnection) -> Iterator[tuple[str, list[Row]]]:
     for group in schema.PAYLOADS:
         read = (f"epoch_us({c})" if _is_time(c) else c for c in _columns(group))
         found = source.execute(f"SELECT {', '.join(read)} FROM points_{group}")  # noqa: S608 -- our own names
-        while rows := found.fetchmany(_STROKE):
+        while rows := found.fetchmany(_CHUNK_ROWS):
             yield group, rows
 
 
 def _insert(target: sqlite3.Connection, group: str, rows: list[Row], names: dict[str, int]) -> None:
-    """One transaction; names that are new are numbered on."""
+    """Insert the rows in one transaction; new names get the next numbers."""
     numbered = _columns(group).index("ts")
     target.execute("BEGIN")
     for name in {name for row in rows for name in row[:numbered]} - names.keys():
@@ -144,7 +145,7 @@ class Statement(NamedTuple):
 
 
 class Question(NamedTuple):
-    """The same of both stores; a page may need several statements."""
+    """The same question to both stores; a page may need several statements."""
 
     name: str
     of_duckdb: Sequence[Statement]
@@ -152,7 +153,7 @@ class Question(NamedTuple):
 
 
 def _questions(source: duckdb.DuckDBPyConnection) -> Iterator[Question]:
-    """What the server asks its store for the pages; the mesh is what it asks at its start."""
+    """Yield what the server asks its store for the pages and, last, what it asks at its start."""
     found = source.execute("SELECT max(ts) FROM points_system").fetchall()
     until = found[0][0].replace(tzinfo=UTC) + timedelta(seconds=1)
     nodes = [name for (name,) in source.execute(_NODES).fetchall()]
@@ -163,7 +164,7 @@ def _questions(source: duckdb.DuckDBPyConnection) -> Iterator[Question]:
         yield Question(f"node: charts of {hours} h", *_series("system", machine, *span))
         yield Question(f"link: round trip of {hours} h", *_series("latency", ("rtt_nano",), *span))
         yield Question(f"link: traffic of {hours} h", *_series("tunnel", ("rx_bytes",), *span))
-    yield Question("fleet", [Statement(schema.fleet_query())], [_fleet()])
+    yield Question("fleet", [Statement(queries.fleet_query())], [_fleet()])
     every = [_latest(node, until) for node in nodes]
     yield Question(
         "newest of all peers", [s for d, _ in every for s in d], [s for _, q in every for s in q]
@@ -179,9 +180,9 @@ def _number(name: str) -> str:
 
 
 def _latest(node: str, until: datetime) -> tuple[list[Statement], list[Statement]]:
-    since = until - _SHORTLY
+    since = until - _PEER_TIME
     groups = schema.PAYLOADS
-    duck = [Statement(schema.latest_query(g), (node, since.replace(tzinfo=None))) for g in groups]
+    duck = [Statement(queries.latest_query(g), (node, since.replace(tzinfo=None))) for g in groups]
     lite = []
     for group in groups:
         table_name, peer = f"points_{group}", ""
@@ -224,7 +225,7 @@ def _series(
         f"SELECT ts / {width} * {width} AS bucket, {folds} FROM readings GROUP BY bucket"
     )
     lite = Statement(text, (_ticks(since), _ticks(until)))
-    return [Statement(*schema.series_query(asked))], [lite]
+    return [Statement(*queries.series_query(asked))], [lite]
 
 
 def _gauge(field: str) -> str:
@@ -243,23 +244,23 @@ def _ticks(moment: datetime) -> int:
 def _compared(
     source: duckdb.DuckDBPyConnection, target: sqlite3.Connection, question: Question
 ) -> list[str]:
-    """A row of the table. Raises if the answers differ."""
+    """Return a row of the table. Raises if the answers differ."""
     took: tuple[list[float], list[float]] = ([], [])
     for _ in range(QUESTIONS):
         mine = _asked(source, question.of_duckdb, took[0])
         other = _asked(target, question.of_sqlite, took[1])
         for one, two in zip(mine, other, strict=True):
             _require_same(question.name, one, two)
-    shown = [question.name]
+    cells = [question.name]
     for times in took:
-        shown += [f"{statistics.median(times):.1f}", f"{statistics.quantiles(times, n=20)[-1]:.1f}"]
-    return shown
+        cells += [f"{statistics.median(times):.1f}", f"{statistics.quantiles(times, n=20)[-1]:.1f}"]
+    return cells
 
 
 def _asked(
     connection: Connection, statements: Sequence[Statement], times: list[float]
 ) -> list[list[Row]]:
-    """The rows of each statement; notes the milliseconds that all took."""
+    """Return the rows of each statement; append the milliseconds that all took."""
     began = time.perf_counter()
     rows = [connection.execute(each.text, each.parameters).fetchall() for each in statements]
     times.append(1000 * (time.perf_counter() - began))

@@ -1,10 +1,10 @@
 """What a storm of ICMP replies costs the process that pings.
 
-Claims: whoever has not seen a probe cannot take a hundredth of a core, whatever they send; whoever
-has takes less than a tenth of one with 10,000 replies a second. One ping is under way over a
-cable between two network namespaces. At the far end a program of its own sends as fast as it can
-whatever looks like an answer to it, and the answer itself once the storm is over. Needs root, and
-says so without.
+Claims: a sender that has not seen a probe costs less than a hundredth of a core, whatever it sends;
+one that has costs less than a tenth of a core with 10,000 replies a second. One ping is under way
+over a cable between two network namespaces. At the far end another program sends, as fast as it
+can, packets that look like an answer, and the answer itself after the storm. Needs root, and says
+so if it lacks it.
 """
 
 from __future__ import annotations
@@ -44,17 +44,17 @@ PACKETS = 100_000
 ROUNDS = 5
 NEAR, FAR = "10.77.0.1", "10.77.0.2"
 TOKEN_BYTES = PAYLOAD_BYTES - COOKIE_BYTES
-# From somebody who guesses to somebody on the path who repeats what was seen.
+# From a sender that guesses to one on the path that repeats what it saw.
 KINDS = ("wrong identifier", "wrong cookie", "wrong sequence", "wrong token", "duplicates", "mixed")
 
 
 @dataclass(frozen=True)
 class Storm:
-    """How long it raged, what the pinging process spent, and what became of the packets."""
+    """How long it lasted, what the pinging process spent, and how many packets it ignored."""
 
     seconds: float
     cpu_seconds: float
-    turned_away: int
+    ignored: int
 
 
 def main() -> None:
@@ -95,20 +95,20 @@ def _run(*command: str) -> None:
 
 
 async def _near(far: str) -> None:
-    """Print the medians of interleaved rounds."""
+    """Print the medians of alternating rounds."""
     command = (*_inside(far), *_this_program("far"))
     pipe = asyncio.subprocess.PIPE
-    blaster = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe)
-    assert blaster.stdout is not None  # it has pipes
-    await blaster.stdout.readline()  # it listens
+    sender = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe)
+    assert sender.stdout is not None  # it has pipes
+    await sender.stdout.readline()  # it listens
     storms: dict[str, list[Storm]] = {kind: [] for kind in KINDS}
     async with ICMPPinger(lambda peer_id: peer_id, timeout=timedelta(minutes=1)) as pinger:
         for _ in range(ROUNDS):
             for kind in KINDS:
-                storms[kind].append(await _storm(pinger, blaster, kind))
-    assert blaster.stdin is not None  # the same
-    blaster.stdin.close()
-    await blaster.wait()
+                storms[kind].append(await _storm(pinger, sender, kind))
+    assert sender.stdin is not None  # the same
+    sender.stdin.close()
+    await sender.wait()
     rows = [[kind, *_cells(found)] for kind, found in storms.items()]
     head = [
         "",
@@ -116,20 +116,20 @@ async def _near(far: str) -> None:
         "CPU of a core",
         "us a packet",
         "a tenth of a core at",
-        "turned away",
+        "ignored",
     ]
     table(f"{PACKETS:,} replies while one ping is under way", head, rows)
 
 
-async def _storm(pinger: ICMPPinger, blaster: asyncio.subprocess.Process, kind: str) -> Storm:
-    assert blaster.stdin is not None  # it has pipes
-    assert blaster.stdout is not None  # the same
+async def _storm(pinger: ICMPPinger, sender: asyncio.subprocess.Process, kind: str) -> Storm:
+    assert sender.stdin is not None  # it has pipes
+    assert sender.stdout is not None  # the same
     before, cpu = pinger.statistics(), time.process_time()
     ping = asyncio.create_task(pinger.ping(FAR))
-    blaster.stdin.write(f"{kind}\n".encode())
-    seconds = float(await blaster.stdout.readline())
-    await asyncio.sleep(0.2)  # what still lies in the queue is part of the price
-    blaster.stdin.write(b"enough\n")
+    sender.stdin.write(f"{kind}\n".encode())
+    seconds = float(await sender.stdout.readline())
+    await asyncio.sleep(0.2)  # what is still in the queue costs time as well
+    sender.stdin.write(b"enough\n")
     await ping
     used, after = time.process_time() - cpu, pinger.statistics()
     if after.answered != before.answered + 1:
@@ -148,14 +148,14 @@ def _cells(storms: list[Storm]) -> list[str]:
         f"{median(storm.cpu_seconds / storm.seconds for storm in storms):.1%}",
         f"{median(storm.cpu_seconds for storm in storms) * 1e6 / PACKETS:.2f}",
         f"{0.1 * PACKETS / median(storm.cpu_seconds for storm in storms):,.0f}/s",
-        f"{median(storm.turned_away for storm in storms):,.0f}",
+        f"{median(storm.ignored for storm in storms):,.0f}",
     ]
 
 
 def _far() -> None:
-    """Say that it listens; read a kind, send a storm of it, say how long it took, answer if told.
+    """Print that it listens; then, for each line of stdin, send a storm of that kind.
 
-    Again until the end of stdin.
+    It prints how long the storm took, and answers the ping after one more line.
     """
     with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as sock:
         print("listening", flush=True)
@@ -179,7 +179,7 @@ def _request(sock: socket.socket) -> Echo:
 
 
 def _packets(kind: str, identifier: int, sequence: int, payload: bytes) -> list[bytes]:
-    """Some replies of that kind to a request."""
+    """Return some replies of that kind to a request."""
     cookie, token = payload[:COOKIE_BYTES], payload[COOKIE_BYTES:]
     if kind == "mixed":
         return [_packets(each, identifier, sequence, payload)[0] for each in KINDS[:-1]]

@@ -171,7 +171,7 @@ async def _composed(options: ServeOptions, address: Address, token: str) -> Asyn
             async with (
                 feeding(store, live, clock),
                 retaining(store, options.retention, clock),
-                pausing_writes_on_request(embedded.hold_still, options.data_dir, clock),
+                pausing_writes_on_request(embedded.quiesce, options.data_dir, clock),
             ):
                 yield ErrorPages(Guard(InFlight(app, clock), _allowed(options)))
         finally:

@@ -1,4 +1,4 @@
-"""What every `Store` promises, whichever engine is behind it."""
+"""What every `Store` promises, for every implementation."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def store(make: Callable[[], Store]) -> AsyncIterator[Store]:
     await made.aclose()
 
 
-def delivery(*points: MetricPoint, node_id: str = "n1", at: datetime = NOW) -> Report:
+def report(*points: MetricPoint, node_id: str = "n1", at: datetime = NOW) -> Report:
     return Report(node_id, points, at)
 
 
@@ -50,7 +50,7 @@ def latency(seconds: float, rtt_nano: int, peer_id: str = "p") -> MetricPoint:
     return MetricPoint(timestamp=moment, group="latency", peer_id=peer_id, data=data)
 
 
-def asked(*fields: str, rates: tuple[str, ...] = (), step: float = 15, **more: str) -> SeriesQuery:
+def query(*fields: str, rates: tuple[str, ...] = (), step: float = 15, **more: str) -> SeriesQuery:
     return SeriesQuery(
         node_id="n1",
         group=more.get("group", "system"),
@@ -66,7 +66,7 @@ def asked(*fields: str, rates: tuple[str, ...] = (), step: float = 15, **more: s
 async def test_what_is_written_comes_back_as_it_was(store: Store) -> None:
     arrived = NOW + timedelta(seconds=3)
 
-    receipt = await store.write(delivery(*EXAMPLE, AGENT, at=arrived))
+    receipt = await store.write(report(*EXAMPLE, AGENT, at=arrived))
 
     assert receipt == Receipt(accepted=4)
     stored = await store.latest("n1")
@@ -94,16 +94,19 @@ async def test_extremes_of_the_wire_types_survive(store: Store) -> None:
         data=tunnel,
     )
 
-    await store.write(delivery(far, latency(0, 2**63 - 1), system(load_avg_1=1.7e308)))
+    machine = system(load_avg_1=1.7e308)
+
+    await store.write(report(far, latency(0, 2**63 - 1), machine))
 
     newest = {point.group: point for point in await store.latest("n1")}
     assert (newest["tunnel"].timestamp, newest["tunnel"].data) == (far.timestamp, tunnel)
     assert newest["latency"].data == LatencyResult("p", 2**63 - 1)
+    assert newest["system"].data == machine.data
 
 
 async def test_the_latest_point_is_the_newest_by_its_own_time_not_by_arrival(store: Store) -> None:
-    await store.write(delivery(system(60, load_avg_1=6)))
-    await store.write(delivery(system(0, load_avg_1=1), at=NOW + timedelta(hours=1)))
+    await store.write(report(system(60, load_avg_1=6)))
+    await store.write(report(system(0, load_avg_1=1), at=NOW + timedelta(hours=1)))
 
     (newest,) = await store.latest("n1")
 
@@ -111,7 +114,7 @@ async def test_the_latest_point_is_the_newest_by_its_own_time_not_by_arrival(sto
 
 
 async def test_each_peer_has_a_latest_point(store: Store) -> None:
-    await store.write(delivery(*(latency(i, i, f"p{i % 3}") for i in range(9))))
+    await store.write(report(*(latency(i, i, f"p{i % 3}") for i in range(9))))
 
     newest = await store.latest("n1")
 
@@ -123,22 +126,22 @@ async def test_each_peer_has_a_latest_point(store: Store) -> None:
 
 
 async def test_nodes_do_not_see_each_others_points(store: Store) -> None:
-    await store.write(delivery(SYSTEM, node_id="n2"))
+    await store.write(report(SYSTEM, node_id="n2"))
 
     assert await store.latest("n1") == []
-    assert (await store.series(asked("load_avg_1"))).times == []
+    assert (await store.series(query("load_avg_1"))).times == []
 
 
-async def test_an_empty_delivery_changes_nothing(store: Store) -> None:
-    assert await store.write(delivery()) == Receipt(accepted=0)
+async def test_an_empty_report_changes_nothing(store: Store) -> None:
+    assert await store.write(report()) == Receipt(accepted=0)
     assert await store.fleet() == []
 
 
 async def test_a_series_folds_readings_into_buckets_and_leaves_empty_ones_out(store: Store) -> None:
     loads = {0: 1.0, 5: 3.0, 200: 7.0}
-    await store.write(delivery(*(system(at, load_avg_1=load) for at, load in loads.items())))
+    await store.write(report(*(system(at, load_avg_1=load) for at, load in loads.items())))
 
-    series = await store.series(asked("load_avg_1"))
+    series = await store.series(query("load_avg_1"))
 
     assert series.times == [NOW, NOW + timedelta(seconds=195)]
     assert series.avg == {"load_avg_1": [2.0, 7.0]}
@@ -147,9 +150,9 @@ async def test_a_series_folds_readings_into_buckets_and_leaves_empty_ones_out(st
 
 
 async def test_a_series_holds_its_range_only(store: Store) -> None:
-    await store.write(delivery(system(-1), system(0), system(299), system(300)))
+    await store.write(report(system(-1), system(0), system(299), system(300)))
 
-    series = await store.series(asked("load_avg_1", step=1))
+    series = await store.series(query("load_avg_1", step=1))
 
     assert series.times == [NOW, NOW + timedelta(seconds=299)]
 
@@ -157,35 +160,33 @@ async def test_a_series_holds_its_range_only(store: Store) -> None:
 async def test_a_counter_is_read_as_change_per_second_and_a_reset_as_nothing(store: Store) -> None:
     counts = [2**64 - 301, 2**64 - 1, 100, 250]
     points = [system(15 * i, network_rx_bytes=count) for i, count in enumerate(counts)]
-    await store.write(delivery(*points))
+    await store.write(report(*points))
 
-    series = await store.series(asked("network_rx_bytes", rates=("network_rx_bytes",)))
+    series = await store.series(query("network_rx_bytes", rates=("network_rx_bytes",)))
 
     assert series.avg["network_rx_bytes"] == [None, 20.0, None, 10.0]
 
 
 async def test_points_of_the_same_instant_make_no_infinite_rate(store: Store) -> None:
-    await store.write(delivery(system(0, network_rx_bytes=1), system(0, network_rx_bytes=5)))
+    await store.write(report(system(0, network_rx_bytes=1), system(0, network_rx_bytes=5)))
 
-    series = await store.series(asked("network_rx_bytes", rates=("network_rx_bytes",)))
+    series = await store.series(query("network_rx_bytes", rates=("network_rx_bytes",)))
 
     assert series.avg["network_rx_bytes"] == [None]
 
 
 async def test_a_ping_without_an_answer_is_no_round_trip_of_minus_one(store: Store) -> None:
-    await store.write(
-        delivery(latency(0, 10), latency(5, -1), latency(20, -1), latency(0, 99, "q"))
-    )
+    await store.write(report(latency(0, 10), latency(5, -1), latency(20, -1), latency(0, 99, "q")))
 
-    series = await store.series(asked("rtt_nano", group="latency", peer_id="p"))
+    series = await store.series(query("rtt_nano", group="latency", peer_id="p"))
 
     assert series.avg["rtt_nano"] == [10.0, None]
 
 
 async def test_the_fleet_is_every_node_that_reported(store: Store) -> None:
     later = NOW + timedelta(seconds=9)
-    await store.write(delivery(system(0, load_avg_1=1), system(9, load_avg_1=2)))
-    await store.write(delivery(LATENCY, node_id="n2", at=later))
+    await store.write(report(system(0, load_avg_1=1), system(9, load_avg_1=2)))
+    await store.write(report(LATENCY, node_id="n2", at=later))
 
     one, two = await store.fleet()
 
@@ -195,10 +196,10 @@ async def test_the_fleet_is_every_node_that_reported(store: Store) -> None:
     assert (two.node_id, two.received_at, two.system) == ("n2", later, None)
 
 
-async def test_concurrent_deliveries_are_all_stored(store: Store) -> None:
+async def test_concurrent_reports_are_all_stored(store: Store) -> None:
     points = [latency(i, i, f"p{i:03d}") for i in range(200)]
 
-    receipts = await asyncio.gather(*(store.write(delivery(point)) for point in points))
+    receipts = await asyncio.gather(*(store.write(report(point)) for point in points))
 
     assert {receipt.accepted for receipt in receipts} == {1}
     assert len(await store.latest("n1")) == 200
@@ -208,7 +209,7 @@ async def test_what_was_acknowledged_is_there_after_opening_again(
     make: Callable[[], Store],
 ) -> None:
     first = make()
-    await first.write(delivery(*EXAMPLE))
+    await first.write(report(*EXAMPLE))
     await first.aclose()
 
     second = make()
@@ -222,7 +223,7 @@ async def test_closing_finishes_accepted_writes_and_may_be_repeated(
     make: Callable[[], Store],
 ) -> None:
     store = make()
-    writes = [asyncio.create_task(store.write(delivery(latency(i, i)))) for i in range(20)]
+    writes = [asyncio.create_task(store.write(report(latency(i, i)))) for i in range(20)]
     await asyncio.sleep(0)
 
     await store.aclose()
@@ -236,29 +237,29 @@ async def test_a_closed_store_refuses_with_a_store_error(make: Callable[[], Stor
     await store.check()
     await store.aclose()
 
-    for question in (store.check(), store.latest("n1"), store.write(delivery(SYSTEM))):
+    for call in (store.check(), store.latest("n1"), store.write(report(SYSTEM))):
         with pytest.raises(StoreError):
-            await question
+            await call
 
 
 def batch(
     seq: int, *seconds: float, offset: int = 0, of: int = 0, dropped: int = 0, epoch: str = EPOCH
 ) -> Report:
-    """A piece of a sealed batch, one latency point for each of ``seconds``."""
+    """A piece of a sealed batch, with a latency point for each of ``seconds``."""
     points = [latency(at, seq) for at in seconds]
     name = BatchName(epoch, seq, offset, of or offset + len(points))
     return Report("n1", points, NOW + timedelta(hours=1), name=name, dropped=dropped)
 
 
-def refused(seq: int, points: int = 1, *, offset: int = 0, of: int = 0) -> Report:
+def rejection(seq: int, points: int = 1, *, offset: int = 0, of: int = 0) -> Report:
     name = BatchName(EPOCH, seq, offset, of or offset + points)
     return Report("n1", (), NOW + timedelta(hours=1), name=name, rejected=points)
 
 
 async def stored(store: Store) -> list[float | None]:
     """The sequence numbers of the stored latency points, by the points' seconds."""
-    question = asked("rtt_nano", group="latency", peer_id="p", step=1)
-    return (await store.series(question)).avg["rtt_nano"]
+    series = await store.series(query("rtt_nano", group="latency", peer_id="p", step=1))
+    return series.avg["rtt_nano"]
 
 
 async def count(store: Store) -> int:
@@ -285,9 +286,9 @@ async def test_one_batch_sent_side_by_side_has_its_effect_once(store: Store) -> 
 
 async def test_marks_are_of_one_node_and_one_epoch(store: Store) -> None:
     other = msgspec.structs.replace(batch(1, 0), node_id="n2")
-    for delivery in (batch(1, 0), batch(1, 1, epoch="f" * 32), other):
-        assert not (await store.write(delivery)).duplicate
-        assert (await store.write(delivery)).duplicate
+    for piece in (batch(1, 0), batch(1, 1, epoch="f" * 32), other):
+        assert not (await store.write(piece)).duplicate
+        assert (await store.write(piece)).duplicate
 
     assert await count(store) == 2
 
@@ -326,7 +327,7 @@ async def test_a_batch_below_the_mark_is_a_duplicate_for_ever(store: Store) -> N
 
 async def test_points_without_a_name_are_stored_as_often_as_they_come(store: Store) -> None:
     for _ in range(2):
-        assert not (await store.write(delivery(latency(0, 1), latency(1, 1)))).duplicate
+        assert not (await store.write(report(latency(0, 1), latency(1, 1)))).duplicate
 
     assert await store.ledger("n1") == Ledger()
 
@@ -342,7 +343,7 @@ async def test_a_ledger_is_complete_up_to_the_last_whole_batch(store: Store) -> 
     assert (await store.ledger("n1")).complete_until == NOW + timedelta(seconds=20)
 
 
-async def test_batches_that_never_came_are_a_gap_unless_the_node_told_of_them(
+async def test_batches_that_never_came_are_a_gap_unless_the_node_reported_them(
     store: Store,
 ) -> None:
     await store.write(batch(1, 0, 9))
@@ -362,32 +363,32 @@ async def test_batches_that_never_came_are_a_gap_unless_the_node_told_of_them(
     )
 
 
-async def test_losses_told_with_a_duplicate_are_not_counted_again(store: Store) -> None:
+async def test_losses_reported_with_a_duplicate_are_not_counted_again(store: Store) -> None:
     for _ in range(3):
         await store.write(batch(1, 0, dropped=8))
 
     assert (await store.ledger("n1")).evicted == 8
 
 
-async def test_what_was_refused_here_is_neither_evicted_nor_a_gap(store: Store) -> None:
+async def test_what_was_rejected_here_is_neither_evicted_nor_a_gap(store: Store) -> None:
     await store.write(batch(1, 0))
     for _ in range(2):
-        assert (await store.write(refused(2, 100))).accepted == 0
-    open_ledger = await store.ledger("n1")
-    await store.write(refused(3, 10))
+        assert (await store.write(rejection(2, 100))).accepted == 0
+    ledger_before = await store.ledger("n1")
+    await store.write(rejection(3, 10))
     await store.write(batch(4, 50, dropped=115))
     ledger = await store.ledger("n1")
 
-    assert (open_ledger.rejected, open_ledger.losses[0].points) == (100, 100)
+    assert (ledger_before.rejected, ledger_before.losses[0].points) == (100, 100)
     assert (ledger.rejected, ledger.evicted, ledger.gap_batches) == (110, 5, 0)
     assert [(x.reason, x.points, x.batches) for x in ledger.losses] == [
         ("rejected", 100, 1), ("rejected", 10, 1), ("evicted", 5, 0)
     ]  # fmt: skip
 
 
-async def test_a_refused_piece_leaves_room_for_the_others(store: Store) -> None:
+async def test_after_a_rejected_piece_the_other_pieces_are_still_accepted(store: Store) -> None:
     await store.write(batch(1, 0, 1, of=6))
-    await store.write(refused(1, 4, offset=2, of=6))  # it could not be read: all that is left
+    await store.write(rejection(1, 4, offset=2, of=6))  # unreadable, so it counts as the whole rest
     await store.write(batch(1, 4, 5, offset=4))
     await store.write(batch(2, 9, dropped=2))
 
@@ -397,14 +398,14 @@ async def test_a_refused_piece_leaves_room_for_the_others(store: Store) -> None:
     assert ledger.complete_until == NOW + timedelta(seconds=9)
 
 
-async def test_what_was_refused_by_mistake_is_taken_when_it_comes_again(store: Store) -> None:
-    await store.write(refused(1, 2))
+async def test_what_was_rejected_by_mistake_is_accepted_when_it_comes_again(store: Store) -> None:
+    await store.write(rejection(1, 2))
 
     assert await store.write(batch(1, 0, 1)) == Receipt(accepted=2)
     assert (await store.ledger("n1")).rejected == 0
 
 
-async def test_a_new_epoch_goes_on_in_the_same_ledger(store: Store) -> None:
+async def test_a_new_epoch_continues_the_same_ledger(store: Store) -> None:
     await store.write(batch(9, 0))
     await store.write(batch(2, 30, epoch="f" * 32))
 
@@ -415,7 +416,7 @@ async def test_a_new_epoch_goes_on_in_the_same_ledger(store: Store) -> None:
     assert ledger.complete_until == NOW + timedelta(seconds=30)
 
 
-async def test_what_is_older_than_is_kept_goes_and_the_ledger_still_counts_it(
+async def test_points_that_are_too_old_are_removed_and_the_ledger_still_counts_them(
     make: Callable[[], Store],
 ) -> None:
     store = make()
@@ -429,7 +430,7 @@ async def test_what_is_older_than_is_kept_goes_and_the_ledger_still_counts_it(
 
     for _ in range(2):
         series = await store.series(
-            msgspec.structs.replace(asked("rtt_nano", group="latency", peer_id="p"), until=now)
+            msgspec.structs.replace(query("rtt_nano", group="latency", peer_id="p"), until=now)
         )
         assert len(series.times) == 2
         assert (await store.ledger("n1")).received == 4
@@ -440,7 +441,7 @@ async def test_what_is_older_than_is_kept_goes_and_the_ledger_still_counts_it(
 
 
 async def test_a_wrong_clock_of_the_server_alone_removes_nothing(store: Store) -> None:
-    await store.write(delivery(system(0), system(60)))
+    await store.write(report(system(0), system(60)))
 
     assert await store.expire(NOW + timedelta(days=30_000), timedelta(days=1)) == 0
     assert await store.expire(NOW - timedelta(days=30_000), timedelta(days=1)) == 0
@@ -449,7 +450,7 @@ async def test_a_wrong_clock_of_the_server_alone_removes_nothing(store: Store) -
 
 async def test_what_was_measured_at_the_beginning_of_time_is_kept_and_found(store: Store) -> None:
     first = msgspec.structs.replace(SYSTEM, timestamp=datetime(1, 1, 1, tzinfo=UTC))
-    await store.write(delivery(first))
+    await store.write(report(first))
 
     assert await store.expire(NOW, timedelta(days=365)) == 0
     assert len(await store.latest("n1")) == 1
@@ -459,8 +460,8 @@ async def test_peers_and_groups_that_are_gone_are_not_the_latest_any_more(store:
     day = 86_400
     old = [latency(0, 1, "gone"), latency(day, 2, "gone for a while"), system(0)]
     at = NOW + timedelta(seconds=day + 901)
-    await store.write(delivery(*old, latency(day + 901, 3, "p"), at=at))
-    await store.write(delivery(latency(0, 4), node_id="n2"))
+    await store.write(report(*old, latency(day + 901, 3, "p"), at=at))
+    await store.write(report(latency(0, 4), node_id="n2"))
 
     assert [point.peer_id for point in await store.latest("n1")] == ["p"]
     assert len(await store.latest("n2")) == 1
@@ -470,10 +471,10 @@ async def test_nothing_expires_in_an_empty_store(store: Store) -> None:
     assert await store.expire(NOW, timedelta(days=1)) == 0
 
 
-async def test_reports_are_taken_while_points_expire(store: Store) -> None:
+async def test_reports_are_accepted_while_points_expire(store: Store) -> None:
     for day in range(20):
-        await store.write(delivery(*(system(day * 86_400 + n) for n in range(50))))
-    await store.write(delivery(system(21 * 86_400)))
+        await store.write(report(*(system(day * 86_400 + n) for n in range(50))))
+    await store.write(report(system(21 * 86_400)))
     now = NOW + timedelta(days=20)
 
     expiring = asyncio.create_task(store.expire(now, timedelta(days=3)))

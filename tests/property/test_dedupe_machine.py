@@ -1,8 +1,8 @@
-"""A node and a server that fail at every turn, against a model that cannot.
+"""A node and a server that fail at every step, against a model that cannot.
 
 The node seals batches, sends them whole and in pieces, loses some before they are sent, has some
-refused, and repeats whatever it sent before. The server forgets what was not committed, fails
-commits and starts anew. Each point is stored once, and the ledger tells of all others.
+rejected, and repeats what it sent before. The server fails commits and restarts, and forgets what
+was not committed. Each point is stored once, and the ledger counts all others.
 """
 
 from __future__ import annotations
@@ -10,13 +10,12 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from collections import Counter
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
-from unittest.mock import patch
+from typing import TYPE_CHECKING, Any, Protocol
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -25,22 +24,24 @@ from msgspec.structs import replace
 from plexd.api import BatchName, LatencyResult, MetricPoint
 from plexd_server.errors import StoreError
 from plexd_server.store import DuckDBStore, Report
-from plexd_server.store.duckdb.ledger_tables import make_ledger
-from plexd_server.store.duckdb.mark_cache import Draft, Marks
+from plexd_server.store.duckdb.changeset import StagedReports
+from plexd_server.store.duckdb.mark_cache import MarkCache
+from plexd_server.store.marks import make_ledger
 from support.points import NOW
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from plexd_server.store import Ledger, Loss, Receipt
+    from plexd_server.store.duckdb.journal import Journal
     from plexd_server.store.marks import Mark
 
 
 class Server(Protocol):
-    """What the machine drives."""
+    """What the machine drives; ``fail`` makes a commit of the reports fail."""
 
-    def write(self, deliveries: Sequence[Report]) -> list[Receipt]: ...
-    def fail(self, deliveries: Sequence[Report]) -> None: ...
+    def write(self, reports: Sequence[Report]) -> list[Receipt]: ...
+    def fail(self, reports: Sequence[Report]) -> None: ...
     def restart(self) -> None: ...
     def ledger(self) -> Ledger: ...
     def stored(self) -> Counter[str]: ...
@@ -48,44 +49,59 @@ class Server(Protocol):
 
 
 class PureServer:
-    """Marks and drafts over lists for tables."""
+    """The marks and their cache, with lists for tables."""
 
     def __init__(self) -> None:
-        self.kept: dict[str, Mark] = {}
+        self.tables: dict[str, Mark] = {}
         self.losses: list[Loss] = []
         self.points: list[MetricPoint] = []
         self.restart()
 
-    def write(self, deliveries: Sequence[Report]) -> list[Receipt]:
-        draft = Draft(self.marks)
-        answers = [draft.take(delivery).receipt for delivery in deliveries]
-        for mark in draft.receipts():
-            assert mark.ordinal > max((kept.ordinal for kept in self.kept.values()), default=0)
-        self.kept |= {mark.epoch: mark for mark in draft.receipts()}
-        self.losses += [loss for _, loss in draft.losses]
-        self.points += [point for _, points in draft.points for point in points]
-        draft.adopt()
-        return answers
+    def write(self, reports: Sequence[Report]) -> list[Receipt]:
+        staged = StagedReports(self.marks)
+        receipts = [staged.add(report).receipt for report in reports]
+        changes = staged.changeset(0)
+        for mark in changes.marks:
+            assert mark.ordinal > max((known.ordinal for known in self.tables.values()), default=0)
+        self.tables |= {mark.epoch: mark for mark in changes.marks}
+        self.losses += [loss for _, loss in changes.losses]
+        self.points += [point for report in changes.points for point in report.points]
+        staged.apply()
+        return receipts
 
-    def fail(self, deliveries: Sequence[Report]) -> None:
-        draft = Draft(self.marks)
-        for delivery in deliveries:
-            draft.take(delivery)
-        draft.receipts()
+    def fail(self, reports: Sequence[Report]) -> None:
+        staged = StagedReports(self.marks)
+        for report in reports:
+            staged.add(report)
+        staged.changeset(0)
 
     def restart(self) -> None:
-        known = sorted(self.kept.values(), key=lambda mark: mark.ordinal)
-        self.marks = Marks(known, lambda _, epoch: self.kept.get(epoch))
+        self.marks = MarkCache(self._known(), lambda _, epoch: self.tables.get(epoch))
 
     def ledger(self) -> Ledger:
-        known = sorted(self.kept.values(), key=lambda mark: mark.ordinal)
-        return make_ledger(known, self.losses)
+        return make_ledger(self._known(), self.losses)
+
+    def _known(self) -> list[Mark]:
+        return sorted(self.tables.values(), key=lambda mark: mark.ordinal)
 
     def stored(self) -> Counter[str]:
         return Counter(point.peer_id for point in self.points)
 
     def close(self) -> None:
         return None
+
+
+class FaultyJournal:
+    """Passes everything on to a journal, except an append: it fails."""
+
+    def __init__(self, journal: Journal) -> None:
+        self.journal = journal
+
+    def append(self, _: Sequence[bytes]) -> int:
+        raise OSError("no more")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.journal, name)
 
 
 class EmbeddedServer:
@@ -96,21 +112,21 @@ class EmbeddedServer:
         self.runner = asyncio.Runner()
         self.store = DuckDBStore(Path(self.directory.name))
 
-    def write(self, deliveries: Sequence[Report]) -> list[Receipt]:
+    def write(self, reports: Sequence[Report]) -> list[Receipt]:
         async def side_by_side() -> list[Receipt]:
-            return await asyncio.gather(*map(self.store.write, deliveries))
+            return await asyncio.gather(*map(self.store.write, reports))
 
         return self.runner.run(side_by_side())
 
-    def fail(self, deliveries: Sequence[Report]) -> None:
-        def fails(_: Sequence[bytes]) -> int:
-            raise OSError("no more")
-
-        with (
-            patch.object(self.store._journal, "append", fails),
-            suppress(StoreError),  # raised unless there is nothing to keep
-        ):
-            self.store._commit(deliveries)
+    def fail(self, reports: Sequence[Report]) -> None:
+        journal = self.store._journal
+        faulty: Any = FaultyJournal(journal)
+        self.store._journal = faulty
+        try:
+            with pytest.raises(StoreError):
+                self.store._commit(reports)
+        finally:
+            self.store._journal = journal
 
     def restart(self) -> None:
         self.runner.run(self.store.aclose())
@@ -120,7 +136,7 @@ class EmbeddedServer:
         return self.runner.run(self.store.ledger("n"))
 
     def stored(self) -> Counter[str]:
-        self.store._filler.settle()
+        self.store._loader.flush()
         with self.store._tables.connection.cursor() as cursor:
             found = cursor.execute("SELECT peer_id FROM points_latency").fetchall()
         return Counter(peer_id for (peer_id,) in found)
@@ -133,15 +149,15 @@ class EmbeddedServer:
 
 @dataclass
 class Batch:
-    """A sealed batch; ``came`` and ``refused`` are how many of its points were settled so."""
+    """A sealed batch, and how many of its points were accepted and rejected."""
 
     name: BatchName
-    came: int = 0
-    refused: int = 0
+    accepted: int = 0
+    rejected: int = 0
 
     @property
-    def settled(self) -> int:
-        return self.came + self.refused
+    def done(self) -> int:
+        return self.accepted + self.rejected
 
     def piece(self, start: int, stop: int, dropped: int) -> Report:
         points = [self.point(index) for index in range(start, stop)]
@@ -155,7 +171,7 @@ class Batch:
         return MetricPoint(timestamp=moment, group="latency", peer_id=peer_id, data=data)
 
 
-class DeliveryMachine(RuleBasedStateMachine):
+class DedupeMachine(RuleBasedStateMachine):
     """One node and one server; subclasses choose the server."""
 
     server: Server
@@ -171,6 +187,7 @@ class DeliveryMachine(RuleBasedStateMachine):
         self.expected: set[str] = set()
         self.evicted = self.rejected = self.gaps = 0
         self.new_spool()
+        self.seal([4, 2])  # so that every run has something to send
 
     def teardown(self) -> None:
         if hasattr(self, "server"):
@@ -180,11 +197,11 @@ class DeliveryMachine(RuleBasedStateMachine):
         self.epochs += 1
         self.seq = 0
         self.queue: list[Batch] = []
-        self.lost_here = self.refused_here = self.silent = 0
+        self.new_lost = self.new_rejected = self.vanished = 0
 
     @property
     def dropped(self) -> int:
-        return self.lost_here + self.refused_here
+        return self.new_lost + self.new_rejected
 
     @rule(points=st.lists(st.integers(1, 6), min_size=1, max_size=3))
     def seal(self, points: list[int]) -> None:
@@ -194,29 +211,29 @@ class DeliveryMachine(RuleBasedStateMachine):
 
     @rule(points=st.integers(1, 9))
     def evict_before_sealing(self, points: int) -> None:
-        self.lost_here += points
+        self.new_lost += points
 
-    def untouched_head(self) -> bool:
-        return bool(self.queue) and not self.queue[0].settled
+    def head_is_untouched(self) -> bool:
+        return bool(self.queue) and not self.queue[0].done
 
-    @precondition(untouched_head)
+    @precondition(head_is_untouched)
     @rule()
     def evict_head(self) -> None:
-        self.lost_here += self.queue.pop(0).name.of
+        self.new_lost += self.queue.pop(0).name.of
 
-    @precondition(untouched_head)
+    @precondition(head_is_untouched)
     @rule()
-    def lose_head_silently(self) -> None:
+    def lose_head_unnoticed(self) -> None:
         self.queue.pop(0)
-        self.silent += 1
+        self.vanished += 1
 
     @precondition(lambda self: self.queue)
     @rule(size=st.integers(1, 6), tries=st.integers(1, 3), fails=st.booleans())
     def send(self, size: int, tries: int, fails: bool) -> None:
-        """The next piece, perhaps after a commit that failed, perhaps several times at once."""
+        """Send the next piece, maybe after a failed commit, maybe several times at once."""
         batch = self.queue[0]
-        start, stop = batch.settled, min(batch.settled + size, batch.name.of)
-        piece = batch.piece(start, stop, 0 if batch.came else self.dropped)
+        start, stop = batch.done, min(batch.done + size, batch.name.of)
+        piece = batch.piece(start, stop, 0 if batch.accepted else self.dropped)
         if fails:
             self.server.fail([piece])
         receipts = self.server.write([piece] * tries)
@@ -225,52 +242,52 @@ class DeliveryMachine(RuleBasedStateMachine):
         assert sorted(receipt.duplicate for receipt in receipts) == [False] + [True] * (tries - 1)
         self.note_accepted(batch, stop - start, piece)
 
-    @precondition(lambda self: self.queue and self.queue[0].came)
+    @precondition(lambda self: self.queue and self.queue[0].accepted)
     @rule(start=st.integers(0, 5), size=st.integers(1, 6))
     def send_in_another_cut(self, start: int, size: int) -> None:
-        """After a restart of the node: from anywhere before what came, and perhaps beyond it."""
+        """Send as after a restart of the node: from within what came, and maybe beyond it."""
         batch = self.queue[0]
-        if batch.refused:
+        if batch.rejected:
             return
-        start = min(start, batch.came)
+        start = min(start, batch.accepted)
         stop = min(start + size, batch.name.of)
-        piece = batch.piece(start, stop, self.told)
+        piece = batch.piece(start, stop, self.reported_dropped)
         (receipt,) = self.server.write([piece])
 
-        assert receipt.duplicate == (stop <= batch.came)
-        self.note_accepted(batch, max(0, stop - batch.came), piece)
+        assert receipt.duplicate == (stop <= batch.accepted)
+        self.note_accepted(batch, max(0, stop - batch.accepted), piece)
 
     def note_accepted(self, batch: Batch, count: int, piece: Report) -> None:
         self.sent.append(piece)
-        if count and not batch.came:
-            self.told = piece.dropped
-            self.gaps += 0 if self.lost_here else self.silent
-            self.evicted += self.lost_here
-            self.lost_here = self.refused_here = self.silent = 0
-        first = batch.settled
+        if count and not batch.accepted:
+            self.reported_dropped = piece.dropped
+            self.gaps += 0 if self.new_lost else self.vanished
+            self.evicted += self.new_lost
+            self.new_lost = self.new_rejected = self.vanished = 0
+        first = batch.done
         self.expected |= {batch.point(index).peer_id for index in range(first, first + count)}
-        batch.came += count
-        self.pop_if_settled(batch)
+        batch.accepted += count
+        self.pop_if_done(batch)
 
     @precondition(lambda self: self.queue)
     @rule(size=st.integers(1, 6), times=st.integers(1, 2), guess=st.booleans())
-    def refuse(self, size: int, times: int, guess: bool) -> None:
+    def reject(self, size: int, times: int, guess: bool) -> None:
         batch = self.queue[0]
-        count = min(size, batch.name.of - batch.settled)
-        noted = batch.name.of - batch.settled if guess else count
-        name = replace(batch.name, offset=batch.settled)
-        note = Report("n", (), NOW, name=name, rejected=noted)
+        count = min(size, batch.name.of - batch.done)
+        counted = batch.name.of - batch.done if guess else count
+        name = replace(batch.name, offset=batch.done)
+        rejection = Report("n", (), NOW, name=name, rejected=counted)
         for _ in range(times):
-            (receipt,) = self.server.write([note])
+            (receipt,) = self.server.write([rejection])
             assert receipt.accepted == 0
-        batch.refused += count
+        batch.rejected += count
         self.rejected += count
-        self.pop_if_settled(batch)
+        self.pop_if_done(batch)
 
-    def pop_if_settled(self, batch: Batch) -> None:
-        if batch.settled == batch.name.of:
+    def pop_if_done(self, batch: Batch) -> None:
+        if batch.done == batch.name.of:
             self.queue.remove(batch)
-            self.refused_here += batch.refused
+            self.new_rejected += batch.rejected
 
     @precondition(lambda self: self.sent)
     @rule(data=st.data())
@@ -283,7 +300,7 @@ class DeliveryMachine(RuleBasedStateMachine):
     def restart_server(self) -> None:
         self.server.restart()
 
-    @precondition(lambda self: not self.queue and not self.dropped and not self.silent)
+    @precondition(lambda self: not self.queue and not self.dropped and not self.vanished)
     @rule()
     def begin_new_epoch(self) -> None:
         self.new_spool()
@@ -294,23 +311,23 @@ class DeliveryMachine(RuleBasedStateMachine):
             assert self.server.stored() == Counter(self.expected)
 
     @invariant()
-    def the_ledger_tells_of_all_others(self) -> None:
+    def the_ledger_counts_all_others(self) -> None:
         if not hasattr(self, "server"):
             return
         ledger = self.server.ledger()
         assert ledger.received == len(self.expected)
         assert ledger.evicted == self.evicted
         assert ledger.gap_batches == self.gaps
-        if not any(batch.refused for batch in self.queue):
+        if not any(batch.rejected for batch in self.queue):
             assert ledger.rejected == self.rejected
 
 
-class PureMachine(DeliveryMachine):
+class PureMachine(DedupeMachine):
     def make_server(self) -> Server:
         return PureServer()
 
 
-class EmbeddedMachine(DeliveryMachine):
+class EmbeddedMachine(DedupeMachine):
     def make_server(self) -> Server:
         return EmbeddedServer()
 

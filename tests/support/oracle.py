@@ -1,7 +1,7 @@
-"""A control plane that remembers every report: its points, its name, and whether it came before.
+"""A control plane that remembers everything: what came, under which name, and how often.
 
-Its code for the receiver's half of the delivery contract is its own, so that it finds errors that
-agent and server have in common.
+It implements the receiver's half of the delivery contract on its own, so that the agent is not
+tested only against the server it was written with.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["ACCEPT", "Answer", "Oracle", "Report"]
 
 _NAME = re.compile(r"([0-9a-f]{32});seq=(\d+);offset=(\d+);of=(\d+)")
-_PATIENCE_SECONDS = 10
+_TIMEOUT_SECONDS = 10
 _POINTS = msgspec.json.Decoder(list[msgspec.Raw])
 
 
@@ -34,9 +34,9 @@ _POINTS = msgspec.json.Decoder(list[msgspec.Raw])
 class Answer:
     """How to answer one report.
 
-    With a 2xx ``status`` the points are accepted before anything goes wrong: ``cut_at`` resets the
-    connection once that many bytes of the answer are sent (0: nothing is sent). ``delay`` passes
-    before the answer.
+    With a 2xx ``status`` the points are accepted before anything fails: ``cut_at`` resets the
+    connection after that many bytes of the answer (0: no byte is sent). ``delay`` passes before the
+    answer.
     """
 
     status: int = 200
@@ -63,7 +63,7 @@ class Report:
 
 
 class _Mark(NamedTuple):
-    """Everything below batch ``seq``, and the first ``points`` of that batch, had its effect."""
+    """All batches below ``seq`` and the first ``points`` of that one came or never will."""
 
     seq: int = 0
     points: int = 0
@@ -84,8 +84,8 @@ Script = Callable[[Report], Answer]
 class Oracle:
     """A server on its own thread; a context manager. ``answers`` says how to answer.
 
-    ``contradictions`` holds every breach of the contract that it saw: a report without a name, and
-    other bytes under a name that was used before.
+    ``contradictions`` holds every breach of the contract: a report without a name, or with other
+    bytes under a name that was used before.
     """
 
     def __init__(self, answers: Script = lambda _: ACCEPT) -> None:
@@ -109,25 +109,25 @@ class Oracle:
         return self._port
 
     def points(self, node: str) -> list[bytes]:
-        """Return the JSON of every point that had an effect, in the order of the effects."""
+        """Return the JSON of every point that had an effect, in order."""
         return list(self._nodes[node].points)
 
     def dropped(self, node: str) -> int:
-        """Count the points that the node itself reported as lost."""
+        """Return how many points the node reported as lost."""
         return self._nodes[node].dropped
 
     def gaps(self, node: str) -> int:
-        """Count the batches that were skipped."""
+        """Return how many batches were skipped."""
         return self._nodes[node].gaps
 
     def duplicates(self, node: str) -> int:
-        """Count the reports without effect, because all of their points had come before."""
+        """Return how many reports had no effect because all of their points came before."""
         return self._nodes[node].duplicates
 
     def wait_until(self, condition: Callable[[], bool]) -> None:
-        """Block until ``condition`` is true; checks it after each report, for a bounded time."""
+        """Return once the condition, checked after every report, holds. Blocks; bounded."""
         with self._changed:
-            assert self._changed.wait_for(condition, _PATIENCE_SECONDS), "it never came to that"
+            assert self._changed.wait_for(condition, _TIMEOUT_SECONDS), "it never came to that"
 
     def epochs(self, node: str) -> int:
         return len(self._nodes[node].marks)
@@ -141,7 +141,7 @@ class Oracle:
         answer = self.answers(report)
         with self._changed:
             if 200 <= answer.status < 300:
-                self._take(report)
+                self._accept(report)
             self._changed.notify_all()
         await asyncio.sleep(answer.delay)
         if answer.cut_at is not None:
@@ -166,7 +166,7 @@ class Oracle:
         return report
 
     def _compare(self, report: Report) -> None:
-        """Check that a name always has the same bytes."""
+        """Check that the points fit their name, and that the name had no other bytes before."""
         if not 0 < len(report.points) <= report.of - report.offset:
             self.contradictions.append(f"{len(report.points)} points do not fit in {report}")
         for index, point in enumerate(report.points, report.offset):
@@ -175,8 +175,8 @@ class Oracle:
             if self._digests.setdefault(place, digest) != digest:
                 self.contradictions.append(f"other bytes at {place}")
 
-    def _take(self, report: Report) -> None:
-        """Accept the points beyond the mark; those at or below it have no effect."""
+    def _accept(self, report: Report) -> None:
+        """Store the part of the report beyond the mark, if any."""
         node = self._nodes[report.node]
         mark = node.marks[report.epoch]
         if report.seq < mark.seq:
@@ -203,14 +203,14 @@ class Oracle:
         runner, self._runner = self._runner, None
         if runner is not None:
             await runner.cleanup()
-        left = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in left:  # answers with a delay
+        late = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in late:  # answers with a delay
             task.cancel()
-        await asyncio.gather(*left, return_exceptions=True)
+        await asyncio.gather(*late, return_exceptions=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
-        asyncio.run_coroutine_threadsafe(self._start(), self._loop).result(_PATIENCE_SECONDS)
+        asyncio.run_coroutine_threadsafe(self._start(), self._loop).result(_TIMEOUT_SECONDS)
         return self
 
     def __exit__(
@@ -220,7 +220,7 @@ class Oracle:
         trace: TracebackType | None,
     ) -> None:
         try:
-            asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result(_PATIENCE_SECONDS)
+            asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result(_TIMEOUT_SECONDS)
         finally:
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()

@@ -1,6 +1,6 @@
-"""Where points are kept: the port, and the embedded store behind it."""
+"""The store of points: the port, and the embedded store behind it."""
 
-from plexd_server.store.duckdb.store import DuckDBStore
+from plexd_server.store.duckdb import DuckDBStore
 from plexd_server.store.port import (
     Ledger,
     Loss,

@@ -1,12 +1,13 @@
-"""What of a node's batches came, by their names: the high-water marks, as pure values.
+"""Which of a node's batches came, by their names: the high-water marks, as pure values.
 
-A node sends its batches in order, so one mark per (node, epoch) tells for ever what came: all up
-to point ``upto`` of batch ``seq``. What lies at or below it is a duplicate. That holds for a
-lower number that never came, too: nobody sends one later, and so no window of time is needed.
+A node sends its batches in order, so one mark for each (node, epoch) is enough for ever: everything
+up to point ``upto`` of batch ``seq`` came, and what is at or below the mark is a duplicate. A lower
+number that never came counts as a duplicate too: no node sends one later, and so no window of time
+is needed.
 
-What was refused here never moves the mark, for a refusal can be a mistake: the same batch, or
-the rest of it, is still taken. It is kept beside the mark (``refused_seq``, ``refused_upto``),
-so that a refusal is counted once however often it is repeated, and explains what is missing.
+Rejected points never move the mark, because a rejection can be a mistake: the same batch, or the
+rest of it, is still accepted. The mark keeps them apart (``refused_seq``, ``refused_upto``), so a
+repeated rejection is counted once and explains what is missing.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from msgspec import Struct
 from msgspec.structs import replace
 
-from plexd_server.store.port import Loss, Receipt
+from plexd_server.store.port import Ledger, Loss, Receipt
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -25,34 +26,38 @@ if TYPE_CHECKING:
     from plexd.api import BatchName, MetricPoint
     from plexd_server.store.port import Report
 
-__all__ = ["MOST", "Mark", "Step", "advance", "refused_openly"]
+__all__ = ["LOSSES_IN_LEDGER", "Mark", "Step", "advance", "make_ledger"]
 
-MOST: Final = 2**63 - 1  # what a column holds
+LOSSES_IN_LEDGER: Final = 100
+_LARGEST: Final = 2**63 - 1  # what a column holds
 
 
 class Mark(Struct, frozen=True, kw_only=True):
-    """What is known of one epoch of a node; the fields are the columns of a receipt.
+    """What is known of one epoch of a node.
+
+    The fields are the columns of the table ``receipts`` on disk, so they keep their names:
+    ``refused_…`` is about points rejected here, ``told`` about points reported as dropped.
 
     Attributes:
-        node_id: whose batches they are.
-        epoch: of which spool; empty for what came without a name.
-        ordinal: the receipts of the whole store are numbered 1, 2, 3 …; 0 before the first.
+        node_id: the node that sent the batches.
+        epoch: the spool that they come from; empty for reports without a name.
+        ordinal: the marks of the whole store are numbered 1, 2, 3 … when stored; 0 before that.
         seq: the highest batch of which points are stored.
-        upto: how many of its points, from its beginning, are settled.
+        upto: how many of its points, from its beginning, are stored or rejected.
         of: how many it holds.
-        refused_seq: the highest batch of which points were refused.
-        refused_upto: how many of its points, from its beginning, are settled by that.
-        refused_batches: batches refused whole since ``seq``, without ``refused_seq``.
-        credit: points refused here of which the node has not told yet.
-        told: points lost on the node, as told with ``seq``.
-        newest: the newest stamp among the points of ``seq``.
-        complete_until: ``newest`` of the last batch that came to its end.
-        received_at: when the last receipt was written.
+        refused_seq: the highest batch of which points were rejected.
+        refused_upto: where the rejected points end, counted from that batch's beginning.
+        refused_batches: batches rejected whole since ``seq``, without ``refused_seq``.
+        credit: points rejected here that the node has not reported as dropped yet.
+        told: points that the node reported as dropped with ``seq``.
+        newest: the newest time stamp among the points of ``seq``.
+        complete_until: ``newest`` of the last batch that is complete.
+        received_at: when the last report that is part of the mark arrived.
         received: points stored.
         duplicates: reports without effect.
-        evicted: points lost on the node, but for those refused here.
-        rejected: points refused here.
-        gap_batches: batches that never came without a word.
+        evicted: points lost on the node, except those rejected here.
+        rejected: points rejected here.
+        gap_batches: batches that never came, without a report of dropped points.
     """
 
     node_id: str
@@ -77,34 +82,54 @@ class Mark(Struct, frozen=True, kw_only=True):
 
 
 class Step(NamedTuple):
-    """What a report does: the mark after it, and the points and losses it adds."""
+    """What a report does: the mark after it, and the points and losses it adds.
+
+    ``must_store`` is false if the report changes nothing but the count of duplicates.
+    """
 
     mark: Mark
     receipt: Receipt
     points: Sequence[MetricPoint] = ()
     losses: Sequence[Loss] = ()
-    is_to_keep: bool = True
+    must_store: bool = True
 
 
 def advance(mark: Mark, report: Report) -> Step:
-    """What ``report`` does to the epoch it belongs to."""
+    """Return what ``report`` does to the epoch it belongs to."""
     name = report.name
     if name is None:
         return _unnamed(mark, report)
     if report.rejected:
-        return _refuse(mark, report, name)
+        return _reject(mark, report, name)
     if not report.points:
-        return Step(mark, Receipt(0), is_to_keep=False)
+        return Step(mark, Receipt(0), must_store=False)
     if (name.seq, name.offset + len(report.points)) <= (mark.seq, mark.upto):
-        return _again(mark, Receipt(len(report.points), duplicate=True))
+        receipt = Receipt(len(report.points), duplicate=True)
+        return Step(_plus(mark, duplicates=1), receipt, must_store=False)
     return _accept(mark, report, name)
 
 
-def refused_openly(mark: Mark) -> int:
-    """Points refused since ``seq`` that ``rejected`` does not count yet.
+def make_ledger(marks: Sequence[Mark], losses: Sequence[Loss]) -> Ledger:
+    """Return the sum of a node's epochs; the last of ``marks`` is the epoch the node is in."""
+    if not marks:
+        return Ledger()
+    uncounted = [loss for mark in marks if (loss := _uncounted_loss(mark))]
+    return Ledger(
+        complete_until=marks[-1].complete_until,
+        received=sum(mark.received for mark in marks),
+        duplicates=sum(mark.duplicates for mark in marks),
+        evicted=sum(mark.evicted for mark in marks),
+        rejected=sum(mark.rejected + _uncounted(mark) for mark in marks),
+        gap_batches=sum(mark.gap_batches for mark in marks),
+        losses=[*losses, *uncounted][-LOSSES_IN_LEDGER:],
+    )
 
-    How many they are is certain only when the next batch comes: of a body that cannot be read
-    the number is a guess, and the rest of the batch may still be taken.
+
+def _uncounted(mark: Mark) -> int:
+    """Return how many points were rejected since ``seq`` that ``rejected`` does not count yet.
+
+    The number is certain only when the next batch comes: for a body that cannot be read it is a
+    guess, and the rest of the batch may still be accepted.
     """
     if mark.refused_seq > mark.seq:
         return mark.refused_upto + mark.of - mark.upto
@@ -113,21 +138,31 @@ def refused_openly(mark: Mark) -> int:
     return 0
 
 
+def _uncounted_loss(mark: Mark) -> Loss | None:
+    points = _uncounted(mark)
+    if not points or mark.received_at is None:
+        return None
+    return Loss(
+        reason="rejected",
+        since=mark.newest,
+        until=mark.received_at,
+        noticed_at=mark.received_at,
+        points=points,
+        batches=int(mark.refused_seq > mark.seq),
+    )
+
+
 def _unnamed(mark: Mark, report: Report) -> Step:
     points = report.points
     after = replace(mark, received=mark.received + len(points), received_at=report.received_at)
-    return Step(after, Receipt(len(points)), points, is_to_keep=bool(points))
+    return Step(after, Receipt(len(points)), points, must_store=bool(points))
 
 
-def _again(mark: Mark, receipt: Receipt) -> Step:
-    return Step(_plus(mark, duplicates=1), receipt, is_to_keep=False)
-
-
-def _refuse(mark: Mark, report: Report, name: BatchName) -> Step:
+def _reject(mark: Mark, report: Report, name: BatchName) -> Step:
     upto = min(name.offset + report.rejected, name.of)
     known = max((mark.seq, mark.upto), (mark.refused_seq, mark.refused_upto))
     if (name.seq, upto) <= known:
-        return Step(mark, Receipt(0, duplicate=True), is_to_keep=False)
+        return Step(mark, Receipt(0, duplicate=True), must_store=False)
     losses: list[Loss] = []
     after = replace(mark, refused_seq=name.seq, refused_upto=upto, received_at=report.received_at)
     if mark.seq < mark.refused_seq < name.seq:
@@ -138,11 +173,15 @@ def _refuse(mark: Mark, report: Report, name: BatchName) -> Step:
 
 
 class _Missing(NamedTuple):
-    """What does not lie between the mark and a piece beyond it, though it should.
+    """What is missing between the mark and a piece beyond it.
 
-    A node skips nothing within a batch but what was refused here: ``before`` points of earlier
-    batches (``whole`` of which was refused in one piece), of which it tells with this one, and
-    ``here`` in this batch, of which it tells with the next. ``batches`` others are not explained.
+    A node leaves nothing out of a batch except what was rejected here.
+
+    Attributes:
+        before: rejected points of earlier batches; the node reports them with this batch.
+        whole: how many of those batches were rejected in one piece.
+        here: rejected points of this batch; the node reports them with the next one.
+        batches: other batches, which nothing explains.
     """
 
     before: int = 0
@@ -151,7 +190,7 @@ class _Missing(NamedTuple):
     batches: int = 0
 
     @property
-    def refused(self) -> int:
+    def rejected(self) -> int:
         return self.before + self.here
 
 
@@ -168,34 +207,32 @@ def _missing(mark: Mark, name: BatchName) -> _Missing:
 
 
 def _accept(mark: Mark, report: Report, name: BatchName) -> Step:
-    goes_on = name.seq == mark.seq
-    points = report.points[max(0, mark.upto - name.offset) if goes_on else 0 :]
+    is_same_batch = name.seq == mark.seq
+    points = report.points[max(0, mark.upto - name.offset) if is_same_batch else 0 :]
     missing = _missing(mark, name)
-    # A piece that is sent again in another cut tells again what its batch told before.
-    told = max(0, report.dropped - (mark.told if goes_on else 0))
-    refused = mark.credit + missing.before
+    # A batch that is sent again in other pieces reports its dropped points again.
+    dropped = max(0, report.dropped - (mark.told if is_same_batch else 0))
+    rejected = mark.credit + missing.before
+    evicted = max(0, dropped - rejected)
     after = _plus(
         _moved(mark, report, name, points),
         received=len(points),
-        rejected=missing.refused,
-        evicted=(evicted := max(0, told - refused)),
+        rejected=missing.rejected,
+        evicted=evicted,
         gap_batches=0 if evicted else missing.batches,
     )
-    after = replace(after, credit=max(0, refused - told) + missing.here)
-    return Step(
-        after,
-        Receipt(len(report.points)),
-        points,
-        list(_losses(mark, report, points, missing, evicted)),
-    )
+    after = replace(after, credit=max(0, rejected - dropped) + missing.here)
+    losses = list(_losses(mark, report, points, missing, evicted))
+    return Step(after, Receipt(len(report.points)), points, losses)
 
 
 def _moved(mark: Mark, report: Report, name: BatchName, points: Sequence[MetricPoint]) -> Mark:
-    """The mark after ``points``, which end the report."""
-    newest, told, refused_batches = _newest(points), report.dropped, 0
+    """Return the mark after ``points``, the new ones at the end of the report."""
+    newest = max(point.timestamp for point in points)
+    dropped, refused_batches = report.dropped, 0
     if name.seq == mark.seq:
         newest = max(newest, mark.newest or newest)
-        told = max(told, mark.told)
+        dropped = max(dropped, mark.told)
         refused_batches = mark.refused_batches
     upto = name.offset + len(report.points)
     return replace(
@@ -204,7 +241,7 @@ def _moved(mark: Mark, report: Report, name: BatchName, points: Sequence[MetricP
         upto=upto,
         of=max(name.of, upto),
         refused_batches=refused_batches,
-        told=told,
+        told=dropped,
         newest=newest,
         complete_until=newest if upto >= name.of else mark.complete_until,
         received_at=report.received_at,
@@ -218,25 +255,21 @@ def _losses(
     missing: _Missing,
     evicted: int,
 ) -> Iterator[Loss]:
-    """What is missing ahead of ``points``, and why."""
-    if not (missing.refused or evicted or missing.batches):
+    """Yield what is missing before ``points``, and why."""
+    if not (missing.rejected or evicted or missing.batches):
         return
     until = min(point.timestamp for point in points)
-    if missing.refused:
-        yield _loss("rejected", mark, report, until, missing.refused, missing.whole)
+    if missing.rejected:
+        yield _loss("rejected", mark, report, until, missing.rejected, missing.whole)
     if evicted or missing.batches:
         reason = "evicted" if evicted else "gap"
         yield _loss(reason, mark, report, until, evicted, missing.batches)
 
 
-def _newest(points: Sequence[MetricPoint]) -> datetime:
-    return max(point.timestamp for point in points)
-
-
-def _plus(mark: Mark, **more: int) -> Mark:
-    """With these counts added; they stop at what a column holds."""
+def _plus(mark: Mark, **counts: int) -> Mark:
+    """Return the mark with these counts added, each at most what a column holds."""
     return replace(
-        mark, **{name: min(MOST, getattr(mark, name) + count) for name, count in more.items()}
+        mark, **{name: min(_LARGEST, getattr(mark, name) + more) for name, more in counts.items()}
     )
 
 

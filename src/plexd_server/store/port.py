@@ -1,4 +1,4 @@
-"""What the server asks of a store; nothing here knows how points are kept."""
+"""The port of a store: what the server asks of it, and the values that pass."""
 
 from __future__ import annotations
 
@@ -33,13 +33,18 @@ __all__ = [
 
 
 class Report(Struct, frozen=True):
-    """Points that are kept all or not at all, or, in ``rejected``, of which none is.
+    """What a node sent: points that are stored all or not at all, or rejected points.
 
-    ``name`` says which sealed batch of the node, and which part of it, this is; without one
-    nothing is known to be a duplicate. ``dropped`` points were lost on the node ahead of it.
-    ``rejected`` points of the batch ``name`` were refused with a reason that stands, so that the
-    node will give them up: such a report has no points and is noted in the ledger only. ``body``
-    is the JSON that ``points`` were read from, if it is at hand, which spares making it again.
+    Attributes:
+        node_id: the node that sent it.
+        points: its points.
+        received_at: when it arrived.
+        name: the sealed batch of the node, and the part of it, that this is; without a name no
+            duplicate is recognized.
+        dropped: points that the node lost before this batch.
+        rejected: points of the batch ``name`` that were rejected for good, so that the node gives
+            them up. Such a report has no points and changes only the ledger.
+        body: the JSON that ``points`` were read from, if at hand; it is not encoded again then.
     """
 
     node_id: str
@@ -52,7 +57,7 @@ class Report(Struct, frozen=True):
 
 
 class Receipt(Struct, frozen=True):
-    """What became of a report: ``accepted`` points are durable."""
+    """The result of a report: ``accepted`` points are durable."""
 
     accepted: int
     duplicate: bool = False
@@ -62,9 +67,9 @@ class Loss(Struct, frozen=True, kw_only=True):
     """Points of a node that are missing, and why.
 
     They were collected after ``since`` (None: since the node's beginning) and by ``until``.
-    ``reason`` is ``evicted`` (lost on the node, which told so), ``rejected`` (refused by this
-    server) or ``gap`` (``batches`` sealed batches never came and nobody told why; how many
-    points they held is not known, and ``points`` is 0).
+    ``reason`` is ``evicted`` (lost on the node, which reported it), ``rejected`` (by this server)
+    or ``gap`` (``batches`` sealed batches never came and were not reported as dropped; nobody knows
+    how many points they held, and ``points`` is 0).
     """
 
     reason: str
@@ -76,17 +81,17 @@ class Loss(Struct, frozen=True, kw_only=True):
 
 
 class Ledger(Struct, frozen=True, kw_only=True):
-    """What is known of a node's points: complete up to when, but for which losses.
+    """A node's account: up to when its points are complete, and what is missing.
 
     Attributes:
         complete_until: the newest time stamp up to which every point that the node collected is
             stored, or among the ``losses``; None before the first named batch.
         received: points stored under a batch's name.
         duplicates: reports that had been stored before and had no effect.
-        evicted: points lost on the node, by its own account, but for those rejected here.
-        rejected: points refused here for good.
-        gap_batches: batches that never came, and nobody told why.
-        losses: the latest, oldest first; bounded.
+        evicted: points lost on the node, by its own account, except those rejected here.
+        rejected: points rejected here for good.
+        gap_batches: batches that never came and were not reported as dropped.
+        losses: the latest losses, oldest first; bounded.
     """
 
     complete_until: datetime | None = None
@@ -109,7 +114,7 @@ class StoredPoint(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class NodeSummary(Struct, frozen=True):
-    """A node's newest sign of life and its newest system numbers."""
+    """When a node last reported, and its newest system numbers."""
 
     node_id: str
     received_at: datetime
@@ -119,7 +124,7 @@ class NodeSummary(Struct, frozen=True):
 class SeriesQuery(Struct, frozen=True):
     """Some fields of one group over ``[since, until)``, in buckets of ``step``.
 
-    ``rates`` names the fields that are counters: they are asked for as change per second.
+    ``rates`` names the fields that are counters: the series has their change per second.
     """
 
     node_id: str
@@ -133,10 +138,10 @@ class SeriesQuery(Struct, frozen=True):
 
 
 class Series(Struct, frozen=True):
-    """The non-empty buckets in order of time, and each field's mean, least and greatest in them.
+    """The non-empty buckets in order of time, with the mean, minimum and maximum of each field.
 
-    A bucket in which a field has no value holds None: a counter's first reading and the interval
-    in which it was reset have no rate.
+    A bucket in which a field has no value holds None: a counter has no rate at its first reading
+    and in the interval in which it was reset.
     """
 
     times: list[datetime]
@@ -146,43 +151,43 @@ class Series(Struct, frozen=True):
 
 
 class Store(Protocol):
-    """Keeps points and answers questions about them. Raises `StoreError` when it cannot."""
+    """A store of points that answers queries. It raises `StoreError` when it cannot."""
 
     async def write(self, report: Report) -> Receipt:
         """Return once the points are durable. Cancelling the wait does not undo the write.
 
         For each node and epoch the highest batch number, and how much of that batch came, is
-        kept with the points, in one transaction: a report at or below that mark is answered as
-        a duplicate and has no effect, for ever; of one that reaches beyond it in part only the
-        part beyond is stored.
+        stored with the points in one transaction. A report at or below that mark is answered as a
+        duplicate and has no effect, for ever; of a report that reaches beyond the mark only the
+        part beyond it is stored.
         """
         ...
 
     async def ledger(self, node_id: str) -> Ledger:
-        """What is missing of the node's points; an empty ledger for a node that never reported."""
+        """Return the node's ledger; an empty one if the node never reported."""
         ...
 
     async def latest(self, node_id: str) -> list[StoredPoint]:
-        """The newest point of each group, and of each peer in the groups that have peers.
+        """Return the newest point of each group, and of each peer in the groups that have peers.
 
-        A group without points in the day before the node's newest, or a peer without any in the
-        quarter of an hour before its group's newest, is not there any more.
+        A group without points in the day before the node's newest point is left out, and so is a
+        peer without points in the quarter of an hour before its group's newest point.
         """
         ...
 
     async def series(self, query: SeriesQuery) -> Series:
-        """How fields went over time."""
+        """Return the fields' values over time."""
         ...
 
     async def fleet(self) -> list[NodeSummary]:
-        """Every node that ever reported, by id."""
+        """Return every node that ever reported, by id."""
         ...
 
     async def expire(self, now: datetime, keep: timedelta) -> int:
-        """Remove what was measured longer than ``keep`` ago; how many points.
+        """Remove the points measured longer than ``keep`` ago, and return their number.
 
-        Ago is before ``now`` or the newest measurement, whichever is older: a clock of the server
-        that is wrong removes nothing by itself. What a node's ledger counts stays counted.
+        The age is counted from ``now`` or the newest measurement, whichever is older, so that a
+        wrong clock of the server alone removes nothing. The ledgers still count removed points.
         """
         ...
 

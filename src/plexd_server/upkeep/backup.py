@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from plexd.durable import sync
 from plexd_server.errors import StartError
-from plexd_server.store.duckdb.opening import open_database
-from plexd_server.store.duckdb.store import FILE_NAME, DuckDBStore
+from plexd_server.store.duckdb import FILE_NAME, DuckDBStore, open_database
 from plexd_server.upkeep.quiesce import writes_paused
 
 if TYPE_CHECKING:

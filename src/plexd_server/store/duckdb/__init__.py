@@ -1,3 +1,6 @@
 """The embedded store: a journal that makes reports durable, and DuckDB that answers."""
 
-__all__: list[str] = []
+from plexd_server.store.duckdb.opening import open_database
+from plexd_server.store.duckdb.store import FILE_NAME, DuckDBStore
+
+__all__ = ["FILE_NAME", "DuckDBStore", "open_database"]

@@ -1,4 +1,4 @@
-"""Failures of the store, told to the operator without filling the log."""
+"""Failures of the store, logged for the operator without filling the log."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 __all__ = ["FaultLog"]
 
 _LOG = logging.getLogger(__name__)
-_AGAIN_SECONDS = 60.0
+_REPEAT_SECONDS = 60.0
 
 
 class FaultLog:
-    """Says at once that something fails, once a minute that it still does, and when it is over.
+    """Logs at once that something fails, once a minute that it still does, and when it is over.
 
     Used from several threads.
     """
@@ -30,22 +30,22 @@ class FaultLog:
 
     @property
     def failing(self) -> bool:
-        """Whether the last attempt failed."""
+        """Return whether the last attempt failed."""
         return self._failures > 0
 
     def failed(self, cause: BaseException) -> None:
-        """An attempt failed."""
+        """Count a failed attempt, and log it if it is the first or a minute has passed."""
         with self._lock:
             self._failures += 1
             now = self._clock.monotonic()
             if self._failures > 1 and now < self._silent_until:
                 return
-            self._silent_until = now + _AGAIN_SECONDS
+            self._silent_until = now + _REPEAT_SECONDS
         fields = {"what": self._what, "error": str(cause), "failures": self._failures}
         _LOG.error("the store fails", extra=fields)
 
     def worked(self) -> None:
-        """An attempt did not fail."""
+        """Forget the failures, and log their number if there were any."""
         with self._lock:
             failures, self._failures = self._failures, 0
         if failures:

@@ -1,20 +1,19 @@
-"""What was acknowledged and is not in the tables yet: an append-only log in segment files.
+"""The write-ahead log of the store: an append-only log in segment files.
 
-A record is durable when `Journal.append` returns. Tables are filled from it in large strokes, far
-cheaper than commits of single reports, and tell it how far they have come; what lies behind is
-deleted, segment by segment.
+A record is durable when `Journal.append` returns. The tables are loaded from it in large chunks,
+far cheaper than commits of single reports; segments of which all is in the tables are deleted.
 
     <directory>/<number of its first record, 20 digits>.journal:
         magic                    8 bytes, "plexdj1" and a line end
         record*                  length u32 | crc32 u32 | number u64 | payload, little-endian
 
 The checksum covers number and payload; the highest bit of the length marks the first record of an
-append. Records are numbered 1, 2, 3 … over all segments. A segment is over where the next one
-begins: what stands behind, or in a segment that was begun anew, comes from an append that failed.
-A record missing before that place was acknowledged, and reading stops with `JournalDamaged`. So it
-does in the last segment where another append follows, which was not begun before the one in front
-of it was durable. Anything else behind the last whole record is taken for a write that was cut, of
-which nothing was acknowledged.
+append. Records are numbered 1, 2, 3 … over all segments. A segment ends at the record with which
+the next one begins: bytes after that come from an append that failed. A record missing before that
+end was acknowledged, and reading stops with `JournalDamaged`. It also stops in the last segment if
+another append follows the damage, because an append begins only when the one before it is durable.
+All other bytes after the last whole record are ignored as a write that was cut, of which nothing
+was acknowledged.
 """
 
 from __future__ import annotations
@@ -42,20 +41,20 @@ _HEAD: Final = struct.Struct("<IIQ")
 _NUMBER: Final = struct.Struct("<Q")
 _SUFFIX: Final = ".journal"
 _BEGINS_APPEND: Final = 1 << 31
-# A length beyond it is damage; reports are bounded far below.
+# A greater length is damage; reports are bounded far below.
 _LONGEST: Final = 256 * 1024 * 1024
 _SEGMENT_BYTES: Final = 8 * 1024 * 1024
 
 
 class Journal:
-    """The log in ``directory``, made if need be. Used by one thread at a time; every call blocks.
+    """The log in ``directory``, created if need be. One thread at a time uses it; calls block.
 
-    `replay` first, to its end, then `append`: it is the replay that finds the end. Raises `OSError`
-    for what the disk does not do; an append that raised has acknowledged nothing, and the next
-    one begins a new segment, as nobody knows what a failed write left behind.
+    Call `replay` first, to its end, and then `append`: the replay finds the end. Raises `OSError`
+    if the disk fails. An append that raised has acknowledged nothing, and the next one begins a new
+    segment, because nobody knows what a failed write left on the disk.
 
     Attributes:
-        ignored_bytes: what the replay found behind the last whole record.
+        ignored_bytes: how many bytes the replay found after the last whole record.
     """
 
     def __init__(self, directory: Path, *, segment_bytes: int = _SEGMENT_BYTES) -> None:
@@ -68,7 +67,7 @@ class Journal:
         make_directory(directory)
 
     def replay(self, after: int) -> Iterator[tuple[int, bytes]]:
-        """The records behind the one numbered ``after``, in order, each with its number.
+        """Yield the records after the one numbered ``after``, in order, each with its number.
 
         Raises `JournalDamaged` where acknowledged records cannot be read.
         """
@@ -87,7 +86,7 @@ class Journal:
     def _read(
         self, path: Path, first: int, after: int, end: int | None
     ) -> Iterator[tuple[int, bytes]]:
-        """One segment's records up to ``end``, or to the first place that is no record."""
+        """Yield one segment's records up to ``end``, or to the first place that is no record."""
         with path.open("rb") as opened:
             expected = first if opened.read(len(_MAGIC)) == _MAGIC else 0
             while end is None or expected <= end:
@@ -95,23 +94,23 @@ class Journal:
                 payload = _read_payload(opened, expected)
                 if payload is None:
                     if end is None:
-                        self._ignore(path, place, max(first, expected))
+                        self._ignore_tail(path, place, max(first, expected))
                     return
                 if expected > after:
                     self._last = expected
                     yield expected, payload
                 expected += 1
 
-    def _ignore(self, path: Path, place: int, expected: int) -> None:
-        """Take what the last segment has from ``place`` on for a write that was cut."""
-        behind = path.read_bytes()[place:]
-        following = _find_append(behind, expected)
+    def _ignore_tail(self, path: Path, place: int, expected: int) -> None:
+        """Ignore the last segment from ``place`` on, unless another append follows there."""
+        tail = path.read_bytes()[place:]
+        following = _find_append(tail, expected)
         if following is not None and following > self._last:
             raise JournalDamaged(path, f"what stands before record {following} cannot be read")
-        self.ignored_bytes = len(behind)
+        self.ignored_bytes = len(tail)
 
     def append(self, payloads: Sequence[bytes]) -> int:
-        """Make the records durable, all or, when this raises, none; the last one's number."""
+        """Make all records durable and return the last one's number; none if it raises."""
         number = self._last
         chunks: list[bytes] = []
         flags = _BEGINS_APPEND
@@ -123,7 +122,7 @@ class Journal:
         try:
             self._write(b"".join(chunks))
         except BaseException as err:
-            self._drop_segment()
+            self._roll_back()
             if isinstance(err, OSError):
                 err.filename = err.filename or str(self._directory)
             raise
@@ -143,41 +142,41 @@ class Journal:
     def _begin_segment(self) -> None:
         self.close()
         path = self._directory / f"{self._last + 1:020d}{_SUFFIX}"
-        # One of this name holds nothing that was acknowledged, or it would not be the next.
+        # A file of this name holds nothing that was acknowledged, or the number would be higher.
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
         self._descriptor = os.open(path, flags, 0o600)
         os.write(self._descriptor, _MAGIC)
         self._size = len(_MAGIC)
         sync(self._directory)
 
-    def _drop_segment(self) -> None:
-        """Cut off what was not acknowledged, if the disk still can, and write there no more."""
+    def _roll_back(self) -> None:
+        """Cut off what was not acknowledged, if the disk still can, and close the segment."""
         if self._descriptor >= 0:
             try:
                 os.ftruncate(self._descriptor, self._size)
             except OSError:
-                pass  # replaying stops there, and the next segment goes on from this number
+                pass  # a replay stops there, and the next segment continues from this number
             finally:
                 self.close()
 
-    def forget(self, upto: int) -> None:
-        """Delete the segments of which no record is behind ``upto``; never the one written to.
+    def delete_upto(self, record: int) -> None:
+        """Delete the segments that hold no record after this one; never the one written to.
 
-        May be called on another thread than the rest.
+        May be called on another thread than the other methods.
         """
         segments = self._segments()
         for (_, path), (following, _) in pairwise(segments):
-            if following <= upto + 1:
+            if following <= record + 1:
                 path.unlink(missing_ok=True)
 
     def clear(self) -> None:
-        """Delete all segments, as everything is in the tables. The numbers go on."""
+        """Delete all segments, when everything is in the tables. The numbers continue."""
         self.close()
         for _, path in self._segments():
             path.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Let go of the open segment. May be called again; an append opens another."""
+        """Close the open segment. May be called again; an append opens another."""
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)
@@ -188,7 +187,7 @@ class Journal:
 
 
 def _read_payload(opened: BinaryIO, expected: int) -> bytes | None:
-    """The payload of the record numbered ``expected``; None if that does not stand here, whole."""
+    """Return the payload of the record numbered ``expected``; None if it is not here, whole."""
     head = opened.read(_HEAD.size)
     if len(head) < _HEAD.size:
         return None
@@ -203,7 +202,7 @@ def _read_payload(opened: BinaryIO, expected: int) -> bytes | None:
 
 
 def _find_append(data: bytes, least: int) -> int | None:
-    """The number of the first whole record in ``data`` that begins an append, from ``least`` on."""
+    """Return the number, from ``least`` on, of the first whole record that begins an append."""
     most = least + len(data) // _HEAD.size
     for upper in range(least >> 16, (most >> 16) + 1):
         # The bit in the length, and all of the number but its two lowest bytes.

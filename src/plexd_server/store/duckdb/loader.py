@@ -1,7 +1,7 @@
-"""From the journal into the tables, in large strokes, on a thread of its own.
+"""From the journal into the tables, in large chunks, on a thread of its own.
 
-A stroke costs what a few hundred reports cost one by one, so points wait a moment for others to
-come along, unless somebody asks. They are durable meanwhile: the journal has them.
+A chunk costs what a few hundred reports cost one by one, so points wait a moment for others, unless
+a query needs them. The journal keeps them durable meanwhile.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from plexd_server.errors import StoreClosed, StoreError
 
@@ -17,83 +17,67 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import TypeVar
 
-    from plexd_server.store.duckdb.columns import ReportPoints
-    from plexd_server.store.marks import Mark
-    from plexd_server.store.port import Loss
+    from plexd_server.store.duckdb.changeset import Changeset
 
     T = TypeVar("T")
 
-__all__ = ["Addition", "Filler"]
+__all__ = ["Loader"]
 
-_STROKE_POINTS: Final = 30_000
-_WAIT_SECONDS: Final = 1.0
+_CHUNK_POINTS: Final = 30_000
+_MAX_DELAY_SECONDS: Final = 1.0
 _RETRY_SECONDS: Final = 1.0
-# Who asks waits no longer for what else the thread may be at, such as a copy.
-_PATIENCE_SECONDS: Final = 5.0
+# A query does not wait longer for another task of the thread, such as a copy.
+_FLUSH_TIMEOUT_SECONDS: Final = 5.0
 
 
-class Addition(NamedTuple):
-    """What the journal's records up to ``record`` add to the tables."""
+class Loader:
+    """Passes changesets to ``load`` in order, in chunks of as many as wait.
 
-    record: int
-    arrivals: Sequence[ReportPoints]
-    receipts: Sequence[Mark]
-    losses: Sequence[tuple[str, Loss]]
-
-    @property
-    def size(self) -> int:
-        """How many points it counts as; none at all would not be bounded."""
-        return max(1, sum(len(arrival.points) for arrival in self.arrivals))
-
-
-class Filler:
-    """Hands additions to ``fill`` in order, as many at once as there are.
-
-    ``fill`` puts all into the tables or, when it raises, none; then it is tried again with the same
-    ones a second later, for ever: what is in the journal was acknowledged.
+    ``load`` puts a chunk into the tables whole or raises. A chunk that failed is loaded again a
+    second later, for ever: what is in the journal was acknowledged.
     """
 
-    def __init__(self, fill: Callable[[Sequence[Addition]], None]) -> None:
-        self._fill = fill
-        self._waiting: list[Addition] = []
+    def __init__(self, load: Callable[[Sequence[Changeset]], None]) -> None:
+        self._load = load
+        self._pending: list[Changeset] = []
         self._tasks: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
-        self._added = self._filled = self._failures = 0
-        self._asked = 0
+        self._added = self._loaded = self._failures = 0
+        self._flush_upto = 0
         self._closed = False
         self._changed = threading.Condition()
         self.backlog = 0
-        self._thread = threading.Thread(target=self._run, name="store-filler", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="store-loader", daemon=True)
         self._thread.start()
 
-    def add(self, addition: Addition) -> None:
-        """Take an addition on; returns at once."""
+    def add(self, changeset: Changeset) -> None:
+        """Queue a changeset; returns at once."""
         with self._changed:
-            self._waiting.append(addition)
+            self._pending.append(changeset)
             self._added += 1
-            self.backlog += addition.size
+            self.backlog += changeset.weight
             self._changed.notify_all()
 
-    def waiting(self) -> list[Addition]:
-        """What is not in the tables yet, oldest first; what is being filled in is still there."""
+    def pending(self) -> list[Changeset]:
+        """Return what is not in the tables yet, oldest first, with the chunk being loaded."""
         with self._changed:
-            return list(self._waiting)
+            return list(self._pending)
 
-    def settle(self) -> None:
-        """Return once all that was added before is in the tables. Raises `StoreError`."""
+    def flush(self) -> None:
+        """Return once everything added before is in the tables. Raises `StoreError`."""
         with self._changed:
             upto, failures = self._added, self._failures
-            self._asked = max(self._asked, upto)
+            self._flush_upto = max(self._flush_upto, upto)
             self._changed.notify_all()
             self._changed.wait_for(
-                lambda: self._filled >= upto or self._failures > failures, _PATIENCE_SECONDS
+                lambda: self._loaded >= upto or self._failures > failures, _FLUSH_TIMEOUT_SECONDS
             )
-            if self._filled < upto:
+            if self._loaded < upto:
                 raise StoreError("points are kept but not in their tables yet")
 
-    def between(self, task: Callable[[], T]) -> T:
-        """What ``task`` returns, run on the thread while no stroke is; blocks.
+    def run(self, task: Callable[[], T]) -> T:
+        """Run ``task`` on the thread while nothing is loaded, and return its result; blocks.
 
-        Raises `StoreClosed` after `close`. Points wait meanwhile, so a long task is done in slices.
+        Raises `StoreClosed` after `close`. Points wait meanwhile, so a long task is cut in slices.
         """
         done: Future[T] = Future()
         with self._changed:
@@ -104,7 +88,7 @@ class Filler:
         return done.result()
 
     def close(self) -> None:
-        """Fill once more and end the thread. Blocks; what failed stays in the journal."""
+        """Load once more and end the thread. Blocks; what failed stays in the journal."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -114,64 +98,64 @@ class Filler:
         is_over = False
         while not is_over:
             self._wait_for_work()
-            self._do_tasks()
-            stroke = self._next()
-            is_over = not self._try(stroke) if stroke else self._closed and not self._waiting
-        self._do_tasks()
+            self._run_tasks()
+            chunk = self._next_chunk()
+            is_over = not self._try(chunk) if chunk else self._closed and not self._pending
+        self._run_tasks()
 
-    def _try(self, stroke: Sequence[Addition]) -> bool:
-        """Fill it in; whether to go on."""
+    def _try(self, chunk: Sequence[Changeset]) -> bool:
+        """Load the chunk; return whether to continue."""
         try:
-            self._fill(stroke)
-        except Exception:  # noqa: BLE001 -- it has told; the thread must outlive whatever it was
+            self._load(chunk)
+        except Exception:  # noqa: BLE001 -- it is logged; the thread must outlive any failure
             return self._pause()
-        self._done(stroke)
+        self._remove(chunk)
         return True
 
     def _wait_for_work(self) -> None:
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._tasks or self._closed)
+            self._changed.wait_for(lambda: self._pending or self._tasks or self._closed)
 
-    def _do_tasks(self) -> None:
+    def _run_tasks(self) -> None:
         while self._tasks:
             done, task = self._tasks.popleft()
             try:
                 done.set_result(task())
-            except BaseException as err:  # noqa: BLE001 -- whoever waits for it is told
+            except BaseException as err:  # noqa: BLE001 -- the caller of `run` gets it
                 done.set_exception(err)
 
-    def _next(self) -> Sequence[Addition]:
-        """The next stroke, whole additions; empty if there is something else to do."""
+    def _next_chunk(self) -> Sequence[Changeset]:
+        """Return the next chunk, whole changesets; empty if there is something else to do."""
         with self._changed:
-            self._changed.wait_for(self._is_due, _WAIT_SECONDS)
-            stroke: list[Addition] = []
+            self._changed.wait_for(self._is_due, _MAX_DELAY_SECONDS)
+            chunk: list[Changeset] = []
             points = 0
-            for addition in self._waiting:
-                if points >= _STROKE_POINTS:
+            for changeset in self._pending:
+                if points >= _CHUNK_POINTS:
                     break
-                stroke.append(addition)
-                points += addition.size
-            return stroke
+                chunk.append(changeset)
+                points += changeset.weight
+            return chunk
 
     def _is_due(self) -> bool:
-        if not self._waiting or self._tasks or self._closed:
+        if not self._pending or self._tasks or self._closed:
             return True
-        return self._asked > self._filled or self.backlog >= _STROKE_POINTS
+        return self._flush_upto > self._loaded or self.backlog >= _CHUNK_POINTS
 
-    def _done(self, stroke: Sequence[Addition]) -> None:
+    def _remove(self, chunk: Sequence[Changeset]) -> None:
         with self._changed:
-            del self._waiting[: len(stroke)]
-            self._filled += len(stroke)
-            self.backlog -= sum(addition.size for addition in stroke)
+            del self._pending[: len(chunk)]
+            self._loaded += len(chunk)
+            self.backlog -= sum(changeset.weight for changeset in chunk)
             self._changed.notify_all()
 
     def _pause(self) -> bool:
-        """After a failure: whether to try again, which whoever asks anew does not wait for."""
+        """Wait after a failure, until the next flush at most; return whether to try again."""
         with self._changed:
             self._failures += 1
-            self._asked = 0
+            self._flush_upto = 0
             self._changed.notify_all()
             if self._closed:
                 return False
-            self._changed.wait_for(lambda: self._asked or self._closed, _RETRY_SECONDS)
+            self._changed.wait_for(lambda: self._flush_upto or self._closed, _RETRY_SECONDS)
             return True

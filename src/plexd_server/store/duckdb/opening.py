@@ -1,4 +1,4 @@
-"""Opening the embedded store's file: made, upgraded or refused with what to do about it."""
+"""Opening the embedded store's file: it is created, upgraded, or refused with what to do."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import duckdb
 
 from plexd.durable import sync
 from plexd_server.errors import StartError
-from plexd_server.store.duckdb import ledger_tables, schema
-from plexd_server.store.duckdb.rows import read_meta, read_one
+from plexd_server.store.duckdb import schema
+from plexd_server.store.duckdb.queries import TOTAL_RECEIVED, read_meta, read_one
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,10 +24,10 @@ _LOCKED = re.compile(r"lock.*PID (\d+)", re.DOTALL)
 
 
 def open_database(path: Path, memory: str) -> duckdb.DuckDBPyConnection:
-    """A database of our schema. Raises `StartError`."""
+    """Return a database of this version's schema. Raises `StartError`."""
     try:
         if not path.exists():
-            _make(path, memory)
+            _create(path, memory)
         connection = _connect(path, memory)
         try:
             migrate(connection, path)
@@ -40,8 +40,8 @@ def open_database(path: Path, memory: str) -> duckdb.DuckDBPyConnection:
     return connection
 
 
-def _make(path: Path, memory: str) -> None:
-    """Make the file under another name first: one that a kill left half made cannot be opened."""
+def _create(path: Path, memory: str) -> None:
+    """Create the file under another name first: a half-made one, left by a kill, does not open."""
     draft = path.with_name(f"{path.stem}.{os.getpid()}.new")
     draft.unlink(missing_ok=True)
     connection = _connect(draft, memory)
@@ -49,16 +49,16 @@ def _make(path: Path, memory: str) -> None:
         migrate(connection, draft)
     finally:
         connection.close()
-    # Unlike a rename, a link never takes the place of what somebody else made meanwhile.
+    # Unlike a rename, a link never replaces a file that another process made meanwhile.
     with suppress(FileExistsError):
         os.link(draft, path)
     sync(path.parent)
-    for left in path.parent.glob(f"{path.stem}.*.new*"):
-        left.unlink(missing_ok=True)
+    for stale in path.parent.glob(f"{path.stem}.*.new*"):
+        stale.unlink(missing_ok=True)
 
 
 def _connect(path: Path, memory: str) -> duckdb.DuckDBPyConnection:
-    """A database that neither reaches beyond its own files nor can be told to."""
+    """Open a database that cannot reach beyond its own files, and lock that setting."""
     connection = duckdb.connect(
         path,
         config={
@@ -75,8 +75,8 @@ def _connect(path: Path, memory: str) -> duckdb.DuckDBPyConnection:
 
 
 def migrate(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
-    """Make what is missing in one transaction: a kill leaves the old version or the new one."""
-    statements = _missing(connection, path)
+    """Upgrade in one transaction: a kill leaves the old version or the new one."""
+    statements = _missing_statements(connection, path)
     if statements:
         connection.begin()
         for statement in statements:
@@ -84,8 +84,8 @@ def migrate(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
         connection.commit()
 
 
-def _missing(connection: duckdb.DuckDBPyConnection, path: Path) -> list[str]:
-    """The statements that lead to this version."""
+def _missing_statements(connection: duckdb.DuckDBPyConnection, path: Path) -> list[str]:
+    """Return the statements that lead to this version."""
     if not connection.execute("SHOW TABLES").fetchall():
         return list(schema.create_statements())
     version = read_meta(connection, "schema_version")
@@ -95,13 +95,13 @@ def _missing(connection: duckdb.DuckDBPyConnection, path: Path) -> list[str]:
 
 
 def _check_sum(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
-    """Refuse a file whose receipts do not account for its points, and so miss some.
+    """Refuse a file in which the sum of receipts is not the number of points.
 
-    Without a receipt, a batch that is sent again would be stored again.
+    Without its receipt, a batch that is sent again would be stored again.
     """
     points = read_one(connection, schema.COUNT_POINTS)
-    received = read_one(connection, ledger_tables.TOTAL_RECEIVED)
-    unaccounted = read_meta(connection, ledger_tables.UNACCOUNTED)
+    received = read_one(connection, TOTAL_RECEIVED)
+    unaccounted = read_meta(connection, schema.UNACCOUNTED)
     if unaccounted is None or points != received + unaccounted:
         raise StartError(
             f"{path} is damaged (it holds {points} points, and receipts for "

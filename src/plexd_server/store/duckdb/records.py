@@ -1,10 +1,10 @@
-"""A report as a record of the journal: what is told of it, and its points as a report's JSON.
+"""A report as a record of the journal.
 
     record      MessagePack array: version, node, arrival, batch or nil, dropped, rejected, body
-    body        the points as the wire has them, gzip; empty where there are none
+    body        the points as the wire has them, gzip; empty if there are none
 
-The points are kept in the form in which they came, for it is specified, checked when read, and
-costs nothing to make.
+The points keep the form in which they came: it is specified, checked when read, and costs nothing
+to make.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from plexd_server.store.port import Report
 
 __all__ = ["TRIAL", "decode_record", "encode_record"]
 
-# As large as a large report, for a disk that is full has room for a few bytes; no report.
+# No report, but as large as a large one: a full disk still has room for a few bytes.
 TRIAL: Final = bytes(1024 * 1024)
 _VERSION: Final = 1
 _GZIP: Final = 31  # zlib's number for a gzip header
@@ -43,7 +43,7 @@ _DECODER = msgspec.msgpack.Decoder(_Record)
 
 
 def encode_record(report: Report) -> bytes:
-    """The record of a report."""
+    """Return the record of a report."""
     body = b""
     if report.points:
         text = report.body or MetricBatch(report.points).to_json()
@@ -62,7 +62,7 @@ def encode_record(report: Report) -> bytes:
 
 
 def decode_record(record: bytes) -> Report | None:
-    """The report of a record; None for a trial. Raises `ValueError` for what is no record."""
+    """Return the report of a record; None for a trial. Raises `ValueError` if it is no record."""
     if record == TRIAL:
         return None
     try:

@@ -1,8 +1,8 @@
-"""The database behind the journal: one thread fills its tables, others read them.
+"""The database behind the journal: one thread loads its tables, others read them.
 
-After an error that DuckDB calls fatal, a failed fsync above all, it answers nothing any more until
-its file is opened anew; the next filling does that. What became of a transaction whose commit
-failed is read from ``meta.journal``, which is written with it.
+After an error that DuckDB calls fatal, a failed fsync above all, it answers nothing until its file
+is opened again; the next `Tables.load` does that. Whether a transaction whose commit failed is in
+the tables is read from ``meta.journal``, which is written with it.
 """
 
 from __future__ import annotations
@@ -15,10 +15,9 @@ import duckdb
 from msgspec.structs import astuple
 
 from plexd_server.errors import StoreError
-from plexd_server.store.duckdb import ledger_tables, schema
+from plexd_server.store.duckdb import queries, schema
 from plexd_server.store.duckdb.columns import columns_by_group, columns_of
 from plexd_server.store.duckdb.opening import open_database
-from plexd_server.store.duckdb.rows import read_marks, read_meta, read_moment, read_one
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -26,31 +25,41 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import TypeVar
 
+    from plexd_server.store.duckdb.changeset import Changeset
     from plexd_server.store.duckdb.columns import Column
     from plexd_server.store.duckdb.fault_log import FaultLog
-    from plexd_server.store.duckdb.loader import Addition
     from plexd_server.store.marks import Mark
 
     T = TypeVar("T")
 
 __all__ = ["Tables"]
 
-_ADDED: Final = "added"
-_CHECKPOINT: Final = "FORCE CHECKPOINT"  # without force it fails while somebody reads
+_NEW_ROWS: Final = "new_rows"
+_CHECKPOINT: Final = "FORCE CHECKPOINT"  # without force it fails during a read
 _SLICE: Final = timedelta(hours=1)
 _SET_JOURNAL: Final = f"UPDATE meta SET value = ? WHERE key = '{schema.JOURNAL}'"  # noqa: S608 -- our own name
+_REMOVE_POINTS: Final = [f"DELETE FROM points_{group} WHERE ts < ?" for group in schema.PAYLOADS]  # noqa: S608 -- our own names
+_SUBTRACT_UNACCOUNTED: Final = (
+    "UPDATE meta SET value = (value::BIGINT - ?)::VARCHAR "  # noqa: S608 -- our own name
+    f"WHERE key = '{schema.UNACCOUNTED}'"
+)
+_REMOVE_SUPERSEDED: Final = (
+    "DELETE FROM receipts WHERE ordinal NOT IN "
+    "(SELECT max(ordinal) FROM receipts GROUP BY node_id, epoch)"
+)
+_REMOVE_LOSSES: Final = "DELETE FROM losses WHERE noticed_at < ?"
 
 
 class Tables:
-    """The database at ``path``, made or upgraded if need be. Raises `StartError`.
+    """The database at ``path``, created or upgraded if need be. Raises `StartError`.
 
-    ``memory`` is DuckDB's own limit; ``filling`` and ``reading`` are told how it goes.
+    ``memory`` is DuckDB's own limit; ``loading`` and ``reading`` log the failures of either.
     """
 
-    def __init__(self, path: Path, memory: str, *, filling: FaultLog, reading: FaultLog) -> None:
+    def __init__(self, path: Path, memory: str, *, loading: FaultLog, reading: FaultLog) -> None:
         self._path = path
         self._memory = memory
-        self._filling = filling
+        self._loading = loading
         self._reading = reading
         self._open()
 
@@ -59,91 +68,93 @@ class Tables:
         self._writing = self.connection.cursor()
         self._is_open = True
 
-    def filled_upto(self) -> int:
-        """The number of the journal's last record of which all is in the tables."""
-        return read_meta(self._writing, schema.JOURNAL) or 0
+    def loaded_upto(self) -> int:
+        """Return the number of the journal's last record of which everything is in the tables."""
+        return queries.read_meta(self._writing, schema.JOURNAL) or 0
 
     def marks(self) -> Iterator[Mark]:
-        """The marks that hold, in order of ``ordinal``."""
-        return read_marks(self._writing, ledger_tables.ALL_THAT_HOLD)
+        """Return the valid marks, in order of ``ordinal``."""
+        return queries.read_marks(self._writing)
 
-    def fill(self, additions: Sequence[Addition]) -> None:
-        """Add all of it in one transaction, or nothing. Raises what DuckDB does.
+    def load(self, changesets: Sequence[Changeset]) -> None:
+        """Add all of them in one transaction, or nothing. Raises what DuckDB raises.
 
-        Called by one thread at a time, with the same additions again after it raised.
+        Called by one thread at a time, and again with the same changesets after it raised.
         """
         try:
             if not self._is_open:
                 self._open()
-            known = self.filled_upto()
-            if added := [addition for addition in additions if addition.record > known]:
-                self._write(added)
+            known = self.loaded_upto()
+            if missing := [changeset for changeset in changesets if changeset.record > known]:
+                self._write(missing)
         except Exception as err:
-            self._filling.failed(err)
-            with suppress(duckdb.Error):  # there is none: it had not begun, or the commit ended it
+            self._loading.failed(err)
+            with suppress(duckdb.Error):  # none is open: it had not begun, or the commit ended it
                 self._writing.rollback()
             if isinstance(err, duckdb.FatalException):
                 self.close()
             raise
-        self._filling.worked()
+        self._loading.worked()
 
-    def _write(self, additions: Sequence[Addition]) -> None:
-        arrivals = [arrival for addition in additions for arrival in addition.arrivals]
-        # Of the receipts of an epoch only the last one holds.
-        marks = {(m.node_id, m.epoch): m for addition in additions for m in addition.receipts}
+    def _write(self, changesets: Sequence[Changeset]) -> None:
+        reports = [report for changeset in changesets for report in changeset.points]
+        # Only the last mark of an epoch is valid.
+        marks = {(m.node_id, m.epoch): m for changeset in changesets for m in changeset.marks}
         losses = [
-            ledger_tables.loss_row(*loss) for addition in additions for loss in addition.losses
+            (node_id, *astuple(loss))
+            for changeset in changesets
+            for node_id, loss in changeset.losses
         ]
         self._writing.begin()
-        for group, columns in columns_by_group(arrivals).items():
+        for group, columns in columns_by_group(reports).items():
             self._insert(schema.table_of(group), columns)
-        kept = columns_of(ledger_tables.RECEIPT_TYPES, map(astuple, marks.values()))
-        self._insert(ledger_tables.RECEIPTS, kept)
+        receipts = columns_of(schema.RECEIPT_TYPES, map(astuple, marks.values()))
+        self._insert(schema.RECEIPTS, receipts)
         if losses:
-            self._insert(ledger_tables.LOSSES, columns_of(ledger_tables.LOSS_TYPES, losses))
-        self._writing.execute(_SET_JOURNAL, [str(additions[-1].record)])
+            self._insert(schema.LOSSES, columns_of(schema.LOSS_TYPES, losses))
+        self._writing.execute(_SET_JOURNAL, [str(changesets[-1].record)])
         self._writing.commit()
 
     def _insert(self, table: str, columns: dict[str, Column]) -> None:
-        self._writing.register(_ADDED, columns)
+        self._writing.register(_NEW_ROWS, columns)
         try:
-            self._writing.execute(f"INSERT INTO {table} SELECT * FROM {_ADDED}")  # noqa: S608 -- our own names
+            self._writing.execute(f"INSERT INTO {table} SELECT * FROM {_NEW_ROWS}")  # noqa: S608 -- our own names
         finally:
-            self._writing.unregister(_ADDED)
+            self._writing.unregister(_NEW_ROWS)
 
     def newest(self) -> datetime | None:
-        """When the newest of all points was measured; None if there are none."""
-        return self._change(lambda cursor: read_moment(cursor, schema.NEWEST_POINT))
+        """Return when the newest point was measured; None if there are no points."""
+        return self._maintain(lambda cursor: queries.read_time(cursor, queries.NEWEST_POINT))
 
     def expire(self, before: datetime) -> int:
-        """Remove the oldest points, an hour's at most, if they are older; how many.
+        """Remove the points of the oldest hour measured before ``before``; return their number.
 
-        Zero says that all that is left was measured at ``before`` or later.
+        Zero means that all points left were measured at ``before`` or later.
         """
-        return self._change(lambda cursor: _expire(cursor, before))
+        return self._maintain(lambda cursor: _expire(cursor, before))
 
-    def tidy(self, before: datetime) -> None:
-        """Remove receipts that were superseded and losses of before; give room back to the disk."""
-        self._change(lambda cursor: _tidy(cursor, before))
+    def compact(self, before: datetime) -> None:
+        """Remove superseded receipts and losses older than ``before``; free their space."""
+        self._maintain(lambda cursor: _compact(cursor, before))
 
     def checkpoint(self) -> None:
-        """Put what the database's own log holds into its file."""
-        self._change(lambda cursor: cursor.execute(_CHECKPOINT))
+        """Move what the database's own log holds into its file."""
+        self._maintain(lambda cursor: cursor.execute(_CHECKPOINT))
 
-    def _change(self, change: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
-        """Upkeep, on the thread that fills. Raises `StoreError`."""
+    def _maintain(self, task: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
+        """Run ``task`` on the thread that loads. Raises `StoreError`."""
         try:
-            return change(self._writing)
+            return task(self._writing)
         except duckdb.Error as err:
             with suppress(duckdb.Error):
                 self._writing.rollback()
             raise StoreError(f"upkeep: {err}") from err
 
-    def read(self, question: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
-        """The answer to a question, on any thread. Raises `StoreError`."""
+    def read(self, query: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
+        """Return the answer to a query, on any thread. Raises `StoreError`."""
         try:
             with self.connection.cursor() as cursor:
-                answer = question(cursor)
+                answer = query(cursor)
         except duckdb.Error as err:
             self._reading.failed(err)
             raise StoreError("the store cannot be read; the server's log says why") from err
@@ -151,25 +162,25 @@ class Tables:
         return answer
 
     def close(self) -> None:
-        """Let go of the file. May be called again."""
+        """Close the file. May be called again."""
         self._writing.close()
         self.connection.close()
         self._is_open = False
 
 
 def _expire(cursor: duckdb.DuckDBPyConnection, before: datetime) -> int:
-    oldest = read_moment(cursor, schema.OLDEST_POINT)
+    oldest = queries.read_time(cursor, queries.OLDEST_POINT)
     if oldest is None or oldest >= before:
         return 0
     until = min(before, oldest + _SLICE).replace(tzinfo=None)
     cursor.begin()
-    points = sum(int(read_one(cursor, statement, until)) for statement in schema.REMOVE_POINTS)
-    cursor.execute(ledger_tables.TAKE_OFF_UNACCOUNTED, [points])
+    points = sum(int(queries.read_one(cursor, statement, until)) for statement in _REMOVE_POINTS)
+    cursor.execute(_SUBTRACT_UNACCOUNTED, [points])
     cursor.commit()
     return points
 
 
-def _tidy(cursor: duckdb.DuckDBPyConnection, before: datetime) -> None:
-    cursor.execute(ledger_tables.REMOVE_SUPERSEDED)
-    cursor.execute(ledger_tables.REMOVE_LOSSES, [before.replace(tzinfo=None)])
+def _compact(cursor: duckdb.DuckDBPyConnection, before: datetime) -> None:
+    cursor.execute(_REMOVE_SUPERSEDED)
+    cursor.execute(_REMOVE_LOSSES, [before.replace(tzinfo=None)])
     cursor.execute(_CHECKPOINT)

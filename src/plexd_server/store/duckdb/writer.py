@@ -1,7 +1,7 @@
-"""One thread that writes, many coroutines that wait: group commit.
+"""Group commit: one thread writes, many coroutines wait.
 
-Whatever has come in while a commit was under way goes into the next one together, so the cost of
-a durable commit is shared exactly when there is much to write, and nobody waits for a timer.
+All reports that arrive during a commit share the next one. So the cost of a durable commit is
+shared exactly when there is much to write, and no report waits for a timer.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["GroupWriter"]
 
-_COMMIT_POINTS = 50_000
+_GROUP_POINTS = 50_000
 
 
 class _Pending(NamedTuple):
@@ -30,17 +30,17 @@ class _Pending(NamedTuple):
 
     @property
     def weight(self) -> int:
-        """How many points it counts as; none at all would not be bounded."""
+        """Return how many points it counts as; if none counted, the queue had no bound."""
         return max(1, len(self.report.points))
 
 
 class GroupWriter:
     """Passes reports to ``commit`` in groups, in order, on a thread of its own.
 
-    ``commit`` makes a group durable and answers each, or raises `StoreError` having written none
-    of it; a group that fails is tried again one by one, so that one bad report fails alone. At
-    most ``max_points`` points wait (a single larger report is let in when nothing else does).
-    ``faults`` is told of every failure.
+    ``commit`` makes a group durable and returns a receipt for each report, or raises `StoreError`
+    and has written none. The reports of a group that failed are committed one by one, so that a bad
+    report fails alone. At most ``max_points`` points wait; a single larger report is accepted when
+    no other waits. ``faults`` logs every failure.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class GroupWriter:
         self._commit = commit
         self._max_points = max_points
         self._faults = faults
-        self._waiting: deque[_Pending] = deque()
+        self._pending: deque[_Pending] = deque()
         self._points = 0
         self._closed = False
         self._changed = threading.Condition()
@@ -62,16 +62,16 @@ class GroupWriter:
 
     async def write(self, report: Report) -> Receipt:
         """Return once the report is durable. Raises `StoreBusy` at once when too much waits."""
-        waiting = _Pending(report, asyncio.get_running_loop().create_future())
+        pending = _Pending(report, asyncio.get_running_loop().create_future())
         with self._changed:
             if self._closed:
                 raise StoreClosed("the store is shutting down")
-            if self._points and self._points + waiting.weight > self._max_points:
+            if self._points and self._points + pending.weight > self._max_points:
                 raise StoreBusy("too much is waiting to be written; try again in a moment")
-            self._points += waiting.weight
-            self._waiting.append(waiting)
+            self._points += pending.weight
+            self._pending.append(pending)
             self._changed.notify()
-        return await waiting.done
+        return await pending.done
 
     def close(self) -> None:
         """Write what was accepted and end the thread. Blocks; may be called again."""
@@ -81,55 +81,55 @@ class GroupWriter:
         self._thread.join()
 
     def _run(self) -> None:
-        while group := self._take():
+        while group := self._next_group():
             answers = self._try(group)
             if not isinstance(answers, StoreError) or len(group) == 1:
-                _settle(group, answers)
+                _answer(group, answers)
                 continue
             for one in group:
-                _settle([one], self._try([one]))
+                _answer([one], self._try([one]))
 
-    def _take(self) -> list[_Pending]:
-        """The next group; empty once closed and drained."""
+    def _next_group(self) -> list[_Pending]:
+        """Return the next group; it is empty once the writer is closed and the queue drained."""
         with self._changed:
-            while not self._waiting and not self._closed:
+            while not self._pending and not self._closed:
                 self._changed.wait()
             group: list[_Pending] = []
             points = 0
-            while self._waiting and points < _COMMIT_POINTS:
-                group.append(self._waiting.popleft())
+            while self._pending and points < _GROUP_POINTS:
+                group.append(self._pending.popleft())
                 points += group[-1].weight
             self._points -= points
             return group
 
     def _try(self, group: Sequence[_Pending]) -> Sequence[Receipt] | StoreError:
         try:
-            return self._commit([waiting.report for waiting in group])
+            return self._commit([pending.report for pending in group])
         except StoreError as err:
             self._faults.failed(err.__cause__ or err)
             return err
-        except Exception as err:  # noqa: BLE001 -- the thread must outlive whatever a commit does
+        except Exception as err:  # noqa: BLE001 -- the thread must outlive any failure of a commit
             self._faults.failed(err)
             return StoreError("the store failed; the server's log says why")
 
 
-def _settle(group: Sequence[_Pending], answers: Sequence[Receipt] | StoreError) -> None:
-    """Tell each waiter, on the loop it waits on; a loop that is gone has no waiters left."""
-    told: Sequence[Receipt | StoreError] = (
+def _answer(group: Sequence[_Pending], answers: Sequence[Receipt] | StoreError) -> None:
+    """Give each caller its answer, on the caller's loop; a closed loop has no callers left."""
+    each: Sequence[Receipt | StoreError] = (
         [answers] * len(group) if isinstance(answers, StoreError) else answers
     )
-    pairs = list(zip((waiting.done for waiting in group), told, strict=True))
+    pairs = list(zip((pending.done for pending in group), each, strict=True))
     for loop in {done.get_loop() for done, _ in pairs}:
         ours = [pair for pair in pairs if pair[0].get_loop() is loop]
         try:
-            loop.call_soon_threadsafe(_wake, ours)
+            loop.call_soon_threadsafe(_finish, ours)
         except RuntimeError:
             continue
 
 
-def _wake(pairs: Sequence[tuple[asyncio.Future[Receipt], Receipt | StoreError]]) -> None:
+def _finish(pairs: Sequence[tuple[asyncio.Future[Receipt], Receipt | StoreError]]) -> None:
     for done, answer in pairs:
-        if done.done():
+        if done.done():  # its caller was cancelled
             continue
         if isinstance(answer, StoreError):
             done.set_exception(answer)

@@ -1,4 +1,4 @@
-"""A disk that is really full: reports are refused, reads go on, and nothing is lost or doubled."""
+"""A disk that is really full: reports are refused, reads still work, nothing is lost or doubled."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ async def test_a_full_disk_refuses_reports_keeps_reads_and_doubles_nothing(
 
 
 def fill(path: Path) -> None:
-    """Leave no room on the disk."""
+    """Leave no space on the disk."""
     with path.open("wb", buffering=0) as ballast:
         for size in (65536, 4096):
             try:

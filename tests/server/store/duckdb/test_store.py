@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 
 def test_a_file_that_is_no_database_is_left_alone_and_named(tmp_path: Path) -> None:
     path = tmp_path / "points.duckdb"
-    path.write_bytes(b"not a database" * 1000)
+    path.write_bytes(content := b"not a database" * 1000)
 
     with pytest.raises(StartError, match=r"points\.duckdb is damaged .* put a backup"):
         DuckDBStore(tmp_path)
 
-    assert path.read_bytes().startswith(b"not a database")
+    assert path.read_bytes() == content
 
 
 async def test_damaged_blocks_are_refused_at_start(tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_a_memory_limit_that_is_none_is_named(tmp_path: Path) -> None:
         DuckDBStore(tmp_path, memory="much")
 
 
-async def test_tables_that_fail_are_told_and_what_was_acknowledged_reaches_them_in_the_end(
+async def test_failing_tables_are_reported_and_in_the_end_hold_what_was_acknowledged(
     tmp_path: Path,
 ) -> None:
     store = DuckDBStore(tmp_path)
@@ -117,7 +117,7 @@ async def test_what_a_store_could_not_put_into_its_tables_the_next_one_does(tmp_
 
 
 async def test_a_copy_of_a_running_store_has_what_was_acknowledged_once(tmp_path: Path) -> None:
-    """As after a kill, with records that are in the tables and records that are not."""
+    """As after a kill, with some records in the tables and others in the journal only."""
     (tmp_path / "d").mkdir()
     store = DuckDBStore(tmp_path / "d")
     await store.write(named(1))
@@ -144,13 +144,13 @@ async def test_a_record_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         DuckDBStore(tmp_path)
 
 
-async def test_the_room_of_expired_points_is_used_again_also_while_somebody_reads(
+async def test_the_space_of_expired_points_is_used_again_even_during_reads(
     tmp_path: Path,
 ) -> None:
     store = DuckDBStore(tmp_path)
     sizes: list[int] = []
     for year in range(2000, 2004):
-        fill(store, f"{year}-01-01", rows=250_000)
+        insert(store, f"{year}-01-01", rows=250_000)
         newest = NOW.replace(year=year, month=1, day=7)
         expiring = asyncio.create_task(store.expire(newest, timedelta(days=30)))
         while not expiring.done():
@@ -164,8 +164,8 @@ async def test_the_room_of_expired_points_is_used_again_also_while_somebody_read
     await store.aclose()
 
 
-def fill(store: DuckDBStore, day: str, *, rows: int) -> None:
-    """Many points, a second apart, as if from before there were receipts."""
+def insert(store: DuckDBStore, day: str, *, rows: int) -> None:
+    """Insert many points, a second apart, as if from before there were receipts."""
     store._tables.connection.execute(
         f"INSERT INTO points_latency SELECT 'n1', TIMESTAMP '{day}' + to_seconds(range), "
         f"now(), 'p', hash(range) & 1073741823 FROM range({rows})"
@@ -175,8 +175,8 @@ def fill(store: DuckDBStore, day: str, *, rows: int) -> None:
     )
 
 
-async def test_the_largest_numbers_a_node_can_send_do_not_stop_the_tables(tmp_path: Path) -> None:
-    """One record that no table takes would hold up everybody's."""
+async def test_the_largest_numbers_a_node_can_send_do_not_stop_the_loader(tmp_path: Path) -> None:
+    """One record that does not fit a table would stop the records of all nodes."""
     store = DuckDBStore(tmp_path)
     largest, parts = 2**63 - 1, 2**31 - 1
     for seq in (1, largest - 1, largest):
@@ -197,15 +197,15 @@ def test_a_journal_that_cannot_be_one_is_named(tmp_path: Path) -> None:
         DuckDBStore(tmp_path)
 
 
-async def test_refusals_that_wait_for_the_tables_are_bounded_and_outlive_the_store(
+async def test_rejections_that_wait_for_the_tables_are_bounded_and_outlive_the_store(
     tmp_path: Path,
 ) -> None:
     store = DuckDBStore(tmp_path, max_pending_points=2)
     rename(store, "receipts", "elsewhere")
     for seq in (1, 2):
-        await store.write(refusal(seq))
+        await store.write(rejection(seq))
     with pytest.raises(StoreBusy):
-        await store.write(refusal(3))
+        await store.write(rejection(3))
     await store.aclose()
     with duckdb.connect(tmp_path / "points.duckdb") as connection:
         connection.execute("ALTER TABLE elsewhere RENAME TO receipts")
@@ -215,7 +215,7 @@ async def test_refusals_that_wait_for_the_tables_are_bounded_and_outlive_the_sto
     await store.aclose()
 
 
-def refusal(seq: int) -> Report:
+def rejection(seq: int) -> Report:
     return Report("n1", (), NOW, name=BatchName(EPOCH, seq, 0, 3), rejected=3)
 
 
@@ -248,7 +248,7 @@ def named(seq: int, epoch: str = EPOCH) -> Report:
     [
         "DELETE FROM receipts",
         "DELETE FROM receipts WHERE ordinal = (SELECT max(ordinal) FROM receipts)",
-        "UPDATE receipts SET received = received + 1 WHERE ordinal = 2",
+        "UPDATE receipts SET received = 4 WHERE ordinal = (SELECT max(ordinal) FROM receipts)",
         "DELETE FROM points_latency",
         "INSERT INTO points_latency SELECT * FROM points_latency",
         "DELETE FROM meta WHERE key = 'unaccounted'",
@@ -265,14 +265,14 @@ async def test_a_store_whose_receipts_do_not_fit_its_points_is_refused(
     await store.aclose()
     DuckDBStore(tmp_path).close()
     with duckdb.connect(tmp_path / "points.duckdb") as connection:
-        connection.execute(damage.replace("= 2", "= (SELECT max(ordinal) FROM receipts)"))
+        connection.execute(damage)
 
     with pytest.raises(StartError, match=r"is damaged .* put a backup"):
         DuckDBStore(tmp_path)
 
 
 def make_version_1(path: Path) -> None:
-    """A store as it was before there were receipts, with a point in it."""
+    """Make a store as it was before there were receipts, with a point in it."""
     old = len(list(schema.create_statements())) - len(list(schema.upgrade_statements(1)))
     with duckdb.connect(path) as connection:
         for statement in list(schema.create_statements())[:old]:
@@ -414,7 +414,7 @@ async def test_a_clock_that_was_put_back_changes_neither_marks_nor_their_order(
     await store.aclose()
 
 
-async def test_what_a_spoilt_log_of_the_database_has_lost_comes_again_from_the_journal(
+async def test_what_a_damaged_log_of_the_database_lost_comes_again_from_the_journal(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "d").mkdir()
@@ -425,10 +425,10 @@ async def test_what_a_spoilt_log_of_the_database_has_lost_comes_again_from_the_j
     shutil.copytree(tmp_path / "d", tmp_path / "kept")
     await store.aclose()
     log = (tmp_path / "kept" / "points.duckdb.wal").read_bytes()
-    spoilt = [log[:cut] for cut in range(0, len(log), 997)]
-    spoilt += [_flipped(log, place) for place in range(3, len(log), 997)]
+    damaged = [log[:cut] for cut in range(0, len(log), 997)]
+    damaged += [_flipped(log, place) for place in range(3, len(log), 997)]
     outcomes: set[int | None] = set()
-    for content in [b"", *spoilt]:
+    for content in [b"", *damaged]:
         (tmp_path / "kept" / "points.duckdb.wal").write_bytes(content)
         outcomes.add(await _received_after(tmp_path / "kept", tmp_path / "try"))
 
@@ -436,7 +436,7 @@ async def test_what_a_spoilt_log_of_the_database_has_lost_comes_again_from_the_j
 
 
 async def test_no_damage_of_the_database_shows_other_points(tmp_path: Path) -> None:
-    """A place that the start does not read is found out by the first who asks for it."""
+    """Damage at a place that the start does not read is found by the first query that reads it."""
     kept, directory = tmp_path / "kept", tmp_path / "try"
     kept.mkdir()
     for seqs in ((1, 2, 3), (4, 5)):
@@ -448,16 +448,17 @@ async def test_no_damage_of_the_database_shows_other_points(tmp_path: Path) -> N
     places = [*range(0, 12288, 1021), *range(12288, len(whole), 70001)]
     damaged = [_flipped(whole, place) for place in places]
     damaged += [whole[:length] for length in range(1, len(whole), 200_003)]
-    shown = [await _shown_after(content, directory) for content in [whole, *damaged]]
+    good = await _answers(whole, directory)
+    found = [await _answers(content, directory) for content in damaged]
 
-    assert shown[0] is not None
-    assert {str(each) for each in shown[1:]} <= {"None", str(shown[0])}
-    assert None in shown[1:]
+    assert good is not None
+    assert all(answers in (None, good) for answers in found)
+    assert None in found
 
 
-async def _shown_after(content: bytes, directory: Path) -> tuple[object, ...] | None:
-    """What a store shows of the node on that database; None if it refuses to."""
-    _make_anew(directory, content)
+async def _answers(content: bytes, directory: Path) -> tuple[object, ...] | None:
+    """Return what a store on that database answers about the node; None if it refuses to."""
+    _replace(directory, content)
     try:
         store = DuckDBStore(directory)
     except StartError:
@@ -470,7 +471,7 @@ async def _shown_after(content: bytes, directory: Path) -> tuple[object, ...] | 
         await store.aclose()
 
 
-def _make_anew(directory: Path, database: bytes) -> None:
+def _replace(directory: Path, database: bytes) -> None:
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir()
     (directory / "points.duckdb").write_bytes(database)
@@ -481,7 +482,7 @@ def _flipped(data: bytes, at: int) -> bytes:
 
 
 async def _received_after(damaged: Path, directory: Path) -> int | None:
-    """How many points a store opened on a copy has receipts for; None if it refuses to start."""
+    """Return how many points a store on a copy has receipts for; None if it refuses to start."""
     shutil.rmtree(directory, ignore_errors=True)
     shutil.copytree(damaged, directory)
     try:
@@ -494,8 +495,8 @@ async def _received_after(damaged: Path, directory: Path) -> int | None:
     return received
 
 
-class FailingSync:
-    """Passes all on to a cursor, but for a commit that ends as one whose fsync failed does."""
+class FaultyCursor:
+    """Passes everything on to a cursor, except a commit: it ends as if its fsync failed."""
 
     def __init__(self, cursor: duckdb.DuckDBPyConnection) -> None:
         self.cursor = cursor
@@ -508,14 +509,14 @@ class FailingSync:
         return getattr(self.cursor, name)
 
 
-async def test_after_a_failed_fsync_the_file_is_opened_anew_and_nothing_is_doubled(
+async def test_after_a_failed_fsync_the_file_is_opened_again_and_nothing_is_doubled(
     tmp_path: Path,
 ) -> None:
     store = DuckDBStore(tmp_path)
     await store.write(named(1))
     await store.latest("n1")
-    spoilt: Any = FailingSync(store._tables._writing)
-    store._tables._writing = spoilt
+    failing: Any = FaultyCursor(store._tables._writing)
+    store._tables._writing = failing
     assert not (await store.write(named(2))).duplicate
     with pytest.raises(StoreError, match="cannot be read"):
         await store.latest("n1")
@@ -528,7 +529,7 @@ async def test_after_a_failed_fsync_the_file_is_opened_anew_and_nothing_is_doubl
     await store.aclose()
 
 
-async def test_a_file_that_cannot_be_opened_anew_is_tried_again(tmp_path: Path) -> None:
+async def test_a_file_that_does_not_open_is_tried_again(tmp_path: Path) -> None:
     store = DuckDBStore(tmp_path)
     store._tables.close()
     (tmp_path / "points.duckdb").rename(tmp_path / "elsewhere")

@@ -18,23 +18,23 @@ if TYPE_CHECKING:
 
 
 class ScriptedDisk:
-    """Commits when it is let; fails for nodes called ``bad``."""
+    """Commits once it is opened; fails for nodes called ``bad`` or ``odd``."""
 
     def __init__(self) -> None:
         self.groups: list[list[str]] = []
         self.open = threading.Event()
         self.entered = threading.Semaphore(0)
 
-    def commit(self, deliveries: Sequence[Report]) -> list[Receipt]:
+    def commit(self, reports: Sequence[Report]) -> list[Receipt]:
         self.entered.release()
         assert self.open.wait(10)
-        names = [delivery.node_id for delivery in deliveries]
+        names = [report.node_id for report in reports]
         if "bad" in names:
             raise StoreError("cannot store a bad one")
         if "odd" in names:
             raise ZeroDivisionError("unforeseen")
         self.groups.append(names)
-        return [Receipt(len(delivery.points)) for delivery in deliveries]
+        return [Receipt(len(report.points)) for report in reports]
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def named(node_id: str, points: int = 1) -> Report:
 async def start(
     writer: GroupWriter, disk: ScriptedDisk, *node_ids: str
 ) -> list[asyncio.Task[Receipt]]:
-    """The first delivery is in its commit, the others wait behind it."""
+    """Have the first report in its commit and the others waiting behind it."""
     tasks = [asyncio.create_task(writer.write(named(node_ids[0])))]
     await asyncio.to_thread(disk.entered.acquire)
     tasks += [asyncio.create_task(writer.write(named(node_id))) for node_id in node_ids[1:]]
@@ -74,7 +74,7 @@ async def test_what_arrives_during_a_commit_shares_the_next_one(disk: ScriptedDi
     await asyncio.to_thread(writer.close)
 
 
-async def test_a_bad_delivery_fails_alone(disk: ScriptedDisk) -> None:
+async def test_a_bad_report_fails_alone(disk: ScriptedDisk) -> None:
     writer = writing(disk, 100)
     tasks = await start(writer, disk, "a", "b", "bad", "odd", "c")
     disk.open.set()
@@ -88,7 +88,7 @@ async def test_a_bad_delivery_fails_alone(disk: ScriptedDisk) -> None:
     await asyncio.to_thread(writer.close)
 
 
-async def test_a_full_queue_is_told_at_once_and_not_before_one_delivery_waits(
+async def test_a_full_queue_refuses_at_once_but_a_large_report_may_wait_alone(
     disk: ScriptedDisk,
 ) -> None:
     writer = writing(disk, 2)
@@ -105,7 +105,9 @@ async def test_a_full_queue_is_told_at_once_and_not_before_one_delivery_waits(
     await asyncio.to_thread(writer.close)
 
 
-async def test_giving_up_waiting_does_not_undo_a_write_or_hurt_others(disk: ScriptedDisk) -> None:
+async def test_a_cancelled_wait_undoes_no_write_and_hurts_no_other(
+    disk: ScriptedDisk,
+) -> None:
     writer = writing(disk, 100)
     first, second, third = await start(writer, disk, "a", "b", "c")
     second.cancel()
@@ -117,21 +119,28 @@ async def test_giving_up_waiting_does_not_undo_a_write_or_hurt_others(disk: Scri
     await asyncio.to_thread(writer.close)
 
 
-async def test_closing_writes_what_waits_and_refuses_what_comes_after(disk: ScriptedDisk) -> None:
+async def test_closing_writes_what_waits_and_refuses_later_reports(disk: ScriptedDisk) -> None:
     writer = writing(disk, 100)
     tasks = await start(writer, disk, "a", "b")
     closing = asyncio.create_task(asyncio.to_thread(writer.close))
+    await asyncio.to_thread(wait_until_closed, writer)
     disk.open.set()
     await closing
 
     await asyncio.gather(*tasks)
 
+    assert disk.groups == [["a"], ["b"]]
     with pytest.raises(StoreClosed):
         await writer.write(named("late"))
 
 
-class Watch(SystemClock):
-    """Shows the seconds it was set to."""
+def wait_until_closed(writer: GroupWriter) -> None:
+    with writer._changed:
+        assert writer._changed.wait_for(lambda: writer._closed, 10)
+
+
+class ManualMonotonic(SystemClock):
+    """Its monotonic clock shows the ``seconds`` that it was set to."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
@@ -143,16 +152,16 @@ class Watch(SystemClock):
 def test_a_failure_is_logged_at_once_then_once_a_minute_then_when_it_is_over(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    watch = Watch()
-    faults = FaultLog("writing", watch)
+    clock = ManualMonotonic()
+    faults = FaultLog("writing", clock)
     for seconds in (0, 1, 59, 60, 61):
-        watch.seconds = seconds
+        clock.seconds = seconds
         faults.failed(OSError("No space left on device"))
     assert faults.failing
     faults.worked()
     faults.worked()
 
     assert not faults.failing
-    told = [(vars(record)["failures"], record.message) for record in caplog.records]
-    assert told == [(1, "the store fails"), (4, "the store fails"), (5, "the store works again")]
+    logged = [(vars(record)["failures"], record.message) for record in caplog.records]
+    assert logged == [(1, "the store fails"), (4, "the store fails"), (5, "the store works again")]
     assert "No space left" in vars(caplog.records[0])["error"]
