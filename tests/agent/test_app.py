@@ -14,7 +14,7 @@ import msgspec
 from msgspec.structs import replace as replace_struct
 
 from plexd import api, metrics
-from plexd.agent import app
+from plexd.agent import app, one_cycle
 from plexd.agent.cli.collect import collected_table
 from plexd.agent.config.settings import Settings, SystemSettings, WireGuardSettings
 from plexd.agent.identity import Identity
@@ -169,7 +169,7 @@ async def test_stopping_flushes_what_was_collected(caplog: pytest.LogCaptureFixt
 
 
 async def test_one_cycle_tells_points_failures_and_times() -> None:
-    report = await app.collect_once(ALONE)
+    report = await one_cycle.collect_once(ALONE)
     assert {point.group for point in report.points} == {"system", "agent"}
     assert report.failures == []
     assert report.elapsed["system"] >= 0.1
@@ -177,7 +177,7 @@ async def test_one_cycle_tells_points_failures_and_times() -> None:
 
 async def test_a_source_that_fails_is_named_and_the_others_still_count() -> None:
     settings = replace(ALONE, system=SystemSettings(mount_point="/no/such/place"))
-    report = await app.collect_once(settings)
+    report = await one_cycle.collect_once(settings)
     assert [point.group for point in report.points] == ["agent"]
     ((group, reason),) = report.failures
     assert group == "system"
@@ -187,7 +187,7 @@ async def test_a_source_that_fails_is_named_and_the_others_still_count() -> None
 async def test_peers_that_are_configured_are_pinged_and_their_tunnels_looked_for() -> None:
     peers = (api.Peer("self", "A" * 43 + "=", "127.0.0.1"),)
     settings = Settings(data_dir=None, peers=peers, wireguard=WireGuardSettings(interface="none0"))
-    report = await app.collect_once(settings)
+    report = await one_cycle.collect_once(settings)
     assert report.addresses == {"self": "127.0.0.1"}
     (latency,) = [point for point in report.points if point.group == "latency"]
     assert isinstance(latency.data, api.LatencyResult)
@@ -201,7 +201,7 @@ async def test_peers_that_the_control_plane_knows_are_pinged_by_their_names() ->
     answer = Reply(body=msgspec.json.encode({"peers": [told]}))
     async with ScriptedServer(answer) as plane:
         settings = replace(settings_for(plane.url), wireguard=WireGuardSettings(interface="none0"))
-        report = await app.collect_once(settings, IDENTITY)
+        report = await one_cycle.collect_once(settings, IDENTITY)
 
     assert report.addresses == {"told": "127.0.0.1"}
     assert [p.peer_id for p in report.points if p.group == "latency"] == ["told"]
@@ -212,14 +212,14 @@ async def test_without_an_answer_the_peers_of_the_enrolment_are_pinged() -> None
     settings = settings_for("http://127.0.0.1:1")
     settings = replace(settings, wireguard=WireGuardSettings(interface="none0"))
 
-    assert (await app.collect_once(settings, known)).addresses == {"known": "127.0.0.1"}
+    assert (await one_cycle.collect_once(settings, known)).addresses == {"known": "127.0.0.1"}
 
 
 async def test_the_reasons_why_pings_failed_are_told_once_each_with_their_peers() -> None:
     pinger = ScriptedPinger({peer: PingError(peer, "no route") for peer in "EIM"})
     collector = metrics.LatencyCollector(pinger, ManualPeers("E", "I", "self", "M"))
     points = [point async for point in collector.collect()]
-    (told,) = app._unanswered(collector)
+    (told,) = one_cycle._unanswered(collector)
     assert told == "no round trip to 3 peers: no route"
     assert told in " ".join(collected_table(points, [], {}, {}, [told]).split())
 

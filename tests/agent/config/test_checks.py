@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
-from plexd.agent.config.checks import check_for_run, warnings_about
-from plexd.agent.config.presence import warnings_about_machine
+from plexd.agent.config.checks import check_for_run, warnings_about, warnings_about_machine
 from plexd.agent.config.settings import load_settings
 from plexd.agent.errors import SettingsError
 

@@ -22,7 +22,7 @@ import msgspec
 from msgspec import Struct
 
 from plexd import api, metrics
-from plexd.agent import app
+from plexd.agent import app, one_cycle
 from plexd.agent.cli.demo_server import SIMULATED_NODES, DemoServer, require_server
 from plexd.agent.config.settings import Settings, WireGuardSettings
 from plexd.agent.errors import NotReadyError
@@ -95,7 +95,7 @@ class _Demo:
                 await self._verify(settings, identity)
 
     async def _verify(self, settings: Settings, identity: Identity) -> None:
-        expected = {point.group for point in (await app.collect_once(settings)).points}
+        expected = {point.group for point in (await one_cycle.collect_once(settings)).points}
         stored = await _stored_groups(settings, identity)
         self.missing = expected - stored
         put(f"stored and read back: {_listed(stored)}\n")
