@@ -1,6 +1,6 @@
-"""The local endpoint's credential against a model of a few lines, whatever happens in what order.
+"""The local endpoint's credential against a model of a few lines, in any order of events.
 
-The model: a token serves for five minutes and then until a newer one can be had; nothing is
+The model: a token is used for five minutes and then until a newer one can be fetched; nothing is
 fetched while it is fresh, at most one fetch is under way, and of fetches there are at most ten at
 once and one every fifteen seconds.
 """
@@ -39,7 +39,7 @@ FAILURES: dict[str, Exception] = {
 
 
 class RotatingFetcher:
-    """Hands out the newest token, fails, or hangs, as it stands when a fetch begins."""
+    """Returns the newest token, fails, or hangs, depending on ``mode`` when a fetch begins."""
 
     def __init__(self) -> None:
         self.version = 1
@@ -67,7 +67,7 @@ class RotatingFetcher:
 
 
 class CredentialMachine(RuleBasedStateMachine):
-    """Users, endpoint, control plane and time, each doing what it likes."""
+    """Users, endpoint, control plane and time, in any order."""
 
     @initialize()
     def make(self) -> None:

@@ -88,7 +88,7 @@ async def test_a_second_collector_does_not_count_twice() -> None:
 
 
 def test_a_collection_already_running_when_watched_is_not_counted() -> None:
-    watch = process.GarbageCollector()
+    watch = process.GarbageCollectorWatch()
     watch("stop", {})
     assert (watch.collections, watch.pause_total_ns) == (0, 0)
 

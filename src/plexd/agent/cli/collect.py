@@ -102,7 +102,7 @@ def collected_table(
 
 
 def _blocks(present: Iterable[str]) -> Iterator[list[str]]:
-    """The groups that are there, in the order they are shown, those of peers together."""
+    """Yield the groups that are there, in the order of the table, those of peers together."""
     known = ([GROUP_SYSTEM], [GROUP_TUNNEL, GROUP_LATENCY], [GROUP_AGENT])
     named = set(present)
     others = named.difference(*known)
