@@ -68,7 +68,8 @@ def _dispatch(options: argparse.Namespace) -> int:
 def _explain(error: BaseException) -> None:
     import logging  # noqa: PLC0415 - only when things went wrong
 
-    logging.getLogger("plexd.agent").debug("unexpected error", exc_info=error)
+    logger = logging.getLogger("plexd.agent")
+    logger.debug("unexpected error", exc_info=error, extra={"component": "agent"})
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     reason = f"{type(error).__name__}: {error}"
