@@ -207,18 +207,22 @@ def _handler(descriptor: int) -> StderrHandler:
     return handler
 
 
-def test_a_closed_descriptor_loses_the_line_and_nothing_else() -> None:
+def test_a_closed_descriptor_loses_the_line_and_nothing_else(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     reading, writing = os.pipe()
     os.close(reading)
     _handler(writing).emit(record())  # EPIPE
     os.close(writing)
     _handler(writing).emit(record())  # EBADF
+    assert capsys.readouterr() == ("", "")
 
 
-def test_a_full_disk_loses_the_line_and_nothing_else() -> None:
+def test_a_full_disk_loses_the_line_and_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
     descriptor = os.open("/dev/full", os.O_WRONLY)
     _handler(descriptor).emit(record())
     os.close(descriptor)
+    assert capsys.readouterr() == ("", "")
 
 
 def test_a_line_that_got_through_in_part_does_not_swallow_the_next(

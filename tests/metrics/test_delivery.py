@@ -14,7 +14,7 @@ import pytest
 
 from plexd.api import APIError, BatchName, LatencyResult, MetricBatch, MetricPoint, TLSError
 from plexd.metrics import Config, MemorySpool
-from plexd.metrics.delivery import Delivery, spread
+from plexd.metrics.delivery import Delivery
 from plexd.metrics.testing import ManualClock, RecordingReporter
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 NODE = "node-1"
 COLLECT, REPORT = 15.0, 60.0
-FIRST_REPORT = spread(NODE) * REPORT
 LOGGER = logging.getLogger("plexd.test.delivery")
 PLENTY = 2**40
 
