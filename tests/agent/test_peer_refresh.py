@@ -1,4 +1,4 @@
-"""The peers as the control plane knows them, minute by minute."""
+"""The peers, loaded again from the control plane every minute."""
 
 from __future__ import annotations
 
@@ -54,11 +54,11 @@ async def test_the_peers_are_there_at_once() -> None:
     assert (await watched(ScriptedPeers([A]), seconds=0)).peers == [A]
 
 
-async def test_a_minute_later_they_are_asked_for_again() -> None:
+async def test_a_minute_later_they_are_fetched_again() -> None:
     assert (await watched(ScriptedPeers([A], [A, B]), seconds=60)).peers == [A, B]
 
 
-async def test_those_known_stay_when_they_cannot_be_had(
+async def test_the_known_peers_stay_when_none_can_be_fetched(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     script = ScriptedPeers([A], APIError(503, "later"))
@@ -68,12 +68,12 @@ async def test_those_known_stay_when_they_cannot_be_had(
     assert record.error == "api: HTTP 503: later"  # type: ignore[attr-defined]  # set through extra
 
 
-async def test_peers_that_make_no_sense_are_refused_as_a_whole() -> None:
+async def test_peers_that_are_not_valid_are_refused_as_a_whole() -> None:
     script = ScriptedPeers([A], [B, Peer("", "key", "10.0.0.3")])
     assert (await watched(script, seconds=60)).peers == [A]
 
 
-async def test_the_first_peers_are_waited_for_but_not_for_long() -> None:
+async def test_the_wait_for_the_first_peers_is_two_seconds_at_most() -> None:
     clock, shelf, asked = ManualClock(), Shelf(), asyncio.Event()
 
     class SilentPlane:

@@ -1,4 +1,4 @@
-"""A blocked event loop is told in the log, and systemd is told of one that turns."""
+"""A blocked event loop is logged, and systemd is notified of one that runs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-LOGGER = logging.getLogger("plexd.test.loopwatch")
+LOGGER = logging.getLogger("plexd.test.watchdog")
 
 
 @asynccontextmanager
@@ -32,7 +32,7 @@ async def watching(watchdog: Watchdog) -> AsyncIterator[None]:
         await asyncio.wait([task])
 
 
-async def test_a_loop_that_was_blocked_is_told_with_the_seconds(
+async def test_a_loop_that_was_blocked_is_logged_with_the_seconds(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     clock = ManualClock()
@@ -55,7 +55,7 @@ async def test_a_loop_really_blocked_is_noticed(caplog: pytest.LogCaptureFixture
     assert [r.getMessage() for r in caplog.records] == ["event loop blocked"]
 
 
-async def test_systemd_is_told_once_a_second(tmp_path: Path) -> None:
+async def test_systemd_is_notified_once_a_second(tmp_path: Path) -> None:
     clock = ManualClock()
     path = str(tmp_path / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
@@ -88,7 +88,7 @@ def test_an_abstract_address_is_reached() -> None:
         {"NOTIFY_SOCKET": "/run/notify", "WATCHDOG_USEC": "1", "WATCHDOG_PID": "1"},
     ],
 )
-def test_where_nobody_wants_to_know_nobody_is_told(environ: dict[str, str]) -> None:
+def test_a_service_manager_that_does_not_ask_is_not_notified(environ: dict[str, str]) -> None:
     assert systemd_notifier(environ) is None
 
 

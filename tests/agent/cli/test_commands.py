@@ -362,7 +362,7 @@ def test_a_reader_that_leaves_a_demo_is_no_error(
     assert capfd.readouterr() == ("", "")
 
 
-def test_help_that_cannot_be_printed_is_told(
+def test_help_that_cannot_be_printed_is_reported(
     monkeypatch: pytest.MonkeyPatch, capfd: Captured
 ) -> None:
     def fail(_: str) -> None:

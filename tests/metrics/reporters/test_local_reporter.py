@@ -148,7 +148,7 @@ async def test_the_secret_is_fetched_by_node_and_key_before_the_first_report(
     assert len(server.requests) == 1
 
 
-async def test_a_token_is_used_for_five_minutes_and_then_fetched_anew(
+async def test_a_token_is_used_for_five_minutes_and_then_fetched_again(
     server: ScriptedServer, reporter: LocalReporter, fetcher: ScriptedFetcher, clock: ManualClock
 ) -> None:
     await reporter.report_metrics(NODE, EXAMPLE)
@@ -233,7 +233,7 @@ async def test_a_cancelled_fetch_leaves_the_fetching_to_the_next_in_line(
 
 
 @pytest.mark.parametrize("status", [401, 403])
-async def test_a_token_the_endpoint_refuses_is_fetched_anew_for_the_next_report(
+async def test_a_token_the_endpoint_refuses_is_fetched_again_for_the_next_report(
     server: ScriptedServer, reporter: LocalReporter, fetcher: ScriptedFetcher, status: int
 ) -> None:
     server.script = [Reply(status), Reply()]
@@ -259,7 +259,7 @@ async def test_other_refusals_keep_the_token(
 
 
 class GarblingFetcher:
-    """Hands out the scripted envelope whatever is asked for."""
+    """Returns the scripted envelope for any key."""
 
     def __init__(self, ciphertext: str, nonce: str) -> None:
         self.envelope = SecretResponse(KEY, ciphertext, nonce, 1)
@@ -348,7 +348,7 @@ async def test_with_an_old_token_the_report_goes_out_and_a_warning_says_why(
     assert TOKEN not in str(fields)
 
 
-async def test_an_old_token_serves_on_however_old_and_is_warned_of_once_in_five_minutes(
+async def test_an_old_token_stays_in_use_with_a_warning_once_in_five_minutes(
     server: ScriptedServer,
     reporter: LocalReporter,
     fetcher: ScriptedFetcher,
@@ -371,7 +371,7 @@ async def test_an_old_token_serves_on_however_old_and_is_warned_of_once_in_five_
     assert server.requests[-1].headers["Authorization"] == "Bearer second"
 
 
-async def test_a_refused_token_serves_on_while_no_other_can_be_had(
+async def test_a_refused_token_stays_in_use_while_no_other_can_be_fetched(
     server: ScriptedServer, reporter: LocalReporter, fetcher: ScriptedFetcher
 ) -> None:
     server.script = [Reply(401), Reply()]

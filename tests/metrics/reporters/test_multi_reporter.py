@@ -59,7 +59,7 @@ def start(multi: MultiReporter, batch: MetricBatch = EXAMPLE) -> asyncio.Task[No
 # Error semantics, row by row
 
 
-async def test_both_succeed_and_nothing_is_said(
+async def test_both_succeed_and_nothing_is_logged(
     multi: MultiReporter,
     platform: RecordingReporter,
     local: RecordingReporter,
@@ -123,7 +123,7 @@ async def test_of_two_errors_the_platforms_is_raised_and_the_locals_a_warning(
         (KeyError(), "KeyError"),
     ],
 )
-async def test_whatever_the_local_raises_is_a_warning(
+async def test_any_error_of_the_local_is_a_warning(
     multi: MultiReporter,
     local: RecordingReporter,
     caplog: pytest.LogCaptureFixture,
@@ -135,7 +135,7 @@ async def test_whatever_the_local_raises_is_a_warning(
     assert [w["error"] for w in warnings_of(caplog)] == [reason]
 
 
-async def test_the_same_warning_is_told_once_in_five_minutes_with_the_number_left_out(
+async def test_the_same_warning_is_logged_once_in_five_minutes_with_the_number_left_out(
     multi: MultiReporter,
     local: RecordingReporter,
     clock: ManualClock,
