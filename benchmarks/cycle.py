@@ -2,8 +2,8 @@
 
 A cycle is what the agent does every fifteen seconds: machine, tunnels of a real wireguard-go, an
 echo to every peer, the agent itself, checked, encoded and compressed. Peers answer from loopback
-addresses. Beside it is the CPU of prometheus-node-exporter, which has neither tunnels nor pings, for
-one scrape in the same run. Memory is that of ``plexd run`` after half a minute of reporting to a
+addresses. Beside it is the CPU of prometheus-node-exporter, without tunnels and pings, for one
+scrape in the same run. Memory is that of ``plexd run`` after half a minute of reporting to a
 real server.
 """
 

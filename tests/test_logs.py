@@ -78,7 +78,7 @@ def test_an_event_without_a_component_names_its_logger() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "shown"),
+    ("value", "written"),
     [
         (None, "null"),
         (True, "true"),
@@ -98,9 +98,9 @@ def test_an_event_without_a_component_names_its_logger() -> None:
         (Unprintable(), '"<Unprintable>"'),
     ],
 )
-def test_every_value_has_a_form_on_the_line(value: object, shown: str) -> None:
+def test_every_value_has_a_form_on_the_line(value: object, written: str) -> None:
     line = LogfmtFormatter().format(record(component="x", value=value))
-    assert line.endswith(f" component=x value={shown}")
+    assert line.endswith(f" component=x value={written}")
     assert "\n" not in JSONFormatter().format(record(value=value))
 
 

@@ -41,7 +41,6 @@ class SystemClock:
     """The clocks of this machine."""
 
     def now(self) -> datetime:
-        """`datetime.now` in UTC."""
         return datetime.now(UTC)
 
     def monotonic(self) -> float:
@@ -49,11 +48,9 @@ class SystemClock:
         return time.monotonic()
 
     async def sleep(self, seconds: float) -> None:
-        """`asyncio.sleep`."""
         await asyncio.sleep(seconds)
 
     def timeout(self, seconds: float) -> asyncio.Timeout:
-        """`asyncio.timeout`."""
         return asyncio.timeout(seconds)
 
 

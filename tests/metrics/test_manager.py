@@ -118,8 +118,8 @@ class TestRun:
             await clock.advance(REPORT * 3)
             reporter.failures.append(OSError("refused"))
             await clock.advance(REPORT * 2)
-        told = [r.getMessage() for r in caplog.records]
-        assert told == [
+        logged = [r.getMessage() for r in caplog.records]
+        assert logged == [
             "metrics report accepted",
             "metrics report failed",
             "metrics report accepted",

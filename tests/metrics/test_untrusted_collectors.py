@@ -1,4 +1,4 @@
-"""Collectors that yield whatever they like, through the manager to a receiver."""
+"""Collectors that yield anything at all, through the manager to a receiver."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ async def collected(yields: Sequence[Any]) -> tuple[Sequence[MetricPoint], Colle
     return reporter.points, manager.statistics().collectors[0]
 
 
-# How long it takes to draw or to run an example says how busy the machine is, nothing else.
+# The time to draw or to run an example only depends on how busy the machine is.
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(spoilt() | st.sampled_from([SYSTEM, TUNNEL, LATENCY, AGENT]), max_size=12))
 def test_every_yielded_point_is_reported_readably_or_dropped_and_counted(

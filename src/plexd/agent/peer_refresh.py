@@ -57,14 +57,14 @@ class PeerRefresh:
         self._fetcher = fetcher
         self._node_id = node_id
         self._clock = clock or SystemClock()
-        self._asked = asyncio.Event()
+        self._refreshed = asyncio.Event()
         self._warnings = LogOnce(logger, "agent", clock=self._clock)
 
     async def run(self) -> None:
         """Refresh at once and then every minute, until cancelled."""
         while True:
             await self.refresh()
-            self._asked.set()
+            self._refreshed.set()
             await self._clock.sleep(_EVERY_SECONDS)
 
     async def wait_for_answer(self) -> None:
@@ -74,7 +74,7 @@ class PeerRefresh:
         """
         with suppress(TimeoutError):
             async with self._clock.timeout(_FIRST_SECONDS):
-                await self._asked.wait()
+                await self._refreshed.wait()
 
     async def refresh(self) -> None:
         """Fetch and load the peers once. When they cannot be fetched, a warning says so."""

@@ -418,5 +418,5 @@ def test_a_default_is_read_back_as_it_is_shown(key: object) -> None:
 
     assert isinstance(key, Key)
     value = key.kind.parse(key.default)
-    shown = key.kind.yaml(value)
-    assert key.kind.parse(shown.strip('"')) == value
+    written = key.kind.yaml(value)
+    assert key.kind.parse(written.strip('"')) == value

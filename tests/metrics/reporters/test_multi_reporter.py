@@ -145,9 +145,9 @@ async def test_the_same_warning_is_logged_once_in_five_minutes_with_the_number_l
     for _ in range(7):
         await multi.report_metrics(NODE, EXAMPLE)
         await clock.advance(50)
-    told = warnings_of(caplog)
-    assert len(told) == 2
-    assert told[1]["suppressed"] == 5
+    logged = warnings_of(caplog)
+    assert len(logged) == 2
+    assert logged[1]["suppressed"] == 5
 
 
 # Side by side

@@ -39,7 +39,6 @@ class RecordingReporter:
         return [point for batch in self.batches for point in batch]
 
     async def report_metrics(self, node_id: str, batch: MetricBatch) -> None:
-        """Accept ``batch``, or raise the next of ``failures``."""
         self.attempts.append(batch)
         await self.gate.wait()
         if self.failures:

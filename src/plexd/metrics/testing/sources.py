@@ -76,7 +76,6 @@ class ScriptedSystemReader:
         self._script = _Script(script or (STATS,))
 
     async def read_stats(self) -> SystemStats:
-        """The script's next entry."""
         return self._script.next()
 
 
@@ -87,7 +86,6 @@ class ScriptedTunnelReader:
         self._script = _Script(script or ((),))
 
     async def read_tunnel_stats(self) -> Sequence[TunnelStats]:
-        """The script's next entry."""
         return self._script.next()
 
 
@@ -129,7 +127,6 @@ class ManualPeers:
         self.peers: Sequence[str] = peers
 
     def peer_ids(self) -> Sequence[str]:
-        """The attribute ``peers``."""
         return self.peers
 
 
@@ -140,7 +137,6 @@ class ManualReconnects:
         self.count = count
 
     def reconnect_count(self) -> int:
-        """The attribute ``count``."""
         return self.count
 
 
@@ -157,7 +153,6 @@ class ScriptedCollector:
         self.closed = 0
 
     async def collect(self) -> AsyncIterator[MetricPoint]:
-        """Yield the next cycle's items."""
         self.started += 1
         try:
             for item in self._script.next():
