@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["cancel", "cut", "in_background"]
 
 # How long `cut` waits for a cancelled task to end.
-_PATIENCE_SECONDS = 1.0
+_LONGEST_WAIT_SECONDS = 1.0
 
 
 @asynccontextmanager
@@ -52,7 +52,7 @@ async def cut(task: asyncio.Task[Any], clock: Clock) -> None:
     A task that ignores its cancellation is left running, and its outcome is ignored.
     """
     try:
-        async with clock.timeout(_PATIENCE_SECONDS):
+        async with clock.timeout(_LONGEST_WAIT_SECONDS):
             await cancel(task)
     except TimeoutError:
         task.add_done_callback(_discard_outcome)

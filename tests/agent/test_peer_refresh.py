@@ -30,7 +30,7 @@ class ScriptedPeers:
         return entry
 
 
-class Shelf:
+class ManualStore:
     def __init__(self) -> None:
         self.peers: list[Peer] = []
 
@@ -40,14 +40,14 @@ class Shelf:
         self.peers = list(peers)
 
 
-async def watched(script: ScriptedPeers, *, seconds: float) -> Shelf:
-    clock, shelf = ManualClock(), Shelf()
-    watching = asyncio.create_task(PeerRefresh(shelf, script, "node-1", clock=clock).run())
+async def watched(script: ScriptedPeers, *, seconds: float) -> ManualStore:
+    clock, store = ManualClock(), ManualStore()
+    watching = asyncio.create_task(PeerRefresh(store, script, "node-1", clock=clock).run())
     await clock.advance(seconds)
     assert not watching.done()
     watching.cancel()
     await asyncio.wait([watching])
-    return shelf
+    return store
 
 
 async def test_the_peers_are_there_at_once() -> None:
@@ -74,7 +74,7 @@ async def test_peers_that_are_not_valid_are_refused_as_a_whole() -> None:
 
 
 async def test_the_wait_for_the_first_peers_is_two_seconds_at_most() -> None:
-    clock, shelf, asked = ManualClock(), Shelf(), asyncio.Event()
+    clock, store, asked = ManualClock(), ManualStore(), asyncio.Event()
 
     class SilentPlane:
         async def fetch_peers(self, node_id: str) -> list[Peer]:
@@ -82,7 +82,7 @@ async def test_the_wait_for_the_first_peers_is_two_seconds_at_most() -> None:
             await asked.wait()
             return [A]
 
-    watch = PeerRefresh(shelf, SilentPlane(), "node-1", clock=clock)
+    watch = PeerRefresh(store, SilentPlane(), "node-1", clock=clock)
     watching = asyncio.create_task(watch.run())
     waiting = asyncio.create_task(watch.wait_for_answer())
     await clock.advance(1.9)
@@ -93,6 +93,6 @@ async def test_the_wait_for_the_first_peers_is_two_seconds_at_most() -> None:
     again = asyncio.create_task(watch.wait_for_answer())
     asked.set()
     await clock.advance(0)
-    assert (again.done(), shelf.peers) == (True, [A])
+    assert (again.done(), store.peers) == (True, [A])
     watching.cancel()
     await asyncio.wait([watching])

@@ -20,7 +20,7 @@ __all__ = ["Sender"]
 
 # The shipped reporters have deadlines of seconds. This one is for a reporter that has none: its
 # report that never ends would be the last one.
-_PATIENCE_SECONDS = 600.0
+_TIMEOUT_SECONDS = 600.0
 
 
 class Sender:
@@ -60,7 +60,7 @@ class Sender:
 
     async def _post(self, batch: MetricBatch) -> None:
         await self._pace.wait()
-        async with self._clock.timeout(_PATIENCE_SECONDS):
+        async with self._clock.timeout(_TIMEOUT_SECONDS):
             await self._reporter.report_metrics(self._node_id, batch)
 
     async def _send_halves(self, batch: MetricBatch) -> list[Refusal]:

@@ -20,7 +20,7 @@ __all__ = ["Credential"]
 
 _FRESH_SECONDS = 300.0
 # Without a limit, a fetcher that never answers would be the last fetch.
-_PATIENCE_SECONDS = 60.0
+_TIMEOUT_SECONDS = 60.0
 # A fetch that failed, or whose token was refused, is repeated with the next report, as the
 # specification says. But a backlog drains at ten reports a second, and a control plane that has
 # just come back must not get so many requests.
@@ -93,7 +93,7 @@ class Credential:
         self._attempts += 1
 
     async def _fetch(self) -> Secret:
-        async with self._clock.timeout(_PATIENCE_SECONDS):
+        async with self._clock.timeout(_TIMEOUT_SECONDS):
             sealed = await self._fetcher.fetch_secret(self._node_id, self._key)
         token = Secret(decrypt_secret(self._nsk, sealed.ciphertext, sealed.nonce))
         if not token:

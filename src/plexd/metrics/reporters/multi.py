@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 __all__ = ["MultiReporter"]
 
 # How much longer than for the platform the reporter waits for the local leg.
-_PATIENCE_SECONDS = 1.0
+_EXTRA_SECONDS = 1.0
 # Local reports that may go on in the background; more of them means the endpoint is down.
-_MOST_LINGERING = 4
+_MOST_IN_BACKGROUND = 4
 
 
 class MultiReporter(AsyncClosing):
@@ -46,7 +46,7 @@ class MultiReporter(AsyncClosing):
         self._local = local
         self._clock = clock or SystemClock()
         self._warnings = LogOnce(logger, "metrics", clock=self._clock)
-        self._lingering: set[asyncio.Task[None]] = set()
+        self._in_background: set[asyncio.Task[None]] = set()
         self._seen: tuple[str, int] | None = None
         self._closed = False
 
@@ -71,12 +71,12 @@ class MultiReporter(AsyncClosing):
             if self._seen == identity:
                 return None
             self._seen = identity
-        if len(self._lingering) >= _MOST_LINGERING:
+        if len(self._in_background) >= _MOST_IN_BACKGROUND:
             self._warn("skipped: the endpoint has not answered earlier reports yet")
             return None
         task = asyncio.create_task(self._report_locally(node_id, batch), name="local report")
-        self._lingering.add(task)
-        task.add_done_callback(self._lingering.discard)
+        self._in_background.add(task)
+        task.add_done_callback(self._in_background.discard)
         return task
 
     async def _report_locally(self, node_id: str, batch: MetricBatch) -> None:
@@ -87,10 +87,10 @@ class MultiReporter(AsyncClosing):
 
     async def _wait_for(self, local: asyncio.Task[None]) -> None:
         try:
-            async with self._clock.timeout(_PATIENCE_SECONDS):
+            async with self._clock.timeout(_EXTRA_SECONDS):
                 await asyncio.wait([local])
         except TimeoutError:
-            pass  # it goes on, among the lingering
+            pass  # it goes on in the background
 
     def _warn(self, reason: str) -> None:
         self._warnings.warn("local metrics report failed", "", error=reason)
@@ -98,8 +98,8 @@ class MultiReporter(AsyncClosing):
     async def aclose(self) -> None:
         """Cancel the reports in the background and start no more; idempotent."""
         self._closed = True
-        lingering = tuple(self._lingering)
-        await asyncio.gather(*(cut(task, self._clock) for task in lingering))
+        reports = tuple(self._in_background)
+        await asyncio.gather(*(cut(task, self._clock) for task in reports))
 
 
 if TYPE_CHECKING:
