@@ -2,9 +2,9 @@
 
 A cycle is what the agent does every fifteen seconds: machine, tunnels of a real wireguard-go, an
 echo to every peer, the agent itself, checked, encoded and compressed. Peers answer from loopback
-addresses. The peer is prometheus-node-exporter, which has neither tunnels nor pings: CPU of the
-process for one scrape, in the same run. Memory is that of ``plexd run`` once it has settled,
-reporting to a real server.
+addresses. Beside it is the CPU of prometheus-node-exporter, without tunnels and pings, for one
+scrape in the same run. Memory is that of ``plexd run`` after half a minute of reporting to a
+real server.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ CLAIM_MS = 6.0
 CLAIM_MB = 45
 MB = 2**20
 _PORT = 19_100
-_SETTLING_SECONDS = 30
+_WARM_UP_SECONDS = 30
 
 
 def _peers(count: int) -> tuple[Peer, ...]:
@@ -71,32 +71,32 @@ async def _seconds(interface: str, peers: tuple[Peer, ...]) -> float:
         peers=peers,
         wireguard=WireGuardSettings(interface=interface, stale_after=timedelta(seconds=180)),
     )
-    mesh = Tunnels(settings, ())
+    tunnels = Tunnels(settings, ())
     collectors: list[metrics.Collector] = [
         metrics.SystemCollector(LinuxSystemReader()),
         metrics.AgentStatsCollector(SystemClock().now()),
-        *mesh.collectors().values(),
+        *tunnels.collectors().values(),
     ]
-    taken = []
-    async with mesh.pinger:
+    measured = []
+    async with tunnels.pinger:
         for _ in range(CYCLES):
             began = time.process_time()
             count = await _cycle(collectors)
-            taken.append(time.process_time() - began)
+            measured.append(time.process_time() - began)
             if count != 2 + 2 * len(peers):
                 raise SystemExit(f"{count} points of {len(peers)} peers")
-    return statistics.median(taken)
+    return statistics.median(measured)
 
 
 def _resident_bytes(interface: str, peers: tuple[Peer, ...]) -> int:
-    """What a whole agent with this mesh takes."""
+    """The memory of a whole agent with this mesh."""
     with (
         tempfile.TemporaryDirectory() as name,
         Server(Path(name)) as server,
         Agent.reporting_to(server, interval=5, interface=interface, peers=peers) as agent,
     ):
         server.wait_for_points({"system", "agent", "tunnel", "latency"})
-        time.sleep(_SETTLING_SECONDS)
+        time.sleep(_WARM_UP_SECONDS)
         pages = Path(f"/proc/{agent.pid}/statm").read_text(encoding="ascii").split()[1]
     return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
@@ -151,8 +151,8 @@ def main() -> None:
         per_peer = f"{seconds / size * 1e6:.1f} us"
         rows.append([f"{size:,} peers", f"{seconds * 1e3:.2f} ms", per_peer, claim])
     scrape = _scrape_seconds()
-    told = "not installed" if scrape is None else f"{scrape * 1e3:.2f} ms"
-    rows.append(["prometheus-node-exporter, a scrape", told, "", ""])
+    cost = "not installed" if scrape is None else f"{scrape * 1e3:.2f} ms"
+    rows.append(["prometheus-node-exporter, a scrape", cost, "", ""])
     table("CPU of a full cycle", ["", "measured", "a peer", "claim"], rows)
-    told = f"{resident / MB:.1f} MB"
-    print(f"  `plexd run` with {CLAIM_SIZE} peers is resident in {told}, at most {CLAIM_MB} MB")
+    memory = f"{resident / MB:.1f} MB, at most {CLAIM_MB} MB"
+    print(f"  `plexd run` with {CLAIM_SIZE} peers is resident in {memory}")

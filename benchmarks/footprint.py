@@ -33,7 +33,7 @@ def _cpu_seconds(pid: int) -> float:
 
 
 def _idle_interpreter() -> int:
-    """What a bare interpreter takes, for comparison."""
+    """The memory of a bare interpreter, for comparison."""
     with Agent([sys.executable, "-c", "print(flush=True); input()"], {}) as process:
         process.read_line()
         return _status(process.pid)["VmRSS"]

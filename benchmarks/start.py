@@ -30,12 +30,12 @@ def _seconds(command: list[str]) -> float:
 
 def main() -> None:
     """Print seconds from start to end of each command."""
-    taken: dict[str, list[float]] = {name: [] for name in COMMANDS}
+    seconds: dict[str, list[float]] = {name: [] for name in COMMANDS}
     for _ in range(ROUNDS):
         for name, command in COMMANDS.items():
-            taken[name].append(_seconds(command))
+            seconds[name].append(_seconds(command))
     rows = []
     for name, claim in CLAIMS.items():
         limit = f"at most {claim:.2f} s" if claim else ""
-        rows.append([name, f"{statistics.median(taken[name]):.3f} s", limit])
+        rows.append([name, f"{statistics.median(seconds[name]):.3f} s", limit])
     table("From start to exit, wall time", ["", "measured", "claim"], rows)

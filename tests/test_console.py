@@ -32,26 +32,26 @@ def test_output_is_written_whole_as_text_or_bytes(
     assert capfd.readouterr().out == "é\\udcff\nbytes\n"
 
 
-def test_a_reader_that_left_is_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reader_that_has_ended_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched:
         patched.setattr(os, "write", _failing(errno.EPIPE))
         put("nobody reads this")
         complain("plexd", "nor this")
 
 
-def test_output_that_cannot_be_written_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_output_that_cannot_be_written_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched:
         patched.setattr(os, "write", _failing(errno.ENOSPC))
         with pytest.raises(OutputError, match=r"^cannot write to standard output: No space left"):
             put("data")
 
 
-def test_a_complaint_is_one_line_whatever_it_quotes(capfd: Captured) -> None:
+def test_a_complaint_is_one_line_even_if_it_quotes_line_breaks(capfd: Captured) -> None:
     complain("plexd", "a\nplexd: forged\x1b[31m")
     assert capfd.readouterr().err == "plexd: a?plexd: forged?[31m\n"
 
 
-def test_a_closed_descriptor_is_occupied_before_a_file_can_take_its_place(
+def test_a_closed_descriptor_is_opened_before_a_file_can_get_its_number(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     opened: list[tuple[str, int]] = []

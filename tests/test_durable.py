@@ -38,7 +38,7 @@ def test_the_name_of_a_new_directory_is_durable(
     assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o700
 
 
-def test_a_directory_that_is_there_stays_as_it_is(tmp_path: Path, synced: list[Path]) -> None:
+def test_an_existing_directory_is_not_changed(tmp_path: Path, synced: list[Path]) -> None:
     tmp_path.chmod(0o750)
     make_directory(tmp_path)
 
@@ -68,7 +68,7 @@ def test_a_private_file_is_written_durably_for_its_owner_only(
     assert stat.S_IMODE((tmp_path / "key").stat().st_mode) == 0o600
 
 
-def test_a_private_file_never_takes_the_place_of_another(tmp_path: Path) -> None:
+def test_a_private_file_never_replaces_another(tmp_path: Path) -> None:
     (tmp_path / "key").symlink_to(tmp_path / "elsewhere")
 
     with pytest.raises(FileExistsError):

@@ -78,7 +78,7 @@ def test_an_event_without_a_component_names_its_logger() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "shown"),
+    ("value", "written"),
     [
         (None, "null"),
         (True, "true"),
@@ -98,9 +98,9 @@ def test_an_event_without_a_component_names_its_logger() -> None:
         (Unprintable(), '"<Unprintable>"'),
     ],
 )
-def test_every_value_has_a_form_on_the_line(value: object, shown: str) -> None:
+def test_every_value_has_a_form_on_the_line(value: object, written: str) -> None:
     line = LogfmtFormatter().format(record(component="x", value=value))
-    assert line.endswith(f" component=x value={shown}")
+    assert line.endswith(f" component=x value={written}")
     assert "\n" not in JSONFormatter().format(record(value=value))
 
 
@@ -207,18 +207,22 @@ def _handler(descriptor: int) -> StderrHandler:
     return handler
 
 
-def test_a_closed_descriptor_loses_the_line_and_nothing_else() -> None:
+def test_a_closed_descriptor_loses_the_line_and_nothing_else(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     reading, writing = os.pipe()
     os.close(reading)
     _handler(writing).emit(record())  # EPIPE
     os.close(writing)
     _handler(writing).emit(record())  # EBADF
+    assert capsys.readouterr() == ("", "")
 
 
-def test_a_full_disk_loses_the_line_and_nothing_else() -> None:
+def test_a_full_disk_loses_the_line_and_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
     descriptor = os.open("/dev/full", os.O_WRONLY)
     _handler(descriptor).emit(record())
     os.close(descriptor)
+    assert capsys.readouterr() == ("", "")
 
 
 def test_a_line_that_got_through_in_part_does_not_swallow_the_next(
@@ -247,7 +251,7 @@ def test_a_line_that_got_through_in_part_does_not_swallow_the_next(
     assert lines[0] == "time=2026-"
 
 
-def test_times_are_in_utc_whatever_the_zone_of_the_value() -> None:
+def test_times_are_in_utc() -> None:
     moment = datetime(2026, 1, 1, 2, tzinfo=timezone(timedelta(hours=2)))
     made = record()
     made.created = moment.timestamp()

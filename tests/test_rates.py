@@ -6,7 +6,7 @@ from plexd.metrics.testing import ManualClock
 from plexd.rates import TokenBucket, TokenBuckets
 
 
-async def test_a_bucket_gives_its_burst_and_then_the_rate_of_whoever_takes() -> None:
+async def test_a_bucket_gives_its_burst_and_then_the_callers_rate() -> None:
     clock = ManualClock()
     bucket = TokenBucket(2, clock)
 
@@ -26,14 +26,14 @@ async def test_a_full_bucket_does_not_overflow() -> None:
     assert bucket.take(100) > 0
 
 
-def test_each_key_has_a_bucket_of_its_own_and_looking_takes_nothing() -> None:
+def test_each_key_has_a_bucket_of_its_own_and_wait_costs_no_token() -> None:
     buckets = TokenBuckets(ManualClock(), rate=0.5, burst=1)
 
     assert [buckets.wait("a"), buckets.take("a"), buckets.take("a")] == [0, 0, 2]
     assert [buckets.wait("b"), buckets.wait("b"), buckets.take("b")] == [0, 0, 0]
 
 
-def test_the_key_that_took_longest_ago_makes_room() -> None:
+def test_the_key_that_took_longest_ago_is_forgotten() -> None:
     buckets = TokenBuckets(ManualClock(), rate=1, burst=1, size=2)
     for key in ("a", "b", "c"):
         buckets.take(key)

@@ -47,7 +47,7 @@ def test_anything_else_is_no_duration(text: str) -> None:
         ("2 Weeks", "2w"),
     ],
 )
-def test_what_is_nearly_a_duration_is_told_how_to_be_written(text: str, hint: str) -> None:
+def test_a_near_duration_has_a_hint_how_to_write_it(text: str, hint: str) -> None:
     with pytest.raises(ValueError, match=f"^write {hint}$"):
         parse_duration(text)
 
@@ -81,7 +81,7 @@ def test_a_size_is_read_with_its_unit(text: str, size: int) -> None:
 @pytest.mark.parametrize(
     ("text", "hint"), [("256M", "write 256MiB"), ("1gb", "write 1GiB"), ("2 k", "write 2KiB")]
 )
-def test_an_ambiguous_size_is_told_how_to_be_written(text: str, hint: str) -> None:
+def test_an_ambiguous_size_has_a_hint_how_to_write_it(text: str, hint: str) -> None:
     with pytest.raises(ValueError, match=f"^{hint}$"):
         parse_size(text)
 

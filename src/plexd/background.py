@@ -1,4 +1,4 @@
-"""Tasks with an owner: for the length of a block, and ended by whoever began them."""
+"""Tasks that live as long as a block, and ways to end a task."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 __all__ = ["cancel", "cut", "in_background"]
 
-# How long a cancelled task may take to end before it is left to itself.
-_PATIENCE_SECONDS = 1.0
+# How long `cut` waits for a cancelled task to end.
+_LONGEST_WAIT_SECONDS = 1.0
 
 
 @asynccontextmanager
@@ -39,7 +39,7 @@ async def in_background(*works: Coroutine[Any, Any, None]) -> AsyncIterator[None
 
 
 async def cancel(*tasks: asyncio.Task[Any]) -> None:
-    """Cancel ``tasks`` and return once all have ended; how they ended is not looked at."""
+    """Cancel ``tasks`` and return once all have ended; their outcomes are ignored."""
     for task in tasks:
         task.cancel()
     if tasks:
@@ -47,18 +47,18 @@ async def cancel(*tasks: asyncio.Task[Any]) -> None:
 
 
 async def cut(task: asyncio.Task[Any], clock: Clock) -> None:
-    """Cancel ``task`` and wait for its end, but for a second at most.
+    """Cancel ``task`` and wait for its end, for a second at most.
 
-    A task that ignores its cancellation is left running; its outcome, whenever, is not looked at.
+    A task that ignores its cancellation is left running, and its outcome is ignored.
     """
     try:
-        async with clock.timeout(_PATIENCE_SECONDS):
+        async with clock.timeout(_LONGEST_WAIT_SECONDS):
             await cancel(task)
     except TimeoutError:
         task.add_done_callback(_discard_outcome)
 
 
 def _discard_outcome(task: asyncio.Task[Any]) -> None:
-    """Retrieve the outcome, or asyncio would log that nobody did."""
+    """Retrieve the outcome, or asyncio would log that it was never retrieved."""
     if not task.cancelled():
         task.exception()

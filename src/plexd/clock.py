@@ -1,7 +1,7 @@
-"""Time as a port: what waits or stamps asks a `Clock`, so that tests turn the hands.
+"""Time as a port: what waits or stamps uses a `Clock`, so that tests can move time.
 
-Intervals and deadlines run on the monotonic clock and never notice a step of the wall clock;
-the wall clock only stamps points.
+Intervals and deadlines run on the monotonic clock, so a step of the wall clock does not change
+them; the wall clock only stamps points.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["Clock", "SystemClock"]
 
 
 class Clock(Protocol):
-    """The time of day, a steady count of seconds, and ways to wait on the latter."""
+    """The time of day, a monotonic count of seconds, and ways to wait on the latter."""
 
     def now(self) -> datetime:
         """The wall clock, aware, in UTC. It may step in either direction."""
@@ -41,19 +41,16 @@ class SystemClock:
     """The clocks of this machine."""
 
     def now(self) -> datetime:
-        """`datetime.now` in UTC."""
         return datetime.now(UTC)
 
     def monotonic(self) -> float:
-        """`time.monotonic`: stands still while the machine is suspended."""
+        """`time.monotonic`, which stops while the machine is suspended."""
         return time.monotonic()
 
     async def sleep(self, seconds: float) -> None:
-        """`asyncio.sleep`."""
         await asyncio.sleep(seconds)
 
     def timeout(self, seconds: float) -> asyncio.Timeout:
-        """`asyncio.timeout`."""
         return asyncio.timeout(seconds)
 
 

@@ -1,4 +1,4 @@
-"""What holds something open: an async context manager whose end is ``aclose()``."""
+"""A base for what holds connections or files: an async context manager that ends in ``aclose``."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ __all__ = ["AsyncClosing"]
 
 
 class AsyncClosing:
-    """Gives a class with an idempotent ``aclose`` its ``async with``; the body's errors pass."""
+    """Gives a class with an idempotent ``aclose`` its ``async with``; it hides no errors."""
 
     async def aclose(self) -> None:
-        """Let go of everything held; a second call does nothing."""
+        """Close everything that is open; a second call does nothing."""
         raise NotImplementedError
 
     async def __aenter__(self) -> Self:

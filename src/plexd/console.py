@@ -1,7 +1,7 @@
-"""The command line's ground: standard output and error, written to directly, and the parser.
+"""Standard output and error, written without Python's buffers, and the parser of arguments.
 
-Python's own buffers keep what could not be written, try once more at exit and then change the
-exit status; a reader who has left (``| head``) would show up as a traceback.
+Python's buffers keep what could not be written, try again at exit and then change the exit
+status; a reader that has ended (``| head``) would cause a traceback.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ class OutputError(Exception):
 
 
 def put(output: str | bytes) -> None:
-    """Write ``output`` to standard output; silently stop when its reader has left.
+    """Write ``output`` to standard output; stop without an error when its reader has ended.
 
-    Raises `OutputError` when it cannot be written for another reason, such as a full disk.
+    Raises `OutputError` for any other reason, such as a full disk.
     """
     with suppress(BrokenPipeError):
         _write_out(output)
 
 
 def put_whole(output: str | bytes) -> None:
-    """Write what is seen this once, such as a token. Raises `OutputError` unless all of it went."""
+    """Write what is shown only once, such as a token. Raises `OutputError` if a part is lost."""
     try:
         _write_out(output)
     except BrokenPipeError as err:
@@ -66,20 +66,20 @@ def complain(program: str, sentence: str) -> None:
 
 
 def guard_descriptors() -> None:
-    """Occupy closed standard descriptors, so that no file opened later is taken for one of them.
+    """Open the closed standard descriptors, so that no later file gets the number of one of them.
 
-    Writing to a standard output that was closed keeps failing, as it should.
+    Writing to a standard output that was closed still fails, as it should.
     """
     for descriptor in (_STDIN, STDOUT, _STDERR):
         try:
             os.fstat(descriptor)
         except OSError:
-            # The lowest free number is handed out, which is this one.
+            # The kernel gives the lowest free number, which is this one.
             os.open(os.devnull, os.O_RDONLY if descriptor == STDOUT else os.O_RDWR)
 
 
 class Parser(argparse.ArgumentParser):
-    """Complains in one line, and prints past Python's buffers."""
+    """A parser that complains in one line, and prints without Python's buffers."""
 
     def __init__(self, **options: str) -> None:
         layout = argparse.RawDescriptionHelpFormatter
@@ -91,7 +91,7 @@ class Parser(argparse.ArgumentParser):
         raise SystemExit(WRONG_USAGE)
 
     def _check_value(self, action: argparse.Action, value: str) -> None:
-        # argparse would list every command; the one that was meant is of more use.
+        # argparse would list every command; the one that was meant helps more.
         if isinstance(action, Commands) and value not in (action.choices or ()):
             from plexd.text import nearest, quoted  # noqa: PLC0415 - only when mistyped
 

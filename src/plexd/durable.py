@@ -1,4 +1,4 @@
-"""Files and directories that survive a power cut, and files that only their owner reads."""
+"""Files and directories that survive a power cut, and files that only their owner may read."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["create_private", "make_directory", "sync", "write_private"]
 
 
 def sync(path: Path) -> None:
-    """Make a file's content, or the names in a directory, durable. Raises `OSError`."""
+    """Make the content of a file, or the names in a directory, durable. Raises `OSError`."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -22,7 +22,7 @@ def sync(path: Path) -> None:
 
 
 def make_directory(path: Path) -> None:
-    """Make a directory (0700) whose name is durable, unless it is there. Raises `OSError`."""
+    """Make a directory (0700) with a durable name, unless it exists. Raises `OSError`."""
     try:
         path.mkdir(mode=0o700)
     except FileExistsError:
@@ -33,13 +33,13 @@ def make_directory(path: Path) -> None:
 
 
 def create_private(path: Path) -> BinaryIO:
-    """A new file (0600), open for writing. Raises `OSError`, also if there is such a file."""
+    """Create a file (0600) and open it for writing. Raises `OSError`, also if it exists."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     return os.fdopen(os.open(path, flags, 0o600), "wb")
 
 
 def write_private(path: Path, content: bytes) -> None:
-    """Make a new file (0600) with durable content; its name is for `sync` to make durable."""
+    """Create a file (0600) with durable content; `sync` its directory to make its name durable."""
     with create_private(path) as opened:
         opened.write(content)
         opened.flush()

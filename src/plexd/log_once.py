@@ -1,4 +1,4 @@
-"""Warnings that do not drown the log: the same trouble is logged once, then summed up."""
+"""Warnings that do not flood the log: repeated ones are counted instead of logged."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _REMEMBERED = 4096
 
 
 class LogOnce:
-    """Logs a warning about something at once, and then at most once in five minutes.
+    """Logs a warning at once, and the same warning at most once in five minutes.
 
-    ``component`` is the part of the program that speaks. What "the same" is, the event and
-    ``about`` say (a peer, a collector). A line that stands for more than itself has their number
-    in ``suppressed``. At most 4,096 subjects are remembered; beyond, the one silent for longest
-    may be logged again too early.
+    ``component`` is the part of the program that logs. Two warnings are the same if their event
+    and ``about`` (a peer, a collector) are. A line has the number of those left out before it in
+    ``suppressed``. At most 4,096 warnings are remembered; beyond that, the one that was logged
+    longest ago may be logged again too early.
     """
 
     def __init__(
@@ -35,9 +35,9 @@ class LogOnce:
         self._logged: OrderedDict[tuple[str, str], tuple[float, int]] = OrderedDict()
 
     def warn(self, event: str, about: str, **extra: object) -> bool:
-        """Log ``event`` with ``extra``, unless the same was logged within the last five minutes.
+        """Log ``event`` with ``extra``, unless the same was logged in the last five minutes.
 
-        Whether it was logged.
+        Returns whether it was logged.
         """
         key = (event, about)
         now = self._clock.monotonic()

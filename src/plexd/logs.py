@@ -2,9 +2,8 @@
 
 A line holds ``time`` (RFC 3339, UTC, milliseconds), ``level``, ``msg`` and then the fields of
 ``extra`` in the order they were given; an exception becomes ``error``, and at level debug
-``traceback`` as well. ``component`` names the part that speaks; where nobody gave it, ``logger``
-does. Whatever a value holds, it can neither break the line nor forge another
-one, and a `plexd.api.Secret` stays redacted.
+``traceback`` as well. ``component`` is the part that logs; without one, ``logger`` says whose event
+it is. No value can break the line or forge another one, and a `plexd.api.Secret` stays redacted.
 
 Logging never fails: a closed, full or broken standard error loses lines, not the program.
 """
@@ -42,11 +41,10 @@ def setup_logging(
     *,
     tracebacks: bool = False,
 ) -> None:
-    """Send everything from ``level`` on (debug, info, warning, error) to standard error.
+    """Log everything from ``level`` on (debug, info, warning, error) to standard error.
 
-    ``levels`` has the loggers, by name, that have another level. An error has its traceback only
-    at level debug, or with ``tracebacks``. Calling it again replaces level and form, and never
-    doubles a line.
+    ``levels`` are the levels of single loggers, by name. An error has its traceback only at level
+    debug, or with ``tracebacks``. A second call replaces level and form, and never doubles a line.
     """
     root = logging.getLogger()
     for handler in [found for found in root.handlers if isinstance(found, StderrHandler)]:
@@ -61,10 +59,10 @@ def setup_logging(
 
 
 class StderrHandler(logging.Handler):
-    """Writes whole lines to a file descriptor, past Python's buffers, and never raises.
+    """Writes whole lines to a file descriptor, without Python's buffers, and never raises.
 
-    A buffer would keep what could not be written, try again at exit, and turn a clean exit
-    status into 120.
+    A buffer would keep what could not be written, try again at exit, and change the exit status
+    to 120.
     """
 
     def __init__(self, descriptor: int = _STDERR) -> None:
@@ -73,7 +71,7 @@ class StderrHandler(logging.Handler):
         self._torn = False
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write the line; a line that got through in part is closed before the next one."""
+        """Write the line; a line written in part is ended before the next one."""
         try:
             line = f"{self.format(record)}\n".encode("utf-8", "backslashreplace")
             self._write(b"\n" + line if self._torn else line)
@@ -87,7 +85,7 @@ class StderrHandler(logging.Handler):
             self._torn = bool(rest)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
-        """Do nothing: there is no place left to complain to."""
+        """Do nothing: there is no other place to report to."""
 
 
 class LogfmtFormatter(logging.Formatter):
@@ -98,7 +96,7 @@ class LogfmtFormatter(logging.Formatter):
         self._tracebacks = tracebacks
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line; a value is quoted, with JSON's escapes, where it could be misread bare."""
+        """One line; a value is quoted, with JSON's escapes, if it could be misread bare."""
         found = fields(record, tracebacks=self._tracebacks)
         return " ".join(f"{name}={_logfmt(value)}" for name, value in found.items())
 
@@ -111,14 +109,14 @@ class JSONFormatter(logging.Formatter):
         self._tracebacks = tracebacks
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line of ASCII; numbers and booleans stay what they are."""
+        """One line of ASCII; numbers and booleans keep their type."""
         return json.dumps(fields(record, tracebacks=self._tracebacks))
 
 
 def fields(
     record: logging.LogRecord, *, tracebacks: bool = False
 ) -> dict[str, str | int | float | bool | None]:
-    """What a line says, in order. Names are unique and plain, values are scalars."""
+    """The fields of a line, in order. Names are unique and plain, values are scalars."""
     found: dict[str, Any] = {
         "time": _time(record.created),
         "level": record.levelname.lower(),
@@ -129,7 +127,7 @@ def fields(
     for name, value in vars(record).items():
         if name not in _STANDARD:
             found[_name(name, found)] = _scalar(value)
-    if "component" not in found:  # somebody else's event: say whose
+    if "component" not in found:  # a library's event: say whose
         found["logger"] = _scalar(record.name)
     return found | _exception(record, found, tracebacks=tracebacks)
 
@@ -147,15 +145,15 @@ def _message(record: logging.LogRecord) -> str:
     return _cut(text)
 
 
-def _name(name: str, taken: dict[str, Any]) -> str:
+def _name(name: str, used: dict[str, Any]) -> str:
     plain = _UNSAFE_IN_NAME.sub("_", str(name)) or "_"
-    while plain in taken:
+    while plain in used:
         plain += "_"
     return plain
 
 
 def _scalar(value: object) -> str | int | float | bool | None:
-    """``value`` as something JSON has a form for. Containers become text, so secrets in them do."""
+    """``value`` as JSON can hold it. Containers become text, and secrets in them stay redacted."""
     if value is None or type(value) in {bool, int}:
         return value  # type: ignore[return-value]  # the line above made sure
     if type(value) is float and math.isfinite(value):
@@ -181,14 +179,14 @@ def _cut(text: str) -> str:
 
 
 def _exception(
-    record: logging.LogRecord, taken: dict[str, Any], *, tracebacks: bool
+    record: logging.LogRecord, used: dict[str, Any], *, tracebacks: bool
 ) -> dict[str, str]:
     error = record.exc_info[1] if record.exc_info else None
     if error is None:
         return {}
-    found = {} if "error" in taken else {"error": f"{type(error).__name__}: {error}"}
+    found = {} if "error" in used else {"error": f"{type(error).__name__}: {error}"}
     if tracebacks or logging.getLogger().isEnabledFor(logging.DEBUG):
-        found[_name("traceback", taken)] = "".join(traceback.format_exception(error))
+        found[_name("traceback", used)] = "".join(traceback.format_exception(error))
     return {name: _cut(text) for name, text in found.items()}
 
 
@@ -197,5 +195,5 @@ def _logfmt(value: str | float | bool | None) -> str:
         return json.dumps(value)
     if _BARE.fullmatch(value):
         return value
-    # Escaped as in JSON; text with anything unprintable comes out as pure ASCII.
+    # Escaped as in JSON; text with an unprintable character becomes pure ASCII.
     return json.dumps(value, ensure_ascii=not value.isprintable())

@@ -1,4 +1,4 @@
-"""How often something may happen: token buckets, one alone or one for each of many keys."""
+"""Token buckets, one alone or one for each of many keys."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TokenBucket", "TokenBuckets"]
 
-# Rounding in the arithmetic of tokens must not cost another turn.
+# A rounding error must not cost another wait.
 _ALMOST_ONE = 1.0 - 1e-9
 
 
@@ -45,8 +45,8 @@ class TokenBucket:
 class TokenBuckets:
     """A bucket of ``burst`` tokens, refilled with ``rate`` a second, for each key.
 
-    At most ``size`` keys are known. The one that was not heard of for longest makes room, and
-    begins with a full bucket should it come again.
+    At most ``size`` keys are remembered. Beyond that, the key that got no token for longest is
+    forgotten, and has a full bucket when it comes again.
     """
 
     def __init__(self, clock: Clock, *, rate: float, burst: float, size: int = 10_000) -> None:

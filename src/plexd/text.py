@@ -14,7 +14,7 @@ _LONGEST = 60
 
 
 def printable(text: str) -> str:
-    """``text`` with everything that could move the cursor or break the line escaped."""
+    """``text`` with every character escaped that could move the cursor or break the line."""
     if text.isprintable():
         return text
     return text.encode("unicode_escape").decode("ascii")

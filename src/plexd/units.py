@@ -46,9 +46,9 @@ _SHORT_SIZE = re.compile(r"(\d{1,15}) ?([kKmMgGtT])[iI]?[bB]?", re.ASCII)
 
 
 def parse_duration(text: str) -> timedelta:
-    """Weeks to milliseconds, largest unit first, each at most once: ``7d``, ``1m30s``, ``500ms``.
+    """Parse weeks to milliseconds, largest first, each at most once: ``7d``, ``1m30s``, ``500ms``.
 
-    Raises `ValueError` with a hint for what is nearly one: ``15``, ``15 s``, ``15sec``.
+    Raises `ValueError`, with a hint for what is nearly a duration: ``15``, ``15 s``, ``15sec``.
     """
     match = _DURATION.fullmatch(text)
     if match is None or not text:
@@ -57,7 +57,7 @@ def parse_duration(text: str) -> timedelta:
 
 
 def _duration_hint(text: str) -> str:
-    """How what seems to be meant by ``text`` is written, or nothing."""
+    """The duration that ``text`` seems to mean, as it is written; or nothing."""
     if len(text) > _LONGEST_HINT:
         return ""
     if re.fullmatch(_NUMBER, text, re.ASCII):
@@ -83,7 +83,7 @@ def format_duration(value: timedelta) -> str:
 
 
 def parse_size(text: str) -> int:
-    """Bytes, with or without a unit: ``256MiB``, ``10MB``, ``65536``.
+    """Parse a number of bytes, with or without a unit: ``256MiB``, ``10MB``, ``65536``.
 
     Raises `ValueError` with a hint for the abbreviations that mean two things (``256M``).
     """
@@ -103,7 +103,7 @@ def format_size(value: int) -> str:
 
 
 def round_size(value: int) -> str:
-    """About ``value`` bytes, in the unit that makes it short: ``23.5 GiB``."""
+    """``value`` bytes, rounded, in the unit that makes it short: ``23.5 GiB``."""
     count = float(value)
     for unit in ("B", "KiB", "MiB", "GiB", "TiB", "PiB"):
         if count < 1024:

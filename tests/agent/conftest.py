@@ -31,7 +31,7 @@ def config_file(tmp_path: Path) -> Callable[[str | bytes], Path]:
 
 @pytest.fixture
 def golden() -> Callable[[str, str], None]:
-    """Compares with a recorded output; UPDATE_GOLDEN=1 records it anew."""
+    """Compares with a recorded output; UPDATE_GOLDEN=1 records it again."""
 
     def check(name: str, actual: str) -> None:
         path = GOLDEN / name

@@ -64,10 +64,10 @@ def test_saving_replaces_what_was_there_and_what_an_earlier_try_left(tmp_path: P
 
 
 def test_an_identity_never_shows_its_secrets() -> None:
-    shown = repr(IDENTITY) + str(IDENTITY) + f"{IDENTITY}"
-    assert "node-a" in shown
-    assert KEY not in shown
-    assert "hunter2" not in shown
+    text = repr(IDENTITY) + str(IDENTITY) + f"{IDENTITY}"
+    assert "node-a" in text
+    assert KEY not in text
+    assert "hunter2" not in text
 
 
 def test_peers_may_be_left_out_and_what_is_not_known_is_passed_over(tmp_path: Path) -> None:

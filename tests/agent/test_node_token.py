@@ -1,4 +1,4 @@
-"""Where the running agent looks for a newer token, and what it does with what it finds."""
+"""Where the running agent reads a newer token, and how it uses it."""
 
 from __future__ import annotations
 
@@ -77,13 +77,13 @@ def test_a_token_of_the_configuration_is_read_from_the_configuration(tmp_path: P
         read()
 
 
-def test_a_token_of_the_environment_is_not_looked_for(tmp_path: Path) -> None:
+def test_a_token_of_the_environment_is_not_read_again(tmp_path: Path) -> None:
     path = config_file(tmp_path, "in-the-file")
     settings = load_settings(path, {"PLEXD_API_AUTH_TOKEN": "in-the-environment"})
     assert token_reader(settings, NODE, tmp_path / FILE_NAME) is None
 
 
-async def test_a_running_agent_takes_up_the_token_put_into_its_identity(tmp_path: Path) -> None:
+async def test_a_running_agent_uses_a_new_token_in_its_identity(tmp_path: Path) -> None:
     save_identity(tmp_path, IDENTITY)
     accepted = asyncio.Event()
 

@@ -1,4 +1,4 @@
-"""The peers as the control plane knows them, minute by minute."""
+"""The peers, loaded again from the control plane every minute."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class ScriptedPeers:
         return entry
 
 
-class Shelf:
+class ManualStore:
     def __init__(self) -> None:
         self.peers: list[Peer] = []
 
@@ -40,25 +40,25 @@ class Shelf:
         self.peers = list(peers)
 
 
-async def watched(script: ScriptedPeers, *, seconds: float) -> Shelf:
-    clock, shelf = ManualClock(), Shelf()
-    watching = asyncio.create_task(PeerRefresh(shelf, script, "node-1", clock=clock).run())
+async def watched(script: ScriptedPeers, *, seconds: float) -> ManualStore:
+    clock, store = ManualClock(), ManualStore()
+    watching = asyncio.create_task(PeerRefresh(store, script, "node-1", clock=clock).run())
     await clock.advance(seconds)
     assert not watching.done()
     watching.cancel()
     await asyncio.wait([watching])
-    return shelf
+    return store
 
 
 async def test_the_peers_are_there_at_once() -> None:
     assert (await watched(ScriptedPeers([A]), seconds=0)).peers == [A]
 
 
-async def test_a_minute_later_they_are_asked_for_again() -> None:
+async def test_a_minute_later_they_are_fetched_again() -> None:
     assert (await watched(ScriptedPeers([A], [A, B]), seconds=60)).peers == [A, B]
 
 
-async def test_those_known_stay_when_they_cannot_be_had(
+async def test_the_known_peers_stay_when_none_can_be_fetched(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     script = ScriptedPeers([A], APIError(503, "later"))
@@ -68,13 +68,13 @@ async def test_those_known_stay_when_they_cannot_be_had(
     assert record.error == "api: HTTP 503: later"  # type: ignore[attr-defined]  # set through extra
 
 
-async def test_peers_that_make_no_sense_are_refused_as_a_whole() -> None:
+async def test_peers_that_are_not_valid_are_refused_as_a_whole() -> None:
     script = ScriptedPeers([A], [B, Peer("", "key", "10.0.0.3")])
     assert (await watched(script, seconds=60)).peers == [A]
 
 
-async def test_the_first_peers_are_waited_for_but_not_for_long() -> None:
-    clock, shelf, asked = ManualClock(), Shelf(), asyncio.Event()
+async def test_the_wait_for_the_first_peers_is_two_seconds_at_most() -> None:
+    clock, store, asked = ManualClock(), ManualStore(), asyncio.Event()
 
     class SilentPlane:
         async def fetch_peers(self, node_id: str) -> list[Peer]:
@@ -82,7 +82,7 @@ async def test_the_first_peers_are_waited_for_but_not_for_long() -> None:
             await asked.wait()
             return [A]
 
-    watch = PeerRefresh(shelf, SilentPlane(), "node-1", clock=clock)
+    watch = PeerRefresh(store, SilentPlane(), "node-1", clock=clock)
     watching = asyncio.create_task(watch.run())
     waiting = asyncio.create_task(watch.wait_for_answer())
     await clock.advance(1.9)
@@ -93,6 +93,6 @@ async def test_the_first_peers_are_waited_for_but_not_for_long() -> None:
     again = asyncio.create_task(watch.wait_for_answer())
     asked.set()
     await clock.advance(0)
-    assert (again.done(), shelf.peers) == (True, [A])
+    assert (again.done(), store.peers) == (True, [A])
     watching.cancel()
     await asyncio.wait([watching])

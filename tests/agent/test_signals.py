@@ -52,25 +52,33 @@ def test_a_storm_of_signals_is_one_end() -> None:
     assert cancelled == 1
 
 
-def test_whoever_is_to_outlive_its_terminal_does() -> None:
+def test_a_program_started_by_nohup_outlives_its_terminal() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    seen: list[str] = []
 
     async def work() -> None:
         os.kill(os.getpid(), signal.SIGHUP)
-        await asyncio.sleep(0.01)
+        for _ in range(3):  # a handler would run in the next turns of the loop
+            await asyncio.sleep(0)
+        seen.append("went on")
 
     asyncio.run(until_stopped(work()))
-    assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    assert seen == ["went on"]
 
 
-def test_work_that_ends_by_itself_is_done() -> None:
+def test_work_that_ends_by_itself_is_waited_for_and_later_signals_are_ignored() -> None:
+    seen: list[str] = []
+
     async def work() -> None:
         await asyncio.sleep(0)
+        seen.append("ended")
 
     asyncio.run(until_stopped(work()))
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert seen == ["ended"]
 
 
-def test_a_cancellation_nobody_asked_for_is_a_failure() -> None:
+def test_a_cancellation_without_a_signal_is_a_failure() -> None:
     async def work() -> None:
         raise asyncio.CancelledError
 

@@ -1,4 +1,4 @@
-"""A blocked event loop is told in the log, and systemd is told of one that turns."""
+"""A blocked event loop is logged, and systemd is notified of one that runs."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from plexd.agent.watchdog import LoopWatch, watchdog
+from plexd.agent.watchdog import Watchdog, systemd_notifier
 from plexd.metrics.testing import ManualClock
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-LOGGER = logging.getLogger("plexd.test.loopwatch")
+LOGGER = logging.getLogger("plexd.test.watchdog")
 
 
 @asynccontextmanager
-async def watching(watch: LoopWatch) -> AsyncIterator[None]:
-    task = asyncio.create_task(watch.run())
+async def watching(watchdog: Watchdog) -> AsyncIterator[None]:
+    task = asyncio.create_task(watchdog.run())
     try:
         yield
     finally:
@@ -32,11 +32,11 @@ async def watching(watch: LoopWatch) -> AsyncIterator[None]:
         await asyncio.wait([task])
 
 
-async def test_a_loop_that_was_blocked_is_told_with_the_seconds(
+async def test_a_loop_that_was_blocked_is_logged_with_the_seconds(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     clock = ManualClock()
-    async with watching(LoopWatch(LOGGER, clock=clock)):
+    async with watching(Watchdog(LOGGER, clock=clock)):
         await clock.advance(10)
         assert caplog.records == []
         clock._elapsed += 20  # nothing ran meanwhile
@@ -48,21 +48,21 @@ async def test_a_loop_that_was_blocked_is_told_with_the_seconds(
 
 
 async def test_a_loop_really_blocked_is_noticed(caplog: pytest.LogCaptureFixture) -> None:
-    async with watching(LoopWatch(LOGGER)):
+    async with watching(Watchdog(LOGGER)):
         await asyncio.sleep(0)
         time.sleep(3.1)  # noqa: ASYNC251  # the point
         await asyncio.sleep(0.01)
     assert [r.getMessage() for r in caplog.records] == ["event loop blocked"]
 
 
-async def test_systemd_is_told_once_a_second(tmp_path: Path) -> None:
+async def test_systemd_is_notified_once_a_second(tmp_path: Path) -> None:
     clock = ManualClock()
     path = str(tmp_path / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(path)
         systemd.settimeout(0)
-        alive = watchdog({"NOTIFY_SOCKET": path, "WATCHDOG_USEC": "60000000"})
-        async with watching(LoopWatch(LOGGER, still_alive=alive, clock=clock)):
+        alive = systemd_notifier({"NOTIFY_SOCKET": path, "WATCHDOG_USEC": "60000000"})
+        async with watching(Watchdog(LOGGER, notify=alive, clock=clock)):
             await clock.advance(3)
         assert [systemd.recv(100) for _ in range(4)] == [b"WATCHDOG=1"] * 4
 
@@ -72,7 +72,7 @@ def test_an_abstract_address_is_reached() -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(f"\0{name}")
         systemd.settimeout(0)
-        alive = watchdog({"NOTIFY_SOCKET": f"@{name}", "WATCHDOG_USEC": "1"})
+        alive = systemd_notifier({"NOTIFY_SOCKET": f"@{name}", "WATCHDOG_USEC": "1"})
         assert alive is not None
         alive()
         assert systemd.recv(100) == b"WATCHDOG=1"
@@ -88,11 +88,11 @@ def test_an_abstract_address_is_reached() -> None:
         {"NOTIFY_SOCKET": "/run/notify", "WATCHDOG_USEC": "1", "WATCHDOG_PID": "1"},
     ],
 )
-def test_where_nobody_wants_to_know_nobody_is_told(environ: dict[str, str]) -> None:
-    assert watchdog(environ) is None
+def test_a_service_manager_that_does_not_ask_is_not_notified(environ: dict[str, str]) -> None:
+    assert systemd_notifier(environ) is None
 
 
 def test_a_socket_that_has_gone_stops_nothing(tmp_path: Path) -> None:
-    alive = watchdog({"NOTIFY_SOCKET": str(tmp_path / "gone"), "WATCHDOG_USEC": "1"})
+    alive = systemd_notifier({"NOTIFY_SOCKET": str(tmp_path / "gone"), "WATCHDOG_USEC": "1"})
     assert alive is not None
     alive()

@@ -113,5 +113,5 @@ def test_a_disabled_pipeline_is_not_validated_at_all() -> None:
     ).validate()
 
 
-def test_what_is_wrong_first_is_told_first() -> None:
+def test_the_first_fault_is_reported() -> None:
     assert "CollectInterval" in complaint(collect_interval=seconds(1), batch_size=0)

@@ -1,4 +1,4 @@
-"""The delivery under every answer: what waits for how long, what is said, what is lost."""
+"""The delivery after every answer: what waits how long, what is logged, what is lost."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 
 from plexd.api import APIError, BatchName, LatencyResult, MetricBatch, MetricPoint, TLSError
 from plexd.metrics import Config, MemorySpool
-from plexd.metrics.delivery import Delivery, spread
+from plexd.metrics.delivery import Delivery
 from plexd.metrics.testing import ManualClock, RecordingReporter
 
 if TYPE_CHECKING:
@@ -22,13 +22,12 @@ if TYPE_CHECKING:
 
 NODE = "node-1"
 COLLECT, REPORT = 15.0, 60.0
-FIRST_REPORT = spread(NODE) * REPORT
 LOGGER = logging.getLogger("plexd.test.delivery")
 PLENTY = 2**40
 
 
 class Rig:
-    """A delivery on a clock that stands still, over a spool nobody else fills."""
+    """A delivery on a clock moved by hand, over a spool that only the test fills."""
 
     def __init__(
         self,
@@ -84,7 +83,7 @@ def said(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
 
 
 class TestRetries:
-    async def test_each_failure_doubles_the_wait_and_an_acceptance_starts_anew(self) -> None:
+    async def test_each_failure_doubles_the_wait_and_a_success_resets_it(self) -> None:
         rig = Rig(RecordingReporter(*[OSError("down")] * 6))
         async with rig.running():
             await rig.collect(1)
@@ -141,7 +140,7 @@ class TestRetries:
         assert len(rig.reporter.points) == 100
         assert len({str(batch.name) for batch in rig.reporter.attempts}) == 1
 
-    async def test_the_statistics_say_what_stands_in_the_way(self) -> None:
+    async def test_the_statistics_say_why_nothing_is_sent(self) -> None:
         rig = Rig(RecordingReporter(OSError("down"), APIError(401, "unknown token")))
         async with rig.running():
             await rig.collect(100)
@@ -194,7 +193,7 @@ class TestHolds:
         assert warned["error"] == "api: HTTP 401: unknown token"
         assert "credential" in warned["hint"]
 
-    async def test_a_hold_is_told_though_another_failure_was_told_just_before(
+    async def test_a_hold_is_logged_though_another_failure_was_logged_just_before(
         self, caplog: pytest.LogCaptureFixture
     ) -> None:
         rig = Rig(RecordingReporter(OSError("down"), APIError(403, "not yours"), TLSError("who")))
@@ -207,7 +206,7 @@ class TestHolds:
             "who",
         ]
 
-    async def test_a_server_that_fails_every_other_time_does_not_fill_the_log(
+    async def test_a_control_plane_that_fails_every_other_time_does_not_fill_the_log(
         self, caplog: pytest.LogCaptureFixture
     ) -> None:
         caplog.set_level(logging.INFO)
@@ -231,7 +230,7 @@ class TestHolds:
 
 
 class Narrow(RecordingReporter):
-    """Takes two points at a time, and fails in other ways where it is told to."""
+    """Accepts two points at a time, and fails in other ways as ``trouble`` says."""
 
     def __init__(self, **trouble: Exception) -> None:
         super().__init__()
@@ -292,7 +291,7 @@ class TestPieces:
             of=8,
         )
 
-    async def test_a_server_that_takes_nothing_gets_its_requests_at_the_pace_all_the_same(
+    async def test_a_control_plane_that_accepts_nothing_gets_requests_at_the_pace_as_well(
         self,
     ) -> None:
         class Nothing(RecordingReporter):
@@ -308,7 +307,7 @@ class TestPieces:
             await rig.clock.advance(30)
         assert rig.spool.statistics().refused == 100
 
-    async def test_bytes_nobody_can_cut_are_set_aside_whole(self) -> None:
+    async def test_bytes_that_cannot_be_cut_are_set_aside_whole(self) -> None:
         class Sealed(MemorySpool):
             async def head(self) -> MetricBatch | None:
                 if (batch := await super().head()) is None or batch.name is None:
@@ -328,7 +327,7 @@ class TestPieces:
 
 class TestEnd:
     @pytest.mark.parametrize("error", [OSError("down"), APIError(401, "unknown")])
-    async def test_a_control_plane_that_wants_to_be_left_alone_is_left_alone(
+    async def test_a_control_plane_that_asked_for_a_pause_gets_no_request(
         self, error: Exception
     ) -> None:
         rig = Rig(RecordingReporter(error))

@@ -107,7 +107,7 @@ class TestRun:
             assert [len(batch) for batch in reporter.batches][1:] == [4]
             assert set(reporter.node_ids) == {NODE}
 
-    async def test_the_first_report_that_arrives_is_told_and_the_first_after_a_failure(
+    async def test_the_first_success_is_logged_and_the_first_after_a_failure(
         self, caplog: pytest.LogCaptureFixture
     ) -> None:
         caplog.set_level(logging.INFO)
@@ -118,8 +118,8 @@ class TestRun:
             await clock.advance(REPORT * 3)
             reporter.failures.append(OSError("refused"))
             await clock.advance(REPORT * 2)
-        told = [r.getMessage() for r in caplog.records]
-        assert told == [
+        logged = [r.getMessage() for r in caplog.records]
+        assert logged == [
             "metrics report accepted",
             "metrics report failed",
             "metrics report accepted",
@@ -269,7 +269,7 @@ class TestFailures:
             assert not task.done()
             assert manager.statistics().collectors[0].failures == 3
 
-    async def test_a_repeated_failure_is_told_once_in_five_minutes(
+    async def test_a_repeated_failure_is_logged_once_in_five_minutes(
         self, caplog: pytest.LogCaptureFixture
     ) -> None:
         clock = ManualClock()
@@ -288,7 +288,7 @@ def latencies_at(reporter: RecordingReporter, count: int) -> list[MetricPoint]:
 
 class TestRefusals:
     @pytest.mark.parametrize("status", [400, 415, 422])
-    async def test_a_batch_nobody_will_ever_take_does_not_hold_up_the_rest(
+    async def test_a_batch_that_is_rejected_for_good_does_not_delay_the_rest(
         self, status: int, caplog: pytest.LogCaptureFixture
     ) -> None:
         caplog.set_level(logging.INFO)
@@ -342,7 +342,7 @@ class TestRefusals:
 
 
 class FaultySpool(MemorySpool):
-    """Fails at the calls it is told to, once each."""
+    """Fails once at each of ``calls``."""
 
     def __init__(self, *calls: str) -> None:
         super().__init__()
@@ -380,7 +380,7 @@ async def test_a_spool_that_fails_once_costs_no_more_than_that(call: str) -> Non
     assert {point.peer_id for point in reporter.points} == expected
 
 
-async def test_two_collectors_of_one_class_each_have_their_say(
+async def test_two_collectors_of_one_class_have_a_warning_each(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     clock = ManualClock()
@@ -391,7 +391,7 @@ async def test_two_collectors_of_one_class_each_have_their_say(
 
 
 class TestUntrustedPoints:
-    async def test_what_no_receiver_could_read_is_left_out_and_counted(
+    async def test_points_that_no_receiver_could_read_are_dropped_and_counted(
         self, caplog: pytest.LogCaptureFixture
     ) -> None:
         clock = ManualClock()
@@ -478,7 +478,7 @@ class TestSlowCollectors:
             await clock.advance(COLLECT * 10)
         assert most == 1
 
-    async def test_a_collector_that_ignores_its_cancellation_is_left_to_itself(
+    async def test_a_collector_that_ignores_its_cancellation_is_left_running(
         self, caplog: pytest.LogCaptureFixture
     ) -> None:
         clock = ManualClock()

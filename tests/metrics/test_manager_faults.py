@@ -30,7 +30,7 @@ COLLECT, REPORT = 15.0, 60.0
 
 
 class Trip:
-    """Raises at the n-th call it is told of, before or after the call has had its effect."""
+    """Raises at the n-th call, before or after the call has had its effect."""
 
     def __init__(self, at: int, *, after: bool) -> None:
         self.left = at
@@ -82,7 +82,7 @@ class FaultySpool(MemorySpool):
 
 
 class Receiver:
-    """Takes each batch once by its name, in several steps, as a server does."""
+    """Accepts each batch once by its name, in several steps, as a server does."""
 
     def __init__(self, *, most: int = 1000) -> None:
         self.most = most
@@ -109,7 +109,7 @@ class Receiver:
 
 
 class Counting:
-    """A collector of 50 latencies a cycle, numbered through, that can be told to fail."""
+    """A collector of 50 numbered latencies a cycle that a test can make fail."""
 
     def __init__(self, clock: ManualClock, trip: Trip | None = None) -> None:
         self.clock = clock

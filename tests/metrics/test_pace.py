@@ -1,4 +1,4 @@
-"""How fast a backlog goes."""
+"""How fast a backlog is sent."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ WINDOW = 30.0
 
 
 async def gone(pace: Pace, clock: ManualClock, seconds: float) -> int:
-    """How many batches go within ``seconds`` when there is no end of them."""
+    """How many batches are sent within ``seconds`` when more are always waiting."""
     count = 0
 
     async def go() -> None:
@@ -30,14 +30,14 @@ async def gone(pace: Pace, clock: ManualClock, seconds: float) -> int:
     return count
 
 
-async def test_ten_go_at_once_and_then_ten_a_second() -> None:
+async def test_ten_are_sent_at_once_and_then_ten_a_second() -> None:
     clock = ManualClock()
     pace = Pace(100, WINDOW, clock)
     assert await gone(pace, clock, 0) == 10
     assert await gone(pace, clock, 6) == 60
 
 
-async def test_whatever_is_produced_may_go_twice_as_fast() -> None:
+async def test_a_backlog_is_sent_at_twice_the_live_rate() -> None:
     clock = ManualClock()
     pace = Pace(100, WINDOW, clock)
     pace.produced(60_000)  # 600 batches in 30 s

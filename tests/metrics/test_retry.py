@@ -1,98 +1,197 @@
-"""The answer table of the delivery contract, line by line and status by status."""
+"""What becomes of a batch after each answer, seen from outside: the table of the contract."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+import asyncio
+import logging
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
 from plexd.api import APIError, DecodeError, EncodeError, TLSError, TransportError
 from plexd.api.answers import parse_retry_after
-from plexd.metrics import CredentialError
-from plexd.metrics.retry import Action, Decision, decide
+from plexd.metrics import Config, CredentialError, MemorySpool
+from plexd.metrics.delivery import Delivery
+from plexd.metrics.testing import ManualClock, RecordingReporter, system_point
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
 
 NOW = datetime(2026, 2, 12, 10, 30, tzinfo=UTC)
-
-# The contract's table once more, so that a slip in the one shows against the other.
-RETRIED = {408, 425, 429, *range(500, 600)}
-NOT_OF_USE = {400, 415, 422}
-CREDENTIAL = {401, 403}
-CONFIGURATION = {404, 405, *range(300, 400)}
+LOGGER = logging.getLogger("plexd.test.retry")
+LEAST, MOST = 0.0, 1.0
 
 
-def expected(status: int) -> Action:
-    if 200 <= status < 300:
-        return Action.ACCEPT
-    if status in RETRIED:
-        return Action.RETRY
-    if status == 413:
-        return Action.SPLIT
-    return Action.SET_ASIDE if status in NOT_OF_USE else Action.HOLD
+class Scene(NamedTuple):
+    clock: ManualClock
+    reporter: RecordingReporter
+    spool: MemorySpool
+    delivery: Delivery
 
 
-@pytest.mark.parametrize("status", range(100, 600))
-def test_each_status_has_the_action_of_the_table(status: int) -> None:
-    decision = decide(APIError(status, "why"), 0)
-    assert decision.action is expected(status)
-    assert bool(decision.hint) == (decision.action is Action.HOLD)
-    assert (decision.most > 0) == (decision.action in {Action.RETRY, Action.HOLD})
+class Fate(NamedTuple):
+    """What can be seen after a first report of four points."""
+
+    attempts: list[int]
+    waiting: int
+    acknowledged: int
+    refused: int
+    is_held: bool
 
 
-@pytest.mark.parametrize("status", [0, -1, 99, 600, 999])
-def test_a_status_no_protocol_knows_is_held(status: int) -> None:
-    assert decide(APIError(status, "why"), 0).action is Action.HOLD
+ACKNOWLEDGED = Fate([4], 0, 4, 0, is_held=False)
+TRIED_AGAIN = Fate([4], 4, 0, 0, is_held=False)
+HELD = Fate([4], 4, 0, 0, is_held=True)
+IN_PIECES = Fate([4, 2, 2], 0, 4, 0, is_held=False)
+SET_ASIDE = Fate([4], 0, 0, 4, is_held=False)
 
 
-def test_no_error_is_an_acceptance() -> None:
-    assert decide(None, 7) == Decision(Action.ACCEPT)
+@asynccontextmanager
+async def delivering(*errors: BaseException, fraction: float = 0.5) -> AsyncIterator[Scene]:
+    """A delivery whose first reports, one of them under way at once, end in ``errors``."""
+    clock = ManualClock(NOW)
+    reporter, spool = RecordingReporter(*errors), MemorySpool(clock=clock)
+    delivery = Delivery(
+        Config(batch_size=4), spool, reporter, "node", LOGGER, clock, random=lambda: fraction
+    )
+    await spool.append([system_point(clock.now())] * 4)
+    delivery.points_arrived(4)
+    running = asyncio.create_task(delivery.run())
+    await clock.advance(0)
+    yield Scene(clock, reporter, spool, delivery)
+    running.cancel()
+    await asyncio.wait([running])
+
+
+async def fate(error: BaseException) -> Fate:
+    async with delivering(error) as scene:
+        spool, delivery = scene.spool.statistics(), scene.delivery.statistics()
+        sizes = [len(batch) for batch in scene.reporter.attempts]
+        held = bool(delivery.held)
+        return Fate(sizes, spool.waiting, spool.acknowledged, spool.refused, held)
+
+
+async def waits(error: BaseException) -> tuple[float, float]:
+    """The shortest and the longest wait that may be drawn after ``error``."""
+    found = []
+    for fraction in (LEAST, MOST):
+        async with delivering(error, fraction=fraction) as scene:
+            found.append(scene.delivery.statistics().next_attempt_seconds)
+    return found[0], found[1]
+
+
+# The rows of the contract's table; the last one is what no other row names.
+ROWS = {
+    "2xx": (range(200, 300), ACKNOWLEDGED),
+    "408, 425, 429, 5xx": ([408, 425, 429, *range(500, 600)], TRIED_AGAIN),
+    "401, 403": ([401, 403], HELD),
+    "404, 405, 3xx": ([404, 405, *range(300, 400)], HELD),
+    "413": ([413], IN_PIECES),
+    "400, 415, 422": ([400, 415, 422], SET_ASIDE),
+    "anything else": (
+        [
+            *(*range(100, 200), 402, 406, 407, *range(409, 413), 414, *range(416, 422)),
+            *(423, 424, 426, 427, 428, *range(430, 500)),
+        ],
+        HELD,
+    ),
+    "no status of HTTP": ([-1, 0, 99, 600, 999], HELD),
+}
+
+
+def test_the_rows_hold_each_status_once() -> None:
+    statuses = [status for row in ROWS.values() for status in row[0] if 100 <= status < 600]
+    assert sorted(statuses) == list(range(100, 600))
+
+
+@pytest.mark.parametrize("row", ROWS)
+async def test_each_status_has_the_fate_of_its_row(row: str) -> None:
+    statuses, expected = ROWS[row]
+    fates = {status: await fate(APIError(status, "why")) for status in statuses}
+    assert {status: seen for status, seen in fates.items() if seen != expected} == {}
 
 
 OTHER_ERRORS = {
-    TransportError("reset"): Action.RETRY,
-    TLSError("unknown authority"): Action.HOLD,
-    TimeoutError(): Action.RETRY,
-    OSError(28, "No space left on device"): Action.RETRY,
-    MemoryError(): Action.RETRY,
-    DecodeError("an answer nobody can read"): Action.RETRY,
-    EncodeError("no JSON"): Action.SET_ASIDE,
-    CredentialError("no token"): Action.HOLD,
-    RuntimeError("closed"): Action.RETRY,
+    TransportError("reset"): TRIED_AGAIN,
+    TLSError("unknown authority"): HELD,
+    TimeoutError(): TRIED_AGAIN,
+    OSError(28, "No space left on device"): TRIED_AGAIN,
+    MemoryError(): TRIED_AGAIN,
+    DecodeError("an answer nobody can read"): TRIED_AGAIN,
+    EncodeError("no JSON"): SET_ASIDE,
+    CredentialError("no token"): HELD,
+    RuntimeError("closed"): TRIED_AGAIN,
 }
 
 
 @pytest.mark.parametrize("error", OTHER_ERRORS, ids=lambda error: type(error).__name__)
-def test_what_is_no_answer_is_tried_again_unless_somebody_must_act(error: Exception) -> None:
-    assert decide(error, 0).action is OTHER_ERRORS[error]
+async def test_a_failure_without_an_answer_is_tried_again_unless_the_operator_must_act(
+    error: Exception,
+) -> None:
+    assert await fate(error) == OTHER_ERRORS[error]
 
 
 @pytest.mark.parametrize(
-    ("statuses", "words"),
+    ("error", "words"),
     [
-        (CREDENTIAL, "plexd register --force"),
-        (CONFIGURATION, "configuration error"),
-        ({100, 101, 402, 406, 409, 410, 418, 451, 499}, "not understood"),
+        *((APIError(status, ""), "plexd register --force") for status in (401, 403)),
+        *((APIError(status, ""), "configuration error") for status in (404, 405, 302, 399)),
+        (TLSError("expired"), "api.ca_file"),
+        (CredentialError("no token"), "credential"),
+        *((APIError(status, ""), "not understood") for status in (100, 402, 409, 410, 418, 499)),
     ],
 )
-def test_a_hold_says_what_the_operator_must_look_at(statuses: set[int], words: str) -> None:
-    assert all(words in decide(APIError(status, ""), 0).hint for status in statuses)
-    assert "api.ca_file" in decide(TLSError("expired"), 0).hint
+async def test_a_hold_is_logged_with_what_the_operator_must_look_at(
+    caplog: pytest.LogCaptureFixture, error: Exception, words: str
+) -> None:
+    await fate(error)
+    (record,) = caplog.records
+    assert words in record.hint  # type: ignore[attr-defined]  # set through extra
 
 
-def test_a_hold_is_probed_every_few_minutes_however_often_it_failed() -> None:
-    for attempt in (0, 1, 50):
-        decision = decide(APIError(401, ""), attempt)
-        assert (decision.least, decision.most) == (120, 300)
+@pytest.mark.parametrize("error", [OSError("down"), APIError(503, ""), APIError(400, "")], ids=str)
+async def test_a_failure_that_passes_by_itself_has_no_hint(
+    caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    await fate(error)
+    (record,) = caplog.records
+    assert not hasattr(record, "hint")
 
 
-def test_the_backoff_doubles_from_one_second_to_five_minutes_with_full_jitter() -> None:
-    ranges = [decide(TransportError("down"), attempt) for attempt in range(12)]
-    assert [decision.most for decision in ranges] == [
-        1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 300,
-    ]  # fmt: skip
-    assert {decision.least for decision in ranges} == {0}
+@pytest.mark.parametrize("fraction", [LEAST, MOST])
+async def test_a_hold_is_probed_every_few_minutes_however_often_it_failed(fraction: float) -> None:
+    errors = [APIError(401, "")] * 20
+    async with delivering(*errors, fraction=fraction) as scene:
+        for _ in errors:
+            wait = scene.delivery.statistics().next_attempt_seconds
+            assert wait == {LEAST: 120, MOST: 300}[fraction]
+            await scene.clock.advance(wait)
+        assert len(scene.reporter.points) == 4
 
 
-# header: seconds that may pass at least and at most, by the backoff's first step where None is read
+async def test_the_backoff_doubles_from_one_second_to_five_minutes() -> None:
+    errors = [TransportError("down")] * 12
+    seen = []
+    async with delivering(*errors, fraction=MOST) as scene:
+        for _ in errors:
+            seen.append(scene.delivery.statistics().next_attempt_seconds)
+            await scene.clock.advance(seen[-1])
+        assert len(scene.reporter.points) == 4
+    assert seen == [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 300]
+
+
+@pytest.mark.parametrize("fraction", [0.25, 0.5, 0.75])
+async def test_the_backoff_is_drawn_evenly(fraction: float) -> None:
+    async with delivering(*[OSError("down")] * 4, fraction=fraction) as scene:
+        await scene.clock.advance(fraction * (1 + 2 + 4))
+        s = scene.delivery.statistics()
+    assert s.attempt == 4
+    assert s.next_attempt_seconds == pytest.approx(8 * fraction)
+
+
+# header: the least and the most seconds to the next attempt; without a header it is the backoff
 ASKED = {
     "0": (1, 2),
     "1": (1, 2),
@@ -113,19 +212,16 @@ ASKED = {
 
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 503, 599])
 @pytest.mark.parametrize("header", ASKED)
-def test_a_wait_the_server_asks_for_is_kept_within_a_second_and_an_hour(
+async def test_a_wait_that_is_asked_for_is_kept_between_a_second_and_an_hour(
     status: int, header: str
 ) -> None:
     error = APIError(status, "busy", parse_retry_after(header, NOW))
-    decision = decide(error, 0)
-    assert (decision.least, decision.most) == pytest.approx(ASKED[header])
+    assert await waits(error) == pytest.approx(ASKED[header])
 
 
-def test_a_wait_asked_for_outranks_the_backoff() -> None:
-    decision = decide(APIError(503, "busy", timedelta(seconds=5)), 40)
-    assert (decision.least, decision.most) == (5, 6)
-
-
-def test_a_draw_goes_evenly_from_the_least_to_the_most() -> None:
-    decision = Decision(Action.RETRY, 10, 20)
-    assert [decision.draw(fraction) for fraction in (0, 0.25, 0.5)] == [10, 12.5, 15]
+async def test_a_wait_that_is_asked_for_replaces_the_backoff() -> None:
+    busy = APIError(503, "busy", parse_retry_after("5", NOW))
+    async with delivering(*[OSError("down")] * 9, busy, fraction=MOST) as scene:
+        await scene.clock.advance(2**9 - 1)
+        s = scene.delivery.statistics()
+    assert (s.attempt, s.next_attempt_seconds) == (10, 6)

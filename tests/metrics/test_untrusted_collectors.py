@@ -1,4 +1,4 @@
-"""Collectors that yield whatever they like, through the manager to a receiver."""
+"""Collectors that yield anything at all, through the manager to a receiver."""
 
 from __future__ import annotations
 
@@ -73,10 +73,10 @@ async def collected(yields: Sequence[Any]) -> tuple[Sequence[MetricPoint], Colle
     return reporter.points, manager.statistics().collectors[0]
 
 
-# How long it takes to draw or to run an example says how busy the machine is, nothing else.
+# The time to draw or to run an example only depends on how busy the machine is.
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(spoilt() | st.sampled_from([SYSTEM, TUNNEL, LATENCY, AGENT]), max_size=12))
-def test_whatever_is_yielded_is_reported_so_that_it_can_be_read_or_refused_and_counted(
+def test_every_yielded_point_is_reported_readably_or_dropped_and_counted(
     yields: list[Any],
 ) -> None:
     points, counted = asyncio.run(collected(yields))
@@ -99,7 +99,7 @@ def test_whatever_is_yielded_is_reported_so_that_it_can_be_read_or_refused_and_c
         ("latency", "rtt_nano", 1.5),
     ],
 )
-async def test_a_value_that_cannot_be_costs_its_point_alone(
+async def test_an_impossible_value_costs_its_point_alone(
     group: str, field: str, value: float
 ) -> None:
     good = {"system": SYSTEM, "tunnel": TUNNEL, "latency": LATENCY}[group]
@@ -110,7 +110,7 @@ async def test_a_value_that_cannot_be_costs_its_point_alone(
     assert (counted.rejected, counted.failures) == (1, 1)
 
 
-async def test_of_a_million_points_a_bounded_number_is_kept_and_the_collector_is_stopped() -> None:
+async def test_of_a_million_points_a_bounded_number_is_kept_and_the_collector_is_cut() -> None:
     clock, reporter = ManualClock(), RecordingReporter()
     asked = 0
 

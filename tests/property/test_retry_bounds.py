@@ -1,4 +1,4 @@
-"""The retry policy for outcomes nobody thought of."""
+"""The retry policy for any outcome and any number of failures."""
 
 from __future__ import annotations
 

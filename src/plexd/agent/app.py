@@ -1,4 +1,4 @@
-"""The composition root: the one place that knows all parts and puts them together.
+"""The composition root: the one place that knows all parts and connects them.
 
        LinuxSystemReader ─► SystemCollector ─┐
     WireGuardStatsReader ─► TunnelCollector ─┤
@@ -14,56 +14,37 @@ import asyncio
 import logging
 import os
 import socket
-from contextlib import AsyncExitStack, nullcontext, suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from msgspec import Struct
-
 from plexd import metrics
 from plexd.agent.errors import NotReadyError
 from plexd.agent.peer_refresh import PeerRefresh
-from plexd.agent.watchdog import LoopWatch, watchdog
+from plexd.agent.watchdog import Watchdog, systemd_notifier
 from plexd.api import ControlPlane
 from plexd.background import in_background
 from plexd.clock import SystemClock
-from plexd.metrics.collection import Collection
 from plexd.procfs import LinuxSystemReader
 from plexd.spool import MemorySpool, SpoolLockedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
     from datetime import datetime
 
     from plexd.agent.config.settings import Settings
     from plexd.agent.identity import Identity
     from plexd.agent.tunnels import Tunnels
-    from plexd.api import MetricPoint, Peer
-    from plexd.clock import Clock
+    from plexd.api import Peer
     from plexd.spool import Spool
 
-__all__ = ["CollectOutcome", "collect_once", "has_tunnels", "run"]
+__all__ = ["build_collectors", "build_control_plane", "build_tunnels", "has_tunnels", "run"]
 
 _logger = logging.getLogger("plexd")
 
-# Without a data directory points wait in memory, of which a node has less to spare than of disk.
+# Without a data directory points wait in memory, and a node has less spare memory than disk.
 _MOST_IN_MEMORY = 16 * 1024 * 1024
-_PEERS_SECONDS = 2.0
-
-
-class CollectOutcome(Struct, frozen=True):
-    """One cycle of every collector, nothing sent.
-
-    ``failures`` are ``(group, reason)``, ``elapsed`` the seconds each group took, ``addresses``
-    those of the peers that are known, ``unanswered`` a line for each reason why pings failed.
-    """
-
-    points: list[MetricPoint]
-    failures: list[tuple[str, str]]
-    elapsed: dict[str, float]
-    addresses: dict[str, str]
-    unanswered: list[str] = []
 
 
 async def run(
@@ -71,17 +52,18 @@ async def run(
 ) -> None:
     """Run the agent until cancelled; a disabled pipeline returns at once.
 
-    Points that are not delivered when it is cancelled get five seconds more. ``read_token``
+    When it is cancelled, points that are not delivered get five more seconds. ``read_token``
     finds a newer token when the control plane refuses the one in use; it may block.
     """
     start_time = SystemClock().now()
     async with AsyncExitStack() as stack:
-        plane = await stack.enter_async_context(_control_plane(settings, identity, read_token))
+        plane = build_control_plane(settings, identity, read_token)
+        await stack.enter_async_context(plane)
         reporter = await _reporter(settings, identity, plane, stack)
-        mesh = _mesh(settings, identity.peers)
-        collectors = _collectors(settings, start_time, mesh, plane)
-        if mesh is not None:
-            await stack.enter_async_context(mesh.pinger)
+        tunnels = build_tunnels(settings, identity.peers)
+        collectors = build_collectors(settings, start_time, tunnels, plane)
+        if tunnels is not None:
+            await stack.enter_async_context(tunnels.pinger)
         manager = metrics.Manager(
             settings.metrics,
             list(collectors.values()),
@@ -93,10 +75,11 @@ async def run(
         _logger.info("agent started", extra=_about(settings, identity))
         try:
             if settings.metrics.enabled:
-                watch = LoopWatch(_logger, still_alive=watchdog(os.environ))
-                await stack.enter_async_context(in_background(_greet(settings), watch.run()))
-                if mesh is not None and not settings.peers:
-                    refresh = PeerRefresh(mesh.index, plane, identity.node_id, _logger)
+                watchdog = Watchdog(_logger, notify=systemd_notifier(os.environ))
+                works = (_check_reachability(settings), watchdog.run())
+                await stack.enter_async_context(in_background(*works))
+                if tunnels is not None and not settings.peers:
+                    refresh = PeerRefresh(tunnels.index, plane, identity.node_id, _logger)
                     await stack.enter_async_context(in_background(refresh.run()))
                     await refresh.wait_for_answer()
             await manager.run()
@@ -114,7 +97,7 @@ def _outcome(done: metrics.ManagerStatistics) -> dict[str, object]:
 
 
 async def _spool(settings: Settings, stack: AsyncExitStack) -> Spool:
-    """On the disk if there is a data directory, else in memory."""
+    """The spool on the disk if there is a data directory, else in memory."""
     bounds = settings.spool
     if settings.data_dir is None or not settings.metrics.enabled:
         memory = MemorySpool(max_bytes=min(bounds.max_bytes, _MOST_IN_MEMORY))
@@ -142,10 +125,10 @@ def _about(settings: Settings, identity: Identity) -> dict[str, object]:
     }
 
 
-def _control_plane(
-    settings: Settings, identity: Identity, read_token: Callable[[], str] | None
+def build_control_plane(
+    settings: Settings, identity: Identity, read_token: Callable[[], str] | None = None
 ) -> ControlPlane:
-    """The client; a token in the configuration outranks the one the node was created with."""
+    """The client; a token in the configuration outranks the identity's."""
     token = settings.api.auth_token or identity.auth_token
     config = replace(settings.api, auth_token=token)
     return ControlPlane(config, logger=_logger, read_token=read_token)
@@ -169,19 +152,19 @@ async def _reporter(
     return multi
 
 
-def _mesh(settings: Settings, known: Iterable[Peer] = ()) -> Tunnels | None:
-    """The mesh this node is configured for, if any."""
+def build_tunnels(settings: Settings, known: Iterable[Peer] = ()) -> Tunnels | None:
+    """The tunnels of the configured interface; None without one. ``known`` peers are the first."""
     if not settings.wireguard.interface:
         return None
-    from plexd.agent.tunnels import Tunnels  # noqa: PLC0415  # paid for by nodes of a mesh only
+    from plexd.agent.tunnels import Tunnels  # noqa: PLC0415  # only nodes of a mesh need it
 
     return Tunnels(settings, known)
 
 
-def _collectors(
+def build_collectors(
     settings: Settings,
     start_time: datetime,
-    mesh: Tunnels | None,
+    tunnels: Tunnels | None,
     reconnects: metrics.ReconnectCounter | None = None,
 ) -> dict[str, metrics.Collector]:
     """Every collector that is configured, by its metric group."""
@@ -190,24 +173,24 @@ def _collectors(
     return {
         metrics.GROUP_SYSTEM: metrics.SystemCollector(reader, logger),
         metrics.GROUP_AGENT: metrics.AgentStatsCollector(start_time, reconnects, logger),
-        **(mesh.collectors() if mesh is not None else {}),
+        **(tunnels.collectors() if tunnels is not None else {}),
     }
 
 
 async def has_tunnels(settings: Settings) -> bool:
     """Whether the configured WireGuard interface is there and can be read."""
-    mesh = _mesh(settings)
-    return mesh is not None and await mesh.is_there()
+    tunnels = build_tunnels(settings)
+    return tunnels is not None and await tunnels.is_there()
 
 
-async def _greet(settings: Settings) -> None:
-    """Tell at the start whether there is anybody to report to: the first report is a while off."""
+async def _check_reachability(settings: Settings) -> None:
+    """Warn if the control plane cannot be reached: the first report may be a minute away."""
     parts = urlsplit(settings.api.base_url)
     port = parts.port or (443 if parts.scheme == "https" else 80)
     try:
         async with asyncio.timeout(settings.api.connect_timeout.total_seconds()):
             _, writer = await asyncio.open_connection(parts.hostname, port)
-    except (OSError, UnicodeError) as err:  # TimeoutError is the former; the latter is a bad name
+    except (OSError, UnicodeError) as err:  # a TimeoutError is an OSError; UnicodeError: a bad name
         extra = {
             "component": "agent",
             "control_plane": settings.api.base_url,
@@ -225,65 +208,7 @@ async def _greet(settings: Settings) -> None:
 def _why(err: OSError | UnicodeError) -> str:
     if isinstance(err, UnicodeError):
         return f"no such name can be looked up: {err}"
-    # asyncio puts a text of its own in place of the system's; a lookup's error number is another's.
+    # asyncio replaces the system's text by its own; a failed lookup's errno is not the system's.
     if err.errno is None or isinstance(err, socket.gaierror):
         return err.strerror or str(err) or "no answer in time"
     return os.strerror(err.errno)
-
-
-async def _ask_for_peers(settings: Settings, identity: Identity, mesh: Tunnels) -> None:
-    async with _control_plane(settings, identity, None) as plane:
-        await PeerRefresh(mesh.index, plane, identity.node_id, _logger).refresh()
-
-
-async def collect_once(settings: Settings, identity: Identity | None = None) -> CollectOutcome:
-    """One cycle of every collector, each cut at the collect interval.
-
-    Side by side, but for the last one, the tunnels', whose loss is that of the pings. With an
-    ``identity`` the control plane is asked for the peers, which takes two seconds at most.
-    """
-    clock = SystemClock()
-    mesh = _mesh(settings, identity.peers if identity is not None else ())
-    if mesh is not None and identity is not None and settings.api.base_url and not settings.peers:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_PEERS_SECONDS):
-                await _ask_for_peers(settings, identity, mesh)
-    deadline = settings.metrics.collect_interval.total_seconds()
-    async with mesh.pinger if mesh is not None else nullcontext():
-        collectors = _collectors(settings, clock.now(), mesh)
-        *first, last = collectors.values()
-        outcomes = await asyncio.gather(
-            *(_collect(collector, clock, deadline) for collector in first)
-        )
-        outcomes.append(await _collect(last, clock, deadline))
-    report = CollectOutcome([], [], {}, mesh.addresses() if mesh is not None else {})
-    for group, (points, error, seconds) in zip(collectors, outcomes, strict=True):
-        report.points.extend(points)
-        report.elapsed[group] = seconds
-        if error is not None:
-            report.failures.append((group, str(error) or type(error).__name__))
-    report.unanswered.extend(_unanswered(collectors.get(metrics.GROUP_LATENCY)))
-    return report
-
-
-def _unanswered(collector: metrics.Collector | None) -> Iterator[str]:
-    """The reasons why pings failed, each once, with the peers it stands for."""
-    if not isinstance(collector, metrics.LatencyCollector):
-        return
-    peers: dict[str, list[str]] = {}
-    for peer_id, err in collector.failures:
-        reason = getattr(err, "reason", "") or str(err) or type(err).__name__
-        peers.setdefault(reason, []).append(peer_id)
-    for reason, failed in peers.items():
-        named = failed[0] if len(failed) == 1 else f"{len(failed)} peers"
-        yield f"no round trip to {named}: {reason}"
-
-
-async def _collect(
-    collector: metrics.Collector, clock: Clock, deadline: float
-) -> tuple[list[MetricPoint], BaseException | None, float]:
-    started = clock.monotonic()
-    collection = Collection(collector, clock)
-    await collection.run(deadline)
-    points, _ = await collection.points()
-    return points, collection.error, clock.monotonic() - started

@@ -1,4 +1,4 @@
-"""What ends a command early. Each text is one sentence for the person at the terminal.
+"""The errors that end a command early. Each text is one sentence for the operator.
 
 Exception
 ├── SettingsError       the configuration is wrong: exit status 2
@@ -12,10 +12,10 @@ __all__ = ["IdentityError", "NotReadyError", "SettingsError"]
 
 
 class SettingsError(Exception):
-    """A setting nobody could work with; the text is one line, ``FILE:LINE: KEY: what is wrong``.
+    """A setting is wrong; the text is one line, ``FILE:LINE: KEY: what is wrong``.
 
     ``place`` is ``FILE:LINE``, ``FILE`` or the name of an environment variable; ``key`` is the
-    dotted path, empty where the place says it all.
+    dotted path, empty if the place says enough.
     """
 
     def __init__(self, place: str, key: str, reason: str) -> None:
@@ -29,7 +29,7 @@ class SettingsError(Exception):
 
 
 class NotReadyError(Exception):
-    """Something outside the program is missing or in the way; the text says what to do."""
+    """Something outside the program is missing or wrong; the text says what to do."""
 
 
 class IdentityError(NotReadyError):

@@ -1,7 +1,7 @@
-"""Who this node is: the file ``identity.json`` in the data directory.
+"""The node's identity: the file ``identity.json`` in the data directory.
 
-It holds what the control plane gave the node when it was created, the node's secret key among
-it; so it is refused when anyone but its owner could read it, and never quoted in a message.
+It holds what the control plane gave the node at its enrolment, including the node's secret key.
+So a file that others than its owner could read is refused, and no message quotes its content.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _TOKEN = re.compile(r"[\x21-\x7e]*")
 
 
 class Identity(msgspec.Struct, frozen=True):
-    """This node's name, address, keys and the peers it was created with.
+    """This node's name, address and keys, and its peers at the enrolment.
 
     ``node_secret_key`` is 32 printable ASCII characters whose bytes are the key; ``auth_token``
     is the bearer token at the control plane.
@@ -71,7 +71,7 @@ def read_identity(path: Path) -> Identity:
 
 
 def save_identity(data_dir: Path, identity: Identity) -> None:
-    """Put ``identity`` in place of the one in ``data_dir``, readable by its owner only.
+    """Replace the identity in ``data_dir`` by ``identity``, readable by its owner only.
 
     Whenever the machine stops, either the old or the new one is there, whole. Raises
     `IdentityError` when the directory cannot be written to.
@@ -93,7 +93,7 @@ def save_identity(data_dir: Path, identity: Identity) -> None:
 
 def _read(path: Path) -> bytes:
     try:
-        # Without O_NONBLOCK a named pipe in the file's place would stop the start for ever.
+        # Without O_NONBLOCK a named pipe in the file's place would block the start for ever.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
         raise IdentityError(
@@ -146,7 +146,7 @@ def _is_address(text: str) -> bool:
 
 
 def _reason(err: Exception) -> str:
-    """Where it broke, in words that quote nothing of the file."""
+    """What is wrong with the JSON, without quoting the file."""
     if isinstance(err, msgspec.ValidationError):
         return printable(str(err))
     if isinstance(err, msgspec.DecodeError) and "truncated" in str(err):

@@ -1,4 +1,4 @@
-"""What a mesh interface says of itself before this machine is a node: its key and its address."""
+"""The public key and the address of a mesh interface, read before this machine is a node."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _SOCKETS: Final = Path(userspace.DIRECTORY)
 
 
 async def read_public_key(interface: str) -> str | Absent:
-    """The interface's public key, or why it cannot be told. Raises `WireGuardError`.
+    """The interface's public key, or why it is not known. Raises `WireGuardError`.
 
-    A userspace daemon tells its private key only, which this program does not read.
+    A userspace daemon gives its private key only, which this program does not read.
     """
     reader = await kernel.open(interface)
     return reader if isinstance(reader, Absent) else await reader.read_public_key()

@@ -1,4 +1,4 @@
-"""Where the running agent finds a newer token for the control plane."""
+"""The token for the control plane, read again while the agent runs."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _KEY = "api.auth_token"
 
 
 def token_reader(settings: Settings, node_id: str, identity_file: Path) -> Callable[[], str] | None:
-    """Reads the token from where the agent got it: the configuration file or the identity.
+    """The function that reads the token again from its source: configuration file or identity.
 
-    None for a token of the environment, which cannot change under a process. What is returned
-    blocks on the disk; it raises `SettingsError` or `IdentityError` where there is no token to be
-    had, `IdentityError` also for an identity that has become another node's. Where a token comes
-    from is settled at the start: adding one to the configuration later takes a restart.
+    None for a token of the environment, which cannot change while a process runs. The function
+    blocks on the disk. It raises `SettingsError` or `IdentityError` if there is no token, and
+    `IdentityError` for an identity that has become another node's. The source is chosen at the
+    start: a token added to the configuration later needs a restart.
     """
     if not settings.api.auth_token:
         return lambda: _of_identity(identity_file, node_id)

@@ -1,4 +1,4 @@
-"""Who is in the mesh, as the control plane knows it now."""
+"""The peers of the mesh, loaded again from the control plane once a minute."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ _FIRST_SECONDS = 2.0
 
 
 class PeerFetcher(Protocol):
-    """Asks for the peers of a node; `plexd.api.ControlPlane` is one."""
+    """Fetches the peers of a node; `plexd.api.ControlPlane` is one."""
 
     async def fetch_peers(self, node_id: str) -> list[Peer]:
-        """The peers of this moment. Raises when they cannot be had."""
+        """The peers of this moment. Raises when they cannot be fetched."""
         ...
 
 
 class PeerStore(Protocol):
-    """Where the peers go; `plexd.wireguard.PeerIndex` is one."""
+    """Holds the peers; `plexd.wireguard.PeerIndex` is one."""
 
     def load(self, peers: Sequence[Peer]) -> None:
-        """Put ``peers`` in place of those before. Raises for peers that make no sense."""
+        """Replace the peers by ``peers``. Raises for peers that are not valid."""
         ...
 
 
 class PeerRefresh:
     """Loads the control plane's peers into a store once a minute.
 
-    When they cannot be had, those known so far stay, and a warning says so.
+    When they cannot be fetched, the known ones stay, and a warning says so.
     """
 
     def __init__(
@@ -57,29 +57,29 @@ class PeerRefresh:
         self._fetcher = fetcher
         self._node_id = node_id
         self._clock = clock or SystemClock()
-        self._asked = asyncio.Event()
+        self._refreshed = asyncio.Event()
         self._warnings = LogOnce(logger, "agent", clock=self._clock)
 
     async def run(self) -> None:
-        """Ask at once and then every minute, until cancelled."""
+        """Refresh at once and then every minute, until cancelled."""
         while True:
             await self.refresh()
-            self._asked.set()
+            self._refreshed.set()
             await self._clock.sleep(_EVERY_SECONDS)
 
     async def wait_for_answer(self) -> None:
-        """Return once the peers were asked for, after a moment at the latest.
+        """Return after the first refresh, or after two seconds.
 
-        What is measured before is told of public keys, for which nobody has a name yet.
+        Peers measured before that are reported by their public keys instead of their ids.
         """
         with suppress(TimeoutError):
             async with self._clock.timeout(_FIRST_SECONDS):
-                await self._asked.wait()
+                await self._refreshed.wait()
 
     async def refresh(self) -> None:
-        """Ask once. When they cannot be had, a warning says so."""
+        """Fetch and load the peers once. When they cannot be fetched, a warning says so."""
         try:
             self._store.load(await self._fetcher.fetch_peers(self._node_id))
-        except Exception as err:  # noqa: BLE001  # whatever it is, the peers known so far stay
+        except Exception as err:  # noqa: BLE001  # whatever it is, the known peers stay
             reason = str(err) or type(err).__name__
             self._warnings.warn("peers not refreshed", "", error=reason)

@@ -1,4 +1,4 @@
-"""SIGTERM, SIGINT and SIGHUP as the ordinary way to end."""
+"""SIGTERM, SIGINT and SIGHUP end the program in the ordinary way."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 async def until_stopped(work: Coroutine[object, object, None]) -> None:
-    """Await ``work``; the first signal cancels it, those after are ignored for good.
+    """Await ``work``; the first signal cancels it, later ones are ignored for good.
 
-    ``work`` bounds how long its clean-up takes. Its own failures are raised.
+    ``work`` must bound the time of its clean-up. Its own failures are raised.
     """
     task = asyncio.current_task()
     assert task is not None
@@ -29,7 +29,7 @@ async def until_stopped(work: Coroutine[object, object, None]) -> None:
             stopping.set()
             task.cancel()
 
-    numbers = [number for number in _SIGNALS if not _is_left_alone(number)]
+    numbers = [number for number in _SIGNALS if not _is_ignored(number)]
     for number in numbers:
         loop.add_signal_handler(number, stop)
     try:
@@ -41,14 +41,14 @@ async def until_stopped(work: Coroutine[object, object, None]) -> None:
         _ignore_signals(loop, numbers)
 
 
-def _is_left_alone(number: signal.Signals) -> bool:
-    """Whether whoever started this wants it to outlive its terminal, as nohup(1) does."""
+def _is_ignored(number: signal.Signals) -> bool:
+    """Whether the caller wants the program to outlive its terminal, as nohup(1) does."""
     return number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN
 
 
 def _ignore_signals(loop: asyncio.AbstractEventLoop, numbers: list[signal.Signals]) -> None:
-    # Closing the loop would bring the default handlers back, and with them a traceback for
-    # whoever presses Ctrl-C once more.
+    # Closing the loop would bring the default handlers back, and a second Ctrl-C would print a
+    # traceback.
     for number in numbers:
         loop.remove_signal_handler(number)
         signal.signal(number, signal.SIG_IGN)

@@ -1,6 +1,6 @@
-"""The mesh's part of the composition: who the peers are, their tunnels, and the way to each.
+"""The mesh's part of the composition: the peers, their tunnels, and the pings to them.
 
-Loaded only where an interface is configured: a node without a mesh does not pay for it.
+Loaded only if an interface is configured, so that a node without a mesh does not pay for it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Tunnels:
     """The sources behind the groups ``tunnel`` and ``latency``.
 
     ``index`` starts with the peers of the configuration or, if there are none, with ``known``;
-    ``pinger`` is the owner's to close.
+    the caller closes ``pinger``.
     """
 
     def __init__(self, settings: Settings, known: Iterable[Peer]) -> None:
@@ -42,7 +42,7 @@ class Tunnels:
         return str(self.index.address(peer_id))
 
     def addresses(self) -> dict[str, str]:
-        """Where each peer is in the mesh."""
+        """Each peer's address in the mesh."""
         return {peer_id: self._address(peer_id) for peer_id in self.index.peer_ids()}
 
     def collectors(self) -> dict[str, metrics.Collector]:

@@ -1,6 +1,6 @@
-"""Whether the event loop still turns: told in the log, and to systemd's watchdog if it asks.
+"""A watchdog over the event loop: a blocked loop is logged, and systemd is notified if it asks.
 
-systemd hands a service with ``WatchdogSec=`` the socket ``NOTIFY_SOCKET`` and the patience
+systemd gives a service with ``WatchdogSec=`` the socket ``NOTIFY_SOCKET`` and the timeout
 ``WATCHDOG_USEC``, and restarts it when no ``WATCHDOG=1`` came for that long (sd_notify(3),
 sd_watchdog_enabled(3)).
 """
@@ -21,32 +21,32 @@ if TYPE_CHECKING:
 
     from plexd.clock import Clock
 
-__all__ = ["LoopWatch", "watchdog"]
+__all__ = ["Watchdog", "systemd_notifier"]
 
 _EVERY_SECONDS = 1.0
 # A busy machine delays a loop by some tenths of a second; nothing in the agent takes longer.
 _TOLERATED_SECONDS = 2.0
 
 
-class LoopWatch:
-    """Looks once a second how late it is called, and calls ``still_alive`` each time."""
+class Watchdog:
+    """Checks once a second how late it is called, and calls ``notify`` each time."""
 
     def __init__(
         self,
         logger: logging.Logger | None = None,
         *,
-        still_alive: Callable[[], None] | None = None,
+        notify: Callable[[], None] | None = None,
         clock: Clock | None = None,
     ) -> None:
         self._clock = clock or SystemClock()
         self._warnings = LogOnce(logger, "agent", clock=self._clock)
-        self._still_alive = still_alive
+        self._notify = notify
 
     async def run(self) -> None:
         """Watch until cancelled."""
         while True:
-            if self._still_alive is not None:
-                self._still_alive()
+            if self._notify is not None:
+                self._notify()
             due = self._clock.monotonic() + _EVERY_SECONDS
             await self._clock.sleep(_EVERY_SECONDS)
             late = self._clock.monotonic() - due
@@ -54,11 +54,11 @@ class LoopWatch:
                 self._warnings.warn("event loop blocked", "", seconds=round(late, 1))
 
 
-def watchdog(environ: Mapping[str, str]) -> Callable[[], None] | None:
-    """Tells systemd that this process is alive; None where nobody wants to know.
+def systemd_notifier(environ: Mapping[str, str]) -> Callable[[], None] | None:
+    """The function that reports this process to systemd as alive; None where systemd has not asked.
 
-    The watchdog is another process's when ``WATCHDOG_PID`` names one. Never raises nor waits: a
-    message that cannot be sent is left out.
+    It has not asked this process if ``WATCHDOG_PID`` names another one. The function never raises
+    or waits: a message that cannot be sent is left out.
     """
     address = environ.get("NOTIFY_SOCKET", "")
     mine = environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())

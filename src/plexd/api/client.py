@@ -172,7 +172,8 @@ class ControlPlane(AsyncClosing):
             repeatable=repeatable,
         )
         if self._logger is not None:
-            self._logger.debug("api answered", extra={"method": method, "status": answer.status})
+            extra = {"component": "api", "method": method, "status": answer.status}
+            self._logger.debug("api answered", extra=extra)
         return answer
 
     def _accepted(self, answer: Answer, hide: Secret) -> Answer:

@@ -1,8 +1,7 @@
 """The pipeline of the specification: collectors feed a manager, the manager feeds reporters.
 
 `Manager` runs `Collector`s on a grid, keeps their points in a spool, and hands batches to a
-`MetricReporter`. Everything it touches stands behind a port; `plexd.metrics.testing` has a fake
-for each.
+`MetricReporter`. Everything it uses is behind a port; `plexd.metrics.testing` has a fake for each.
 """
 
 from plexd.api import (

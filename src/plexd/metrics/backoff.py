@@ -1,4 +1,4 @@
-"""How the delivery stands with whoever takes the reports, and what the log says of it."""
+"""When the next attempt is due after a failed report, and what the log says about it."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ __all__ = ["Backoff", "reason_of"]
 
 
 class Backoff:
-    """Counts failures in a row, draws when the next attempt is due, and tells the log.
+    """Counts failures in a row, draws when the next attempt is due, and logs.
 
-    A failure is a warning, collapsed like any other; what an operator must act on carries a
-    ``hint`` and is told even if other failures were told just before. The first acceptance is
-    told, and the first after a failure that was.
+    A failure is a warning, collapsed like any other. What an operator must act on carries a
+    ``hint``, and is logged even if other failures were logged just before. The first success is
+    logged, and the first one after a logged failure.
 
     Attributes:
         attempt: failures in a row.
         failures: failures in all.
-        held: why the delivery is held, in the words of who refused it; empty when it is not.
+        held: the error that holds the delivery; empty when nothing does.
     """
 
     def __init__(self, logger: logging.Logger, clock: Clock, random: Callable[[], float]) -> None:
@@ -38,10 +38,10 @@ class Backoff:
         self._clock = clock
         self._random = random
         self._due = clock.monotonic()
-        self._is_silent = True
+        self._logs_next_success = True
 
     def failed(self, error: BaseException) -> None:
-        """A report failed, or the spool did: another attempt is due later."""
+        """Set the next attempt, after a report or the spool failed."""
         decision = decide(error, self.attempt)
         reason = reason_of(error)
         wait = decision.draw(self._random())
@@ -51,25 +51,25 @@ class Backoff:
         self._due = self._clock.monotonic() + wait
         extra: dict[str, object] = {"hint": decision.hint} if decision.hint else {}
         if self._warnings.warn("metrics report failed", decision.hint, error=reason, **extra):
-            self._is_silent = True
+            self._logs_next_success = True
 
-    def refused(self, points: int, error: BaseException) -> None:
-        """These many points will never be taken."""
+    def rejected(self, points: int, error: BaseException) -> None:
+        """Log that so many points will never be accepted."""
         self.failures += 1
         extra = {"error": reason_of(error), "refused": points}
         self._warnings.warn("metrics report failed", "refused", **extra)
 
-    def settled(self, accepted: int) -> None:
-        """A batch was answered for good: of its points, ``accepted`` were taken."""
+    def succeeded(self, accepted: int) -> None:
+        """End the backoff: a batch is finished, and ``accepted`` of its points were accepted."""
         self.attempt = 0
         self.held = ""
-        if accepted and self._is_silent:
+        if accepted and self._logs_next_success:
             extra = {"component": "metrics", "points": accepted}
             self._logger.info("metrics report accepted", extra=extra)
-            self._is_silent = False
+            self._logs_next_success = False
 
     def seconds_left(self) -> float:
-        """How long until the next attempt is due; 0 when nothing is waited for."""
+        """How long until the next attempt is due; 0 when there was no failure."""
         left = self._due - self._clock.monotonic()
         return max(0.0, left) if self.attempt else 0.0
 

@@ -1,7 +1,7 @@
 """One collection: a collector's points, whatever the collector does.
 
-Nothing of what a collector yields is believed: points are checked as a receiver would check them,
-and those it would refuse are left out here, so that one bad point never costs a batch.
+What a collector yields is not trusted: points are checked as a receiver would check them, and
+those it would reject are dropped here, so that one bad point never costs a batch.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MOST_POINTS", "Collection"]
 
-# Ten times the largest mesh this is built for; a collector beyond it is out of control.
+# Ten times the largest mesh this is built for; a collector with more is out of control.
 MOST_POINTS = 100_000
 # Points checked between two turns of the event loop: about a millisecond.
 _CHUNK = 1000
@@ -34,8 +34,8 @@ class Collection:
     """One run of one collector, cut at a deadline.
 
     `run` returns within the deadline plus a second even if the collector ignores its
-    cancellation; such a collector is left running, `is_stuck` says so, and what it yields from
-    then on is not looked at.
+    cancellation. Such a collector is left running, `is_stuck` is true, and what it yields from
+    then on is ignored.
     """
 
     def __init__(self, collector: Collector, clock: Clock) -> None:
@@ -52,7 +52,7 @@ class Collection:
         return self._task is not None and not self._task.done()
 
     async def run(self, deadline_seconds: float) -> None:
-        """Let the collector run. What went wrong is in ``error``; when cancelled, cut and raise."""
+        """Run the collector. What went wrong is in ``error``; when cancelled, cut and raise."""
         self._task = asyncio.create_task(self._drain(), name="collect")
         try:
             async with self._clock.timeout(deadline_seconds):
@@ -75,7 +75,7 @@ class Collection:
                     raise CollectError(f"more than {MOST_POINTS} points in one collection")
 
     async def points(self) -> tuple[list[MetricPoint], int]:
-        """The points fit to be sent, and how many were not; the first reason is in ``error``."""
+        """The points fit to be sent and the number dropped; the first reason is in ``error``."""
         yielded, self._yielded = self._yielded[:MOST_POINTS], []
         good: list[MetricPoint] = []
         for start in range(0, len(yielded), _CHUNK):
@@ -106,7 +106,7 @@ def _closing(iterator: Any) -> AbstractAsyncContextManager[object]:
 
 
 def _outcome(task: asyncio.Task[None]) -> BaseException | None:
-    """How a collector ended that was not cut."""
+    """The error of a collector that was not cut."""
     if task.cancelled():
         return CollectError("the collector cancelled itself")
     return task.exception()

@@ -26,10 +26,10 @@ class CollectorStatistics(Struct, frozen=True):
     Attributes:
         name: the collector's class.
         collections: collections that ended, well or not.
-        failures: collections that raised, were cut, or had points refused.
+        failures: collections that raised, were cut, or had points dropped.
         points: points kept.
-        rejected: points refused, because no receiver could read them or the spool failed.
-        missed: ticks that passed while the collector was still at work.
+        rejected: points dropped, because no receiver could read them or the spool failed.
+        missed: ticks that passed while the collector was still running.
     """
 
     name: str
@@ -43,8 +43,8 @@ class CollectorStatistics(Struct, frozen=True):
 class CollectorLoop:
     """Runs one collector on the grid, one collection at a time.
 
-    ``sink`` gets each collection's points in one call when it ended. A collection may take as
-    long as the interval; then it is cut. A failure is a warning and a number, never the end.
+    ``sink`` gets each collection's points in one call at its end. A collection is cut when it
+    takes longer than the interval. A failure is logged and counted, and never ends the loop.
     """
 
     def __init__(
@@ -78,30 +78,30 @@ class CollectorLoop:
             await self._wait_out(collection)
 
     async def _keep(self, collection: Collection) -> None:
-        points, rejected = await collection.points()
+        points, dropped = await collection.points()
         error = collection.error
         try:
             if points:
                 await self._sink(points)
             self._points += len(points)
         except Exception as err:  # noqa: BLE001  # nothing a spool does may end the collecting
-            error, rejected = err, rejected + len(points)
+            error, dropped = err, dropped + len(points)
         self._collections += 1
-        self._rejected += rejected
+        self._rejected += dropped
         if error is not None:
             self._failures += 1
-            self._tell(error)
+            self._warn(error)
 
     async def _wait_out(self, collection: Collection) -> None:
-        """Let ticks go by while a collector that ignored its cancellation is still running."""
+        """Skip ticks while a collector that ignored its cancellation is still running."""
         ticks = self._ticks
         while ticks is not None and collection.is_stuck:
             await ticks.wait()
             self._stuck_ticks += 1
-            self._tell(TimeoutError("still running after it was cut"))
+            self._warn(TimeoutError("still running after it was cut"))
 
-    def _tell(self, err: BaseException) -> None:
-        # Two collectors may be of one class, yet each has troubles of its own.
+    def _warn(self, err: BaseException) -> None:
+        # Two collectors of one class fail separately, so each has warnings of its own.
         about = f"{self._name} {id(self._collector)}"
         reason = str(err) or type(err).__name__
         self._warnings.warn("collector failed", about, collector=self._name, error=reason)

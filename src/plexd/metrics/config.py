@@ -1,4 +1,4 @@
-"""How often to collect and report, and where else to (seed, "Config")."""
+"""How often to collect and report, and the second destination (seed, "Config")."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ _UNPARSEABLE = re.compile(r"[\x00-\x1f\x7f]|^:|%(?![0-9a-fA-F]{2})")
 
 
 def _is_url(text: str) -> bool:
-    """Whether ``text`` can be taken apart as a URL; what Go's ``url.Parse`` refuses is refused."""
+    """Whether ``text`` can be parsed as a URL; what Go's ``url.Parse`` refuses is refused."""
     if _UNPARSEABLE.search(text):
         return False
     try:
@@ -63,5 +63,5 @@ def _is_url(text: str) -> bool:
         _ = parts.port  # raises for a port that is no number
     except ValueError:
         return False
-    # Go takes "https://" as well; but no request could ever go there.
+    # Go accepts "https://" as well; but no request could ever be sent there.
     return " " not in parts.netloc and (parts.scheme != "https" or bool(parts.hostname))

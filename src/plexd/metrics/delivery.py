@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Delivery", "DeliveryStatistics"]
 
-# The live rate is taken over two collections, so that it does not drop to zero in between.
+# The live rate is measured over two collections, so that it does not drop to zero in between.
 _COLLECTIONS_MEASURED = 2
 
 
@@ -39,8 +39,8 @@ class DeliveryStatistics(Struct, frozen=True):
         points: points in them.
         failures: reports that were not accepted, now or for good.
         attempt: failures in a row; 0 when the last report was accepted.
-        held: why nothing is sent but a probe every few minutes; empty when that is not so.
-        next_attempt_seconds: how long until the next attempt after a failure; 0 when none waits.
+        held: why nothing but a probe every few minutes is sent; empty when nothing is held.
+        next_attempt_seconds: how long until the next attempt; 0 when there was no failure.
     """
 
     batches: int
@@ -56,8 +56,8 @@ class Delivery:
 
     One batch is under way at a time, oldest first. A batch that was not accepted stays at the
     head and is tried again when `plexd.metrics.retry` says so; until then a full batch is no
-    reason to send. What will never be taken is handed back to the spool as refused, so that the
-    rest can go on. ``random`` gives fractions in [0, 1) and spreads the attempts.
+    reason to send. What will never be accepted goes back to the spool as rejected, so that the
+    rest can be sent. ``random`` gives fractions in [0, 1) and spreads the attempts.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Delivery:
         self._batches = self._points = 0
 
     def points_arrived(self, points: int) -> None:
-        """To be called when the spool has grown by a collection."""
+        """Note that the spool has grown by a collection of ``points``."""
         self._pace.produced(points)
         if self._spool.statistics().buffered >= self._batch_size:
             self._is_full.set()
@@ -107,7 +107,7 @@ class Delivery:
             ticks.advance()
 
     async def _empty(self) -> bool:
-        """Send until nothing waits; False as soon as a batch has to wait."""
+        """Send until nothing waits and return True, or False as soon as a batch has to wait."""
         self._is_full.clear()
         try:
             await self._spool.seal(self._batch_size)
@@ -118,8 +118,8 @@ class Delivery:
 
     async def _send_sealed(self) -> bool:
         while (batch := await self._spool.head()) is not None:
-            # A task of its own, so that a shutdown can let it finish instead of cutting it: a
-            # report that is cut may have been accepted, and would be sent twice.
+            # A task of its own, so that a shutdown can wait for it: a report that is cut may have
+            # been accepted, and would be sent twice.
             self._under_way = asyncio.create_task(self._report(batch), name="report")
             await asyncio.wait([self._under_way])
             if not _succeeded(self._under_way):
@@ -127,31 +127,31 @@ class Delivery:
         return True
 
     async def _report(self, batch: MetricBatch) -> bool:
-        """Whether ``batch`` is settled: accepted, or refused for good."""
+        """Send ``batch`` and return whether it is finished: accepted, or rejected for good."""
         try:
-            refused = await self._sender.send(batch)
+            rejected = await self._sender.send(batch)
             if batch.name is not None:
-                await self._spool.acknowledge(batch.name, refused=refused)
+                await self._spool.acknowledge(batch.name, refused=rejected)
         except Exception as err:  # noqa: BLE001  # the retry policy knows what each one means
             self._backoff.failed(err)
             return False
         except asyncio.CancelledError:
             self._backoff.failed(TimeoutError("cut"))
             raise
-        self._settle(len(batch) - sum(len(refusal.batch) for refusal in refused))
+        self._count(len(batch) - sum(len(refusal.batch) for refusal in rejected))
         return True
 
-    def _settle(self, accepted: int) -> None:
-        self._backoff.settled(accepted)
+    def _count(self, accepted: int) -> None:
+        self._backoff.succeeded(accepted)
         self._points += accepted
         if accepted:
             self._batches += 1
 
     async def flush(self, grace_seconds: float) -> None:
-        """Last chance for what is left: the report under way, then the rest, within the grace.
+        """Finish the report under way and then send the rest, both within the grace.
 
-        The rest is tried only if no attempt is being waited for: a control plane that is down or
-        wants to be left alone is left alone.
+        The rest is sent only if no attempt is waited for: a control plane that is down, or that
+        asked for a pause, gets no request.
         """
         self._pace.lift()
         try:
@@ -170,7 +170,7 @@ class Delivery:
             await cut(self._under_way, self._clock)
 
     def statistics(self) -> DeliveryStatistics:
-        """What was delivered so far, and what stands in the way."""
+        """What was delivered so far, and why no more."""
         return DeliveryStatistics(
             batches=self._batches,
             points=self._points,
@@ -182,7 +182,7 @@ class Delivery:
 
 
 def spread(node_id: str) -> float:
-    """A fraction in [0, 1) that is this node's own, so that a fleet never reports in step."""
+    """This node's own fraction in [0, 1), so that a fleet never reports in step."""
     digest = hashlib.blake2b(node_id.encode(), digest_size=8).digest()
     return int.from_bytes(digest) / 2**64
 

@@ -1,7 +1,7 @@
 """What can go wrong inside the pipeline.
 
 Exception
-├── CollectError        a collector has no points this time: logged, counted, tried again
+├── CollectError        a collector failed: logged, counted, tried again at the next tick
 ├── CredentialError     no bearer token for the local endpoint, so nothing was sent there
 └── ValueError
     └── ConfigError     the configuration cannot work: refuse to start
@@ -21,4 +21,4 @@ class CredentialError(Exception):
 
 
 class ConfigError(ValueError):
-    """A value the seed's validation tables refuse, in exactly their words."""
+    """A value that the seed's validation tables refuse, in exactly their words."""

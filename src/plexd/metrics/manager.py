@@ -1,4 +1,4 @@
-"""The manager: collects on one grid, reports on another, and never lets one disturb the other.
+"""The manager: collecting on one grid and reporting on another, neither of which delays the other.
 
 collector ─► Collection ─► Spool ─► Delivery ─► reporter
 (one loop each)            (one loop)
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Manager", "ManagerStatistics"]
 
-# Long enough for a report on a slow line, short enough for a service manager's patience.
+# Long enough for a report on a slow line, shorter than the time service managers give.
 _GRACE_SECONDS = 5.0
 
 
@@ -50,8 +50,8 @@ class ManagerStatistics(Struct, frozen=True):
 class Manager:
     """Orchestrates collection and reporting (seed, "Manager").
 
-    ``config`` is taken as it is; validating it is the caller's part. ``spool`` is the caller's
-    to close, and points that were not delivered when `run` ends are still in it.
+    The caller validates ``config`` and closes ``spool``; points that were not delivered when
+    `run` ends are still in it.
     """
 
     def __init__(
@@ -80,9 +80,8 @@ class Manager:
     async def run(self) -> None:
         """Collect and report until cancelled, then flush what is left within five seconds.
 
-        Returns at once when metrics are disabled; else it ends by raising `CancelledError`.
-        No failure of a collector or of the reporter ends it. A second cancellation cuts the
-        flush short.
+        Returns at once when metrics are disabled; else ends by raising `CancelledError`. No
+        failure of a collector or of the reporter ends it. A second cancellation cuts the flush.
         """
         if not self._config.enabled:
             self._logger.info("metrics disabled", extra={"component": "metrics"})

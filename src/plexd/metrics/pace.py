@@ -1,4 +1,4 @@
-"""How fast a backlog may go: bounded, but never slower than points are produced."""
+"""How fast a backlog may be sent: bounded, but never slower than points are produced."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Pace"]
 
-# At this rate a backlog of a day at 100 peers is gone in twenty minutes, and a fleet of a thousand
-# nodes that all come back at once stays within what one server takes.
+# At this rate a backlog of a day at 100 peers is gone in twenty minutes, and a thousand nodes that
+# come back at once stay within what one server can accept.
 _LEAST_RATE = 10.0
 # Twice as fast as live: a backlog shrinks as fast as it would have grown, and a cycle's last batch,
 # which may be nearly empty, is paid for (a cycle of x >= 1 batches makes at most 2x).
@@ -24,10 +24,10 @@ _BURST = 10
 
 
 class Pace:
-    """Lets batches go at ten a second or at twice the live rate, whichever is more.
+    """Allows ten batches a second or twice the live rate, whichever is more.
 
     The live rate is that of the points produced in the last ``window_seconds``, in batches of
-    ``batch_size``. Ten batches may go at once.
+    ``batch_size``. Ten batches may be sent at once.
     """
 
     def __init__(self, batch_size: int, window_seconds: float, clock: Clock) -> None:
@@ -40,7 +40,7 @@ class Pace:
         self._lifted = asyncio.Event()
 
     def produced(self, points: int) -> None:
-        """To be told of every collection."""
+        """Count a collection of ``points`` into the live rate."""
         self._produced.append((self._clock.monotonic(), points))
         self._points += points
         self._forget()
@@ -51,17 +51,17 @@ class Pace:
             self._points -= self._produced.popleft()[1]
 
     def rate(self) -> float:
-        """Batches a second that may go now."""
+        """Batches a second that may be sent now."""
         self._forget()
         live = self._points / self._window / self._batch_size
         return max(_LEAST_RATE, _TIMES_LIVE * live)
 
     def lift(self) -> None:
-        """Nothing waits from now on: the end has come, and what is not sent may be lost."""
+        """End all waiting: the agent stops, and what is not sent may be lost."""
         self._lifted.set()
 
     async def wait(self) -> None:
-        """Return when the next batch may go."""
+        """Return when the next batch may be sent."""
         while not self._lifted.is_set() and (seconds := self._bucket.take(self.rate())) > 0:
             with suppress(TimeoutError):
                 async with self._clock.timeout(seconds):

@@ -1,8 +1,8 @@
-"""What the pipeline asks of the world: one to three methods each, declared where they are used.
+"""The ports of the pipeline: one to three methods each, declared where they are used.
 
-Everything the manager touches stands behind one of these, so that each can be scripted in a test
-and replaced by a user. The contract suites in ``tests/contracts`` say what an implementation has
-to hold; `plexd.metrics.testing` ships a fake of each that holds it.
+Everything the manager uses is behind one of these, so that a test can script it and a user can
+replace it. The contract suites in ``tests/contracts`` say what an implementation has to hold;
+`plexd.metrics.testing` has a fake of each that holds it.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class TunnelStatsReader(Protocol):
 
 @runtime_checkable
 class Pinger(Protocol):
-    """Measures the way to a peer and back."""
+    """Measures the round trip to a peer."""
 
     async def ping(self, peer_id: str) -> int:
         """One round trip in nanoseconds, above 0. Raises on failure, within its own timeout."""
@@ -77,7 +77,7 @@ class PeerLister(Protocol):
 
 @runtime_checkable
 class ReconnectCounter(Protocol):
-    """Counts how often a connection had to be made anew."""
+    """Counts how often a connection had to be made again."""
 
     def reconnect_count(self) -> int:
         """Connections made after the first one."""
@@ -86,7 +86,7 @@ class ReconnectCounter(Protocol):
 
 @runtime_checkable
 class MetricReporter(Protocol):
-    """Takes batches away."""
+    """Delivers batches."""
 
     async def report_metrics(self, node_id: str, batch: MetricBatch) -> None:
         """Return once the batch is accepted; any exception means that it was not."""

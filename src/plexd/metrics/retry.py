@@ -1,4 +1,4 @@
-"""What to do after a report, as a pure function of its outcome and of how often it failed before.
+"""What to do after a report, as a pure function of its outcome and of the failures before it.
 
 The table is that of the delivery contract:
 
@@ -7,7 +7,7 @@ The table is that of the delivery contract:
     no answer, 408, 425, 429, 5xx, anything raised  RETRY      0 ... min(300, 2^attempt)
       ... that asks for a wait of r seconds         RETRY      r ... r + max(1, r / 10)
     401, 403, no credential                         HOLD       120 ... 300
-    404, 405, 3xx, no trust in who answered         HOLD       120 ... 300
+    404, 405, 3xx, a TLS failure                    HOLD       120 ... 300
     any other status                                HOLD       120 ... 300
     413                                             SPLIT
     400, 415, 422, a batch that has no JSON         SET_ASIDE
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["Action", "Decision", "decide"]
 
 _LONGEST_BACKOFF = 300.0
-# 2^9 is beyond the longest backoff; a larger exponent would only overflow one day.
+# 2^9 s is beyond the longest backoff; a much larger exponent would overflow.
 _LARGEST_EXPONENT = 9
 _SHORTEST_ASKED, _LONGEST_ASKED = 1.0, 3600.0
 _PROBE = (120.0, 300.0)
@@ -68,7 +68,7 @@ class Action(Enum):
 class Decision(Struct, frozen=True):
     """An action and, for RETRY and HOLD, the range in seconds to draw the next attempt from.
 
-    ``hint`` tells the operator what holds the delivery; only HOLD has one.
+    ``hint`` says what the operator should look at; only HOLD has one.
     """
 
     action: Action
@@ -84,7 +84,7 @@ class Decision(Struct, frozen=True):
 def decide(error: BaseException | None, attempt: int) -> Decision:
     """What to do after a report that ended in ``error``, or well with None.
 
-    ``attempt`` counts the failures in a row before this one, from 0; any number is fine.
+    ``attempt`` counts the failures in a row before this one, from 0; any integer is accepted.
     """
     if error is None:
         return Decision(Action.ACCEPT)
@@ -126,7 +126,7 @@ def _retry(attempt: int) -> Decision:
 
 
 def _wait(asked: timedelta) -> Decision:
-    """Never earlier than asked, and a little later so that not all come back at once."""
+    """Wait as long as asked, and a little longer so that not all nodes come back at once."""
     least = min(max(asked.total_seconds(), _SHORTEST_ASKED), _LONGEST_ASKED)
     return Decision(Action.RETRY, least, least + max(1.0, least / 10))
 

@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Sender"]
 
-# The shipped reporters have deadlines of their own, of seconds. This is for one that has none: a
+# The shipped reporters have deadlines of seconds. This one is for a reporter that has none: its
 # report that never ends would be the last one.
-_PATIENCE_SECONDS = 600.0
+_TIMEOUT_SECONDS = 600.0
 
 
 class Sender:
-    """Hands batches to a reporter, each at its pace and each with ten minutes to end."""
+    """Hands batches to a reporter, at the pace allowed and for at most ten minutes each."""
 
     def __init__(
         self,
@@ -41,10 +41,10 @@ class Sender:
         self._clock = clock
 
     async def send(self, batch: MetricBatch) -> list[Refusal]:
-        """Send ``batch``, in halves if it is too large; what of it was refused for good.
+        """Send ``batch``, in halves if it is too large, and return what was rejected for good.
 
-        Raises what the reporter raised where that means "not now". Pieces that were accepted by
-        then are sent again with the whole; their receiver knows them by the batch's name.
+        Raises the reporter's error if another attempt may succeed. Pieces accepted by then are
+        sent again with the whole batch; the receiver knows them by the batch's name.
         """
         try:
             await self._post(batch)
@@ -53,32 +53,32 @@ class Sender:
             if action is Action.SPLIT and len(batch) > 1:
                 return await self._send_halves(batch)
             if action in {Action.SPLIT, Action.SET_ASIDE}:
-                return self._refused(batch, err)
+                return self._rejected(batch, err)
             if action is not Action.ACCEPT:
                 raise
         return []
 
     async def _post(self, batch: MetricBatch) -> None:
         await self._pace.wait()
-        async with self._clock.timeout(_PATIENCE_SECONDS):
+        async with self._clock.timeout(_TIMEOUT_SECONDS):
             await self._reporter.report_metrics(self._node_id, batch)
 
     async def _send_halves(self, batch: MetricBatch) -> list[Refusal]:
-        """In ascending order, as receivers expect pieces to come.
+        """Send the halves in ascending order, as receivers expect.
 
-        The second half tells of losses only if the first could not.
+        The second half reports losses only if nothing of the first one was accepted.
         """
         middle = len(batch) // 2
         try:
             first = batch.piece(0, middle, dropped=batch.dropped)
             rest = batch.piece(middle, len(batch))
-        except DecodeError as err:  # it was sealed by somebody who saw points differently
-            return self._refused(batch, err)
-        refused = await self.send(first)
-        if sum(len(refusal.batch) for refusal in refused) == middle:
+        except DecodeError as err:  # sealed by a version that knew other points
+            return self._rejected(batch, err)
+        rejected = await self.send(first)
+        if sum(len(refusal.batch) for refusal in rejected) == middle:
             rest = batch.piece(middle, len(batch), dropped=batch.dropped)
-        return refused + await self.send(rest)
+        return rejected + await self.send(rest)
 
-    def _refused(self, batch: MetricBatch, err: Exception) -> list[Refusal]:
-        self._backoff.refused(len(batch), err)
+    def _rejected(self, batch: MetricBatch, err: Exception) -> list[Refusal]:
+        self._backoff.rejected(len(batch), err)
         return [Refusal(batch, reason_of(err))]

@@ -13,9 +13,9 @@ __all__ = ["Ticks"]
 class Ticks:
     """The moments ``start + n * interval``, n = 0, 1, 2 …, on the monotonic clock.
 
-    ``start`` is ``delay`` seconds from now. A moment that passed while nobody waited is due at
-    once if it was the latest one, and counted in ``missed`` if it was not: after a pause there
-    is one tick, never a burst, and the grid stays where it was.
+    ``start`` is ``delay`` seconds from now. Of the moments that passed while nobody waited, the
+    latest is due at once and the others are counted in ``missed``: after a pause there is one
+    tick, never a burst, and the grid stays where it was.
     """
 
     def __init__(self, clock: Clock, interval: float, *, delay: float = 0.0) -> None:
@@ -31,13 +31,13 @@ class Ticks:
         return max(0.0, due - self._clock.monotonic())
 
     def advance(self) -> None:
-        """Take the tick that is due."""
+        """Go on to the tick after the one that is due."""
         elapsed = self._clock.monotonic() - self._start
         latest = max(self._next, int(elapsed // self._interval))
         self.missed += latest - self._next
         self._next = latest + 1
 
     async def wait(self) -> None:
-        """Return when the next tick is due, having taken it; others get their turn in any case."""
+        """Return when the next tick is due, and advance; other tasks get their turn in any case."""
         await self._clock.sleep(self.seconds_left())
         self.advance()

@@ -12,11 +12,10 @@ import msgspec
 import pytest
 
 from plexd import console
-from plexd.agent import app
-from plexd.agent.cli import commands, demo
+from plexd.agent import app, one_cycle
+from plexd.agent.cli import demo
 from plexd.agent.cli.main import main
 from plexd.agent.config import settings as config
-from plexd.agent.errors import SettingsError
 from plexd.agent.identity import Identity, save_identity
 from plexd.api import LatencyResult, MetricPoint
 from plexd.console import OutputError
@@ -42,10 +41,10 @@ POINT = MetricPoint(
 @pytest.fixture
 def collects(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     def script(points: list[MetricPoint], *failures: tuple[str, str]) -> None:
-        async def collect_once(*_: object) -> app.CollectOutcome:
-            return app.CollectOutcome(points, list(failures), {"latency": 0.02}, {})
+        async def collect_once(*_: object) -> one_cycle.CollectedCycle:
+            return one_cycle.CollectedCycle(points, list(failures), {"latency": 0.02}, {})
 
-        monkeypatch.setattr(app, "collect_once", collect_once)
+        monkeypatch.setattr(one_cycle, "collect_once", collect_once)
 
     return script
 
@@ -93,10 +92,10 @@ def test_collect_fails_only_when_nothing_was_collected(
 def test_an_interrupted_collect_ends_without_a_word(
     monkeypatch: pytest.MonkeyPatch, capfd: Captured
 ) -> None:
-    async def collect_once(*_: object) -> app.CollectOutcome:
+    async def collect_once(*_: object) -> one_cycle.CollectedCycle:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(app, "collect_once", collect_once)
+    monkeypatch.setattr(one_cycle, "collect_once", collect_once)
     assert main(["collect"]) == 130
     assert capfd.readouterr() == ("", "")
 
@@ -104,10 +103,10 @@ def test_an_interrupted_collect_ends_without_a_word(
 def test_an_unexpected_error_is_one_line_and_a_traceback_only_for_debugging(
     monkeypatch: pytest.MonkeyPatch, capfd: Captured
 ) -> None:
-    async def collect_once(*_: object) -> app.CollectOutcome:
+    async def collect_once(*_: object) -> one_cycle.CollectedCycle:
         raise ExceptionGroup("several", [ExceptionGroup("more", [KeyError("x\ny")])])
 
-    monkeypatch.setattr(app, "collect_once", collect_once)
+    monkeypatch.setattr(one_cycle, "collect_once", collect_once)
     line = "plexd: unexpected error: KeyError: 'x\\ny' (PLEXD_LOG_LEVEL=debug shows where)\n"
     assert main(["collect"]) == 1
     assert capfd.readouterr().err == line
@@ -363,7 +362,7 @@ def test_a_reader_that_leaves_a_demo_is_no_error(
     assert capfd.readouterr() == ("", "")
 
 
-def test_help_that_cannot_be_printed_is_told(
+def test_help_that_cannot_be_printed_is_reported(
     monkeypatch: pytest.MonkeyPatch, capfd: Captured
 ) -> None:
     def fail(_: str) -> None:
@@ -372,8 +371,3 @@ def test_help_that_cannot_be_printed_is_told(
     monkeypatch.setattr(console, "put", fail)
     assert main(["--help"]) == 1
     assert capfd.readouterr().err.startswith("plexd: cannot write to standard output")
-
-
-def test_the_path_of_the_data_directory_is_checked_once_more() -> None:
-    with pytest.raises(SettingsError, match="data_dir"):
-        commands._usable_data_dir(config.Settings(data_dir=None))

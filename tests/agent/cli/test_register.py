@@ -55,7 +55,7 @@ def welcoming() -> ScriptedServer:
     return ScriptedServer(Reply(body=msgspec.json.encode(MADE)))
 
 
-async def test_the_machine_becomes_a_node_and_is_told_what_is_next(
+async def test_the_machine_becomes_a_node_and_the_next_step_is_printed(
     data_dir: Path, capfd: Captured
 ) -> None:
     async with welcoming() as plane:
@@ -136,7 +136,7 @@ async def test_an_answer_that_makes_no_sense_leaves_no_identity(
     assert capfd.readouterr().err.count("\n") == 3
 
 
-async def test_a_control_plane_that_is_not_there_is_told(capfd: Captured) -> None:
+async def test_a_missing_control_plane_is_reported(capfd: Captured) -> None:
     assert await registering("http://127.0.0.1:1") == 1
 
     assert capfd.readouterr().err == (
@@ -144,7 +144,7 @@ async def test_a_control_plane_that_is_not_there_is_told(capfd: Captured) -> Non
     )
 
 
-async def test_a_token_that_may_have_arrived_is_told(capfd: Captured) -> None:
+async def test_a_token_that_may_have_arrived_is_reported(capfd: Captured) -> None:
     async def hang_up(connection: Connection) -> None:
         await connection.request()
 
@@ -154,7 +154,7 @@ async def test_a_token_that_may_have_arrived_is_told(capfd: Captured) -> None:
     assert "; if it had the token already, a one-time token is used up" in capfd.readouterr().err
 
 
-async def test_a_wait_that_is_asked_for_is_told(capfd: Captured) -> None:
+async def test_a_wait_that_is_asked_for_is_reported(capfd: Captured) -> None:
     headers = {"Retry-After": "7"}
     async with ScriptedServer(Reply(status=429, body=b"too many", headers=headers)) as plane:
         assert await registering(plane.url) == 1
@@ -199,7 +199,7 @@ async def test_what_the_file_says_already_is_not_asked_for(tmp_path: Path, capfd
         ("--mesh-ip", "host", "expected an IP address"),
     ],
 )
-async def test_an_option_that_cannot_be_is_told_before_anything_is_sent(
+async def test_a_wrong_option_is_reported_before_anything_is_sent(
     option: str, text: str, reason: str, capfd: Captured
 ) -> None:
     async with welcoming() as plane:
@@ -231,7 +231,7 @@ async def test_the_token_may_come_from_a_file_or_from_standard_input(
 
 
 @pytest.mark.parametrize("text", ["", "  ", "two words", "ünïcödé"])
-async def test_what_is_no_token_is_told_before_anything_is_sent(
+async def test_text_that_is_no_token_is_reported_before_anything_is_sent(
     tmp_path: Path, capfd: Captured, text: str
 ) -> None:
     file = tmp_path / "token"
@@ -242,7 +242,7 @@ async def test_what_is_no_token_is_told_before_anything_is_sent(
     assert "there is no bootstrap token" in capfd.readouterr().err
 
 
-def test_an_interface_that_is_not_there_is_told_with_the_way_out(capfd: Captured) -> None:
+def test_a_missing_interface_is_reported_with_a_way_out(capfd: Captured) -> None:
     line = ["register", "--server", "http://127.0.0.1:1", "--interface", "none0"]
     assert main(line) == 1
 

@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
-from plexd.agent.config.checks import check_for_run, warnings_about
-from plexd.agent.config.presence import warnings_about_machine
+from plexd.agent.config.checks import check_for_run, warnings_about, warnings_about_machine
 from plexd.agent.config.settings import load_settings
 from plexd.agent.errors import SettingsError
 
@@ -60,7 +59,7 @@ def test_a_token_from_the_environment_does_not_make_the_file_secret(config_file:
     assert _warnings({**PLANE, "PLEXD_API_AUTH_TOKEN": "abc"}) == []
 
 
-def test_a_file_that_vanished_meanwhile_is_nobodys_warning(config_file: Write) -> None:
+def test_a_file_removed_meanwhile_raises_no_warning(config_file: Write) -> None:
     path = config_file("api: {auth_token: abc}")
     settings = load_settings(path, PLANE)
     path.unlink()
@@ -110,16 +109,16 @@ def _missing(**environ: str) -> list[str]:
     return list(warnings_about_machine(load_settings(None, environ)))
 
 
-def test_what_of_the_machine_was_not_named_is_not_looked_for() -> None:
+def test_parts_of_the_machine_that_are_not_named_are_not_looked_for() -> None:
     assert _missing() == []
     assert _missing(PLEXD_WIREGUARD_INTERFACE="", PLEXD_SYSTEM_NET_IFACE="") == []
 
 
-def test_what_was_named_and_is_there_raises_no_warning(tmp_path: Path) -> None:
+def test_a_named_part_that_is_there_raises_no_warning(tmp_path: Path) -> None:
     assert _missing(PLEXD_SYSTEM_MOUNT_POINT=str(tmp_path), PLEXD_SYSTEM_NET_IFACE="lo") == []
 
 
-def test_what_was_named_and_is_not_there_is_warned_of(tmp_path: Path) -> None:
+def test_a_named_part_that_is_missing_raises_a_warning(tmp_path: Path) -> None:
     assert _missing(
         PLEXD_SYSTEM_MOUNT_POINT=str(tmp_path / "none"),
         PLEXD_SYSTEM_NET_IFACE="plexd-none",

@@ -69,7 +69,7 @@ def test_a_wrong_variable_is_named(name: str, value: str, complaint: str) -> Non
     assert str(caught.value) == f"{name}: {complaint}"
 
 
-def test_a_variable_nobody_knows_is_a_warning_that_names_the_nearest() -> None:
+def test_an_unknown_variable_is_a_warning_that_names_the_nearest() -> None:
     environ = {
         "PATH": "/bin",
         "PLEXD_DATA_DIR": "/x",

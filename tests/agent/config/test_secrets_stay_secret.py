@@ -38,14 +38,14 @@ async def test_no_secret_reaches_the_log_the_spool_or_a_traceback(
     posts: list[str] = []
 
     async def repeat_everything(request: web.BaseRequest) -> web.StreamResponse:
-        """A server that is broken in the worst way: it says what it was told."""
-        told = str(dict(request.headers))
+        """A server that is broken in the worst way: its answer repeats the request."""
+        request_headers = str(dict(request.headers))
         if "/secrets/" in request.path:
             return web.Response(body=sealed)
         if request.method == "GET":
-            return web.Response(status=500, text=told)
+            return web.Response(status=500, text=request_headers)
         posts.append(request.headers["Authorization"])
-        return web.Response(status=(500, 401, 413, 404)[(len(posts) - 1) % 4], text=told)
+        return web.Response(status=(500, 401, 413, 404)[(len(posts) - 1) % 4], text=request_headers)
 
     async def refuse(request: web.BaseRequest) -> web.StreamResponse:
         return web.Response(status=403, text=str(dict(request.headers)))

@@ -262,7 +262,7 @@ def test_the_pipelines_complaints_get_the_file_and_the_line_of_their_key(
     assert str(caught.value) == f"{path}:{line}: metrics.{key}: {complaint}"
 
 
-def test_an_address_that_quotes_a_field_is_quoted_as_it_stands(config_file: Write) -> None:
+def test_an_address_that_quotes_a_field_is_quoted_unchanged(config_file: Write) -> None:
     path = config_file("metrics: {local_endpoint: {url: 'https://a/URL %zz BatchSize'}}")
     with pytest.raises(SettingsError) as caught:
         load_settings(path, {})
@@ -418,5 +418,5 @@ def test_a_default_is_read_back_as_it_is_shown(key: object) -> None:
 
     assert isinstance(key, Key)
     value = key.kind.parse(key.default)
-    shown = key.kind.yaml(value)
-    assert key.kind.parse(shown.strip('"')) == value
+    written = key.kind.yaml(value)
+    assert key.kind.parse(written.strip('"')) == value

@@ -26,15 +26,15 @@ def test_a_full_configuration_looks_as_recorded(
 ) -> None:
     path = config_file(full_sample)
     environ = {"PLEXD_METRICS_BATCH_SIZE": "7", "PLEXD_SYSTEM_NET_IFACE": "no"}
-    shown = show_settings(load_settings(path, environ))
-    golden("show_full.yaml", shown.replace(str(path), "/etc/plexd/config.yaml"))
+    text = show_settings(load_settings(path, environ))
+    golden("show_full.yaml", text.replace(str(path), "/etc/plexd/config.yaml"))
 
 
 def test_secrets_are_redacted(config_file: Write, full_sample: str) -> None:
-    shown = show_settings(load_settings(config_file(full_sample), {}))
-    assert "plain-token-of-the-node" not in shown
-    assert "local-metrics-token" not in shown
-    assert shown.count('"[redacted]"') == 2
+    text = show_settings(load_settings(config_file(full_sample), {}))
+    assert "plain-token-of-the-node" not in text
+    assert "local-metrics-token" not in text
+    assert text.count('"[redacted]"') == 2
 
 
 def test_what_is_shown_can_be_read_back(config_file: Write, full_sample: str) -> None:
@@ -53,12 +53,12 @@ def test_what_is_shown_can_be_read_back(config_file: Write, full_sample: str) ->
 def test_text_that_yaml_would_misread_is_quoted(config_file: Write, value: str) -> None:
     path = f"/{value}"
     environ = {"PLEXD_DATA_DIR": path} if value.isprintable() else {}
-    shown = show_settings(load_settings(None, environ))
-    again = load_settings(config_file(shown), {})
+    text = show_settings(load_settings(None, environ))
+    again = load_settings(config_file(text), {})
     assert again.data_dir == Path(environ.get("PLEXD_DATA_DIR", "/var/lib/plexd"))
 
 
 @pytest.mark.parametrize("value", ["yes", "null", "on", "0x1", "12", "1e3", "~", "n"])
 def test_a_word_stays_text_for_other_readers_of_the_yaml(value: str) -> None:
-    shown = show_settings(load_settings(None, {"PLEXD_SYSTEM_NET_IFACE": value}))
-    assert yaml.safe_load(shown)["system"]["net_iface"] == value
+    text = show_settings(load_settings(None, {"PLEXD_SYSTEM_NET_IFACE": value}))
+    assert yaml.safe_load(text)["system"]["net_iface"] == value

@@ -88,12 +88,12 @@ async def test_a_second_collector_does_not_count_twice() -> None:
 
 
 def test_a_collection_already_running_when_watched_is_not_counted() -> None:
-    watch = process.GarbageCollector()
+    watch = process.GarbageCollectorWatch()
     watch("stop", {})
     assert (watch.collections, watch.pause_total_ns) == (0, 0)
 
 
-async def test_reconnects_are_counted_by_whoever_knows() -> None:
+async def test_reconnects_come_from_the_counter() -> None:
     clock = ManualClock()
     reconnects = ManualReconnects(3)
     collector = AgentStatsCollector(clock.now(), reconnects, clock=clock)

@@ -132,7 +132,7 @@ async def test_many_failing_peers_share_one_line(caplog: pytest.LogCaptureFixtur
     assert caplog.records[-1].peers == 30  # type: ignore[attr-defined]  # set through extra
 
 
-async def test_a_peer_that_keeps_failing_is_told_once_in_five_minutes(
+async def test_a_peer_that_keeps_failing_is_logged_once_in_five_minutes(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     clock = ManualClock()

@@ -1,4 +1,4 @@
-"""The command line's grammar and its help. Light: `plexd --version` loads no more than this."""
+"""The command line's grammar and its help; `plexd --version` loads no more than this."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def _add(
 ) -> Parser:
     parser = commands.add_parser(name, help=about, description=more)
     parser.set_defaults(command=f"{group}{name}")
-    # Suppressed, or its default would wipe out a --config before the command.
+    # Suppressed, or its default would replace a --config given before the command.
     parser.add_argument(
         "--config",
         metavar="FILE",

@@ -1,33 +1,80 @@
-"""One collection as a table for people, at most 80 columns wide."""
+"""``plexd collect``: one cycle of every collector, as a table of at most 80 columns or as JSON.
+
+Tunnels and round trips stand side by side in the table, one line for each peer.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import textwrap
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from msgspec import Raw
 
-from plexd.agent.cli.peer_table import peer_table
+from plexd.agent import one_cycle
+from plexd.agent.errors import IdentityError
+from plexd.agent.identity import load_identity
 from plexd.api import (
     GROUP_AGENT,
     GROUP_LATENCY,
     GROUP_SYSTEM,
     GROUP_TUNNEL,
     AgentStats,
+    LatencyResult,
+    MetricBatch,
     SystemStats,
+    TunnelStats,
 )
+from plexd.console import complain, put
+from plexd.logs import setup_logging
 from plexd.text import printable
 from plexd.units import format_duration, round_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from datetime import datetime
 
+    from plexd.agent.config.settings import Settings
+    from plexd.agent.identity import Identity
     from plexd.api import MetricPoint
 
-__all__ = ["collected_table"]
+__all__ = ["collect", "collected_table"]
 
 _WIDTH = 80
+_HEAD = ("PEER", "ADDRESS", "HANDSHAKE", "RECEIVED", "SENT", "RTT", "LOSS")
+_UNKNOWN = "-"
+_GAP = "  "
+_NARROWEST_PEER = 12
+
+
+def collect(settings: Settings, *, as_json: bool) -> int:
+    """Print one cycle; 1 if nothing at all was collected. Nothing is sent or stored."""
+    # What failed is part of the result; the log would only say it twice.
+    level = "debug" if settings.log.level == "debug" else "error"
+    setup_logging(level, settings.log.format)
+    cycle = asyncio.run(one_cycle.collect_once(settings, _identity_if_any(settings)))
+    failures = [(group, why.removeprefix(f"metrics: {group}: ")) for group, why in cycle.failures]
+    if as_json:
+        put(MetricBatch(cycle.points).to_json() + b"\n")
+        for remark in (*(f"{group}: {reason}" for group, reason in failures), *cycle.unanswered):
+            complain("plexd", remark)
+    else:
+        table = (cycle.points, failures, cycle.elapsed, cycle.addresses, cycle.unanswered)
+        put(collected_table(*table))
+    if not cycle.points:
+        complain("plexd", "nothing could be collected")
+    return 0 if cycle.points else 1
+
+
+def _identity_if_any(settings: Settings) -> Identity | None:
+    """The node's identity, if it may be read; without an identity, peers have no names."""
+    if settings.data_dir is None:
+        return None
+    try:
+        return load_identity(settings.data_dir)
+    except IdentityError:
+        return None
 
 
 def collected_table(
@@ -55,13 +102,13 @@ def collected_table(
 
 
 def _blocks(present: Iterable[str]) -> Iterator[list[str]]:
-    """The groups that are there, in the order they are shown, those of peers together."""
+    """Yield the groups that are there, in the order of the table, those of peers together."""
     known = ([GROUP_SYSTEM], [GROUP_TUNNEL, GROUP_LATENCY], [GROUP_AGENT])
     named = set(present)
     others = named.difference(*known)
     for groups in (*known, *([group] for group in sorted(others))):
-        if shown := [group for group in groups if group in named]:
-            yield shown
+        if there := [group for group in groups if group in named]:
+            yield there
 
 
 def _nothing(groups: list[str]) -> str:
@@ -90,12 +137,12 @@ def _rows(points: list[MetricPoint], addresses: Mapping[str, str]) -> list[str]:
     rows: list[str] = []
     for point in points:
         if isinstance(point.data, SystemStats):
-            rows += _aligned(_system(point.data))
+            rows += _pairs(_system(point.data))
         elif isinstance(point.data, AgentStats):
-            rows += _aligned(_agent(point.data))
+            rows += _pairs(_agent(point.data))
         elif isinstance(point.data, Raw):
             rows.append(printable(bytes(point.data).decode("utf-8", "replace")))
-    return rows + peer_table(points, addresses, _WIDTH - len("  "))
+    return rows + _peer_table(points, addresses, _WIDTH - len(_GAP))
 
 
 def _system(stats: SystemStats) -> dict[str, str]:
@@ -127,7 +174,93 @@ def _share(used: int, total: int) -> str:
     return f"{round_size(used)} of {round_size(total)}{percent}"
 
 
-def _aligned(pairs: dict[str, str]) -> Iterator[str]:
+def _pairs(pairs: dict[str, str]) -> Iterator[str]:
     widest = max(len(name) for name in pairs)
     for name, value in pairs.items():
         yield f"{name:<{widest}}  {value}"
+
+
+def _peer_table(
+    points: Iterable[MetricPoint], addresses: Mapping[str, str], width: int
+) -> list[str]:
+    """A line for each peer under a heading, names cut to fit ``width``, without empty columns."""
+    tunnels: dict[str, tuple[str, ...]] = {}
+    round_trips: dict[str, str] = {}
+    for point in points:
+        if isinstance(point.data, TunnelStats):
+            tunnels[point.data.peer_id] = _tunnel(point.timestamp, point.data)
+        elif isinstance(point.data, LatencyResult):
+            round_trips[point.data.peer_id] = _round_trip(point.data.rtt_nano)
+    if not tunnels and not round_trips:
+        return []
+    rows = [
+        _row(peer, addresses, tunnels.get(peer), round_trips.get(peer))
+        for peer in [*tunnels, *(peer for peer in round_trips if peer not in tunnels)]
+    ]
+    return _columns([_HEAD, *rows], width)
+
+
+def _row(
+    peer: str,
+    addresses: Mapping[str, str],
+    tunnel: tuple[str, ...] | None,
+    round_trip: str | None,
+) -> tuple[str, ...]:
+    handshake, received, sent, loss = tunnel or (_UNKNOWN,) * 4
+    address = printable(addresses.get(peer, _UNKNOWN))
+    return (printable(peer), address, handshake, received, sent, round_trip or _UNKNOWN, loss)
+
+
+def _tunnel(now: datetime, stats: TunnelStats) -> tuple[str, ...]:
+    return (
+        _handshake(now, stats),
+        round_size(stats.rx_bytes),
+        round_size(stats.tx_bytes),
+        _loss(stats.packet_loss_percent),
+    )
+
+
+def _handshake(now: datetime, stats: TunnelStats) -> str:
+    if not stats.handshake_succeeded:
+        return "never"
+    age = _age((now - stats.last_handshake_time).total_seconds())
+    return f"{age} stale" if stats.handshake_stale else f"{age} ago"
+
+
+def _age(seconds: float) -> str:
+    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= length:
+            return f"{seconds // length:.0f} {unit}"
+    return f"{max(seconds, 0):.0f} s"
+
+
+def _loss(percent: float) -> str:
+    if percent < 0:
+        return "?"
+    return f"{percent:.1f} %" if 0 < percent < 10 else f"{percent:.0f} %"
+
+
+def _round_trip(nanoseconds: int) -> str:
+    return "no answer" if nanoseconds < 0 else f"{nanoseconds / 1e6:.2f} ms"
+
+
+def _columns(rows: Sequence[tuple[str, ...]], width: int) -> list[str]:
+    """The first two columns to the left, the numbers to the right."""
+    columns = [
+        column for column in zip(*rows, strict=True) if any(cell != _UNKNOWN for cell in column[1:])
+    ]
+    others = sum(len(_GAP) + max(map(len, column)) for column in columns[1:])
+    columns[0] = tuple(
+        _shortened(cell, max(_NARROWEST_PEER, width - others)) for cell in columns[0]
+    )
+    cells = [_padded(column, left=column[0] in _HEAD[:2]) for column in columns]
+    return [_GAP.join(line).rstrip() for line in zip(*cells, strict=True)]
+
+
+def _padded(column: tuple[str, ...], *, left: bool) -> list[str]:
+    widest = max(map(len, column))
+    return [cell.ljust(widest) if left else cell.rjust(widest) for cell in column]
+
+
+def _shortened(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 3]}..."

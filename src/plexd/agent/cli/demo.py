@@ -1,10 +1,10 @@
-"""``plexd demo``: a control plane, an agent of this very machine, and a mesh to look at beside it.
+"""``plexd demo``: a control plane, an agent of this machine, and a simulated mesh beside it.
 
-The server is the ``plexd-server`` program in a process of its own, the agent is
-`plexd.agent.app.run`, and the two talk HTTP with a token made for this occasion. One machine is no
-mesh, so ``plexd-server simulate`` reports for twelve more through the same HTTP interface; their
-names begin with ``sim-`` and every page says that they are simulated. All of them keep what they
-need in a temporary directory that is gone at the end.
+The control plane is the ``plexd-server`` program in a process of its own, the agent is
+`plexd.agent.app.run`, and the two talk HTTP with a token made for the demo. One machine is no mesh,
+so ``plexd-server simulate`` reports for twelve more through the same HTTP interface; their names
+begin with ``sim-`` and every page says that they are simulated. All of them keep their data in a
+temporary directory, which is deleted at the end.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import msgspec
 from msgspec import Struct
 
 from plexd import api, metrics
-from plexd.agent import app
+from plexd.agent import app, one_cycle
 from plexd.agent.cli.demo_server import SIMULATED_NODES, DemoServer, require_server
 from plexd.agent.config.settings import Settings, WireGuardSettings
 from plexd.agent.errors import NotReadyError
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = ["run"]
 
-# The shortest intervals the specification allows: a newcomer is waiting.
+# The shortest intervals the specification allows: somebody waits for the first numbers.
 _METRICS = metrics.Config(
     collect_interval=timedelta(seconds=5), report_interval=timedelta(seconds=10)
 )
@@ -64,10 +64,10 @@ class _Stored(Struct):
 
 
 def run(*, for_seconds: float | None, listen: str) -> int:
-    """Run the demo for that long, or until SIGTERM or Ctrl-C if it is None; the exit status.
+    """Run the demo for so long, or until SIGTERM or Ctrl-C if it is None; return the exit status.
 
     With a limit, the status is 0 only if points of every group that can be collected here were
-    stored by the server and read back. Raises `NotReadyError` where the server cannot be started.
+    stored by the control plane and read back. Raises `NotReadyError` if it cannot be started.
     """
     require_server()
     setup_logging("warning", "logfmt")
@@ -95,7 +95,7 @@ class _Demo:
                 await self._verify(settings, identity)
 
     async def _verify(self, settings: Settings, identity: Identity) -> None:
-        expected = {point.group for point in (await app.collect_once(settings)).points}
+        expected = {point.group for point in (await one_cycle.collect_once(settings)).points}
         stored = await _stored_groups(settings, identity)
         self.missing = expected - stored
         put(f"stored and read back: {_listed(stored)}\n")
@@ -104,7 +104,7 @@ class _Demo:
 
 
 async def _settings(address: str, directory: Path) -> Settings:
-    """Everything by default, without the tunnels where there are none to measure."""
+    """The defaults, without an interface if there are no tunnels to measure."""
     settings = Settings(data_dir=directory, api=api.Config(base_url=address), metrics=_METRICS)
     if await app.has_tunnels(settings):
         return settings
@@ -114,7 +114,7 @@ async def _settings(address: str, directory: Path) -> Settings:
 async def _report(
     settings: Settings, identity: Identity, server: DemoServer, seconds: float | None
 ) -> None:
-    """Run the agent; its end, by time or by cancellation, flushes what it still holds."""
+    """Run the agent until the time is over or it is cancelled; both flush what it still holds."""
     agent = asyncio.create_task(app.run(settings, identity))
     died = asyncio.create_task(server.wait_for_death())
     try:
@@ -128,7 +128,7 @@ async def _report(
 
 
 async def _stored_groups(settings: Settings, identity: Identity) -> set[str]:
-    """The groups the server has points of, asked with the node's own token."""
+    """The groups of which the control plane has points, read with the node's own token."""
     url = f"{settings.api.base_url}/v1/nodes/{identity.node_id}/latest"
     headers = {"Authorization": f"Bearer {identity.auth_token}"}
     async with HTTPTransport(
@@ -142,7 +142,7 @@ async def _stored_groups(settings: Settings, identity: Identity) -> set[str]:
 
 
 def _node_id() -> str:
-    """This machine's name, as far as it is a valid node id."""
+    """This machine's name, made a valid node id."""
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", socket.gethostname()).strip("-._")
     return name[:63] or "this-machine"
 

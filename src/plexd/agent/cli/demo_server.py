@@ -1,4 +1,4 @@
-"""The demo's ``plexd-server``, and its simulated mesh: child processes that end with the demo."""
+"""The demo's ``plexd-server`` and its simulated mesh: child processes that end with the demo."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ _STOP_SECONDS = 15.0
 
 
 def require_server() -> None:
-    """Raise `NotReadyError` where the extra ``plexd[server]`` is not installed."""
+    """Raise `NotReadyError` if the extra ``plexd[server]`` is not installed."""
     wanted = ("plexd_server", "uvicorn", "litestar", "duckdb", "sqlalchemy")
     if any(find_spec(name) is None for name in wanted):
         raise NotReadyError("the demo needs the server: pip install 'plexd[server]'")
 
 
 class DemoServer:
-    """One ``plexd-server`` with its data in ``directory``; addresses are known once it serves."""
+    """One ``plexd-server`` with its data in ``directory``; its addresses are known in `serving`."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -48,7 +48,7 @@ class DemoServer:
         """Register ``node_id`` and write its identity file."""
         process = await self._start(
             *("node", "create", node_id, "--output", str(output)),
-            errors=asyncio.subprocess.PIPE,  # its remarks are for who runs a server
+            errors=asyncio.subprocess.PIPE,  # its remarks are for operators
         )
         _, said = await process.communicate()
         if process.returncode != 0:
@@ -57,7 +57,7 @@ class DemoServer:
 
     @asynccontextmanager
     async def serving(self, listen: str) -> AsyncIterator[None]:
-        """Serve on ``listen`` while in the body."""
+        """Serve on ``listen`` while the body runs."""
         process = await self._start("serve", "--listen", listen)
         self._process = process
         try:
@@ -68,7 +68,7 @@ class DemoServer:
 
     @asynccontextmanager
     async def simulating(self) -> AsyncIterator[None]:
-        """Have a small mesh reported beside the real node, an hour of its past first."""
+        """Report for a small mesh beside the real node, an hour of its past first."""
         peers = SIMULATED_NODES - 1
         process = await self._start(
             *("simulate", "--server", self.address),
@@ -84,9 +84,9 @@ class DemoServer:
     async def _start(
         self, *arguments: str, output: int = asyncio.subprocess.PIPE, errors: int | None = None
     ) -> Process:
-        _libc()  # loaded here, since a child may not load anything between fork and exec
-        # A session of its own: a Ctrl-C meant for the demo must not end the server before the
-        # agent has flushed to it.
+        _libc()  # loaded here: a child must not load anything between fork and exec
+        # A session of its own: a Ctrl-C for the demo must not end the server before the agent has
+        # flushed to it.
         return await asyncio.create_subprocess_exec(
             sys.executable,
             *("-m", "plexd_server", *arguments, "--data-dir", str(self._directory)),

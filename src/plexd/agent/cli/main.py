@@ -1,7 +1,7 @@
 """The command line. What a command needs is imported once the command is known.
 
-Exit status: 0 done, 1 it could not be done, 2 wrong usage or configuration. Whatever goes wrong
-is one line on standard error that begins with ``plexd:``.
+Exit status: 0 done, 1 it could not be done, 2 wrong usage or configuration. Every error is one
+line on standard error that begins with ``plexd:``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _OK, _FAILED, _INTERRUPTED = 0, 1, 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command in ``argv`` (default: the program's own arguments); its exit status."""
+    """Run the command in ``argv`` (default: the program's own arguments); return the status."""
     guard_descriptors()
     try:
         return _perform(parse_arguments(argv))
@@ -50,8 +50,8 @@ def _perform(options: argparse.Namespace) -> int:
         return WRONG_USAGE
     if options.command != "run":
         return _dispatch(options)
-    # Before everything that takes time: a service manager may change its mind at once, and being
-    # stopped is how a run ends.
+    # Before everything slow: a service manager may stop the agent at once, and being stopped is the
+    # ordinary end of a run.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return _dispatch(options)
@@ -68,7 +68,8 @@ def _dispatch(options: argparse.Namespace) -> int:
 def _explain(error: BaseException) -> None:
     import logging  # noqa: PLC0415 - only when things went wrong
 
-    logging.getLogger("plexd.agent").debug("unexpected error", exc_info=error)
+    logger = logging.getLogger("plexd.agent")
+    logger.debug("unexpected error", exc_info=error, extra={"component": "agent"})
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     reason = f"{type(error).__name__}: {error}"
@@ -76,5 +77,5 @@ def _explain(error: BaseException) -> None:
 
 
 def _silence_output() -> None:
-    """Let Python flush at exit what a vanished reader did not take, without a word."""
+    """Let Python flush at exit what the reader did not read, without a message."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), STDOUT)

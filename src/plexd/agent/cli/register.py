@@ -1,4 +1,4 @@
-"""``plexd register``: this machine becomes a node of the mesh."""
+"""``plexd register``: make this machine a node of the mesh."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ _REASONS: Final = {
 
 
 def register(options: argparse.Namespace, settings: Settings, environ: Mapping[str, str]) -> None:
-    """Enrol this machine and keep its identity. Raises `NotReadyError` or `SettingsError`.
+    """Enrol this machine and save its identity. Raises `NotReadyError` or `SettingsError`.
 
-    Nothing is sent before all else is known to be in order: a token may work only once.
+    Everything else is checked before anything is sent: a token may work only once.
     """
     _check("--public-key", options.public_key, parse_public_key)
     _check("--mesh-ip", options.mesh_ip, parse_mesh_ip)
@@ -89,7 +89,7 @@ def _with_server(settings: Settings, server: str | None) -> Settings:
 
 
 def _data_dir(settings: Settings, *, force: bool) -> Path:
-    """Where the identity goes: a directory that is there, and holds none or may be overwritten."""
+    """The directory for the identity: it exists, and has no identity unless ``force`` is set."""
     path = settings.data_dir
     if path is None:
         raise SettingsError("", "data_dir", "is empty, so there is no place for the identity")
@@ -146,7 +146,7 @@ def _address(interface: str) -> str:
 
 
 def _metadata(mesh_ip: str) -> dict[str, str]:
-    """What the control plane is told of this machine besides its name."""
+    """What the control plane learns about this machine besides its name."""
     about = {
         "arch": platform.machine(),
         "kernel": platform.release(),
@@ -165,7 +165,7 @@ def _os_name() -> str:
 
 
 def _token(file: str | None, environ: Mapping[str, str]) -> str:
-    """The bootstrap token: a file's, the environment's, or what stands on standard input."""
+    """The bootstrap token: from a file, the environment or standard input."""
     if file is not None:
         text = _read(file, Path(file))
     elif environ.get(_TOKEN):
@@ -235,7 +235,7 @@ def _outcome(made: Registration, missing: list[str], directory: Path, *, has_add
 
 
 def _not_in_the_file(settings: Settings, interface: str) -> list[str]:
-    """What `plexd run` needs to know as well, as YAML: a shell forgets it."""
+    """The options that `plexd run` needs in the configuration file as well, as YAML."""
     api = [
         _yaml(key, settings.value(key))
         for key in (_BASE_URL, _CA_FILE)

@@ -1,9 +1,11 @@
-"""What only shows when settings are seen together: mistakes, and what works but should not be."""
+"""What one setting cannot show by itself: clashes, risks, and names of what is not there."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
+import socket
 import stat
 from ipaddress import ip_address
 from shlex import quote
@@ -15,7 +17,7 @@ from plexd.agent.config.keys import variable
 from plexd.agent.config.kinds import has_userinfo
 from plexd.agent.errors import SettingsError
 from plexd.metrics.errors import ConfigError
-from plexd.text import printable
+from plexd.text import nearest, printable, quoted
 from plexd.units import format_duration
 
 if TYPE_CHECKING:
@@ -23,12 +25,12 @@ if TYPE_CHECKING:
 
     from plexd.agent.config.settings import Settings
 
-__all__ = ["check_for_run", "check_together", "warnings_about"]
+__all__ = ["check_for_run", "check_together", "warnings_about", "warnings_about_machine"]
 
 # A refused URL is quoted whole, and may be a megabyte.
 _LONGEST = 500
 
-# The pipeline's validation speaks of its own fields; whoever wrote the file knows them as keys.
+# The pipeline's validation names its own fields; the author of the file knows them as keys.
 _FIELDS = {
     "CollectInterval": "metrics.collect_interval",
     "ReportInterval": "metrics.report_interval",
@@ -88,14 +90,14 @@ def _in_keys(complaint: str) -> tuple[tuple[str, ...], str]:
 
 
 def _refuse(settings: Settings, keys: tuple[str, ...], reason: str) -> NoReturn:
-    """Blame the first key, at the place where it, or else the key it clashes with, was set."""
+    """Name the first key and the place where that key, or else one it clashes with, was set."""
     places = [settings.origins[key] for key in keys if key in settings.origins]
     places.append(printable(str(settings.path)) if settings.path else "")
     raise SettingsError(places[0], keys[0], reason[:_LONGEST])
 
 
 def warnings_about(settings: Settings, environ: Mapping[str, str]) -> Iterator[str]:
-    """One sentence for each thing that works but that its owner should know of."""
+    """Yield one sentence for each setting that works but that the operator should know of."""
     yield from unknown_variables(environ)
     if "api.auth_token" in settings.origins and _readable_by_all(settings):
         name = printable(str(settings.path))
@@ -116,7 +118,7 @@ def _readable_by_all(settings: Settings) -> bool:
         return False
     try:
         return bool(settings.path.stat().st_mode & stat.S_IROTH)
-    except OSError:  # it was there a moment ago; whoever removed it knows
+    except OSError:  # it was there a moment ago; somebody removed it
         return False
 
 
@@ -130,3 +132,38 @@ def _is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def warnings_about_machine(settings: Settings) -> Iterator[str]:
+    """Yield one sentence for each part of the machine that a setting names and that is missing.
+
+    Defaults are not looked at. It takes as long as it waits for a file system that hangs, about
+    two seconds. It must not be called while an event loop runs.
+    """
+    if "system.mount_point" in settings.origins:
+        yield from _missing_mount_point(settings.system.mount_point)
+    for key in ("system.net_iface", "wireguard.interface"):
+        if key in settings.origins and settings.value(key):
+            yield from _missing_interface(key, settings.value(key))
+
+
+def _missing_mount_point(path: str) -> Iterator[str]:
+    from plexd.clock import SystemClock  # noqa: PLC0415 - only to look at the machine
+    from plexd.procfs import MountPoint  # noqa: PLC0415 - the same
+    from plexd.procfs.errors import ProcfsError  # noqa: PLC0415 - the same
+
+    # Asked as the collector asks, because a plain stat() of a dead network mount never returns.
+    mount = MountPoint(path, clock=SystemClock())
+    try:
+        asyncio.run(mount.read_usage())
+    except ProcfsError as err:
+        yield f"system.mount_point: {path}: {err.reason.removeprefix('statvfs: ')}"
+
+
+def _missing_interface(key: str, name: str) -> Iterator[str]:
+    try:
+        names = [known for _, known in socket.if_nameindex()]
+    except OSError:  # a sandbox without netlink: nothing is known, so nothing is said
+        return
+    if name not in names:
+        yield f"{key}: there is no interface {quoted(name)}{nearest(name, names)}"

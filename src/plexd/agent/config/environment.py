@@ -1,9 +1,9 @@
 """Settings from the environment: ``PLEXD_SECTION_KEY`` for every scalar key.
 
-A variable nobody knows is a warning and not an error, because others write into the same
-namespace: Kubernetes gives every container ``PLEXD_PORT`` and ``PLEXD_SERVICE_HOST`` as soon as a
-service is called ``plexd``. ``PLEXD_SERVER_*`` belongs to the server and is passed over, as is the
-token that ``plexd register`` takes.
+An unknown variable is a warning and not an error, because others write into the same namespace:
+Kubernetes gives every container ``PLEXD_PORT`` and ``PLEXD_SERVICE_HOST`` as soon as a service is
+called ``plexd``. ``PLEXD_SERVER_*`` belongs to the server and is ignored, as is the token that
+``plexd register`` reads.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _PATHS = {variable(path): path for path in KEYS}
 
 
 def read_environment(environ: Mapping[str, str]) -> dict[str, Given]:
-    """The settings ``environ`` holds, by key. Raises `SettingsError` naming the variable."""
+    """The settings in ``environ``, by key. Raises `SettingsError` naming the variable."""
     return {
         path: Given(_value(name, path, environ[name]), name)
         for name, path in _PATHS.items()
@@ -40,7 +40,7 @@ def _value(name: str, path: str, text: str) -> object:
 
 
 def unknown_variables(environ: Mapping[str, str]) -> Iterator[str]:
-    """One sentence for each variable that looks like a setting and is none."""
+    """Yield one sentence for each variable that looks like a setting and is none."""
     for name in sorted(environ):
         if not name.startswith("PLEXD_") or name.startswith("PLEXD_SERVER_") or name in _PATHS:
             continue

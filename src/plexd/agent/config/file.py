@@ -1,4 +1,4 @@
-"""The configuration file: from bytes to settings, each with the line it stands on."""
+"""The configuration file: from bytes to settings, each with its line."""
 
 from __future__ import annotations
 
@@ -113,8 +113,8 @@ def _setting(file: str, section: str, name: str, entry: Entry) -> Given:
     if path == PEERS:
         return Given(read_peers(file, entry.value), place)
     if path not in KEYS or "." in name:
-        shown_path = section + (name if _NAME.fullmatch(name) else quoted(name))
-        raise SettingsError(place, shown_path, f"unknown key{_suggestion(section, name)}")
+        readable = section + (name if _NAME.fullmatch(name) else quoted(name))
+        raise SettingsError(place, readable, f"unknown key{_suggestion(section, name)}")
     try:
         return Given(_parsed(path, entry.value), place)
     except ValueError as err:

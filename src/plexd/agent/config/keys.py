@@ -1,4 +1,4 @@
-"""Every scalar setting: one table that the file, the environment and the manual share."""
+"""Every scalar setting, in one table for the file, the environment and the manual."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _DECADE = timedelta(days=3650)
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """One setting: its dotted path, what it may hold, its default as written, and what it does."""
+    """One setting: its dotted path, its kind, its default as written, and what it does."""
 
     path: str
     kind: Kind
@@ -43,7 +43,7 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """A value somebody set, and where: ``FILE:LINE`` or the name of a variable."""
+    """A value that was set, and where: ``FILE:LINE`` or the name of a variable."""
 
     value: Any
     origin: str

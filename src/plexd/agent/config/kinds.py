@@ -1,7 +1,7 @@
-"""What a setting may hold: how each kind is read from text, and written back as YAML.
+"""The kinds of settings: how each is parsed from text and written as YAML.
 
-A kind's ``parse`` raises `ValueError` whose text completes the sentence ``KEY: ...``. It quotes
-the value back at the user, except where the value may hold a secret.
+A kind's ``parse`` raises `ValueError` with a text that completes the sentence ``KEY: ...``. It
+quotes the value, unless the value may hold a secret.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _USERINFO = re.compile(r"[^/?#]*//[^/?#]*@")
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One kind of value; ``parse`` reads it from text, ``yaml`` writes what ``parse`` reads back.
+    """One kind of value; ``parse`` reads what ``yaml`` writes.
 
     A ``typed`` kind refuses quotes in the file, where ``"100"`` is text and not a number.
     """
@@ -60,7 +60,7 @@ class Kind:
 
 
 def has_userinfo(url: str) -> bool:
-    """Whether ``url`` carries a user or password, in any form a URL parser could see one in."""
+    """Whether ``url`` contains a user or password, in any form that a URL parser may accept."""
     return _USERINFO.match(url) is not None
 
 
@@ -91,7 +91,7 @@ def size(minimum: int) -> Kind:
 
 
 def whole(maximum: int) -> Kind:
-    """A whole number; the lower bound is checked by the component it belongs to."""
+    """A whole number; its component checks the lower bound."""
 
     def parse(text: str) -> int:
         if not re.fullmatch(r"-?[0-9]{1,18}", text):
@@ -117,7 +117,7 @@ def choice(*names: str) -> Kind:
 
 
 def path(*, optional: bool) -> Kind:
-    """An absolute path; empty, where that means something."""
+    """An absolute path; or an empty text, if ``optional``."""
 
     def parse(text: str) -> str:
         if optional and not text:
@@ -193,7 +193,7 @@ def _yaml_boolean(value: object) -> str:
 
 
 def _yaml_text(value: str) -> str:
-    """A scalar, quoted where YAML would read something else into it. A secret shows redacted."""
+    """A scalar, quoted if YAML would read another value. A secret is redacted."""
     text = str(value)
     if _PLAIN.fullmatch(text) and text.lower() not in _WORDS:
         return text

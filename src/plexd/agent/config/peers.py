@@ -1,4 +1,4 @@
-"""The ``peers`` of the configuration file: the mesh, where the control plane is not asked."""
+"""The ``peers`` of the configuration file: the mesh, if the control plane is not asked."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The agent's settings: what they are, and how file, environment and defaults become one.
+"""The agent's settings, made of the environment, the file and the defaults.
 
 The environment wins over the file, the file over the defaults. Every value is checked before any
-part is built, so that a mistake is one sentence at the start and never a surprise at night.
+part is built, so that a mistake is one sentence at the start and no failure later.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class SystemSettings:
 
 @dataclass(frozen=True, slots=True)
 class WireGuardSettings:
-    """The mesh's interface, and the handshake age from which a tunnel counts as stale."""
+    """The mesh's interface, and the age of a handshake from which a tunnel is stale."""
 
     interface: str = "plexd0"
     stale_after: timedelta = timedelta(seconds=180)
@@ -65,7 +65,7 @@ class PingSettings:
 
 @dataclass(frozen=True, slots=True)
 class SpoolSettings:
-    """How much of what is not delivered yet is kept, and for how long."""
+    """How many undelivered points are kept, in bytes, and for how long."""
 
     max_bytes: int = 256 * 2**20
     max_age: timedelta = timedelta(days=7)
@@ -81,11 +81,11 @@ class LogSettings:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything the agent can be told, section by section as in the configuration file.
+    """All settings of the agent, section by section as in the configuration file.
 
     ``data_dir`` None keeps points in memory only; no ``peers`` means that the control plane is
-    asked. ``path`` is the file that was read, ``origins`` tells for each key that was set where
-    (``FILE:LINE`` or a variable); neither counts when settings are compared.
+    asked. ``path`` is the file that was read; ``origins`` has the place (``FILE:LINE`` or a
+    variable) of each key that was set. Settings are compared without the two.
     """
 
     data_dir: Path | None = Path("/var/lib/plexd")
@@ -101,7 +101,7 @@ class Settings:
     origins: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     def value(self, path: str) -> Any:
-        """The value of the scalar key at the dotted ``path``, as its kind reads it."""
+        """The value of the scalar key at the dotted ``path``, as its kind parses it."""
         if path == "data_dir":
             return str(self.data_dir or "")
         found: Any = self
@@ -111,7 +111,7 @@ class Settings:
 
 
 def load_settings(path: Path | None, environ: Mapping[str, str]) -> Settings:
-    """The settings of the file at ``path`` (None: no file) under those of ``environ``.
+    """The settings of ``environ`` over those of the file at ``path`` (None: no file).
 
     Raises `SettingsError` for the first fault.
     """
@@ -144,7 +144,7 @@ def _built(path: Path | None, given: dict[str, Given]) -> Settings:
 
 
 def _section(values: Mapping[str, Any], section: str) -> dict[str, Any]:
-    """The section's own keys by their last name, without those of its subsections."""
+    """The section's own values by the last part of their keys, without its subsections."""
     return {
         path.rpartition(".")[2]: value
         for path, value in values.items()

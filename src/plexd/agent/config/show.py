@@ -1,4 +1,4 @@
-"""The effective settings as YAML that `load_settings` reads back, but for what is redacted."""
+"""The settings in effect as YAML that `load_settings` reads back, with secrets redacted."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _HEADER = f"""\
 
 
 def show_settings(settings: Settings) -> str:
-    """Every key in the order of the manual, with its origin where it is not a default."""
+    """Every key in the order of the manual, with its origin if it is not a default."""
     return _HEADER + "".join(f"{line}\n" for line in _lines(settings))
 
 
@@ -43,7 +43,7 @@ def _lines(settings: Settings) -> Iterator[str]:
 
 def _paths() -> Iterator[str]:
     for path in KEYS:
-        if path == "log.level":  # the list stands before the log, as in the manual
+        if path == "log.level":  # the list comes before the log, as in the manual
             yield PEERS
         yield path
 

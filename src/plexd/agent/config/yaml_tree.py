@@ -1,9 +1,9 @@
-"""YAML text into a tree that knows its lines, refusing what a configuration never needs.
+"""YAML text as a tree with line numbers, without what a configuration never needs.
 
 Accepted: mappings, sequences and plain or quoted scalars, UTF-8, one document. Refused with the
 line: anchors, aliases, tags, several documents, duplicate keys, keys that are no plain text,
-nesting deeper than 16, more than 200,000 parts. A scalar stays text; what it means is for the key
-it belongs to, so ``yes``, ``0123`` and ``1e3`` are never guessed at.
+nesting deeper than 16, more than 200,000 parts. A scalar stays text; its key decides what it means,
+so ``yes``, ``0123`` and ``1e3`` are never guessed.
 
 PyYAML's events are used instead of its loaders: a loader builds values recursively, resolves
 types by guessing, keeps the last of two equal keys and forgets the lines.
@@ -65,7 +65,7 @@ class YAMLError(Exception):
 
 @dataclass(slots=True)
 class Scalar:
-    """One value as it is written; ``quoted`` tells ``"100"`` from ``100``."""
+    """One value as it is written; ``quoted`` distinguishes ``"100"`` from ``100``."""
 
     line: int
     text: str
@@ -87,7 +87,7 @@ class Sequence:
 
 @dataclass(slots=True)
 class Entry:
-    """One key of a mapping, the line it stands on, and its value."""
+    """One key of a mapping, its line, and its value."""
 
     line: int
     value: Node
@@ -112,7 +112,7 @@ def parse_yaml(text: str) -> Node | None:
         raise YAMLError(line, f"the character U+{ord(found[0]):04X} is not allowed")
     tree = _Tree()
     for event in _events(text):
-        tree.take(event)
+        tree.add(event)
     return tree.root
 
 
@@ -124,17 +124,17 @@ def _events(text: str) -> Iterator[events.Event]:
 
 
 def missing_space(text: str) -> str | None:
-    """The complaint about ``text`` if it begins as ``key:value``, which YAML takes for one word."""
+    """The complaint about ``text`` if it begins as ``key:value``, which is one word for YAML."""
     found = _GLUED.match(text)
     return f'a space is missing after "{found[1]}:"' if found else None
 
 
 def _explained(text: str, err: yaml.MarkedYAMLError) -> YAMLError | None:
-    """The mistakes people make, in their words; libyaml says what it could not do instead."""
+    """The mistake in the user's words; libyaml's text says what the parser could not do."""
     problem, mark = err.problem or "", err.problem_mark
     if mark is None or problem not in _SLIPS:
         return None
-    # A word without its colon is only found wanting at the next colon, or at the end.
+    # The parser notices a missing colon only at the next colon, or at the end.
     key = err.context_mark if problem == _NO_COLON else None
     first = key.line if key else max(mark.line - 1, 0)
     lines = text.splitlines()[: mark.line + 1]
@@ -149,7 +149,7 @@ def _explained(text: str, err: yaml.MarkedYAMLError) -> YAMLError | None:
 
 
 def _slip(problem: str, before: str) -> str:
-    """What is wrong on a line, ``before`` being its text up to where YAML noticed."""
+    """What is wrong on a line whose text up to the parser's complaint is ``before``."""
     if problem != _SECOND_COLON:
         if before.strip():
             return "more text stands after the end of the value"
@@ -172,7 +172,7 @@ def _located(text: str, err: yaml.MarkedYAMLError) -> YAMLError:
 
 
 class _Tree:
-    """Grows the tree event by event; the open containers are a list, so depth costs no stack."""
+    """Builds the tree event by event; the open containers are a list, so depth costs no stack."""
 
     def __init__(self) -> None:
         self.root: Node | None = None
@@ -180,25 +180,25 @@ class _Tree:
         self._parts = 0
         self._documents = 0
 
-    def take(self, event: events.Event) -> None:
-        """Add what ``event`` tells."""
+    def add(self, event: events.Event) -> None:
+        """Add the node of ``event``."""
         line = event.start_mark.line + 1 if event.start_mark else 1
         self._parts += 1
         if self._parts > _MAX_PARTS:
             raise YAMLError(line, f"more than {_MAX_PARTS} values")
         if isinstance(event, events.NodeEvent):
-            self._take_node(line, event)
+            self._add_node(line, event)
         elif isinstance(event, events.DocumentStartEvent):
-            self._take_document(line)
+            self._add_document(line)
         elif isinstance(event, events.CollectionEndEvent):
             self._open.pop()
 
-    def _take_document(self, line: int) -> None:
+    def _add_document(self, line: int) -> None:
         self._documents += 1
         if self._documents > 1:
             raise YAMLError(line, "a second document starts here; one file holds one")
 
-    def _take_node(self, line: int, event: events.NodeEvent) -> None:
+    def _add_node(self, line: int, event: events.NodeEvent) -> None:
         if isinstance(event, events.AliasEvent) or event.anchor is not None:
             raise YAMLError(line, "anchors and aliases (& and *) are not supported")
         if getattr(event, "tag", None) is not None:

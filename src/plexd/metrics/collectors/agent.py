@@ -1,7 +1,6 @@
 """Group ``agent``: the agent's own health (seed, "AgentStatsCollector").
 
-The wire names are the Go runtime's; what each counts here is decided in design section 4.8 and
-told by `plexd.api.AgentStats`.
+The wire names are the Go runtime's; `plexd.api.AgentStats` says what each counts here.
 """
 
 from __future__ import annotations
@@ -31,8 +30,8 @@ _UINT32 = 2**32
 class AgentStatsCollector:
     """One point a cycle. ``start_time`` is when the agent started, ``reconnects`` may be None.
 
-    Uptime is anchored once and then runs on the monotonic clock, so that a step of the wall
-    clock neither shortens nor stretches it.
+    Uptime is computed from the wall clock once and then runs on the monotonic clock, so that a
+    step of the wall clock does not change it.
     """
 
     def __init__(
@@ -51,7 +50,7 @@ class AgentStatsCollector:
         self._gc = process.watch_garbage_collector()
 
     async def collect(self) -> AsyncIterator[MetricPoint]:
-        """The process as it is now. Raises `CollectError` where ``/proc`` cannot be read."""
+        """Yield the process as it is now. Raises `CollectError` if ``/proc`` cannot be read."""
         try:
             stats = self._read()
         except Exception as err:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LatencyCollector"]
 
-_TOLD_PER_CYCLE = 20
+_LOGGED_PER_CYCLE = 20
 _EVENT = "latency ping failed"
 
 
@@ -29,7 +29,7 @@ class LatencyCollector:
     """One point per peer and cycle, in the lister's order, stamped with the cycle's start.
 
     All peers are pinged side by side. A failed ping is a point with ``rtt_nano`` -1 and a
-    warning; more than 20 failing peers in one cycle share one further line. ``failures`` are the
+    warning; beyond 20 failing peers in one cycle, the others share one line. ``failures`` are the
     peers that failed in the latest cycle, each with its reason.
     """
 
@@ -48,11 +48,11 @@ class LatencyCollector:
         self.failures: Sequence[tuple[str, BaseException]] = ()
 
     async def collect(self) -> AsyncIterator[MetricPoint]:
-        """Points as soon as they and all before them are known.
+        """Yield each point as soon as it and all before it are known.
 
-        When cancelled, the pings that were complete by then are still yielded before the
-        cancellation goes on; the others are left out, since nothing is known of them. Raises
-        `CollectError` only when the peers cannot be listed.
+        When cancelled, it yields the pings that are complete by then before the cancellation
+        goes on, and leaves out the others. Raises `CollectError` only when the peers cannot be
+        listed.
         """
         now = self._clock.now()
         async with Sweep(self._pinger, self._peer_ids()) as sweep:
@@ -69,7 +69,7 @@ class LatencyCollector:
                 raise
             finally:
                 self.failures = sweep.failures
-                self._tell(sweep.failures)
+                self._warn(sweep.failures)
 
     def _peer_ids(self) -> Sequence[str]:
         try:
@@ -77,10 +77,10 @@ class LatencyCollector:
         except Exception as err:
             raise CollectError(f"metrics: latency: {err}") from err
 
-    def _tell(self, failures: list[tuple[str, BaseException]]) -> None:
-        for peer_id, err in failures[:_TOLD_PER_CYCLE]:
+    def _warn(self, failures: list[tuple[str, BaseException]]) -> None:
+        for peer_id, err in failures[:_LOGGED_PER_CYCLE]:
             self._warnings.warn(_EVENT, peer_id, peer_id=peer_id, error=_reason(err))
-        rest = failures[_TOLD_PER_CYCLE:]
+        rest = failures[_LOGGED_PER_CYCLE:]
         if rest:
             first, err = rest[0]
             reason = f"{len(rest)} more peers failed, the first: {_reason(err)}"

@@ -1,4 +1,4 @@
-"""What this process knows of itself: its memory and its garbage collector."""
+"""This process's memory and its garbage collector."""
 
 from __future__ import annotations
 
@@ -9,7 +9,13 @@ from pathlib import Path
 
 from msgspec import Struct
 
-__all__ = ["GarbageCollector", "Memory", "parse_status", "read_memory", "watch_garbage_collector"]
+__all__ = [
+    "GarbageCollectorWatch",
+    "Memory",
+    "parse_status",
+    "read_memory",
+    "watch_garbage_collector",
+]
 
 _STATUS = Path("/proc/self/status")
 
@@ -44,8 +50,8 @@ def parse_status(text: bytes) -> Memory:
     return Memory(anonymous_bytes=found[b"RssAnon"], data_bytes=found[b"VmData"])
 
 
-class GarbageCollector:
-    """Collections of the cycle collector and the time they took, counted since it was watched."""
+class GarbageCollectorWatch:
+    """The number of garbage collections and the time they took, counted since the watch began."""
 
     def __init__(self) -> None:
         self.collections = 0
@@ -53,7 +59,7 @@ class GarbageCollector:
         self._began = 0
 
     def __call__(self, phase: str, _info: dict[str, int]) -> None:
-        """A callback of `gc.callbacks`."""
+        """Count, as a callback of `gc.callbacks`."""
         if phase == "start":
             self._began = time.perf_counter_ns()
         elif self._began:
@@ -62,8 +68,8 @@ class GarbageCollector:
 
 
 @functools.cache
-def watch_garbage_collector() -> GarbageCollector:
-    """The process's one count, begun by whoever asks first: a second would count the first."""
-    watch = GarbageCollector()
+def watch_garbage_collector() -> GarbageCollectorWatch:
+    """The process's only watch, begun with the first call: a second would measure the first."""
+    watch = GarbageCollectorWatch()
     gc.callbacks.append(watch)
     return watch

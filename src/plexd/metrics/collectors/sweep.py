@@ -21,14 +21,14 @@ UNREACHABLE = -1
 
 
 class Sweep:
-    """One ping to each of ``peers``, all under way together; an async context manager.
+    """One ping to each of ``peers``, all side by side; an async context manager.
 
     ``rtts`` fills in as answers come, at the peers' positions: nanoseconds, -1 for a failed
-    ping, None while under way. ``failures`` lists who failed and why, in the order it happened.
-    Leaving the context cancels what is still under way and waits for it to end.
+    ping, None while under way. ``failures`` lists the failed peers and why, in the order it
+    happened. Leaving the context cancels what is still under way and waits for it to end.
 
-    A task costs far more than a ping that needs not wait, so a worker goes on with the next peer
-    until a ping suspends it, and only then another worker starts.
+    A task costs far more than a ping that does not have to wait, so a worker continues with the
+    next peer until a ping suspends it, and only then another worker starts.
     """
 
     def __init__(self, pinger: Pinger, peers: Sequence[str]) -> None:
@@ -64,7 +64,7 @@ class Sweep:
         return rtt
 
     def finished(self, position: int) -> Iterator[tuple[str, int]]:
-        """The peers from ``position`` on whose round trip is known by now."""
+        """Yield the peers from ``position`` on whose round trip is known by now."""
         for peer_id, rtt in zip(self.peers[position:], self.rtts[position:], strict=True):
             if rtt is not None:
                 yield peer_id, rtt

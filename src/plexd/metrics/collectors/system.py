@@ -33,7 +33,7 @@ class SystemCollector:
         self._clock = clock or SystemClock()
 
     async def collect(self) -> AsyncIterator[MetricPoint]:
-        """The reader's reading. Raises `CollectError` when there is none."""
+        """Yield the reader's reading. Raises `CollectError` when there is none."""
         try:
             stats = await self._reader.read_stats()
         except Exception as err:

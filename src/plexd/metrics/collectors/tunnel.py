@@ -33,7 +33,7 @@ class TunnelCollector:
         self._clock = clock or SystemClock()
 
     async def collect(self) -> AsyncIterator[MetricPoint]:
-        """The reader's tunnels in its order. Raises `CollectError` when they cannot be read."""
+        """Yield the tunnels in the reader's order. Raises `CollectError` if it cannot read."""
         try:
             tunnels = tuple(await self._reader.read_tunnel_stats())
         except Exception as err:

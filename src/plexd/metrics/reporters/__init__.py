@@ -1,4 +1,4 @@
-"""Where batches go beside the control plane's own client."""
+"""The reporters beside the control plane's own client."""
 
 from plexd.metrics.reporters.local import LocalReporter
 from plexd.metrics.reporters.multi import MultiReporter

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 __all__ = ["Credential"]
 
 _FRESH_SECONDS = 300.0
-# A fetcher that never answers would keep the token from ever being fetched again.
-_PATIENCE_SECONDS = 60.0
+# Without a limit, a fetcher that never answers would be the last fetch.
+_TIMEOUT_SECONDS = 60.0
 # A fetch that failed, or whose token was refused, is repeated with the next report, as the
-# specification has it. But reports come ten a second while a backlog drains, and a control plane
-# that has just come back is not to be asked that often.
+# specification says. But a backlog drains at ten reports a second, and a control plane that has
+# just come back must not get so many requests.
 _FETCHES_AT_ONCE = 10
 _FETCHES_PER_SECOND = 1 / 15
 
@@ -31,9 +31,9 @@ class Credential:
     """One secret of one node, in the clear (seed, "Credential Resolution").
 
     Any number of concurrent `token` calls cause one fetch and share its outcome. A token past its
-    five minutes serves on, with a warning, for as long as no new one can be had. A fetch that
-    failed is repeated with the next call, but after ten of them at most every fifteen seconds; a
-    call in between shares the latest outcome. A fetch that takes a minute has failed.
+    five minutes stays in use, with a warning, until a new one can be fetched. A fetch that failed
+    is repeated with the next call, but after ten of them at most every fifteen seconds; a call in
+    between shares the latest outcome. A fetch that takes a minute has failed.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Credential:
             return self._outcome()
 
     def expire(self, refused: Secret) -> None:
-        """The endpoint refused this token: fetch it anew next time, unless that was done."""
+        """Fetch again at the next call, unless a newer token has replaced the ``refused`` one."""
         if self._token == refused:
             self._fetched_at = self._clock.monotonic() - _FRESH_SECONDS
 
@@ -84,7 +84,7 @@ class Credential:
     async def _refresh(self) -> None:
         try:
             self._token = await self._fetch()
-        except Exception as err:  # noqa: BLE001  # whatever it is, the callers are told
+        except Exception as err:  # noqa: BLE001  # whatever it is, `_outcome` reports it
             self._failure = err
         else:
             self._failure = None
@@ -92,7 +92,7 @@ class Credential:
         self._attempts += 1
 
     async def _fetch(self) -> Secret:
-        async with self._clock.timeout(_PATIENCE_SECONDS):
+        async with self._clock.timeout(_TIMEOUT_SECONDS):
             sealed = await self._fetcher.fetch_secret(self._node_id, self._key)
         token = Secret(decrypt_secret(self._nsk, sealed.ciphertext, sealed.nonce))
         if not token:
@@ -101,7 +101,7 @@ class Credential:
         return token
 
     def _outcome(self) -> Secret:
-        """What the latest attempt left: a token, or an old one and a warning, or nothing."""
+        """The token after the latest attempt: a new one, or an old one with a warning."""
         if self._token is not None and self._failure is None:
             return self._token
         reason = str(self._failure) or type(self._failure).__name__

@@ -31,8 +31,8 @@ class LocalReporter(AsyncClosing):
 
     Shares nothing with the control plane's client: own connections, TLS settings and credential.
     One exchange takes at most ``timeout``, connecting included. An async context manager, closed
-    by whoever made it; safe for concurrent reports of one event loop. ``config`` is taken as it
-    is: that its URL is HTTPS, `Config.validate` has seen to.
+    by its maker; safe for concurrent reports of one event loop. ``config`` is not checked here:
+    `Config.validate` has made sure that its URL is HTTPS.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""One batch to two places (seed, "MultiReporter")."""
+"""One batch to two destinations (seed, "MultiReporter")."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
 
 __all__ = ["MultiReporter"]
 
-# How much longer than the platform the local leg is waited for.
-_PATIENCE_SECONDS = 1.0
+# How much longer than for the platform the reporter waits for the local leg.
+_EXTRA_SECONDS = 1.0
 # Local reports that may go on in the background; more of them means the endpoint is down.
-_MOST_LINGERING = 4
+_MOST_IN_BACKGROUND = 4
 
 
 class MultiReporter(AsyncClosing):
-    """Sends to both at once; the platform decides, the local endpoint never does.
+    """Sends to both at once; the platform's outcome counts, the local endpoint's never does.
 
-    A local report slower than the platform's by over a second goes on in the background, at most
-    four at a time, until it ends or this reporter is closed; while four are under way, further
-    batches skip the local endpoint with a warning. A batch with a name goes to the local
-    endpoint once, however often the platform has to be asked. Closing does not close the two.
+    A local report that takes over a second longer than the platform's goes on in the background
+    until it ends or this reporter is closed. While four of them are under way, further batches
+    skip the local endpoint with a warning. A batch with a name goes to the local endpoint once,
+    however often the platform gets it. Closing does not close the two.
     """
 
     def __init__(
@@ -46,12 +46,12 @@ class MultiReporter(AsyncClosing):
         self._local = local
         self._clock = clock or SystemClock()
         self._warnings = LogOnce(logger, "metrics", clock=self._clock)
-        self._lingering: set[asyncio.Task[None]] = set()
+        self._in_background: set[asyncio.Task[None]] = set()
         self._seen: tuple[str, int] | None = None
         self._closed = False
 
     async def report_metrics(self, node_id: str, batch: MetricBatch) -> None:
-        """Raise what the platform raised; what the local endpoint raised is a warning."""
+        """Raise what the platform raised; log what the local endpoint raised."""
         local = self._start_local(node_id, batch)
         try:
             await self._platform.report_metrics(node_id, batch)
@@ -71,35 +71,35 @@ class MultiReporter(AsyncClosing):
             if self._seen == identity:
                 return None
             self._seen = identity
-        if len(self._lingering) >= _MOST_LINGERING:
-            self._tell("skipped: the endpoint has not answered earlier reports yet")
+        if len(self._in_background) >= _MOST_IN_BACKGROUND:
+            self._warn("skipped: the endpoint has not answered earlier reports yet")
             return None
         task = asyncio.create_task(self._report_locally(node_id, batch), name="local report")
-        self._lingering.add(task)
-        task.add_done_callback(self._lingering.discard)
+        self._in_background.add(task)
+        task.add_done_callback(self._in_background.discard)
         return task
 
     async def _report_locally(self, node_id: str, batch: MetricBatch) -> None:
         try:
             await self._local.report_metrics(node_id, batch)
         except Exception as err:  # noqa: BLE001  # the local leg's failure is never the caller's
-            self._tell(str(err) or type(err).__name__)
+            self._warn(str(err) or type(err).__name__)
 
     async def _wait_for(self, local: asyncio.Task[None]) -> None:
         try:
-            async with self._clock.timeout(_PATIENCE_SECONDS):
+            async with self._clock.timeout(_EXTRA_SECONDS):
                 await asyncio.wait([local])
         except TimeoutError:
-            pass  # it goes on, among the lingering
+            pass  # it goes on in the background
 
-    def _tell(self, reason: str) -> None:
+    def _warn(self, reason: str) -> None:
         self._warnings.warn("local metrics report failed", "", error=reason)
 
     async def aclose(self) -> None:
-        """Cancel what goes on in the background and start no more of it; idempotent."""
+        """Cancel the reports in the background and start no more; idempotent."""
         self._closed = True
-        lingering = tuple(self._lingering)
-        await asyncio.gather(*(cut(task, self._clock) for task in lingering))
+        reports = tuple(self._in_background)
+        await asyncio.gather(*(cut(task, self._clock) for task in reports))
 
 
 if TYPE_CHECKING:

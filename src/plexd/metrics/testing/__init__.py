@@ -1,7 +1,6 @@
 """A fake for every port, held to the same contract suites as the real parts.
 
-For tests of whatever is built on `plexd.metrics`: nothing here opens a socket or waits for real
-time.
+For tests of code built on `plexd.metrics`: nothing here opens a socket or waits for real time.
 """
 
 from plexd.metrics.testing.clock import ManualClock

@@ -1,4 +1,4 @@
-"""A clock that stands still until a test moves it."""
+"""A clock that a test moves by hand."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ManualClock"]
 
-# Turns of the event loop in which tasks woken by a timer come to rest again. The pipeline's
-# longest chain, from a tick to an acknowledged report, takes under thirty.
+# Turns of the event loop in which tasks woken by a timer come to rest. The pipeline's longest
+# chain, from a tick to an acknowledged report, needs under thirty.
 _TURNS = 100
 
 
@@ -43,7 +43,7 @@ class ManualClock:
         return self._elapsed
 
     def step(self, by: timedelta) -> None:
-        """Set the wall clock forth or back; the monotonic clock does not notice."""
+        """Step the wall clock by ``by``; the monotonic clock is not affected."""
         self._wall += by
 
     async def sleep(self, seconds: float) -> None:
@@ -78,17 +78,17 @@ class ManualClock:
     async def advance(self, seconds: float) -> None:
         """Let ``seconds`` pass, firing what is due on the way."""
         target = self._elapsed + seconds
-        await _settle()
+        await _let_tasks_rest()
         while self._timers and self._timers[0][0] <= target:
             due, _, fire = heapq.heappop(self._timers)
             self._elapsed = max(self._elapsed, due)
             fire()
-            await _settle()
+            await _let_tasks_rest()
         self._elapsed = target
-        await _settle()
+        await _let_tasks_rest()
 
 
-async def _settle() -> None:
+async def _let_tasks_rest() -> None:
     for _ in range(_TURNS):
         await asyncio.sleep(0)
 

@@ -1,4 +1,4 @@
-"""Fakes of what the pipeline delivers to."""
+"""Fakes of what the pipeline reports to and fetches from."""
 
 from __future__ import annotations
 
@@ -39,7 +39,6 @@ class RecordingReporter:
         return [point for batch in self.batches for point in batch]
 
     async def report_metrics(self, node_id: str, batch: MetricBatch) -> None:
-        """Accept ``batch``, or fail as told."""
         self.attempts.append(batch)
         await self.gate.wait()
         if self.failures:

@@ -1,7 +1,7 @@
 """Fakes of what the collectors read from, and of collectors themselves.
 
-Each plays its script one entry a call and repeats the last entry for ever; an entry that is an
-exception is raised.
+Each returns its script's next entry at every call and repeats the last one for ever; an entry that
+is an exception is raised.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ STATS = SystemStats(
 
 
 def system_point(timestamp: datetime) -> MetricPoint:
-    """A valid point for tests that need just any: the seed's example of the group ``system``."""
+    """A valid point, for tests that need any point: the seed's example of the group ``system``."""
     return MetricPoint(timestamp=timestamp, group=GROUP_SYSTEM, data=STATS)
 
 
@@ -76,7 +76,6 @@ class ScriptedSystemReader:
         self._script = _Script(script or (STATS,))
 
     async def read_stats(self) -> SystemStats:
-        """The script's next entry."""
         return self._script.next()
 
 
@@ -87,12 +86,11 @@ class ScriptedTunnelReader:
         self._script = _Script(script or ((),))
 
     async def read_tunnel_stats(self) -> Sequence[TunnelStats]:
-        """The script's next entry."""
         return self._script.next()
 
 
 class ScriptedPinger:
-    """A `Pinger` that answers by peer; peers it does not know answer in 15 ms.
+    """A `Pinger` with an answer for each peer; a peer without one answers in 15 ms.
 
     A peer in ``held`` answers only once `release` is called for it.
     """
@@ -118,7 +116,7 @@ class ScriptedPinger:
         return rtt
 
     def release(self, peer_id: str) -> None:
-        """Let ``peer_id`` answer, now and from now on."""
+        """Let ``peer_id`` answer from now on."""
         self._gates[peer_id].set()
 
 
@@ -129,7 +127,6 @@ class ManualPeers:
         self.peers: Sequence[str] = peers
 
     def peer_ids(self) -> Sequence[str]:
-        """The attribute ``peers``."""
         return self.peers
 
 
@@ -140,15 +137,14 @@ class ManualReconnects:
         self.count = count
 
     def reconnect_count(self) -> int:
-        """The attribute ``count``."""
         return self.count
 
 
 class ScriptedCollector:
     """A `Collector`: each cycle yields one entry's items in order, raising those that are errors.
 
-    An `asyncio.Event` among the items is waited for. Items need not be points, so that a test
-    can see what becomes of those that are not. ``closed`` counts iterators that were closed.
+    It waits for an `asyncio.Event` among the items. Items need not be points, so that a test can
+    see what happens to those that are not. ``closed`` counts iterators that were closed.
     """
 
     def __init__(self, *cycles: Sequence[object]) -> None:
@@ -157,7 +153,6 @@ class ScriptedCollector:
         self.closed = 0
 
     async def collect(self) -> AsyncIterator[MetricPoint]:
-        """The next cycle."""
         self.started += 1
         try:
             for item in self._script.next():
