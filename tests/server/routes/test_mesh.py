@@ -16,7 +16,7 @@ from plexd_server.errors import StoreError
 from plexd_server.mesh import LiveMesh, ObservedStore, watching
 from plexd_server.registry import Registry
 from plexd_server.store import Ledger, Loss, Receipt, Report, Series, StoredPoint
-from server.running import Client, create_node, running
+from server.running import Client, create_node, served
 from support.readings import reading
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from plexd_server.store import SeriesQuery
-    from server.conftest import Shared
 
 NOW = datetime(2026, 2, 12, 10, 30, tzinfo=UTC)
 
@@ -39,10 +38,7 @@ async def test_the_whole_picture_is_the_operators(
     assert (answer.status, answer.headers["Cache-Control"]) == (200, "no-store")
 
 
-async def test_a_nodes_peers_are_its_own_and_the_operators(
-    n1: Client, operator: Client, shared: Shared
-) -> None:
-    assert shared.server.process.poll() is None
+async def test_a_nodes_peers_are_its_own_and_the_operators(n1: Client, operator: Client) -> None:
     assert (await n1.get("/v1/nodes/n1/peers")).json["node_id"] == "n1"
     assert (await n1.get("/v1/nodes/n2/peers")).status == 403
     assert (await operator.get("/v1/nodes/none/peers")).status == 404
@@ -51,7 +47,7 @@ async def test_a_nodes_peers_are_its_own_and_the_operators(
 async def test_both_ends_reports_become_one_link_and_survive_a_restart(tmp_path: Path) -> None:
     tokens = {name: create_node(tmp_path / "d", name)["auth_token"] for name in ("a", "b")}
     now = datetime.now(UTC).replace(microsecond=0)
-    with running(tmp_path / "d") as server:
+    with served(tmp_path / "d") as server:
         async with aiohttp.ClientSession() as session:
             for name, peer in (("a", "b"), ("b", "a")):
                 points = [system_point(now), *reading(peer, now, loss=5.0 if name == "a" else 0.0)]
@@ -59,7 +55,7 @@ async def test_both_ends_reports_become_one_link_and_survive_a_restart(tmp_path:
                 body = MetricBatch(points).to_json()
                 assert (await client.post(f"/v1/nodes/{name}/metrics", body)).status == 200
             before = await Client(session, server.url, server.operator_token).get("/v1/mesh")
-    with running(tmp_path / "d") as server:
+    with served(tmp_path / "d") as server:
         async with aiohttp.ClientSession() as session, asyncio.timeout(20):
             operator = Client(session, server.url, server.operator_token)
             while not (await operator.get("/v1/mesh")).json["links"]:
@@ -77,7 +73,7 @@ async def test_a_large_answer_is_compressed_for_who_takes_that(tmp_path: Path) -
     token = create_node(tmp_path / "d", "a")["auth_token"]
     now = datetime.now(UTC)
     points = [point for number in range(200) for point in reading(f"peer-{number}", now)]
-    with running(tmp_path / "d") as server:
+    with served(tmp_path / "d") as server:
         async with aiohttp.ClientSession() as session:
             node = Client(session, server.url, token)
             await node.post("/v1/nodes/a/metrics", MetricBatch(points).to_json())

@@ -16,7 +16,7 @@ from plexd_server.errors import StartError
 from plexd_server.store import DuckDBStore
 from plexd_server.upkeep.quiesce import granting, held_still
 from server.reporting import Node, numbered
-from server.running import Client, command, create_node, running
+from server.running import Client, command, create_node, running, served
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,7 +30,7 @@ async def test_a_copy_made_under_load_is_a_moment_of_it(
 ) -> None:
     data_dir, copy = tmp_path / "d", tmp_path / "copy"
     token = create_node(data_dir)["auth_token"]
-    with running(data_dir, "--node-rate", "0") as server:
+    with served(data_dir, node_rate=0.0) as server:
         node = Node(Client(session, server.url, token))
         assert (await node.send(1, numbered(1), of=1)).status == 200
         copying = asyncio.create_task(
@@ -54,7 +54,7 @@ async def test_what_comes_while_the_file_is_held_is_taken_and_shown_afterwards(
     tmp_path: Path, session: aiohttp.ClientSession
 ) -> None:
     token = create_node(tmp_path / "d")["auth_token"]
-    with running(tmp_path / "d") as server:
+    with served(tmp_path / "d") as server:
         node = Node(Client(session, server.url, token))
         with held_still(tmp_path / "d") as is_held:
             assert is_held
