@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
-from unittest.mock import patch
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -107,9 +107,10 @@ class EmbeddedServer:
             raise OSError("no more")
 
         with (
-            patch.object(self.store._journal, "append", fails),
+            pytest.MonkeyPatch.context() as patched,
             suppress(StoreError),  # raised unless there is nothing to keep
         ):
+            patched.setattr(self.store._journal, "append", fails)
             self.store._commit(deliveries)
 
     def restart(self) -> None:
