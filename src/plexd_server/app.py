@@ -46,7 +46,7 @@ from plexd_server.web import (
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
     from ssl import SSLContext
 
@@ -77,15 +77,22 @@ class ServeOptions:
     certificate: Certificate | None = None
 
 
-async def serve(options: ServeOptions) -> None:
-    """Serve until SIGTERM or SIGINT. Raises `StartError` if the server cannot start."""
+async def serve(
+    options: ServeOptions,
+    stop: asyncio.Event | None = None,
+    announce: Callable[[str], None] = put_whole,
+) -> None:
+    """Serve until ``stop`` is set, without one until SIGTERM or SIGINT.
+
+    ``announce`` gets the two lines that say where. Raises `StartError` if the server cannot start.
+    """
     check_uvicorn()
-    stop = _stop_event()
+    stop = stop or _stop_event()
     path = options.operator_token_file
     token = new_operator_token() if path is None else read_operator_token(path)
     async with served_certificate(options.certificate, SystemClock()) as tls:
         with bind(options.listen) as listening:
-            await _serve_on(listening, options, tls, token, stop)
+            await _serve_on(listening, options, tls, token, stop, announce)
     _LOG.info("stopped")
 
 
@@ -95,13 +102,16 @@ async def _serve_on(
     tls: SSLContext | None,
     token: str,
     stop: asyncio.Event,
+    announce: Callable[[str], None],
 ) -> None:
     address = Address(*listening.getsockname()[:2])
     async with _composed(options, address, token) as app:
         if stop.is_set():
             return
         # Connections wait in the kernel until uvicorn accepts them.
-        _announce(address, None if options.operator_token_file else token, is_secure=bool(tls))
+        shown = None if options.operator_token_file else token
+        announce(_addresses(address, shown, is_secure=bool(tls)))
+        _log_start(address, is_secure=bool(tls))
         async with serving(app, listening, grace_seconds=options.grace_seconds, tls=tls):
             await stop.wait()
             _LOG.info("stopping")
@@ -210,12 +220,15 @@ def _stop_event() -> asyncio.Event:
     return stop
 
 
-def _announce(address: Address, token: str | None, *, is_secure: bool) -> None:
-    """Print the two lines that people and programs wait for, without a token from a file."""
+def _addresses(address: Address, token: str | None, *, is_secure: bool) -> str:
+    """Make the two lines that people and programs wait for, without a token from a file."""
     reached = Address("127.0.0.1", address.port) if address.host in _WILDCARDS else address
     scheme = "https" if is_secure else "http"
     link = f"{scheme}://{reached}/login" + (f"?token={token}" if token else "")
-    put_whole(f"listening on {scheme}://{address}\ndashboard {link}\n")
+    return f"listening on {scheme}://{address}\ndashboard {link}\n"
+
+
+def _log_start(address: Address, *, is_secure: bool) -> None:
     _LOG.info("started", extra={"listen": str(address)})
     if not is_secure and not _is_loopback(address):
         hint = "tokens and secrets travel readable; use --tls-cert and --tls-key, or listen on "

@@ -17,7 +17,7 @@ import pytest_asyncio
 from playwright.async_api import async_playwright
 
 from plexd.api import MetricBatch
-from server.running import Client, Running, create_node, running
+from server.running import Client, Server, create_node, served
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -46,7 +46,7 @@ LOOKS: dict[str, dict[str, Any]] = {
 class Site:
     """A server, and the token of the one node there that is the tests' own."""
 
-    server: Running
+    server: Server
     node: str
     token: str
 
@@ -95,12 +95,12 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
     data_dir = tmp_path_factory.mktemp("browser") / "data"
     token = create_node(data_dir, "live")["auth_token"]
-    with running(data_dir) as server, _reporting_on(server, data_dir):
+    with served(data_dir) as server, _reporting_on(server, data_dir):
         yield Site(server, "live", token)
 
 
 @contextmanager
-def _reporting_on(server: Running, data_dir: Path) -> Iterator[None]:
+def _reporting_on(server: Server, data_dir: Path) -> Iterator[None]:
     """While the body runs the simulated mesh reports, after an hour that is told before it."""
     line = [sys.executable, "-m", "plexd_server", "simulate", "--server", server.url]
     line += ["--data-dir", str(data_dir), "--past", "1h"]
@@ -117,15 +117,15 @@ def _reporting_on(server: Running, data_dir: Path) -> Iterator[None]:
 @pytest.fixture
 def rude_site(site: Site, tmp_path: Path) -> Iterator[Site]:
     """A server of its own for a node that reports what it should not."""
-    assert site.server.process.poll() is None
+    del site  # skips where there is no browser
     token = create_node(tmp_path / "data", "rude")["auth_token"]
-    with running(tmp_path / "data") as server:
+    with served(tmp_path / "data") as server:
         yield Site(server, "rude", token)
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def browser(site: Site) -> AsyncIterator[Browser]:
-    assert site.server.process.poll() is None
+    del site  # skips where there is no browser
     async with async_playwright() as playwright:
         launched = await playwright.chromium.launch(
             executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]

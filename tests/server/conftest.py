@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import aiohttp
 import pytest
 
-from server.running import Client, Running, create_node, running
+from server.running import Client, Server, create_node, served
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class Shared:
     """A running server; what n2 and n3 report is a single test's business each."""
 
-    server: Running
+    server: Server
     n1: str
     n2: str
     n3: str
@@ -30,7 +30,7 @@ class Shared:
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
     data_dir = tmp_path_factory.mktemp("plane") / "data"
     tokens = [create_node(data_dir, name)["auth_token"] for name in ("n1", "n2", "n3")]
-    with running(data_dir) as server:
+    with served(data_dir) as server:
         yield Shared(server, *tokens)
 
 

@@ -1,7 +1,12 @@
-"""A real `plexd-server` in a process of its own, and what a test needs to talk to it."""
+"""A real `plexd-server`, and what a test needs to talk to it.
+
+`served` runs it in the test's own process, in a tenth of a second; `running` in a process of its
+own, for tests about signals, kills, exit status, the log, memory or the command line.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import io
 import json
@@ -9,15 +14,20 @@ import os
 import socket
 import subprocess
 import sys
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from tempfile import TemporaryFile
+from typing import IO, TYPE_CHECKING, Any
 
 import msgspec
 
 from plexd.clock import SystemClock
+from plexd_server.app import ServeOptions, serve
+from plexd_server.cli.main import main
 from plexd_server.registry import Registry
+from plexd_server.web.server import Address
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,11 +39,13 @@ __all__ = [
     "Answer",
     "Client",
     "Running",
+    "Server",
     "command",
     "connected",
     "create_node",
     "gzipped",
     "running",
+    "served",
 ]
 
 
@@ -51,16 +63,22 @@ class Answer:
 
 
 @dataclass
-class Running:
-    """A server that said where it listens."""
+class Server:
+    """Where a server listens, and where its operator logs in."""
 
-    process: subprocess.Popen[str]
     url: str
     login: str
 
     @property
     def operator_token(self) -> str:
         return self.login.partition("token=")[2]
+
+
+@dataclass
+class Running(Server):
+    """A server in a process of its own."""
+
+    process: subprocess.Popen[str]
 
     def peak_kib(self) -> int:
         """The most memory it ever had."""
@@ -122,9 +140,39 @@ def gzipped(body: bytes) -> bytes:
 
 
 def command(*arguments: object, check: bool = True) -> subprocess.CompletedProcess[str]:
-    """Run ``plexd-server`` to its end."""
-    line = [sys.executable, "-W", "error", "-m", "plexd_server", *map(str, arguments)]
-    return subprocess.run(line, capture_output=True, text=True, check=check, timeout=30)
+    """Run ``plexd-server`` to its end, in this process unless the command handles signals."""
+    words = [*map(str, arguments)]
+    if words[0] in {"serve", "simulate"}:
+        line = [sys.executable, "-W", "error", "-m", "plexd_server", *words]
+        return subprocess.run(line, capture_output=True, text=True, check=check, timeout=30)
+    with TemporaryFile("w+") as stdout, TemporaryFile("w+") as stderr:
+        with _redirected(1, stdout), _redirected(2, stderr):
+            status = _status(words)
+        stdout.seek(0)
+        stderr.seek(0)
+        done = subprocess.CompletedProcess(words, status, stdout.read(), stderr.read())
+    if check:
+        done.check_returncode()
+    return done
+
+
+@contextmanager
+def _redirected(descriptor: int, file: IO[str]) -> Iterator[None]:
+    """The program writes to the standard descriptors themselves, past Python's buffers."""
+    before = os.dup(descriptor)
+    os.dup2(file.fileno(), descriptor)
+    try:
+        yield
+    finally:
+        os.dup2(before, descriptor)
+        os.close(before)
+
+
+def _status(words: list[str]) -> int:
+    try:
+        return main(words)
+    except SystemExit as wrong_usage:
+        return int(wrong_usage.code or 0)
 
 
 def create_node(data_dir: Path, node_id: str = "n1") -> dict[str, Any]:
@@ -151,9 +199,7 @@ def running(data_dir: Path, *arguments: object, listen: str = "127.0.0.1:0") -> 
     ):
         try:
             assert process.stdout is not None
-            listening, dashboard = process.stdout.readline(), process.stdout.readline()
-            url = listening.removeprefix("listening on ").strip()
-            yield Running(process, url, dashboard.removeprefix("dashboard ").strip())
+            yield Running(*_addresses(process.stdout), process)
         finally:
             _end(process)
 
@@ -165,3 +211,37 @@ def _end(process: subprocess.Popen[str]) -> None:
         process.wait(10)
     except subprocess.TimeoutExpired:
         process.kill()
+
+
+@contextmanager
+def served(data_dir: Path, **options: Any) -> Iterator[Server]:
+    """A server over ``data_dir`` on a thread of this process, with `ServeOptions`."""
+    chosen = ServeOptions(Address("127.0.0.1", 0), data_dir, **options)
+    started: Future[tuple[str, asyncio.AbstractEventLoop, asyncio.Event]] = Future()
+
+    async def serve_until_stopped() -> None:
+        loop, stop = asyncio.get_running_loop(), asyncio.Event()
+        try:
+            await serve(chosen, stop, lambda said: started.set_result((said, loop, stop)))
+        except BaseException as error:
+            if started.done():
+                raise
+            started.set_exception(error)
+
+    with ThreadPoolExecutor(1, "served") as thread:
+        ended = thread.submit(asyncio.run, serve_until_stopped())
+        said, loop, stop = started.result(30)
+        try:
+            yield Server(*_addresses(io.StringIO(said)))
+        finally:
+            loop.call_soon_threadsafe(stop.set)
+            ended.result(30)
+
+
+def _addresses(said: IO[str]) -> tuple[str, str]:
+    """The server's own and the one to log in at, of the two lines with which it starts."""
+    listening, dashboard = said.readline(), said.readline()
+    return (
+        listening.removeprefix("listening on ").strip(),
+        dashboard.removeprefix("dashboard ").strip(),
+    )

@@ -26,7 +26,7 @@ from plexd_server.dashboard.pages import (
 from plexd_server.web import ErrorPages
 from plexd_server.web.guard import host_name
 from plexd_server.web.limits import InFlight
-from server.running import Client, connected, running
+from server.running import Client, connected, running, served
 
 if TYPE_CHECKING:
     import aiohttp
@@ -167,7 +167,7 @@ async def test_a_browser_on_a_foreign_host_sees_why_as_a_page(nobody: Client) ->
 async def test_a_browser_that_guesses_sees_on_a_page_when_to_try_again(
     tmp_path: Path, session: aiohttp.ClientSession
 ) -> None:
-    with running(tmp_path / "d") as server:
+    with served(tmp_path / "d") as server:
         client = Client(session, server.url)
         for number in range(30):
             await client.get(f"/login?token={number}")

@@ -16,7 +16,7 @@ from requests.adapters import HTTPAdapter
 from schemathesis import checks
 
 from server.routes.documented import ROUTES, document
-from server.running import command, create_node, running
+from server.running import command, create_node, served
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -131,7 +131,7 @@ def serving_target(data_dir: Path) -> Iterator[Target]:
     node = create_node(data_dir, "n1")["auth_token"]
     ingest = command("ingest-token", "create", "n1", "--data-dir", data_dir).stdout.strip()
     join = command("token", "create", "--uses", MACHINES, "--data-dir", data_dir).stdout.strip()
-    with running(data_dir, "--node-rate", "0") as server:
+    with served(data_dir, node_rate=0.0) as server:
         operator = server.operator_token
         tokens = {"node": node, "ingest": ingest, "operator": operator}
         made = Target(server.url, tokens, join)

@@ -12,7 +12,7 @@ import pytest
 from plexd.api import MetricBatch
 from plexd_server.routes.reports import MAX_POINTS
 from server.reporting import Node, numbered
-from server.running import Answer, Client, create_node, running
+from server.running import Answer, Client, create_node, served
 from support.points import AGENT, EXAMPLE
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ BODY = EXAMPLE.to_json()
 async def node(tmp_path: Path, session: aiohttp.ClientSession) -> Any:
     """The node n1 of a server of its own, without a limit of its rate."""
     token = create_node(tmp_path / "d")["auth_token"]
-    with running(tmp_path / "d", "--node-rate", "0") as server:
+    with served(tmp_path / "d", node_rate=0.0) as server:
         yield Node(Client(session, server.url, token))
 
 

@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 
 from server.reporting import Node, numbered
-from server.running import Client, create_node, running
+from server.running import Client, create_node, running, served
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,7 +30,7 @@ async def test_a_batch_of_which_the_answer_was_lost_in_a_kill_is_a_duplicate_aft
         await node.send(1, numbered(1, 2), of=2)
         server.process.kill()
         server.process.wait(10)
-    with running(tmp_path / "d") as server:
+    with served(tmp_path / "d") as server:
         node.client = Client(session, server.url, token)
         again = await node.send(1, numbered(1, 2), of=2)
 
@@ -42,17 +42,15 @@ async def test_a_server_restored_from_an_older_copy_shows_what_it_lost_as_a_gap(
     tmp_path: Path, session: aiohttp.ClientSession
 ) -> None:
     token = create_node(tmp_path / "d")["auth_token"]
-    with running(tmp_path / "d") as server:
+    with served(tmp_path / "d") as server:
         node = Node(Client(session, server.url, token))
         await node.send(1, numbered(1), of=1)
-        server.stop()
     shutil.copytree(tmp_path / "d", tmp_path / "copy")
-    with running(tmp_path / "d") as server:
+    with served(tmp_path / "d") as server:
         node.client = Client(session, server.url, token)
         for seq in (2, 3):
             await node.send(seq, numbered(seq), of=1)
-        server.stop()
-    with running(tmp_path / "copy") as server:
+    with served(tmp_path / "copy") as server:
         node.client = Client(session, server.url, token)
         await node.send(4, numbered(4), of=1)
         ledger = await node.ledger()
@@ -103,7 +101,7 @@ async def test_batches_sent_across_graceful_restarts_come_exactly_once(
                 tasks.create_task(sender.run())
                 await sender.ten_came.wait()
                 assert await asyncio.to_thread(server.stop) == 0
-    with running(tmp_path / "d") as server:
+    with served(tmp_path / "d") as server:
         sender.node.client = Client(session, server.url, token)
         await settled(sender.node, sender.count + 1)
         ledger = await sender.node.ledger()
@@ -117,7 +115,7 @@ async def test_batches_sent_across_graceful_restarts_come_exactly_once(
 async def test_a_herd_with_a_backlog_is_stored_whole(tmp_path: Path, memory: str) -> None:
     tokens = {f"n{i}": create_node(tmp_path / "d", f"n{i}")["auth_token"] for i in range(NODES)}
     connector = aiohttp.TCPConnector(limit=0)
-    with running(tmp_path / "d", "--store-memory", memory) as server:
+    with served(tmp_path / "d", store_memory=memory) as server:
         async with aiohttp.ClientSession(connector=connector) as session:
             herd = [Node(Client(session, server.url, t), name) for name, t in tokens.items()]
 

@@ -20,14 +20,13 @@ from plexd_server.auth import OperatorKey
 from plexd_server.mesh import LiveMesh
 from plexd_server.registry import Registry
 from plexd_server.store import Report
-from server.running import Client, create_node, running
+from server.running import Client, create_node, served
 from support.readings import reading
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from server.conftest import Shared
 
 NOW = datetime(2026, 2, 12, 10, 30, tzinfo=UTC)
 OPERATOR = "x" * 32
@@ -44,9 +43,8 @@ async def test_the_whole_mesh_is_for_the_operator(
 
 
 async def test_a_nodes_peers_are_for_that_node_and_the_operator(
-    n1: Client, operator: Client, shared: Shared
+    n1: Client, operator: Client
 ) -> None:
-    assert shared.server.process.poll() is None
     assert (await n1.get("/v1/nodes/n1/peers")).json["node_id"] == "n1"
     assert (await n1.get("/v1/nodes/n2/peers")).status == 403
     assert (await operator.get("/v1/nodes/none/peers")).status == 404
@@ -55,7 +53,7 @@ async def test_a_nodes_peers_are_for_that_node_and_the_operator(
 async def test_both_ends_reports_become_one_link_and_survive_a_restart(tmp_path: Path) -> None:
     tokens = {name: create_node(tmp_path / "d", name)["auth_token"] for name in ("a", "b")}
     now = datetime.now(UTC).replace(microsecond=0)
-    with running(tmp_path / "d") as server:
+    with served(tmp_path / "d") as server:
         async with aiohttp.ClientSession() as session:
             for name, peer in (("a", "b"), ("b", "a")):
                 points = [system_point(now), *reading(peer, now, loss=5.0 if name == "a" else 0.0)]
@@ -63,7 +61,7 @@ async def test_both_ends_reports_become_one_link_and_survive_a_restart(tmp_path:
                 body = MetricBatch(points).to_json()
                 assert (await client.post(f"/v1/nodes/{name}/metrics", body)).status == 200
             before = await Client(session, server.url, server.operator_token).get("/v1/mesh")
-    with running(tmp_path / "d") as server:
+    with served(tmp_path / "d") as server:
         async with aiohttp.ClientSession() as session, asyncio.timeout(20):
             operator = Client(session, server.url, server.operator_token)
             while not (await operator.get("/v1/mesh")).json["links"]:
@@ -81,7 +79,7 @@ async def test_a_large_answer_is_compressed_on_request(tmp_path: Path) -> None:
     token = create_node(tmp_path / "d", "a")["auth_token"]
     now = datetime.now(UTC)
     points = [point for number in range(200) for point in reading(f"peer-{number}", now)]
-    with running(tmp_path / "d") as server:
+    with served(tmp_path / "d") as server:
         async with aiohttp.ClientSession() as session:
             node = Client(session, server.url, token)
             await node.post("/v1/nodes/a/metrics", MetricBatch(points).to_json())
@@ -102,7 +100,7 @@ async def test_a_peer_read_by_its_key_has_its_name_before_anybody_asks_for_the_f
     with closing(Registry(tmp_path / "d", clock=SystemClock())) as registry:
         token = registry.create_node("a").auth_token
         registry.create_node("b", public_key=key)
-    with running(tmp_path / "d") as server:
+    with served(tmp_path / "d") as server:
         async with aiohttp.ClientSession() as session:
             node = Client(session, server.url, token)
             body = MetricBatch(reading(key, datetime.now(UTC))).to_json()

@@ -14,7 +14,7 @@ from plexd_server.mesh.live import LiveMesh
 from plexd_server.simulate.readings import read_node
 from plexd_server.simulate.world import World
 from plexd_server.store import Report
-from server.running import Client, command, create_node, running
+from server.running import Client, command, create_node, served
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -111,7 +111,7 @@ def test_no_other_link_has_a_fault(links: dict[str, Link]) -> None:
 async def test_the_command_registers_nodes_reports_the_past_and_sums_up(
     tmp_path: Path, session: aiohttp.ClientSession
 ) -> None:
-    with running(tmp_path / "d") as server:
+    with served(tmp_path / "d") as server:
         line = ["simulate", "--server", server.url, "--data-dir", tmp_path / "d", "--nodes", 3]
         line += ["--peers", 2, "--past", "10m", "--for", "1s"]
         first = command(*line)
@@ -129,7 +129,7 @@ async def test_the_command_registers_nodes_reports_the_past_and_sums_up(
 
 
 def test_nodes_enrol_with_a_token_and_are_marked_as_simulated(tmp_path: Path) -> None:
-    with running(tmp_path / "d") as server:
+    with served(tmp_path / "d") as server:
         made = command("token", "create", "--uses", 2, "--data-dir", tmp_path / "d")
         token = tmp_path / "token"
         token.write_text(made.stdout)

@@ -16,7 +16,7 @@ from plexd_server.errors import StartError
 from plexd_server.store import DuckDBStore
 from plexd_server.upkeep.quiesce import pausing_writes_on_request, writes_paused
 from server.reporting import Node, numbered
-from server.running import Client, command, create_node, running
+from server.running import Client, command, create_node, running, served
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,7 +30,7 @@ async def test_a_backup_under_load_is_consistent(
 ) -> None:
     data_dir, copy = tmp_path / "d", tmp_path / "copy"
     token = create_node(data_dir)["auth_token"]
-    with running(data_dir, "--node-rate", "0") as server:
+    with served(data_dir, node_rate=0.0) as server:
         node = Node(Client(session, server.url, token))
         assert (await node.send(1, numbered(1), of=1)).status == 200
         copying = asyncio.create_task(
@@ -54,7 +54,7 @@ async def test_reports_during_a_backup_are_accepted_and_shown_afterwards(
     tmp_path: Path, session: aiohttp.ClientSession
 ) -> None:
     token = create_node(tmp_path / "d")["auth_token"]
-    with running(tmp_path / "d") as server:
+    with served(tmp_path / "d") as server:
         node = Node(Client(session, server.url, token))
         with writes_paused(tmp_path / "d") as is_paused:
             assert is_paused

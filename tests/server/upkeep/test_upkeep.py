@@ -15,7 +15,7 @@ from plexd.clock import SystemClock
 from plexd_server.errors import RegistryError, RegistryUnavailable
 from plexd_server.registry import Applicant, Registry
 from plexd_server.registry.ids import free_node_id
-from server.running import Client, command, create_node, running
+from server.running import Client, command, create_node, running, served
 from support.points import EXAMPLE
 
 if TYPE_CHECKING:
@@ -172,16 +172,16 @@ async def test_a_backup_serves_in_place_of_the_original(
 
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in copy.iterdir()}
     assert modes == dict.fromkeys(["master.key", "points.duckdb", "registry.db"], 0o600)
-    with running(copy) as server:
+    with served(copy) as server:
         client = Client(session, server.url, node["auth_token"])
         latest = await client.get("/v1/nodes/n1/latest")
         assert {point["group"] for point in latest.json["points"]} >= {"system", "tunnel"}
         assert (await client.get("/v1/nodes/n1/secrets/s")).status == 200
         assert (await client.get("/v1/nodes/n1/ledger")).json["received"] == 0
-    with running(tmp_path / "of-a-stopped-one") as server:
+    with served(tmp_path / "of-a-stopped-one") as server:
         client = Client(session, server.url, node["auth_token"])
         assert len((await client.get("/v1/nodes/n1/latest")).json["points"]) == 3
-    with running(tmp_path / "registry-copy") as server:
+    with served(tmp_path / "registry-copy") as server:
         client = Client(session, server.url, node["auth_token"])
         assert (await client.get("/v1/nodes/n1/state")).status == 200
 

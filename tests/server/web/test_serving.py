@@ -17,7 +17,7 @@ import pytest
 from msgspec.structs import replace
 
 from plexd.api import LatencyResult, MetricBatch
-from server.running import Client, connected, create_node, running
+from server.running import Client, connected, create_node, running, served
 from support.points import EXAMPLE, LATENCY
 
 if TYPE_CHECKING:
@@ -65,8 +65,8 @@ async def test_acknowledged_points_survive_a_kill(
         assert answer.json["accepted"] == 3
         server.process.wait(10)
 
-    with running(tmp_path / "d") as server:
-        latest = await Client(session, server.url, token).get("/v1/nodes/n1/latest")
+    with served(tmp_path / "d") as again:
+        latest = await Client(session, again.url, token).get("/v1/nodes/n1/latest")
 
     assert len(latest.json["points"]) == 3
 
@@ -91,8 +91,8 @@ async def test_a_request_in_flight_is_finished_when_it_stops(
         assert server.process.wait(20) == 0
 
     assert answer.startswith(b"HTTP/1.1 200")
-    with running(tmp_path / "d") as server:
-        latest = await Client(session, server.url, token).get("/v1/nodes/n1/latest")
+    with served(tmp_path / "d") as again:
+        latest = await Client(session, again.url, token).get("/v1/nodes/n1/latest")
     assert len(latest.json["points"]) == 3
 
 
@@ -121,7 +121,7 @@ def test_idle_connections_do_not_hold_up_the_end(tmp_path: Path) -> None:
 async def test_a_node_made_while_it_runs_may_report_at_once(
     tmp_path: Path, session: aiohttp.ClientSession
 ) -> None:
-    with running(tmp_path / "d") as server:
+    with served(tmp_path / "d") as server:
         token = (await asyncio.to_thread(create_node, tmp_path / "d"))["auth_token"]
         answer = await Client(session, server.url, token).post(METRICS, EXAMPLE.to_json())
 
@@ -135,14 +135,14 @@ async def test_an_operator_token_of_ones_own_opens_and_is_not_shown(
     token = "0123456789abcdef0123456789abcdef"
     file.write_text(f"{token}\n")
     file.chmod(0o600)
-    with running(tmp_path / "d", "--operator-token-file", file) as server:
+    with served(tmp_path / "d", operator_token_file=file) as server:
         operator = Client(session, server.url, token)
         assert (await operator.get("/v1/nodes")).json["nodes"] == []
         assert server.login == f"{server.url}/login"  # a token from a file is not repeated
 
 
 async def test_an_allowed_host_is_answered(tmp_path: Path, session: aiohttp.ClientSession) -> None:
-    with running(tmp_path / "d", "--allowed-host", "plane.example") as server:
+    with served(tmp_path / "d", allowed_hosts=("plane.example",)) as server:
         client = Client(session, server.url)
         assert (await client.get("/healthz", Host="Plane.Example:443")).status == 200
         assert (await client.get("/healthz", Host="plane.example.evil")).status == 421
@@ -221,7 +221,7 @@ def test_garbled_http_is_refused_and_the_server_lives_on(tmp_path: Path) -> None
             b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
         ),
     ]
-    with running(tmp_path / "d") as server:
+    with served(tmp_path / "d") as server:
         for request in corpus:
             with connected(server.url) as connection:
                 answer = b""

@@ -7,7 +7,7 @@ import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from server.running import Client, connected, create_node, running
+from server.running import Client, connected, create_node, served
 from support.points import EXAMPLE
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ async def test_other_clients_are_answered_beside_hundreds_of_slow_ones(
     tmp_path: Path, session: aiohttp.ClientSession
 ) -> None:
     slow, healthy = (create_node(tmp_path / "d", name)["auth_token"] for name in ("n1", "n2"))
-    with running(tmp_path / "d") as server, ExitStack() as crowd:
+    with served(tmp_path / "d") as server, ExitStack() as crowd:
         for beginning in beginnings(slow).values():
             for _ in range(EACH):
                 crowd.enter_context(connected(server.url)).sendall(beginning)
@@ -66,7 +66,7 @@ def test_a_report_refused_beforehand_has_less_time(
 ) -> None:
     token = create_node(tmp_path / "d")["auth_token"]
     beginning = beginnings(token)["body of a node"]
-    with running(tmp_path / "d") as server, ExitStack() as under_way:
+    with served(tmp_path / "d") as server, ExitStack() as under_way:
         for _ in range(4):
             waiting = under_way.enter_context(connected(server.url))
             waiting.sendall(beginning.replace(b"\r\n\r\n[", b"\r\nExpect: 100-continue\r\n\r\n"))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from plexd.api import MetricBatch
-from server.running import Client, create_node, running
+from server.running import Client, create_node, running, served
 from support.points import AGENT
 
 if TYPE_CHECKING:
@@ -78,8 +78,8 @@ async def test_a_full_disk_refuses_reports_keeps_reads_and_doubles_nothing(
         (200, False), (200, True), (200, True)
     ]  # fmt: skip
     assert (ledger["received"], ledger["gap_batches"]) == (seq * POINTS, 0)
-    with running(data) as server:  # which counts its points and its receipts
-        ledger = (await Client(session, server.url, token).get("/v1/nodes/n1/ledger")).json
+    with served(data) as restarted:  # which counts its points and its receipts
+        ledger = (await Client(session, restarted.url, token).get("/v1/nodes/n1/ledger")).json
     assert ledger["received"] == seq * POINTS
 
 
