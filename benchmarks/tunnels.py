@@ -20,7 +20,7 @@ from benchmarks.daemon import public_key, raw_key, what_is_missing, wireguard_go
 from benchmarks.measure import interleaved, table
 from plexd.api import Peer
 from plexd.wireguard import PeerIndex, WireGuardStatsReader
-from plexd.wireguard.kernel import parse_dump
+from plexd.wireguard.dump import parse_dump
 from plexd.wireguard.netlink import encode_attribute
 from plexd.wireguard.userspace import DIRECTORY, UserspaceReader
 from plexd.wireguard.userspace import open as open_userspace

@@ -11,8 +11,6 @@ if TYPE_CHECKING:
 
     from plexd.clock import Clock
 
-__all__ = ["cancel", "cut", "in_background"]
-
 # How long `cut` waits for a cancelled task to end.
 _LONGEST_WAIT_SECONDS = 1.0
 

@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
-__all__ = ["Clock", "SystemClock"]
-
 
 class Clock(Protocol):
     """The time of day, a monotonic count of seconds, and ways to wait on the latter."""

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
     from types import TracebackType
-    from typing import Self
-
-__all__ = ["AsyncClosing"]
 
 
 class AsyncClosing:

@@ -14,19 +14,6 @@ from typing import TYPE_CHECKING, NoReturn
 if TYPE_CHECKING:
     from _typeshed import SupportsWrite
 
-__all__ = [
-    "STDOUT",
-    "WRONG_USAGE",
-    "Commands",
-    "OutputError",
-    "Parser",
-    "complain",
-    "guard_descriptors",
-    "note",
-    "put",
-    "put_whole",
-]
-
 WRONG_USAGE = 2
 _STDIN, STDOUT, _STDERR = 0, 1, 2
 

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 if TYPE_CHECKING:
     from pathlib import Path
-    from typing import BinaryIO
-
-__all__ = ["create_private", "make_directory", "sync", "write_private"]
 
 
 def sync(path: Path) -> None:

@@ -4,14 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from typing import TYPE_CHECKING
 
-from plexd.clock import SystemClock
-
-if TYPE_CHECKING:
-    from plexd.clock import Clock
-
-__all__ = ["LogOnce"]
+from plexd.clock import Clock, SystemClock
 
 _EVERY_SECONDS = 300.0
 _REMEMBERED = 4096

@@ -25,8 +25,6 @@ from plexd.units import format_duration
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["JSONFormatter", "LogfmtFormatter", "StderrHandler", "fields", "setup_logging"]
-
 _STDERR = 2
 _LONGEST = 16_384
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}

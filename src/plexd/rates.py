@@ -10,8 +10,6 @@ if TYPE_CHECKING:
 
     from plexd.clock import Clock
 
-__all__ = ["TokenBucket", "TokenBuckets"]
-
 # A rounding error must not cost another wait.
 _ALMOST_ONE = 1.0 - 1e-9
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from datetime import timedelta
 
-__all__ = ["format_duration", "format_size", "parse_duration", "parse_size", "round_size"]
-
 # Eight digits keep every sum within what a timedelta holds.
 _NUMBER = r"\d{1,8}(?:\.\d{1,6})?"
 _DURATION = re.compile(

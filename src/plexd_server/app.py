@@ -16,6 +16,7 @@ from litestar import Litestar
 from plexd.clock import Clock, SystemClock
 from plexd.console import put_whole
 from plexd_server.auth import Gate, OperatorKey, new_operator_token, read_operator_token
+from plexd_server.dashboard.pages import refusal_page
 from plexd_server.mesh import LiveMesh, ObservedStore, feeding
 from plexd_server.registry.peer_cache import PeerCache
 from plexd_server.routes import (
@@ -34,6 +35,7 @@ from plexd_server.upkeep.quiesce import pausing_writes_on_request
 from plexd_server.upkeep.retention import retaining
 from plexd_server.web import (
     Address,
+    Certificate,
     ErrorPages,
     Guard,
     InFlight,
@@ -53,9 +55,6 @@ if TYPE_CHECKING:
     from litestar.types import ASGIApp
 
     from plexd_server.registry import Registry
-    from plexd_server.web import Certificate
-
-__all__ = ["ServeOptions", "build_app", "serve"]
 
 _LOG = logging.getLogger(__name__)
 _WILDCARDS = ("0.0.0.0", "::", "")  # noqa: S104 -- compared with, never bound to from here
@@ -183,7 +182,7 @@ async def _composed(options: ServeOptions, address: Address, token: str) -> Asyn
                 retaining(store, options.retention, clock),
                 pausing_writes_on_request(embedded.quiesce, options.data_dir, clock),
             ):
-                yield ErrorPages(Guard(InFlight(app, clock), _allowed(options)))
+                yield ErrorPages(Guard(InFlight(app, clock), _allowed(options)), refusal_page)
         finally:
             await store.aclose()
     finally:

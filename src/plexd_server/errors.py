@@ -25,24 +25,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = [
-    "JournalDamaged",
-    "NoNodeKey",
-    "NodeConflict",
-    "RegistryError",
-    "RegistryUnavailable",
-    "SealError",
-    "ServerError",
-    "SimulationError",
-    "StartError",
-    "StoreBusy",
-    "StoreClosed",
-    "StoreError",
-    "TokenRefused",
-    "UnknownNode",
-    "UnknownSecret",
-]
-
 
 class ServerError(Exception):
     """The root of the tree; its text is one sentence for a person."""

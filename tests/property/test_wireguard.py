@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from plexd.api import Peer
 from plexd.wireguard import DevicePeer, PeerError, PeerIndex, WireGuardError
-from plexd.wireguard.kernel import parse_dump
+from plexd.wireguard.dump import parse_dump
 from plexd.wireguard.netlink import attributes, encode_attribute, messages, parse_family
 from plexd.wireguard.uapi import parse_answer
 from wireguard.messages import device, done, dump, key, message, uapi, whole

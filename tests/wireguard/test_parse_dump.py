@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from plexd.wireguard import Device, DevicePeer, DumpError, RefusedError
-from plexd.wireguard.kernel import parse_dump
+from plexd.wireguard.dump import parse_dump
 from plexd.wireguard.netlink import encode_attribute
 from wireguard.messages import (
     INTERRUPTED,

@@ -23,11 +23,11 @@ from plexd import metrics
 from plexd.agent.errors import NotReadyError
 from plexd.agent.peer_refresh import PeerRefresh
 from plexd.agent.watchdog import Watchdog, systemd_notifier
-from plexd.api import ControlPlane
+from plexd.api import ControlPlane, Peer
 from plexd.background import in_background
 from plexd.clock import SystemClock
 from plexd.procfs import LinuxSystemReader
-from plexd.spool import MemorySpool, SpoolLockedError
+from plexd.spool import MemorySpool, Spool, SpoolLockedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -36,10 +36,6 @@ if TYPE_CHECKING:
     from plexd.agent.config.settings import Settings
     from plexd.agent.identity import Identity
     from plexd.agent.tunnels import Tunnels
-    from plexd.api import Peer
-    from plexd.spool import Spool
-
-__all__ = ["build_collectors", "build_control_plane", "build_tunnels", "has_tunnels", "run"]
 
 _logger = logging.getLogger("plexd")
 

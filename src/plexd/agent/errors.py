@@ -8,8 +8,6 @@ Exception
 
 from __future__ import annotations
 
-__all__ = ["IdentityError", "NotReadyError", "SettingsError"]
-
 
 class SettingsError(Exception):
     """A setting is wrong; the text is one line, ``FILE:LINE: KEY: what is wrong``.

@@ -24,8 +24,6 @@ from plexd.text import printable
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["FILE_NAME", "Identity", "load_identity", "read_identity", "save_identity"]
-
 FILE_NAME = "identity.json"
 _MAX_BYTES = 64 * 2**20
 _OPEN_TO_OTHERS = stat.S_IRWXG | stat.S_IRWXO

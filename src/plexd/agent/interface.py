@@ -12,8 +12,6 @@ from typing import Final
 
 from plexd.wireguard import Absent, kernel, userspace
 
-__all__ = ["is_in_userspace", "is_there", "read_address", "read_public_key"]
-
 _SIOCGIFADDR: Final = 0x8915  # linux/sockios.h
 _IFREQ: Final = struct.Struct("16s2xH4s16x")  # name, then a sockaddr_in: family, port, address
 _IF_INET6: Final = Path("/proc/net/if_inet6")

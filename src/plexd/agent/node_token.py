@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from plexd.agent.config.settings import Settings
 
-__all__ = ["token_reader"]
-
 _KEY = "api.auth_token"
 
 

@@ -11,7 +11,7 @@ from msgspec import Struct
 from plexd import metrics
 from plexd.agent.app import build_collectors, build_control_plane, build_tunnels
 from plexd.agent.peer_refresh import PeerRefresh
-from plexd.clock import SystemClock
+from plexd.clock import Clock, SystemClock
 from plexd.metrics.collection import Collection
 
 if TYPE_CHECKING:
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from plexd.agent.identity import Identity
     from plexd.agent.tunnels import Tunnels
     from plexd.api import MetricPoint
-    from plexd.clock import Clock
-
-__all__ = ["CollectedCycle", "collect_once"]
 
 _PEERS_SECONDS = 2.0
 

@@ -6,7 +6,7 @@ import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
-from plexd.clock import SystemClock
+from plexd.clock import Clock, SystemClock
 from plexd.log_once import LogOnce
 
 if TYPE_CHECKING:
@@ -14,9 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from plexd.api import Peer
-    from plexd.clock import Clock
-
-__all__ = ["PeerFetcher", "PeerRefresh", "PeerStore"]
 
 _EVERY_SECONDS = 60.0
 _FIRST_SECONDS = 2.0

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from plexd.agent.config.settings import Settings
     from plexd.api import Peer
 
-__all__ = ["Tunnels"]
-
 
 class Tunnels:
     """The sources behind the groups ``tunnel`` and ``latency``.

@@ -12,16 +12,13 @@ import socket
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from plexd.clock import SystemClock
+from plexd.clock import Clock, SystemClock
 from plexd.log_once import LogOnce
 
 if TYPE_CHECKING:
     import logging
     from collections.abc import Callable, Mapping
 
-    from plexd.clock import Clock
-
-__all__ = ["Watchdog", "systemd_notifier"]
 
 _EVERY_SECONDS = 1.0
 # A busy machine delays a loop by some tenths of a second; nothing in the agent takes longer.

@@ -12,8 +12,6 @@ import msgspec
 if TYPE_CHECKING:
     from plexd.api.secret import Secret
 
-__all__ = ["one_line", "parse_reason", "parse_retry_after"]
-
 _LONGEST_REASON = 300
 _LONGEST_WAIT = timedelta(days=365)
 _REASON_MEMBERS = ("detail", "message", "error", "title")

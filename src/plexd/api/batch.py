@@ -7,8 +7,8 @@ contract (``Plexd-Batch``): ``(epoch, seq)`` always stands for the same bytes.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, overload
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Annotated, overload
 
 import msgspec
 from msgspec import Meta, Struct
@@ -17,11 +17,6 @@ from plexd.api.decoding import decode_points
 from plexd.api.errors import DecodeError, EncodeError
 from plexd.api.validation import NOT_POINTS, are_plain, check_points, in_utc
 from plexd.api.wire import MetricPoint
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
-__all__ = ["BatchName", "MetricBatch", "decode_batch"]
 
 _ENCODER = msgspec.json.Encoder()
 _MAX_SEQ = 2**63 - 1

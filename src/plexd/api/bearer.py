@@ -12,8 +12,6 @@ from plexd.background import cancel
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Bearer"]
-
 # A file is read in microseconds; after this long its disk hangs, and the old token is used.
 _PATIENCE_SECONDS = 5.0
 

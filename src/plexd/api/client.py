@@ -16,7 +16,7 @@ from plexd.api.errors import APIError, DecodeError
 from plexd.api.secret import Secret
 from plexd.api.transport import Answer, HTTPTransport, Trust
 from plexd.api.wire import Peer, Registration, SecretResponse
-from plexd.clock import SystemClock
+from plexd.clock import Clock, SystemClock
 from plexd.closing import AsyncClosing
 
 if TYPE_CHECKING:
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
 
     from plexd.api.batch import MetricBatch
     from plexd.api.config import Config
-    from plexd.clock import Clock
-
-__all__ = ["ControlPlane"]
 
 _T = TypeVar("_T")
 

@@ -7,8 +7,6 @@ from datetime import timedelta
 
 from plexd.api.secret import Secret
 
-__all__ = ["Config", "LocalEndpointConfig"]
-
 
 @dataclass(frozen=True, slots=True)
 class Config:

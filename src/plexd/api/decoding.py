@@ -24,8 +24,6 @@ from plexd.api.wire import (
     TunnelStats,
 )
 
-__all__ = ["decode_points", "moment_in_utc", "tunnel_in_utc"]
-
 _OUT_OF_RANGE = "time out of range in UTC"
 
 

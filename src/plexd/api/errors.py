@@ -17,8 +17,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from datetime import timedelta
 
-__all__ = ["APIError", "DecodeError", "EncodeError", "MalformedError", "TLSError", "TransportError"]
-
 
 class APIError(Exception):
     """The server answered with a status that is no 2xx.

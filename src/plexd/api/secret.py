@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from typing import NoReturn, Self
-
-__all__ = ["Secret", "check_bearer"]
+from typing import NoReturn, Self
 
 _REDACTED = "[redacted]"
 

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
     import aiohttp
 
-__all__ = ["Answer", "HTTPTransport", "Trust"]
-
 # Longer than any usual report interval, so that a report finds its connection still open.
 _KEEPALIVE_SECONDS = 300.0
 _CONNECTIONS = 8

@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     Column = Sequence[Any]
     ColumnCheck = Callable[[Column], bool]
 
-__all__ = ["NOT_POINTS", "are_plain", "check_points", "in_utc"]
-
 # What looking at values raises when they are not what their types say.
 NOT_POINTS = (ValueError, AttributeError, TypeError, OverflowError)
 

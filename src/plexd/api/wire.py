@@ -14,23 +14,6 @@ from msgspec import Meta, Raw, Struct
 
 from plexd.api.secret import Secret
 
-__all__ = [
-    "GROUP_AGENT",
-    "GROUP_LATENCY",
-    "GROUP_SYSTEM",
-    "GROUP_TUNNEL",
-    "UINT64_MAX",
-    "AgentStats",
-    "LatencyResult",
-    "MetricPoint",
-    "Peer",
-    "Registration",
-    "SecretResponse",
-    "SystemStats",
-    "Time",
-    "TunnelStats",
-]
-
 GROUP_SYSTEM: Final = "system"
 GROUP_TUNNEL: Final = "tunnel"
 GROUP_LATENCY: Final = "latency"

@@ -15,18 +15,6 @@ from typing import TypeAlias
 
 from plexd.icmp.errors import PacketError
 
-__all__ = [
-    "REPORTS_V4",
-    "REPORTS_V6",
-    "REPORT_SPACE",
-    "SO_TIMESTAMPNS",
-    "STAMP_SPACE",
-    "Ancillary",
-    "parse_report",
-    "report_of",
-    "stamp_of",
-]
-
 Ancillary: TypeAlias = list[tuple[int, int, bytes]]
 """Level, type and data of each."""
 

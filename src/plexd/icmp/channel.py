@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from plexd.icmp.probe import Probe
     from plexd.icmp.sockets import EchoSocket
 
-__all__ = ["Channel"]
-
 Received: TypeAlias = tuple[bytes, Ancillary, int, tuple[str, int]]
 
 _PACKET_BYTES = 128  # the longest IPv4 header, an echo of ours, and room to see that one is longer

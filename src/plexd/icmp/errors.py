@@ -12,16 +12,6 @@ Exception
 
 from __future__ import annotations
 
-__all__ = [
-    "ClosedError",
-    "NoAnswerError",
-    "PacketError",
-    "PingError",
-    "SocketError",
-    "UndeliveredError",
-    "UnknownPeerError",
-]
-
 
 class PingError(Exception):
     """No round trip this time.

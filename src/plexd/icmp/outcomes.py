@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from plexd.icmp.errors import NoAnswerError, UndeliveredError
-from plexd.icmp.probe import Probes
+from plexd.icmp.errors import NoAnswerError, PingError, UndeliveredError
+from plexd.icmp.probe import Probe, Probes
 from plexd.icmp.roundtrip import round_trip
 
 if TYPE_CHECKING:
     from plexd.icmp.counters import Counters
-    from plexd.icmp.errors import PingError
-    from plexd.icmp.probe import Probe
-
-__all__ = ["Outcomes"]
 
 _NANO = 1e9
 

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from plexd.clock import Clock
     from plexd.icmp.probe import Probe
 
-__all__ = ["SPREAD_SECONDS", "Pacer"]
-
 SPREAD_SECONDS = 0.1
 _AT_ONCE = 128
 _SLOTS = 20

@@ -16,21 +16,6 @@ from typing import TypeAlias
 
 from plexd.icmp.errors import PacketError
 
-__all__ = [
-    "COOKIE_BYTES",
-    "PAYLOAD_BYTES",
-    "REPLY_V4",
-    "REPLY_V6",
-    "REQUEST_V4",
-    "REQUEST_V6",
-    "Echo",
-    "checksum",
-    "encode_echo",
-    "parse_echo",
-    "parse_ipv4_header",
-    "parse_quote",
-]
-
 REQUEST_V4, REPLY_V4 = 8, 0
 REQUEST_V6, REPLY_V6 = 128, 129
 COOKIE_BYTES = 4

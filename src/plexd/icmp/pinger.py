@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from plexd.background import cancel
-from plexd.clock import SystemClock
+from plexd.clock import Clock, SystemClock
 from plexd.closing import AsyncClosing
 from plexd.icmp.channel import Channel
 from plexd.icmp.counters import Counters, Statistics
@@ -21,10 +21,6 @@ from plexd.icmp.targets import Peers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from plexd.clock import Clock
-
-__all__ = ["ICMPPinger"]
 
 
 class ICMPPinger(AsyncClosing):

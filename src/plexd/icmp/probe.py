@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from plexd.icmp.errors import PingError
     from plexd.icmp.targets import Target
 
-__all__ = ["Probe", "Probes"]
-
 _SEQUENCES = 1 << 16
 _REMEMBERED = 256
 

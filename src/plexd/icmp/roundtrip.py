@@ -16,8 +16,6 @@ from __future__ import annotations
 
 import time
 
-__all__ = ["round_trip", "sample_clocks"]
-
 _MORE_TRIES = 2
 _CLOSE_NANO = 2_000
 _JITTER_NANO = 100_000

@@ -27,8 +27,6 @@ from plexd.icmp.packet import COOKIE_BYTES, REPLY_V4, REPLY_V6, REQUEST_V4, REQU
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["EchoSocket", "open_socket"]
-
 _SO_ATTACH_FILTER, _SO_SNDBUFFORCE, _SO_RCVBUFFORCE, _SO_MEMINFO = 26, 32, 33, 55
 _BUFFER_BYTES = 4 << 20  # an answer takes 768 bytes of queue: room for 10,000 in twice that
 _MEMINFO = struct.Struct("=9I")

@@ -10,8 +10,6 @@ from plexd.icmp.errors import UnknownPeerError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["MOST_PEERS", "WINDOW_PROBES", "LossWindow", "Peers", "Target"]
-
 MOST_PEERS = 65_536
 WINDOW_PROBES = 20
 _MASK = (1 << WINDOW_PROBES) - 1

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
     from plexd.clock import Clock
 
-__all__ = ["Backoff", "reason_of"]
-
 
 class Backoff:
     """Counts failures in a row, draws when the next attempt is due, and logs.

@@ -7,22 +7,18 @@ those it would reject are dropped here, so that one bad point never costs a batc
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing, nullcontext
+from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
 from typing import TYPE_CHECKING, Any
 
-from plexd.api import EncodeError, check_points
+from plexd.api import EncodeError, MetricPoint, check_points
 from plexd.background import cut
 from plexd.metrics.errors import CollectError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from contextlib import AbstractAsyncContextManager
 
-    from plexd.api import MetricPoint
     from plexd.clock import Clock
     from plexd.metrics.ports import Collector
-
-__all__ = ["MOST_POINTS", "Collection"]
 
 # Ten times the largest mesh this is built for; a collector with more is out of control.
 MOST_POINTS = 100_000

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from plexd.log_once import LogOnce
     from plexd.metrics.ports import Collector
 
-__all__ = ["CollectorLoop", "CollectorStatistics"]
-
 
 class CollectorStatistics(Struct, frozen=True):
     """A snapshot of one collector's work since the start.

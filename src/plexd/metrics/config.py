@@ -10,8 +10,6 @@ from urllib.parse import urlsplit
 from plexd.api import LocalEndpointConfig
 from plexd.metrics.errors import ConfigError
 
-__all__ = ["Config"]
-
 
 @dataclass(frozen=True, slots=True)
 class Config:

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from plexd.metrics.ports import MetricReporter
     from plexd.spool import Spool
 
-__all__ = ["Delivery", "DeliveryStatistics"]
-
 # The live rate is measured over two collections, so that it does not drop to zero in between.
 _COLLECTIONS_MEASURED = 2
 

@@ -9,8 +9,6 @@ Exception
 
 from __future__ import annotations
 
-__all__ = ["CollectError", "ConfigError", "CredentialError"]
-
 
 class CollectError(Exception):
     """A collector failed. The text is ``metrics: <group>: <cause>``; the cause is chained."""

@@ -12,22 +12,18 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from plexd.clock import SystemClock
+from plexd.clock import Clock, SystemClock
 from plexd.log_once import LogOnce
 from plexd.metrics.collector_loop import CollectorLoop, CollectorStatistics
 from plexd.metrics.delivery import Delivery, DeliveryStatistics
-from plexd.spool import MemorySpool, SpoolStatistics
+from plexd.spool import MemorySpool, Spool, SpoolStatistics
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from plexd.api import MetricPoint
-    from plexd.clock import Clock
     from plexd.metrics.config import Config
     from plexd.metrics.ports import Collector, MetricReporter
-    from plexd.spool import Spool
-
-__all__ = ["Manager", "ManagerStatistics"]
 
 # Long enough for a report on a slow line, shorter than the time service managers give.
 _GRACE_SECONDS = 5.0

@@ -12,8 +12,6 @@ from plexd.rates import TokenBucket
 if TYPE_CHECKING:
     from plexd.clock import Clock
 
-__all__ = ["Pace"]
-
 # At this rate a backlog of a day at 100 peers is gone in twenty minutes, and a thousand nodes that
 # come back at once stay within what one server can accept.
 _LEAST_RATE = 10.0

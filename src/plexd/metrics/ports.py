@@ -14,17 +14,6 @@ if TYPE_CHECKING:
 
     from plexd.api import MetricBatch, MetricPoint, SecretResponse, SystemStats, TunnelStats
 
-__all__ = [
-    "Collector",
-    "MetricReporter",
-    "PeerLister",
-    "Pinger",
-    "ReconnectCounter",
-    "SecretFetcher",
-    "SystemReader",
-    "TunnelStatsReader",
-]
-
 
 @runtime_checkable
 class Collector(Protocol):

@@ -30,8 +30,6 @@ from plexd.metrics.errors import CredentialError
 if TYPE_CHECKING:
     from datetime import timedelta
 
-__all__ = ["Action", "Decision", "decide"]
-
 _LONGEST_BACKOFF = 300.0
 # 2^9 s is beyond the longest backoff; a much larger exponent would overflow.
 _LARGEST_EXPONENT = 9

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from plexd.api import DecodeError
-from plexd.metrics.backoff import reason_of
+from plexd.api import DecodeError, MetricBatch
+from plexd.metrics.backoff import Backoff, reason_of
 from plexd.metrics.retry import Action, decide
 from plexd.spool import Refusal
 
 if TYPE_CHECKING:
-    from plexd.api import MetricBatch
     from plexd.clock import Clock
-    from plexd.metrics.backoff import Backoff
     from plexd.metrics.pace import Pace
     from plexd.metrics.ports import MetricReporter
-
-__all__ = ["Sender"]
 
 # The shipped reporters have deadlines of seconds. This one is for a reporter that has none: its
 # report that never ends would be the last one.

@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from plexd.clock import Clock
 
-__all__ = ["Ticks"]
-
 
 class Ticks:
     """The moments ``start + n * interval``, n = 0, 1, 2 …, on the monotonic clock.

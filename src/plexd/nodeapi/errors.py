@@ -6,8 +6,6 @@ Exception
 
 from __future__ import annotations
 
-__all__ = ["DecryptError"]
-
 
 class DecryptError(Exception):
     """An envelope that cannot be opened. Text, type and chain are the same for every reason."""

@@ -16,8 +16,6 @@ from typing import Final
 
 from plexd.nodeapi.errors import DecryptError
 
-__all__ = ["decrypt_secret", "seal_secret"]
-
 _KEY_BYTES: Final = 32
 # Random nonces of 96 bits are safe for 2^32 envelopes under one key (SP 800-38D, 8.3).
 _NONCE_BYTES: Final = 12

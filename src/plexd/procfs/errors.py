@@ -6,8 +6,6 @@ Exception
 
 from __future__ import annotations
 
-__all__ = ["ProcfsError"]
-
 
 class ProcfsError(Exception):
     """A source could not be read, or says what cannot be true.

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
     from plexd.clock import Clock
 
-__all__ = ["DEADLINE_SECONDS", "MountPoint"]
-
 DEADLINE_SECONDS: Final = 2.0
 
 

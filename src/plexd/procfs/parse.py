@@ -21,19 +21,6 @@ from plexd.procfs.errors import ProcfsError
 if TYPE_CHECKING:
     import os
 
-__all__ = [
-    "CpuTimes",
-    "Interface",
-    "Usage",
-    "cpu_usage_percent",
-    "parse_cpu_times",
-    "parse_disk",
-    "parse_interfaces",
-    "parse_load",
-    "parse_memory",
-    "total_traffic",
-]
-
 _UINT64_MAX = 2**64 - 1
 _UINT64_DIGITS = len(str(_UINT64_MAX))
 

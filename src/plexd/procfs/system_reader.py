@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from plexd.api import SystemStats
-from plexd.clock import SystemClock
+from plexd.clock import Clock, SystemClock
 from plexd.procfs.errors import ProcfsError
 from plexd.procfs.mount_point import MountPoint
 from plexd.procfs.parse import (
@@ -38,9 +38,6 @@ from plexd.procfs.parse import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from plexd.clock import Clock
-
-__all__ = ["LinuxSystemReader"]
 
 _SAMPLE_SECONDS: Final = 0.1
 # A counter that wrapped or a CPU that was removed costs one sample; on a machine that needs more

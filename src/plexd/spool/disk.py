@@ -7,28 +7,21 @@ import logging
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 import msgspec
 
-from plexd.api import MetricBatch
-from plexd.clock import SystemClock
+from plexd.api import BatchName, MetricBatch, MetricPoint
+from plexd.clock import Clock, SystemClock
 from plexd.closing import AsyncClosing
-from plexd.spool.port import SpoolStatistics
+from plexd.spool.port import Refusal, Spool, SpoolStatistics
 from plexd.spool.sqlite.budget import Budget
-from plexd.spool.sqlite.failover import Failover
+from plexd.spool.sqlite.failover import Failover, Parts
 from plexd.spool.sqlite.files import SpoolFiles
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from typing import Self
 
-    from plexd.api import BatchName, MetricPoint
-    from plexd.clock import Clock
-    from plexd.spool.port import Refusal, Spool
-    from plexd.spool.sqlite.failover import Parts
-
-__all__ = ["DiskSpool"]
 
 _T = TypeVar("_T")
 _COUNTS = ("appended", "acknowledged", "refused", "evicted", "expired", "damaged")

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import errno
 
-__all__ = ["DamagedError", "DiskError", "SpoolError", "SpoolLockedError"]
-
 
 class SpoolError(Exception):
     """Any of these."""

@@ -6,19 +6,14 @@ import secrets
 from collections import deque
 from typing import TYPE_CHECKING
 
-from plexd.api import BatchName, MetricBatch
-from plexd.clock import SystemClock
+from plexd.api import BatchName, MetricBatch, MetricPoint
+from plexd.clock import Clock, SystemClock
 from plexd.closing import AsyncClosing
-from plexd.spool.port import SpoolStatistics
+from plexd.spool.port import Refusal, Spool, SpoolStatistics
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from plexd.api import MetricPoint
-    from plexd.clock import Clock
-    from plexd.spool.port import Refusal, Spool
-
-__all__ = ["MemorySpool"]
 
 # A point as objects plus its JSON, measured over the four groups; the bound need not be exact.
 _BYTES_PER_POINT = 400

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from plexd.api import BatchName, MetricBatch, MetricPoint
 
-__all__ = ["Refusal", "Spool", "SpoolStatistics"]
-
 
 class SpoolStatistics(Struct, frozen=True, kw_only=True):
     """A snapshot of one spool; counts are of points since the spool was made.

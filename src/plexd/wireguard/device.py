@@ -8,8 +8,6 @@ from typing import Final, Protocol
 
 from msgspec import Struct
 
-__all__ = ["Absent", "Device", "DevicePeer", "DeviceSource", "unusable_name"]
-
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _LATEST: Final = datetime.max.replace(tzinfo=UTC)
 _LATEST_NANO: Final = (_LATEST - _EPOCH) // timedelta(microseconds=1) * 1000

@@ -23,6 +23,7 @@ from plexd.wireguard.netlink import (
     NLM_F_DUMP,
     NLM_F_REQUEST,
     NLMSG_DONE,
+    Buffer,
     attributes,
     encode_attribute,
     encode_request,
@@ -32,9 +33,6 @@ from plexd.wireguard.netlink import (
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from plexd.wireguard.netlink import Buffer
-
-__all__ = ["DumpParser", "encode_dump_request", "parse_dump", "parse_public_key"]
 
 WG_CMD_GET_DEVICE: Final = 0
 WGDEVICE_A_IFNAME: Final = 2

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import os
 
-__all__ = ["DumpError", "PeerError", "RefusedError", "WireGuardError"]
-
 
 class WireGuardError(Exception):
     """The tunnels could not be read; the text says which source failed, and why."""

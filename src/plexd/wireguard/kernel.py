@@ -12,12 +12,11 @@ import os
 from errno import EAFNOSUPPORT, EINVAL, ENODEV, ENOENT, EOPNOTSUPP, EPERM, EPROTONOSUPPORT, ERANGE
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from plexd.clock import SystemClock
-from plexd.wireguard.device import Absent, unusable_name
+from plexd.clock import Clock, SystemClock
+from plexd.wireguard.device import Absent, Device, DeviceSource, unusable_name
 from plexd.wireguard.dump import (
     DumpParser,
     encode_dump_request,
-    parse_dump,
     parse_public_key,
 )
 from plexd.wireguard.errors import DumpError, RefusedError, WireGuardError
@@ -28,10 +27,6 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Awaitable, Callable
 
-    from plexd.clock import Clock
-    from plexd.wireguard.device import Device, DeviceSource
-
-__all__ = ["DEADLINE_SECONDS", "DUMPS", "KernelReader", "open", "parse_dump"]
 
 DEADLINE_SECONDS: Final = 2.0
 # An interface that changes during every one of so many dumps is being set up: the next reading

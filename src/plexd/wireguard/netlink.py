@@ -23,17 +23,6 @@ from plexd.wireguard.errors import DumpError, RefusedError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = [
-    "Buffer",
-    "Message",
-    "attributes",
-    "encode_attribute",
-    "encode_family_request",
-    "encode_request",
-    "messages",
-    "parse_family",
-]
-
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
 NLMSG_NOOP: Final = 1

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
-__all__ = ["Conversation", "netlink_socket"]
-
 # The kernel never puts more than 32 KiB into one datagram of a dump (netlink_recvmsg), so a
 # datagram that fills this was cut (MSG_TRUNC).
 _BUFFER_BYTES: Final = 65536

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from base64 import b64decode, b64encode
 from binascii import Error as NotBase64
-from ipaddress import ip_interface
+from ipaddress import IPv4Address, IPv6Address, ip_interface
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from plexd.wireguard.errors import PeerError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from ipaddress import IPv4Address, IPv6Address
 
     from plexd.api import Peer
-
-__all__ = ["PeerIndex"]
 
 _KEY_BYTES: Final = 32
 _MOST_NAMED: Final = 5  # nobody reads a list of 10,000 bad peers

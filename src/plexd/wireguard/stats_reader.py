@@ -8,9 +8,9 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from plexd.api import TunnelStats
-from plexd.clock import SystemClock
+from plexd.clock import Clock, SystemClock
 from plexd.wireguard import kernel, userspace
-from plexd.wireguard.device import Absent
+from plexd.wireguard.device import Absent, Device, DevicePeer
 from plexd.wireguard.errors import WireGuardError
 from plexd.wireguard.netlink_socket import netlink_socket
 
@@ -19,11 +19,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Sequence
 
-    from plexd.clock import Clock
-    from plexd.wireguard.device import Device, DevicePeer
     from plexd.wireguard.peer_index import PeerIndex
-
-__all__ = ["WireGuardStatsReader"]
 
 _NEVER: Final = datetime.min.replace(tzinfo=UTC)
 _NOT_MEASURED: Final = -1.0

@@ -17,8 +17,6 @@ from typing import Final, TypeAlias
 from plexd.wireguard.device import Device, DevicePeer
 from plexd.wireguard.errors import WireGuardError
 
-__all__ = ["GET", "is_whole", "parse_answer"]
-
 _Row: TypeAlias = tuple[bytes, bytes, bytes, bytes, bytes, bytes]
 
 GET: Final = b"get=1\n\n"

@@ -10,18 +10,14 @@ from errno import ENOTCONN
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from plexd.clock import SystemClock
-from plexd.wireguard.device import Absent, unusable_name
+from plexd.clock import Clock, SystemClock
+from plexd.wireguard.device import Absent, Device, DeviceSource, unusable_name
 from plexd.wireguard.errors import WireGuardError
 from plexd.wireguard.uapi import GET, is_whole, parse_answer
 
 if TYPE_CHECKING:
     import os
 
-    from plexd.clock import Clock
-    from plexd.wireguard.device import Device, DeviceSource
-
-__all__ = ["DEADLINE_SECONDS", "DIRECTORY", "MAX_BYTES", "UserspaceReader", "open"]
 
 DEADLINE_SECONDS: Final = 2.0
 DIRECTORY: Final = "/var/run/wireguard"

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from plexd.rates import TokenBuckets
-from plexd_server.auth.sessions import cookie_value
+from plexd_server.auth.sessions import OperatorKey, cookie_value
 from plexd_server.auth.throttle import WrongTokens, address_of, retry_after
-from plexd_server.registry import INGEST, NODE, Holder, hash_token, is_node_id
+from plexd_server.registry import INGEST, NODE, Holder, Registry, hash_token, is_node_id
 from plexd_server.web.problems import Problem
 
 if TYPE_CHECKING:
@@ -23,10 +23,6 @@ if TYPE_CHECKING:
     from litestar import Request
 
     from plexd.clock import Clock
-    from plexd_server.auth.sessions import OperatorKey
-    from plexd_server.registry import Registry
-
-__all__ = ["Gate"]
 
 _LOG = logging.getLogger(__name__)
 _MAX_TOKEN_LENGTH = 512

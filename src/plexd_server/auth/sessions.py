@@ -15,8 +15,6 @@ from plexd_server.registry import hash_token
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["OperatorKey", "cookie_value", "new_operator_token", "read_operator_token"]
-
 _MIN_LENGTH: Final = 16
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
     from plexd.clock import Clock
 
-__all__ = ["Recent", "WrongTokens", "address_of", "retry_after"]
-
 _LOG = logging.getLogger(__name__)
 _BURST: Final = 30
 _PER_SECOND: Final = 0.2

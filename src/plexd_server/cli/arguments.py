@@ -11,8 +11,6 @@ from plexd.console import Commands, Parser, put
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["parse_arguments"]
-
 _DATA_DIR = Path("/var/lib/plexd-server")
 
 _ABOUT = "Receives, stores and shows the metrics of a mesh."

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Sequence
 
-__all__ = ["main"]
-
 _FAILED, _INTERRUPTED = 1, 130
 
 

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from plexd_server.registry import Registry
 
-__all__ = ["create_ingest_token", "delete", "keep", "revoke_ingest_tokens", "show_all"]
-
 _MAX_BYTES: Final = 64 * 1024
 _LEAST_TOKEN: Final = 16
 

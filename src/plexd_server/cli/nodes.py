@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import msgspec
 
@@ -23,12 +23,9 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Iterator
     from pathlib import Path
-    from typing import BinaryIO
 
     from plexd.api import Registration
     from plexd_server.registry import Node, Registry
-
-__all__ = ["create", "revoke", "rotate", "show", "show_all"]
 
 
 def create(options: argparse.Namespace) -> Callable[[Registry], None]:

@@ -12,17 +12,6 @@ from plexd import units
 if TYPE_CHECKING:
     from plexd_server.web.server import Address
 
-__all__ = [
-    "parse_duration",
-    "parse_host",
-    "parse_listen",
-    "parse_mesh_ip",
-    "parse_network",
-    "parse_rate",
-    "parse_retention",
-    "parse_size",
-]
-
 _MAX_PORT: Final = 65_535
 _MAX_DURATION: Final = timedelta(days=3660)
 _LEAST_RETENTION: Final = timedelta(hours=1)

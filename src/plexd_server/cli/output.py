@@ -12,8 +12,6 @@ from plexd.console import put
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = ["as_cell", "print_json", "print_table"]
-
 
 def print_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Print columns as wide as their widest cell, and nothing without rows."""

@@ -11,16 +11,12 @@ from plexd_server.cli import node_secrets as secrets
 from plexd_server.cli import nodes, tokens
 from plexd_server.cli.options import parse_duration
 from plexd_server.cli.output import print_json
-from plexd_server.registry import has_registry
+from plexd_server.registry import Registry, has_registry
 from plexd_server.upkeep.data_dir import open_registry, provide_registry
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
-
-    from plexd_server.registry import Registry
-
-__all__ = ["run"]
 
 
 def run(options: argparse.Namespace) -> None:

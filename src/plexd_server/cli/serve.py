@@ -11,8 +11,6 @@ if TYPE_CHECKING:
 
     from plexd_server.web.tls import Certificate
 
-__all__ = ["run"]
-
 
 def run(options: argparse.Namespace) -> None:
     """Serve until stopped. Raises `ServerError`, and `ValueError` for wrong options."""

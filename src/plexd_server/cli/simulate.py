@@ -12,14 +12,20 @@ from plexd.background import cancel
 from plexd.clock import SystemClock
 from plexd.console import put
 from plexd_server.cli.options import parse_duration
-from plexd_server.simulate import Plan, Simulation, Uplink, World, enrol, register_here
+from plexd_server.simulate import (
+    Plan,
+    Sent,
+    SimulatedIdentity,
+    Simulation,
+    Uplink,
+    World,
+    enrol,
+    register_here,
+)
 
 if TYPE_CHECKING:
     import argparse
 
-    from plexd_server.simulate import Sent, SimulatedIdentity
-
-__all__ = ["run"]
 
 _DEFAULT_SECONDS: Final = 15.0
 _MOST_NODES: Final = 60_000

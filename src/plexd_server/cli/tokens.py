@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from plexd_server.registry import Registry
 
-__all__ = ["create", "revoke", "show_all"]
-
 
 def create(options: argparse.Namespace) -> Callable[[Registry], None]:
     """Make a token and print it, alone, to standard output."""

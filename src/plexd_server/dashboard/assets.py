@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     from litestar.types import ASGIApp, Receive, Scope, Send
 
-__all__ = ["PLOTLY_NAME", "Assets"]
-
 PLOTLY_NAME: Final = f"plotly-{metadata.version('plotly')}.min.js"
 _MEDIA_TYPES: Final = {
     ".css": "text/css",

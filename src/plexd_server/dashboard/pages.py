@@ -8,16 +8,6 @@ from typing import Final
 
 from plexd_server.dashboard.assets import PLOTLY_NAME
 
-__all__ = [
-    "fleet_page",
-    "login_page",
-    "mesh_page",
-    "node_page",
-    "not_found_page",
-    "redirect_page",
-    "refusal_page",
-]
-
 _LAYOUT: Final = Template("""<!doctype html>
 <html lang="en">
 <head>
@@ -91,8 +81,10 @@ def not_found_page() -> str:
     )
 
 
-def refusal_page(title: str, detail: str, retry_seconds: str = "") -> str:
+def refusal_page(status: int, title: str, detail: str, retry_seconds: str) -> str:
     """Return a page that says why a request was refused, and when to try again."""
+    if status in _REFUSALS:
+        return _REFUSALS[status]()
     again = f" Try again in {escape(retry_seconds)} s." if retry_seconds else ""
     return _page(
         title,
@@ -156,3 +148,6 @@ def _pages(here: str) -> str:
         f'<a href="{path}"{_CURRENT if path == here else ""}>{name}</a>' for path, name in _PAGES
     )
     return f'<nav class="pages" aria-label="Pages">{links}</nav>\n'
+
+
+_REFUSALS: Final = {401: login_page, 404: not_found_page}

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["Database"]
-
 _PRAGMAS: Final = (
     "busy_timeout = 5000",
     "journal_mode = WAL",

@@ -15,8 +15,6 @@ import sqlalchemy as sa
 if TYPE_CHECKING:
     from alembic.runtime.migration import MigrationStep
 
-__all__ = ["DIRECTORY", "applied", "newest", "upgrade"]
-
 DIRECTORY = Path(__file__).with_name("migrations")
 _VERSIONS = sa.table("alembic_version", sa.column("version_num"))
 

@@ -6,8 +6,6 @@ from datetime import UTC, datetime
 
 import sqlalchemy as sa
 
-__all__ = ["BOOTSTRAP", "METADATA", "NODES", "SECRETS", "SETTINGS", "TOKENS", "utc"]
-
 METADATA = sa.MetaData()
 
 

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from plexd_server.mesh.links import Link
     from plexd_server.mesh.node import LiveNode
 
-__all__ = ["Alert", "link_alerts", "node_alerts"]
-
 _DISK_PERCENT: Final = 90.0
 _DISK_FULL_PERCENT: Final = 97.0
 _CLOCK_SECONDS: Final = 5.0

@@ -15,8 +15,6 @@ from msgspec import Struct
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Arrival", "Arrivals", "clock_offset", "silent_after"]
-
 _KEPT: Final = 8
 _TOGETHER_SECONDS: Final = 5.0
 _LEAST_SILENCE_SECONDS: Final = 150.0  # two and a half of an agent's default report intervals

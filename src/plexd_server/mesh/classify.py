@@ -23,8 +23,6 @@ from msgspec import Struct
 
 from plexd_server.mesh.wording import milliseconds, percent, seconds, size
 
-__all__ = ["REJECT_SECONDS", "SEVERITY", "Observation", "State", "Verdict", "classify"]
-
 State = Literal["up", "idle", "unknown", "stale", "never", "one-way", "down"]
 SEVERITY: Final[dict[State, int]] = {
     "up": 0,

@@ -8,35 +8,31 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import asynccontextmanager, suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final, Protocol
 
 from plexd.api import GROUP_SYSTEM
 from plexd.background import in_background
 from plexd.log_once import LogOnce
 from plexd_server.errors import StoreError
-from plexd_server.mesh.live import Roster
+from plexd_server.mesh.live import LiveMesh, Roster
 from plexd_server.mesh.node import HISTORY_MINUTES
-from plexd_server.store import SeriesQuery
+from plexd_server.store import (
+    Ledger,
+    NodeSummary,
+    Receipt,
+    Report,
+    Series,
+    SeriesQuery,
+    Store,
+    StoredPoint,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from datetime import datetime
 
     from plexd.clock import Clock
-    from plexd_server.mesh.live import LiveMesh
     from plexd_server.registry import Node
-    from plexd_server.store import (
-        Ledger,
-        NodeSummary,
-        Receipt,
-        Report,
-        Series,
-        Store,
-        StoredPoint,
-    )
-
-__all__ = ["NodeLister", "ObservedStore", "feeding"]
 
 _LOG = logging.getLogger(__name__)
 _TICK_SECONDS: Final = 2.0

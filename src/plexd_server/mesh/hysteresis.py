@@ -6,16 +6,11 @@ one that is proof: a single lost ping is no outage. The worse state then counts 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from msgspec import Struct
 
-from plexd_server.mesh.classify import SEVERITY
-
-if TYPE_CHECKING:
-    from plexd_server.mesh.classify import State, Verdict
-
-__all__ = ["HeldState", "next_state"]
+from plexd_server.mesh.classify import SEVERITY, State, Verdict
 
 # After so long without a reading, the last state says nothing about the next one.
 _FORGET_SECONDS: Final = 600.0

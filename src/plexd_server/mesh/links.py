@@ -19,8 +19,6 @@ from plexd_server.mesh.wording import number
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-__all__ = ["Link", "View", "join", "link_id"]
-
 # Of twenty pings each, read up to a minute apart: four of them may be lost in between.
 _ASYMMETRY_PERCENT: Final = 25.0
 _BETWEEN: Final = "~"  # in no node's id

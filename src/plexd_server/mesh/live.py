@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from plexd_server.registry import Node
     from plexd_server.store import Loss, Report, StoredPoint
 
-__all__ = ["LiveMesh", "MeshSnapshot", "Roster"]
-
 _MAX_WAITING: Final = 50_000
 _MAX_VIEWS: Final = 250_000
 _LEAST_FRESH_SECONDS: Final = 1.0

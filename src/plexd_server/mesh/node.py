@@ -5,18 +5,23 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
-from plexd.api import GROUP_AGENT, GROUP_LATENCY, GROUP_SYSTEM, GROUP_TUNNEL
+from plexd.api import (
+    GROUP_AGENT,
+    GROUP_LATENCY,
+    GROUP_SYSTEM,
+    GROUP_TUNNEL,
+    AgentStats,
+    MetricPoint,
+    SystemStats,
+)
 from plexd_server.mesh.arrivals import Arrivals, clock_offset, silent_after
 from plexd_server.mesh.peer import LivePeer
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator, Mapping, Sequence
 
-    from plexd.api import AgentStats, MetricPoint, SystemStats
     from plexd_server.mesh.links import View
     from plexd_server.store import Loss, StoredPoint
-
-__all__ = ["LiveNode"]
 
 PEERS_OF_NODE: Final = 4096
 HISTORY_MINUTES: Final = 60

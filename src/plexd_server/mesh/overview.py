@@ -22,18 +22,6 @@ if TYPE_CHECKING:
     from plexd_server.mesh.node import LiveNode
     from plexd_server.registry import Node
 
-__all__ = [
-    "SIMULATED",
-    "FleetAnswer",
-    "FleetNode",
-    "MeshAnswer",
-    "MeshNode",
-    "PeersAnswer",
-    "fleet",
-    "mesh",
-    "peers",
-]
-
 SIMULATED: Final = "sim-"
 _MOST_LINKS: Final = 20_000
 _MOST_ALERTS: Final = 200

@@ -15,8 +15,6 @@ from plexd_server.mesh.wording import seconds
 if TYPE_CHECKING:
     from plexd.api import TunnelStats
 
-__all__ = ["LivePeer"]
-
 # A tunnel and a round trip are halves of one reading if they are no further apart.
 _APART_SECONDS: Final = 60.0
 _FAR_PAST: Final = float("-inf")

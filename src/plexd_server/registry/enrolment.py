@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
-__all__ = ["Applicant", "admit"]
-
 
 class Applicant(msgspec.Struct, frozen=True):
     """A machine that asks to be a node; ``mesh_ip`` is the address it has already, or empty."""

@@ -14,17 +14,6 @@ from plexd_server.errors import RegistryError
 if TYPE_CHECKING:
     from collections.abc import Container
 
-__all__ = [
-    "check_node_id",
-    "free_node_id",
-    "hash_token",
-    "is_node_id",
-    "is_public_key",
-    "is_secret_name",
-    "new_node_secret_key",
-    "new_token",
-]
-
 _NODE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _SECRET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _NOT_ALLOWED = re.compile(r"[^A-Za-z0-9._-]+")

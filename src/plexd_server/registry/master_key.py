@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-__all__ = ["FILE_NAME", "MasterKey"]
-
 FILE_NAME: Final = "master.key"
 _KEY_BYTES: Final = 32
 _NONCE_BYTES: Final = 12

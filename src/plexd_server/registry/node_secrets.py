@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from plexd_server.database.engine import Database
     from plexd_server.registry.master_key import MasterKey
 
-__all__ = ["NodeSecrets", "StoredSecret", "node_key"]
-
 MAX_BYTES: Final = 16 * 1024
 
 

@@ -21,18 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
-__all__ = [
-    "Node",
-    "add_node",
-    "find_node",
-    "free_address",
-    "list_nodes",
-    "parse_address",
-    "peers_of",
-    "refuse_revoked",
-    "refuse_taken_address",
-]
-
 
 @dataclass(frozen=True, slots=True)
 class Node:

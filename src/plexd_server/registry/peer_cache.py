@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from plexd.clock import Clock
     from plexd_server.registry import Registry
 
-__all__ = ["PeerCache"]
-
 _FRESH_SECONDS: Final = 5.0
 
 

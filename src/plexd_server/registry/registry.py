@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Final
 
 import sqlalchemy as sa
 
-from plexd.api import Registration
+from plexd.api import Peer, Registration
 from plexd_server.database.engine import Database
 from plexd_server.database.tables import BOOTSTRAP, NODES, SECRETS, SETTINGS, TOKENS
 from plexd_server.errors import SealError, StartError, UnknownNode
-from plexd_server.registry.enrolment import admit
+from plexd_server.registry.enrolment import Applicant, admit
 from plexd_server.registry.ids import new_node_secret_key
 from plexd_server.registry.master_key import FILE_NAME as KEY_NAME
 from plexd_server.registry.master_key import MasterKey
@@ -43,11 +43,7 @@ if TYPE_CHECKING:
     from datetime import datetime, timedelta
     from pathlib import Path
 
-    from plexd.api import Peer
     from plexd.clock import Clock
-    from plexd_server.registry.enrolment import Applicant
-
-__all__ = ["FILE_NAME", "Registry", "has_registry"]
 
 FILE_NAME: Final = "registry.db"
 _CHECK: Final = "seal_check"

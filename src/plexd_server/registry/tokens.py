@@ -21,21 +21,6 @@ if TYPE_CHECKING:
     from plexd.clock import Clock
     from plexd_server.database.engine import Database
 
-__all__ = [
-    "INGEST",
-    "NODE",
-    "BootstrapToken",
-    "BootstrapTokens",
-    "Holder",
-    "add_token",
-    "delete_tokens",
-    "expire_tokens",
-    "find_holder",
-    "list_tokens",
-    "refuse_useless",
-    "use_token",
-]
-
 NODE, INGEST = "node", "ingest"
 
 _PREFIX: Final = "plexd-join-"  # a person, and a scanner for leaked secrets, sees what it is

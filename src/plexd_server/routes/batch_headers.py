@@ -10,15 +10,12 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from litestar.openapi.spec import Parameter, Schema
 from litestar.openapi.spec.enums import OpenAPIType
 
-from plexd.api import BatchName, DecodeError
+from plexd.api import BatchName, DecodeError, MetricBatch
 from plexd_server.web.problems import Problem
 
 if TYPE_CHECKING:
     from litestar import Request
 
-    from plexd.api import MetricBatch
-
-__all__ = ["BATCH_HEADERS", "BatchHeaders", "parse_batch_headers"]
 
 _BATCH: Final = "Plexd-Batch"
 _DROPPED: Final = "Plexd-Dropped"

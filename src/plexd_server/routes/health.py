@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from plexd.clock import Clock
     from plexd_server.store import Store
 
-__all__ = ["Health", "health_routes"]
-
 _FRESH_SECONDS: Final = 1.0
 _NO_STORE: Final = {"Cache-Control": "no-store"}
 

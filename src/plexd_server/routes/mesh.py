@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from plexd_server.auth import Gate
     from plexd_server.mesh.live import LiveMesh
 
-__all__ = ["mesh_routes"]
-
 _NO_STORE: Final = {"Cache-Control": "no-store", "Vary": "Accept-Encoding"}
 _WORTH_PACKING: Final = 16 * 1024
 _GZIP: Final = 31  # zlib's number for a gzip header

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from plexd_server.registry import Registry
     from plexd_server.store import Series, SeriesQuery, Store
 
-__all__ = ["node_routes"]
-
 _NO_STORE: Final = {"Cache-Control": "no-store"}
 
 

@@ -18,6 +18,7 @@ from litestar import Litestar, Response, get
 from litestar.openapi import OpenAPIConfig, ResponseSpec
 from litestar.openapi.spec import (
     Components,
+    OpenAPI,
     OpenAPIHeader,
     OpenAPIMediaType,
     OpenAPIResponse,
@@ -25,6 +26,7 @@ from litestar.openapi.spec import (
     Parameter,
     RequestBody,
     Schema,
+    SecurityRequirement,
     SecurityScheme,
 )
 from litestar.openapi.spec.enums import OpenAPIType
@@ -39,24 +41,7 @@ if TYPE_CHECKING:
 
     from litestar._openapi.schema_generation import SchemaCreator
     from litestar.handlers import HTTPRouteHandler
-    from litestar.openapi.spec import OpenAPI, SecurityRequirement
     from litestar.typing import FieldDefinition
-
-__all__ = [
-    "ANYBODY",
-    "CALLERS",
-    "HTML",
-    "INGEST",
-    "NODE",
-    "OPERATOR",
-    "READER",
-    "UPLOADS",
-    "answer",
-    "document",
-    "openapi_routes",
-    "operation",
-    "refusals",
-]
 
 JSON: Final = "application/json"
 HTML: Final = "text/html; charset=utf-8"

@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 
     from plexd_server.auth import Gate
 
-__all__ = ["page_routes"]
-
 _NO_STORE: Final = {"Cache-Control": "no-store"}
 _TEXT: Final = Schema(type=OpenAPIType.STRING)
 _LOGIN_PARAMETERS: Final = (

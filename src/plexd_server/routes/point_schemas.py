@@ -12,8 +12,6 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from plexd.api import AgentStats, LatencyResult, SystemStats, TunnelStats
 
-__all__ = ["POINT_TYPES", "AnyPoint", "PointAnswer", "ReportedPoint"]
-
 _PAYLOADS: Final = (SystemStats, TunnelStats, LatencyResult, AgentStats)
 
 

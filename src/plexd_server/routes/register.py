@@ -17,7 +17,7 @@ from plexd.api import Registration  # noqa: TC001 -- msgspec reads the annotatio
 from plexd.rates import TokenBuckets
 from plexd_server.auth import WrongTokens, address_of, retry_after
 from plexd_server.errors import RegistryError, TokenRefused
-from plexd_server.registry import Applicant, hash_token, is_public_key, parse_address
+from plexd_server.registry import Applicant, Registry, hash_token, is_public_key, parse_address
 from plexd_server.routes.openapi import ANYBODY, UPLOADS, operation, refusals
 from plexd_server.web.body import read_small
 from plexd_server.web.problems import Problem
@@ -26,10 +26,7 @@ if TYPE_CHECKING:
     from litestar.handlers import HTTPRouteHandler
 
     from plexd.clock import Clock
-    from plexd_server.registry import Registry
     from plexd_server.registry.peer_cache import PeerCache
-
-__all__ = ["registration_routes"]
 
 _LOG = logging.getLogger(__name__)
 _NO_STORE: Final = {"Cache-Control": "no-store"}

@@ -13,7 +13,7 @@ will give up a named batch because of a refusal, the refusal is noted in its led
 from __future__ import annotations
 
 from contextlib import suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
@@ -21,26 +21,20 @@ from litestar import Request, post
 
 from plexd.api import DecodeError, MalformedError, MetricBatch, decode_batch
 from plexd_server.errors import StoreError
-from plexd_server.routes.batch_headers import BATCH_HEADERS, parse_batch_headers
+from plexd_server.routes.batch_headers import BATCH_HEADERS, BatchHeaders, parse_batch_headers
 from plexd_server.routes.openapi import CALLERS, INGEST, NODE, UPLOADS, operation, refusals
 from plexd_server.routes.point_schemas import ReportedPoint
-from plexd_server.store import Receipt, Report
+from plexd_server.store import Receipt, Report, Store
 from plexd_server.web.body import read_body
 from plexd_server.web.limits import Admission
 from plexd_server.web.problems import Problem
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from litestar.handlers import HTTPRouteHandler
     from litestar.params import FromPath
 
     from plexd.clock import Clock
     from plexd_server.auth import Gate
-    from plexd_server.routes.batch_headers import BatchHeaders
-    from plexd_server.store import Store
-
-__all__ = ["MAX_POINTS", "report_routes"]
 
 MAX_POINTS: Final = 10_000
 _MAX_AHEAD: Final = timedelta(hours=24)

@@ -24,8 +24,6 @@ from plexd_server.web.problems import Problem
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["COUNTERS", "FIELDS", "SERIES_PARAMETERS", "parse_series_query"]
-
 FIELDS: Final[dict[str, tuple[str, ...]]] = {
     GROUP_SYSTEM: (
         "cpu_usage_percent",

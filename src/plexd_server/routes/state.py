@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from plexd_server.registry import Registry
     from plexd_server.registry.peer_cache import PeerCache
 
-__all__ = ["state_routes"]
-
 _NO_STORE: Final = {"Cache-Control": "no-store"}
 
 

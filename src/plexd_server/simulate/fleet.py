@@ -9,20 +9,16 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
-from plexd.api import BatchName
+from plexd.api import BatchName, MetricPoint
 from plexd_server.simulate.readings import read_node
-from plexd_server.simulate.world import HOLE
+from plexd_server.simulate.world import HOLE, World
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from plexd.api import MetricPoint
     from plexd.clock import Clock
     from plexd_server.simulate.identities import SimulatedIdentity
     from plexd_server.simulate.uplink import Uplink
-    from plexd_server.simulate.world import World
-
-__all__ = ["Plan", "Simulation"]
 
 _PAST_STEP_SECONDS: Final = 30.0
 _PAST_BATCH: Final = 1000

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from plexd.clock import Clock
 
-__all__ = ["SimulatedIdentity", "enrol", "register_here"]
-
 _KEY_BYTES = 32
 
 

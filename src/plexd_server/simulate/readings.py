@@ -7,14 +7,11 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from plexd.api import AgentStats, LatencyResult, MetricPoint, SystemStats, TunnelStats
-from plexd_server.simulate.world import CLOCK_AHEAD, FULL_DISK, noise
+from plexd_server.simulate.world import CLOCK_AHEAD, FULL_DISK, Path, World, noise
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from plexd_server.simulate.world import Path, World
-
-__all__ = ["read_node"]
 
 _NEVER: Final = datetime(1, 1, 1, tzinfo=UTC)
 _GIB: Final = 2**30

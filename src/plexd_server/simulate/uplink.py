@@ -10,17 +10,14 @@ from typing import TYPE_CHECKING, Final, Self
 from isal import isal_zlib
 from msgspec import Struct
 
-from plexd.api import BatchName, HTTPTransport, MetricBatch, TransportError, Trust
+from plexd.api import BatchName, HTTPTransport, MetricBatch, MetricPoint, TransportError, Trust
 from plexd_server.errors import SimulationError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from plexd.api import MetricPoint
     from plexd.clock import Clock
     from plexd_server.simulate.identities import SimulatedIdentity
-
-__all__ = ["Sent", "Uplink"]
 
 _RETRIED: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 _TIMEOUT: Final = timedelta(seconds=30)

@@ -23,8 +23,6 @@ from typing import Final, Literal
 
 from msgspec import Struct
 
-__all__ = ["CLOCK_AHEAD", "FULL_DISK", "HOLE", "SILENT", "Path", "World", "noise"]
-
 SILENT: Final = 10
 FULL_DISK: Final = 9
 CLOCK_AHEAD: Final = {8: 95.0}

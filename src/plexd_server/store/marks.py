@@ -18,15 +18,12 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from msgspec import Struct
 from msgspec.structs import replace
 
-from plexd_server.store.port import Ledger, Loss, Receipt
+from plexd_server.store.port import Ledger, Loss, Receipt, Report
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from plexd.api import BatchName, MetricPoint
-    from plexd_server.store.port import Report
-
-__all__ = ["LOSSES_IN_LEDGER", "Mark", "Step", "advance", "make_ledger"]
 
 LOSSES_IN_LEDGER: Final = 100
 _LARGEST: Final = 2**63 - 1  # what a column holds

@@ -19,18 +19,6 @@ if TYPE_CHECKING:
         TunnelStats,
     )
 
-__all__ = [
-    "Ledger",
-    "Loss",
-    "NodeSummary",
-    "Receipt",
-    "Report",
-    "Series",
-    "SeriesQuery",
-    "Store",
-    "StoredPoint",
-]
-
 
 class Report(Struct, frozen=True):
     """What a node sent: points that are stored all or not at all, or rejected points.

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from plexd_server.registry import Registry
 
-__all__ = ["back_up"]
-
 _MEMORY: Final = "256MB"
 
 

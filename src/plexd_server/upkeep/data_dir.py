@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
     from plexd.clock import Clock
 
-__all__ = ["open_registry", "provide_registry"]
-
 
 def provide_registry(data_dir: Path, clock: Clock) -> Registry:
     """Open the registry in the data directory, and make what is missing. Raises `StartError`."""

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
     from plexd.clock import Clock
 
-__all__ = ["pausing_writes_on_request", "writes_paused"]
-
 _LOG = logging.getLogger(__name__)
 _NAME: Final = "backup.sock"
 _STILL: Final = b"still\n"

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from plexd.clock import Clock
     from plexd_server.store import Store
 
-__all__ = ["retaining"]
-
 _LOG = logging.getLogger(__name__)
 _EVERY_SECONDS: Final = 3600.0
 

@@ -23,14 +23,6 @@ if TYPE_CHECKING:
 
     from plexd.clock import Clock
 
-__all__ = [
-    "MAX_COMPRESSED_BYTES",
-    "MAX_DECOMPRESSED_BYTES",
-    "field_of",
-    "read_body",
-    "read_small",
-]
-
 MAX_COMPRESSED_BYTES: Final = 1024 * 1024
 MAX_DECOMPRESSED_BYTES: Final = 8 * 1024 * 1024
 _READ_SECONDS = 20.0

@@ -7,37 +7,40 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 from litestar.enums import ScopeType
 
-from plexd_server.dashboard.pages import login_page, not_found_page, refusal_page
 from plexd_server.web.problems import PROBLEM_TYPE
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
-__all__ = ["ErrorPages"]
-
 _REPLACED: Final = frozenset({b"content-type", b"content-length", b"cache-control"})
-_PAGES: Final = {401: login_page, 404: not_found_page}
 
 
 class ErrorPages:
     """An ASGI app around another: problems become pages for clients that ask for pages.
 
-    It is the outermost app, as some refusals reach no route.
+    It is the outermost app, as some refusals reach no route. ``make_page`` gets the status, the
+    title, the detail and the seconds of ``Retry-After``, empty without one.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, make_page: Callable[[int, str, str, str], str]) -> None:
         self._app = app
+        self._make_page = make_page
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, and its answer back with a page in a problem's place."""
-        await self._app(scope, receive, _PageSender(send) if _asks_for_a_page(scope) else send)
+        if _asks_for_a_page(scope):
+            send = _PageSender(send, self._make_page)
+        await self._app(scope, receive, send)
 
 
 class _PageSender:
     """Forwards an answer; a problem is held until it is whole, and sent as a page."""
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, make_page: Callable[[int, str, str, str], str]) -> None:
         self._send = send
+        self._make_page = make_page
         self._start: Any = None  # the start of a problem
         self._body = b""
 
@@ -51,10 +54,16 @@ class _PageSender:
         self._body += message["body"]
         if message["more_body"]:
             return
-        page = _page(self._start, self._body)
+        page = self._page()
         start: Any = {**self._start, "headers": _headers(self._start["headers"], page)}
         await self._send(start)
         await self._send({**message, "body": page})
+
+    def _page(self) -> bytes:
+        problem, headers = msgspec.json.decode(self._body), self._start["headers"]
+        waits = [value.decode() for name, value in headers if name.lower() == b"retry-after"]
+        texts = (problem["title"], problem["detail"], waits[0] if waits else "")
+        return self._make_page(self._start["status"], *texts).encode()
 
 
 def _asks_for_a_page(scope: Scope) -> bool:
@@ -70,14 +79,6 @@ def _is_problem(headers: Any) -> bool:
         name.lower() == b"content-type" and value == PROBLEM_TYPE.encode()
         for name, value in headers
     )
-
-
-def _page(start: Any, body: bytes) -> bytes:
-    if start["status"] in _PAGES:
-        return _PAGES[start["status"]]().encode()
-    problem = msgspec.json.decode(body)
-    waits = [value.decode() for name, value in start["headers"] if name.lower() == b"retry-after"]
-    return refusal_page(problem["title"], problem["detail"], *waits).encode()
 
 
 def _headers(headers: Any, page: bytes) -> list[tuple[bytes, bytes]]:

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from plexd.clock import Clock
 
-__all__ = ["RETRY_SOON", "Admission", "InFlight", "Reservation"]
-
 RETRY_SOON: Final = {"Retry-After": "2"}
 _REQUESTS = 1024
 _NODE_REPORTS = 4  # an agent sends one at a time; the rest is for retries that cross

@@ -11,7 +11,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
-from litestar import Response
+from litestar import Request, Response
 from litestar.exceptions import HTTPException
 
 from plexd_server.errors import StoreError
@@ -19,17 +19,7 @@ from plexd_server.errors import StoreError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from litestar import Request
     from litestar.types import ExceptionHandlersMap, Send
-
-__all__ = [
-    "PROBLEM_TYPE",
-    "Problem",
-    "ProblemDetails",
-    "encode_problem",
-    "problem_handlers",
-    "send_problem",
-]
 
 PROBLEM_TYPE: Final = "application/problem+json"
 

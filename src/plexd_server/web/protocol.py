@@ -7,14 +7,11 @@ import struct
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 if TYPE_CHECKING:
     import asyncio
 
-    from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
-
-__all__ = ["FLUSH_SECONDS", "HEAD_SECONDS", "BoundedProtocol"]
 
 HEAD_SECONDS: Final = 10.0
 FLUSH_SECONDS: Final = 60.0

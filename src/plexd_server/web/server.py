@@ -11,7 +11,7 @@ import errno
 import logging
 import resource
 import socket
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,12 +22,9 @@ from plexd_server.web.protocol import FLUSH_SECONDS, HEAD_SECONDS, BoundedProtoc
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from contextlib import AbstractContextManager
     from ssl import SSLContext
 
     from litestar.types import ASGIApp
-
-__all__ = ["Address", "bind", "serving"]
 
 _LOG = logging.getLogger(__name__)
 _BACKLOG = 4096  # the kernel's own default limit

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
     from plexd.clock import Clock
 
-__all__ = ["Certificate", "served_certificate"]
-
 _LOG = logging.getLogger(__name__)
 _EVERY_SECONDS: Final = 5.0
 _MAX_BYTES: Final = 1024 * 1024

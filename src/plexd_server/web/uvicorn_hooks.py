@@ -19,8 +19,6 @@ from plexd_server.errors import StartError
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-__all__ = ["HOOKS", "check_uvicorn"]
-
 HOOKS: Final[Mapping[type, Collection[str]]] = {
     Server: ("capture_signals", "serve", "server_state", "should_exit"),
     ServerState: ("connections",),

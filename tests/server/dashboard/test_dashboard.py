@@ -179,8 +179,8 @@ async def test_a_browser_that_guesses_sees_on_a_page_when_to_try_again(
 
 async def test_a_browser_sees_a_busy_server_as_a_page_and_other_answers_unchanged() -> None:
     sent = list[Any]()
-    refused: Any = ErrorPages(InFlight(_answer_in_pieces, SystemClock(), requests=0))
-    answered: Any = ErrorPages(_answer_in_pieces)
+    refused: Any = ErrorPages(InFlight(_answer_in_pieces, SystemClock(), requests=0), refusal_page)
+    answered: Any = ErrorPages(_answer_in_pieces, refusal_page)
     scope = {"type": "http", "method": "GET", "headers": [(b"accept", BROWSER.encode())]}
 
     async def send(message: Any) -> None:
@@ -312,7 +312,7 @@ class _Sources(HTMLParser):
         node_page("n1"),
         not_found_page(),
         redirect_page("/nodes/n1"),
-        refusal_page("Busy", "too much is asked", "2"),
+        refusal_page(503, "Busy", "too much is asked", "2"),
     ],
 )
 def test_a_page_has_nothing_inline_and_loads_nothing_from_elsewhere(html: str) -> None:
@@ -335,7 +335,7 @@ def test_a_node_id_cannot_become_markup() -> None:
 
 
 def test_a_refusal_cannot_become_markup() -> None:
-    page = refusal_page("<b>", "no <b>", "<b>")
+    page = refusal_page(400, "<b>", "no <b>", "<b>")
 
     assert page.count("&lt;b&gt;") == 4
     assert "<b>" not in page

@@ -11,8 +11,6 @@ from plexd.console import Commands, Parser, put
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["parse_arguments"]
-
 _EXAMPLES = """\
 examples:
   plexd collect          measure this machine once and print a table

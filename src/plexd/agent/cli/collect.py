@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import textwrap
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from msgspec import Raw
 
 from plexd.agent import one_cycle
 from plexd.agent.errors import IdentityError
-from plexd.agent.identity import load_identity
+from plexd.agent.identity import Identity, load_identity
 from plexd.api import (
     GROUP_AGENT,
     GROUP_LATENCY,
@@ -23,6 +23,7 @@ from plexd.api import (
     AgentStats,
     LatencyResult,
     MetricBatch,
+    MetricPoint,
     SystemStats,
     TunnelStats,
 )
@@ -33,13 +34,8 @@ from plexd.units import format_duration, round_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
-    from datetime import datetime
 
     from plexd.agent.config.settings import Settings
-    from plexd.agent.identity import Identity
-    from plexd.api import MetricPoint
-
-__all__ = ["collect", "collected_table"]
 
 _WIDTH = 80
 _HEAD = ("PEER", "ADDRESS", "HANDSHAKE", "RECEIVED", "SENT", "RTT", "LOSS")

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
     from plexd.agent.config.settings import Settings
 
-__all__ = ["COMMANDS"]
-
 
 def _run(options: argparse.Namespace) -> int:
     from plexd.agent.cli.run import run  # noqa: PLC0415 - needed by this command only

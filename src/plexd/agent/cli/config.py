@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from plexd.agent.config.settings import Settings
 
-__all__ = ["check", "show"]
-
 
 def check(path: Path | None) -> int:
     """Say whether the file at ``path`` and the environment are right. Raises `SettingsError`."""

@@ -36,8 +36,6 @@ from plexd.logs import setup_logging
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["run"]
-
 # The shortest intervals the specification allows: somebody waits for the first numbers.
 _METRICS = metrics.Config(
     collect_interval=timedelta(seconds=5), report_interval=timedelta(seconds=10)

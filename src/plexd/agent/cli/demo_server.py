@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-__all__ = ["SIMULATED_NODES", "DemoServer", "require_server"]
-
 SIMULATED_NODES = 12
 
 _PR_SET_PDEATHSIG = 1

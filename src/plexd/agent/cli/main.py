@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
-__all__ = ["main"]
-
 _OK, _FAILED, _INTERRUPTED = 0, 1, 130
 
 

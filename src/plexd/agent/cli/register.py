@@ -18,7 +18,15 @@ from plexd.agent.config.keys import KEYS, variable
 from plexd.agent.config.peers import parse_mesh_ip, parse_public_key
 from plexd.agent.errors import NotReadyError, SettingsError
 from plexd.agent.identity import FILE_NAME, Identity, save_identity
-from plexd.api import APIError, ControlPlane, DecodeError, Secret, TLSError, TransportError
+from plexd.api import (
+    APIError,
+    ControlPlane,
+    DecodeError,
+    Registration,
+    Secret,
+    TLSError,
+    TransportError,
+)
 from plexd.console import complain, put
 from plexd.text import printable, quoted
 
@@ -28,9 +36,6 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from plexd.agent.config.settings import Settings
-    from plexd.api import Registration
-
-__all__ = ["register"]
 
 _TOKEN: Final = "PLEXD_TOKEN"  # noqa: S105 - the name of a variable
 _MAX_TOKEN: Final = 4096

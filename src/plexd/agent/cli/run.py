@@ -16,8 +16,6 @@ from plexd.logs import setup_logging
 if TYPE_CHECKING:
     from plexd.agent.config.settings import Settings
 
-__all__ = ["run"]
-
 
 def run(settings: Settings, identity_file: str | None) -> int:
     """Run the agent until a signal. Raises `SettingsError` or `NotReadyError` before it starts."""

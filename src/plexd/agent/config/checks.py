@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
     from plexd.agent.config.settings import Settings
 
-__all__ = ["check_for_run", "check_together", "warnings_about", "warnings_about_machine"]
-
 # A refused URL is quoted whole, and may be a megabyte.
 _LONGEST = 500
 

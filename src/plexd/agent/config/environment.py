@@ -17,8 +17,6 @@ from plexd.text import nearest, printable
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-__all__ = ["read_environment", "unknown_variables"]
-
 _NO_SETTING = "PLEXD_TOKEN"
 _PATHS = {variable(path): path for path in KEYS}
 

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 from plexd.agent.config.keys import KEYS, PEERS, Given
 from plexd.agent.config.peers import read_peers
 from plexd.agent.config.yaml_tree import (
+    Entry,
     Mapping,
+    Node,
     Scalar,
     Sequence,
     YAMLError,
@@ -21,9 +23,6 @@ from plexd.text import nearest, printable, quoted
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from plexd.agent.config.yaml_tree import Entry, Node
-
-__all__ = ["MAX_BYTES", "read_file"]
 
 MAX_BYTES = 2**20
 

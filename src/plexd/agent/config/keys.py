@@ -20,8 +20,6 @@ from plexd.agent.config.kinds import (
     whole,
 )
 
-__all__ = ["KEYS", "PEERS", "Given", "Key", "variable"]
-
 PEERS = "peers"
 
 _NONE = timedelta(0)

@@ -20,21 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import timedelta
 
-__all__ = [
-    "BOOLEAN",
-    "SECRET",
-    "TEXT",
-    "WEB_ADDRESS",
-    "Kind",
-    "choice",
-    "duration",
-    "has_userinfo",
-    "interface",
-    "path",
-    "size",
-    "whole",
-]
-
 _T = TypeVar("_T")
 
 _PLAIN = re.compile(r"[A-Za-z/](?:[A-Za-z0-9_./:+-]*[A-Za-z0-9_/])?", re.ASCII)

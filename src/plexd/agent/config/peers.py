@@ -7,7 +7,7 @@ import binascii
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
-from plexd.agent.config.yaml_tree import Mapping, Scalar, Sequence
+from plexd.agent.config.yaml_tree import Mapping, Node, Scalar, Sequence
 from plexd.agent.errors import SettingsError
 from plexd.api import Peer
 from plexd.text import nearest, quoted
@@ -15,9 +15,6 @@ from plexd.text import nearest, quoted
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from plexd.agent.config.yaml_tree import Node
-
-__all__ = ["parse_mesh_ip", "parse_public_key", "read_peers"]
 
 _KEY_BYTES = 32
 _LONGEST_ID = 256

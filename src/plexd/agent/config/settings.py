@@ -15,27 +15,14 @@ from typing import TYPE_CHECKING, Any
 from plexd.agent.config.checks import check_together
 from plexd.agent.config.environment import read_environment
 from plexd.agent.config.file import read_file
-from plexd.agent.config.keys import KEYS, PEERS
+from plexd.agent.config.keys import KEYS, PEERS, Given
 from plexd.api import Config as APIConfig
-from plexd.api import LocalEndpointConfig
+from plexd.api import LocalEndpointConfig, Peer
 from plexd.metrics.config import Config as MetricsConfig
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from plexd.agent.config.keys import Given
-    from plexd.api import Peer
-
-__all__ = [
-    "DEFAULT_PATH",
-    "LogSettings",
-    "PingSettings",
-    "Settings",
-    "SpoolSettings",
-    "SystemSettings",
-    "WireGuardSettings",
-    "load_settings",
-]
 
 DEFAULT_PATH = Path("/etc/plexd/config.yaml")
 

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
     from plexd.agent.config.settings import Settings
 
-__all__ = ["show_settings"]
-
 _HEADER = f"""\
 # The settings plexd {__version__} works with. A comment tells where a value was set;
 # values without one are the defaults.

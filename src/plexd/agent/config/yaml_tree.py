@@ -23,17 +23,6 @@ from plexd.text import quoted
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = [
-    "Entry",
-    "Mapping",
-    "Node",
-    "Scalar",
-    "Sequence",
-    "YAMLError",
-    "missing_space",
-    "parse_yaml",
-]
-
 # The parser in C reads a megabyte of anything within these limits in well under a second.
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _MAX_DEPTH = 16

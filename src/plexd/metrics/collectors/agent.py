@@ -10,7 +10,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from plexd.api import GROUP_AGENT, AgentStats, MetricPoint
-from plexd.clock import SystemClock
+from plexd.clock import Clock, SystemClock
 from plexd.metrics.collectors import process
 from plexd.metrics.errors import CollectError
 
@@ -19,10 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from datetime import datetime
 
-    from plexd.clock import Clock
     from plexd.metrics.ports import Collector, ReconnectCounter
-
-__all__ = ["AgentStatsCollector"]
 
 _UINT32 = 2**32
 

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from plexd.api import GROUP_LATENCY, LatencyResult, MetricPoint
-from plexd.clock import SystemClock
+from plexd.clock import Clock, SystemClock
 from plexd.log_once import LogOnce
 from plexd.metrics.collectors.sweep import Sweep
 from plexd.metrics.errors import CollectError
@@ -16,10 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
     from datetime import datetime
 
-    from plexd.clock import Clock
     from plexd.metrics.ports import Collector, PeerLister, Pinger
-
-__all__ = ["LatencyCollector"]
 
 _LOGGED_PER_CYCLE = 20
 _EVENT = "latency ping failed"

@@ -9,14 +9,6 @@ from pathlib import Path
 
 from msgspec import Struct
 
-__all__ = [
-    "GarbageCollectorWatch",
-    "Memory",
-    "parse_status",
-    "read_memory",
-    "watch_garbage_collector",
-]
-
 _STATUS = Path("/proc/self/status")
 
 

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from operator import length_hint
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from plexd.background import cancel
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from types import TracebackType
-    from typing import Self
 
     from plexd.metrics.ports import Pinger
-
-__all__ = ["UNREACHABLE", "Sweep"]
 
 UNREACHABLE = -1
 

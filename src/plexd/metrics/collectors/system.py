@@ -5,17 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from plexd.api import GROUP_SYSTEM, MetricPoint
-from plexd.clock import SystemClock
+from plexd.clock import Clock, SystemClock
 from plexd.metrics.errors import CollectError
 
 if TYPE_CHECKING:
     import logging
     from collections.abc import AsyncIterator
 
-    from plexd.clock import Clock
     from plexd.metrics.ports import Collector, SystemReader
-
-__all__ = ["SystemCollector"]
 
 
 class SystemCollector:

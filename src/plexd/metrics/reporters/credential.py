@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from plexd.log_once import LogOnce
     from plexd.metrics.ports import SecretFetcher
 
-__all__ = ["Credential"]
-
 _FRESH_SECONDS = 300.0
 # Without a limit, a fetcher that never answers would be the last fetch.
 _TIMEOUT_SECONDS = 60.0

@@ -6,8 +6,16 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from plexd import __version__
-from plexd.api import APIError, HTTPTransport, Secret, Trust, parse_reason
-from plexd.clock import SystemClock
+from plexd.api import (
+    APIError,
+    HTTPTransport,
+    LocalEndpointConfig,
+    MetricBatch,
+    Secret,
+    Trust,
+    parse_reason,
+)
+from plexd.clock import Clock, SystemClock
 from plexd.closing import AsyncClosing
 from plexd.log_once import LogOnce
 from plexd.metrics.reporters.credential import Credential
@@ -15,11 +23,7 @@ from plexd.metrics.reporters.credential import Credential
 if TYPE_CHECKING:
     import logging
 
-    from plexd.api import LocalEndpointConfig, MetricBatch
-    from plexd.clock import Clock
     from plexd.metrics.ports import MetricReporter, SecretFetcher
-
-__all__ = ["LocalReporter"]
 
 _TIMEOUT = timedelta(seconds=10)
 _CAP = 64 * 1024

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from plexd.background import cut
-from plexd.clock import SystemClock
+from plexd.clock import Clock, SystemClock
 from plexd.closing import AsyncClosing
 from plexd.log_once import LogOnce
 
@@ -14,10 +14,7 @@ if TYPE_CHECKING:
     import logging
 
     from plexd.api import MetricBatch
-    from plexd.clock import Clock
     from plexd.metrics.ports import MetricReporter
-
-__all__ = ["MultiReporter"]
 
 # How much longer than for the platform the reporter waits for the local leg.
 _EXTRA_SECONDS = 1.0

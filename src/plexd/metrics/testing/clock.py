@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
     from plexd.clock import Clock
 
-__all__ = ["ManualClock"]
-
 # Turns of the event loop in which tasks woken by a timer come to rest. The pipeline's longest
 # chain, from a tick to an acknowledged report, needs under thirty.
 _TURNS = 100

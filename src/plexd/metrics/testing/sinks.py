@@ -5,16 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from plexd.api import APIError, SecretResponse
+from plexd.api import APIError, MetricBatch, MetricPoint, SecretResponse
 from plexd.nodeapi import seal_secret
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from plexd.api import MetricBatch, MetricPoint
     from plexd.metrics.ports import MetricReporter, SecretFetcher
-
-__all__ = ["RecordingReporter", "ScriptedFetcher"]
 
 
 class RecordingReporter:

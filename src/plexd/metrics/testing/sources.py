@@ -9,13 +9,12 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from plexd.api import GROUP_SYSTEM, MetricPoint, SystemStats
+from plexd.api import GROUP_SYSTEM, MetricPoint, SystemStats, TunnelStats
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
     from datetime import datetime
 
-    from plexd.api import TunnelStats
     from plexd.metrics.ports import (
         Collector,
         PeerLister,
@@ -24,16 +23,6 @@ if TYPE_CHECKING:
         SystemReader,
         TunnelStatsReader,
     )
-
-__all__ = [
-    "ManualPeers",
-    "ManualReconnects",
-    "ScriptedCollector",
-    "ScriptedPinger",
-    "ScriptedSystemReader",
-    "ScriptedTunnelReader",
-    "system_point",
-]
 
 _T = TypeVar("_T")
 

@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["Ballast"]
-
 
 class Ballast:
     """A file of ``size`` bytes that takes up room on the disk until it is dropped."""

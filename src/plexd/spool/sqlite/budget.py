@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-__all__ = ["PAGE_BYTES", "ROW_BYTES", "Budget"]
-
 PAGE_BYTES = 4096
 # The most a row takes beside its body: a page of the tree may stay half empty because the next
 # row does not fit, and its columns, pointers and share of inner pages come to some 200 bytes.

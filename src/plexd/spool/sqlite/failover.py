@@ -16,7 +16,7 @@ from plexd.spool.sqlite.ballast import Ballast
 from plexd.spool.sqlite.fallback import Doubt, Fallback
 from plexd.spool.sqlite.lock import SpoolLock
 from plexd.spool.sqlite.log import PointLog
-from plexd.spool.sqlite.opening import Opener
+from plexd.spool.sqlite.opening import DiskQueue, Opener
 from plexd.spool.sqlite.readonly import ReadonlyTables
 
 if TYPE_CHECKING:
@@ -28,10 +28,7 @@ if TYPE_CHECKING:
     from plexd.spool.port import Refusal
     from plexd.spool.sqlite.budget import Budget
     from plexd.spool.sqlite.files import SpoolFiles
-    from plexd.spool.sqlite.opening import DiskQueue
     from plexd.spool.sqlite.rows import Row
-
-__all__ = ["Failover", "Parts"]
 
 _T = TypeVar("_T")
 _RETRY_SECONDS = 15.0

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from plexd.spool.sqlite.budget import Budget
     from plexd.spool.sqlite.intake import Handed
 
-__all__ = ["Doubt", "Fallback"]
-
 _COUNTS = ("acknowledged", "refused", "evicted", "expired", "damaged", "told")
 
 

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-__all__ = ["SpoolFiles"]
-
 _MOST_SET_ASIDE = 2
 _COMPANIONS = ("-wal", "-shm", "-journal")
 

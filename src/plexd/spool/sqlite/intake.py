@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from plexd.spool.errors import DamagedError
-from plexd.spool.sqlite.budget import ROW_BYTES
+from plexd.spool.sqlite.budget import ROW_BYTES, Budget
 from plexd.spool.sqlite.rows import Row, cut, newest
 from plexd.spool.sqlite.schema import translated
 
@@ -22,12 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from plexd.api import BatchName
-    from plexd.spool.sqlite.budget import Budget
     from plexd.spool.sqlite.meta import Meta
     from plexd.spool.sqlite.steady_clock import SteadyClock
     from plexd.spool.sqlite.tables import SpoolTables
-
-__all__ = ["Handed", "LogIntake", "Sizes"]
 
 _TABLES = ("batches", "pending")
 _MOST_COLLECTIONS = 1000

@@ -12,8 +12,6 @@ from plexd.spool.errors import DiskError, SpoolLockedError
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["SpoolLock"]
-
 
 class SpoolLock:
     """``flock`` on a file with the owner's pid in it; the kernel releases it when the process ends.

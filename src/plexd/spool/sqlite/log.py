@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from plexd.spool.sqlite.steady_clock import SteadyClock
     from plexd.spool.sqlite.tables import SpoolTables
 
-__all__ = ["PointLog"]
-
 _MOST_DEAD_LETTERS, _MOST_DEAD_BYTES = 64, 1024 * 1024
 # Free pages are given back once they are most of the file, some at a time.
 _SHRINK_PAGES = 64

@@ -7,8 +7,6 @@ import hashlib
 import msgspec
 from msgspec import Struct
 
-__all__ = ["LOSSES", "Meta"]
-
 LOSSES = ("refused", "evicted", "expired", "damaged")
 
 

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from plexd.spool.sqlite.intake import LogIntake
     from plexd.spool.sqlite.meta import Meta
 
-__all__ = ["DiskQueue", "Opener"]
-
 # Attempts to open a file of which a part cannot be read, before it is given up.
 _MOST_UNREAD = 3
 

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from plexd.spool.sqlite.meta import Meta
     from plexd.spool.sqlite.rows import Row
 
-__all__ = ["ReadonlyTables"]
-
 
 class ReadonlyTables(SpoolTables):
     """Reads what is in ``path``; changes are accepted and go nowhere.

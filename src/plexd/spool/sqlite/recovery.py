@@ -16,8 +16,6 @@ from plexd.spool.sqlite.meta import Meta
 if TYPE_CHECKING:
     from plexd.spool.sqlite.watermark import Watermark
 
-__all__ = ["Recovery", "Rows", "new_epoch", "recover"]
-
 
 class Rows(Struct, frozen=True):
     """What is in the tables: ``points`` in all, and the ``last`` place, 0 without rows."""

@@ -15,8 +15,6 @@ from msgspec import Struct
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-__all__ = ["MOST_POINTS", "Row", "cut", "newest"]
-
 MOST_POINTS = 2**31 - 1
 _RAW = msgspec.json.Decoder(list[msgspec.Raw])
 

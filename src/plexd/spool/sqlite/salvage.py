@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from plexd.spool.sqlite.rows import Row
 
-__all__ = ["salvage", "salvage_file"]
-
 _SLICE_BYTES = 1024 * 1024
 
 

@@ -11,16 +11,13 @@ import apsw
 import msgspec
 
 from plexd.spool.errors import DamagedError, DiskError
-from plexd.spool.sqlite.budget import PAGE_BYTES
+from plexd.spool.sqlite.budget import PAGE_BYTES, Budget
 from plexd.spool.sqlite.meta import Meta
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from plexd.spool.sqlite.budget import Budget
-
-__all__ = ["check_schema", "connect", "connect_as_found", "first_page", "translated"]
 
 APPLICATION_ID = 0x706C7864  # "plxd"
 SCHEMA_VERSION = 1

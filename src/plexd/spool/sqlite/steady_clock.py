@@ -8,8 +8,6 @@ if TYPE_CHECKING:
     from plexd.clock import Clock
     from plexd.spool.sqlite.meta import Meta
 
-__all__ = ["SteadyClock"]
-
 
 class SteadyClock:
     """Continues where the last process left it; never goes back.

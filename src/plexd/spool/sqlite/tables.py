@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from plexd.spool.sqlite.budget import Budget
 
-__all__ = ["SpoolTables"]
-
 _META = msgspec.structs.fields(Meta)
 _NAMES = ", ".join(field.name for field in _META)
 _PLACEHOLDERS = ", ".join("?" for _ in _META)

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from plexd.spool.sqlite.meta import Meta
 
-__all__ = ["Watermark", "WatermarkFile"]
-
 _MAGIC = b"PLXMARK1"
 _FORM = struct.Struct(">8s16s7Q")
 _DIGEST_BYTES = 16

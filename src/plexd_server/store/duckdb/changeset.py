@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec.structs import replace
 
-from plexd_server.store.marks import advance
+from plexd_server.store.marks import Mark, Step, advance
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -14,10 +14,7 @@ if TYPE_CHECKING:
 
     from plexd.api import MetricPoint
     from plexd_server.store.duckdb.mark_cache import MarkCache
-    from plexd_server.store.marks import Mark, Step
     from plexd_server.store.port import Loss, Report
-
-__all__ = ["Changeset", "ReportPoints", "StagedReports"]
 
 
 class ReportPoints(NamedTuple):

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
     Column = NDArray[Any]
 
-__all__ = ["columns_by_group", "columns_of"]
-
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 _NOT_A_TIME: Final = -(2**63)

@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from plexd.clock import Clock
 
-__all__ = ["FaultLog"]
-
 _LOG = logging.getLogger(__name__)
 _REPEAT_SECONDS = 60.0
 

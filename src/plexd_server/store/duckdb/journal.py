@@ -22,7 +22,7 @@ import os
 import re
 import struct
 from itertools import pairwise
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 from isal import isal_zlib
 
@@ -32,9 +32,6 @@ from plexd_server.errors import JournalDamaged
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
-    from typing import BinaryIO
-
-__all__ = ["Journal"]
 
 _MAGIC: Final = b"plexdj1\n"
 _HEAD: Final = struct.Struct("<IIQ")

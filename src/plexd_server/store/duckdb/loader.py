@@ -9,19 +9,16 @@ from __future__ import annotations
 import threading
 from collections import deque
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from plexd_server.errors import StoreClosed, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from typing import TypeVar
 
     from plexd_server.store.duckdb.changeset import Changeset
 
     T = TypeVar("T")
-
-__all__ = ["Loader"]
 
 _CHUNK_POINTS: Final = 30_000
 _MAX_DELAY_SECONDS: Final = 1.0

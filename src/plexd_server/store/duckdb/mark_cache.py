@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     FindMark = Callable[[str, str], Mark | None]
 
-__all__ = ["EPOCHS_IN_MEMORY", "MarkCache"]
-
 # An epoch lasts as long as the node's spool. A node that begins one with every batch must not fill
 # the server's memory.
 EPOCHS_IN_MEMORY: Final = 8

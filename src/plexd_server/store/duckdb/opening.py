@@ -17,8 +17,6 @@ from plexd_server.store.duckdb.queries import TOTAL_RECEIVED, read_meta, read_on
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["migrate", "open_database"]
-
 _THREADS = 2
 _LOCKED = re.compile(r"lock.*PID (\d+)", re.DOTALL)
 

@@ -9,33 +9,13 @@ from typing import TYPE_CHECKING, Any, Final
 from plexd.api import GROUP_SYSTEM
 from plexd_server.store.duckdb.schema import PAYLOADS, data_fields, has_peers, table_of
 from plexd_server.store.marks import LOSSES_IN_LEDGER, Mark, make_ledger
-from plexd_server.store.port import Ledger, Loss, NodeSummary, Series, StoredPoint
+from plexd_server.store.port import Ledger, Loss, NodeSummary, Series, SeriesQuery, StoredPoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     import duckdb
 
-    from plexd_server.store.port import SeriesQuery
-
-__all__ = [
-    "NEWEST_POINT",
-    "OLDEST_POINT",
-    "PEER_MINUTES",
-    "TOTAL_RECEIVED",
-    "fleet_query",
-    "latest_query",
-    "read_fleet",
-    "read_latest",
-    "read_ledger",
-    "read_mark",
-    "read_marks",
-    "read_meta",
-    "read_one",
-    "read_series",
-    "read_time",
-    "series_query",
-]
 
 PEER_MINUTES: Final = 15  # how long after its last point a peer still counts
 _PEER_TIME: Final = timedelta(minutes=PEER_MINUTES)

@@ -19,8 +19,6 @@ from isal.igzip_lib import IsalError
 from plexd.api import BatchName, MetricBatch, decode_batch
 from plexd_server.store.port import Report
 
-__all__ = ["TRIAL", "decode_record", "encode_record"]
-
 # No report, but as large as a large one: a full disk still has room for a few bytes.
 TRIAL: Final = bytes(1024 * 1024)
 _VERSION: Final = 1

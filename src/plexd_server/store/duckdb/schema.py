@@ -41,24 +41,6 @@ if TYPE_CHECKING:
 
     import msgspec
 
-__all__ = [
-    "COUNT_POINTS",
-    "JOURNAL",
-    "LOSSES",
-    "LOSS_TYPES",
-    "PAYLOADS",
-    "RECEIPTS",
-    "RECEIPT_TYPES",
-    "SCHEMA_VERSION",
-    "UNACCOUNTED",
-    "column_type",
-    "create_statements",
-    "data_fields",
-    "has_peers",
-    "table_of",
-    "upgrade_statements",
-]
-
 SCHEMA_VERSION: Final = 3
 RECEIPTS: Final = "receipts"
 LOSSES: Final = "losses"

@@ -11,12 +11,12 @@ from __future__ import annotations
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, TypeVar
 
 from plexd.clock import SystemClock
 from plexd_server.errors import JournalDamaged, StartError, StoreBusy, StoreClosed, StoreError
-from plexd_server.store.duckdb.changeset import StagedReports
+from plexd_server.store.duckdb.changeset import Changeset, StagedReports
 from plexd_server.store.duckdb.fault_log import FaultLog
 from plexd_server.store.duckdb.journal import Journal
 from plexd_server.store.duckdb.loader import Loader
@@ -31,23 +31,26 @@ from plexd_server.store.duckdb.queries import (
 from plexd_server.store.duckdb.records import TRIAL, decode_record, encode_record
 from plexd_server.store.duckdb.tables import Tables
 from plexd_server.store.duckdb.writer import GroupWriter
-from plexd_server.store.port import Receipt, Report, Store
+from plexd_server.store.port import (
+    Ledger,
+    NodeSummary,
+    Receipt,
+    Report,
+    Series,
+    SeriesQuery,
+    Store,
+    StoredPoint,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from datetime import timedelta
     from pathlib import Path
-    from typing import TypeVar
 
     import duckdb
 
-    from plexd_server.store.duckdb.changeset import Changeset
     from plexd_server.store.marks import Mark
-    from plexd_server.store.port import Ledger, NodeSummary, Series, SeriesQuery, StoredPoint
 
     T = TypeVar("T")
-
-__all__ = ["FILE_NAME", "DuckDBStore"]
 
 FILE_NAME = "points.duckdb"
 _JOURNAL_NAME = "journal"

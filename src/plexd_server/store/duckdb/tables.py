@@ -8,8 +8,8 @@ the tables is read from ``meta.journal``, which is written with it.
 from __future__ import annotations
 
 from contextlib import suppress
-from datetime import timedelta
-from typing import TYPE_CHECKING, Final
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import duckdb
 from msgspec.structs import astuple
@@ -21,9 +21,7 @@ from plexd_server.store.duckdb.opening import open_database
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from datetime import datetime
     from pathlib import Path
-    from typing import TypeVar
 
     from plexd_server.store.duckdb.changeset import Changeset
     from plexd_server.store.duckdb.columns import Column
@@ -31,8 +29,6 @@ if TYPE_CHECKING:
     from plexd_server.store.marks import Mark
 
     T = TypeVar("T")
-
-__all__ = ["Tables"]
 
 _NEW_ROWS: Final = "new_rows"
 _CHECKPOINT: Final = "FORCE CHECKPOINT"  # without force it fails during a read

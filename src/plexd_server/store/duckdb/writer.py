@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from plexd_server.store.duckdb.fault_log import FaultLog
     from plexd_server.store.port import Receipt, Report
 
-__all__ = ["GroupWriter"]
-
 _GROUP_POINTS = 50_000
 
 
