@@ -267,6 +267,7 @@ def test_a_token_of_a_megabyte_is_not_even_read(shared: Shared) -> None:
     assert statuses in ([400], [])  # a sender may see a reset in place of the answer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("whose", ["node", "operator"])
 def test_how_long_a_refusal_takes_tells_nothing_of_the_token(shared: Shared, whose: str) -> None:
     right = shared.n1 if whose == "node" else shared.server.operator_token
@@ -290,6 +291,7 @@ def test_how_long_a_refusal_takes_tells_nothing_of_the_token(shared: Shared, who
     assert 0.35 < sum(pairs) / len(pairs) < 0.65
 
 
+@pytest.mark.slow
 def test_how_long_a_refusal_takes_does_not_tell_which_nodes_there_are(shared: Shared) -> None:
     times: dict[str, list[float]] = {"n2": [], "none": []}
     order = ["n2", "none"] * 300

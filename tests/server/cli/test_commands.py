@@ -96,6 +96,7 @@ def test_nodes_are_listed(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_a_taken_port_is_told_with_the_way_out(tmp_path: Path) -> None:
     with served(tmp_path / "a") as first:
         address = first.url.removeprefix("http://")
@@ -107,6 +108,7 @@ def test_a_taken_port_is_told_with_the_way_out(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_data_directory_in_use_is_told_with_who_uses_it(tmp_path: Path) -> None:
     with served(tmp_path / "a"):
         said = refused("serve", "--listen", "127.0.0.1:0", "--data-dir", tmp_path / "a")
@@ -134,6 +136,7 @@ def test_an_address_is_read_and_shown(listen: str, host: str, shown: str) -> Non
     assert str(parse_listen(listen)) == shown
 
 
+@pytest.mark.slow
 def test_a_wrong_question_is_status_two(tmp_path: Path) -> None:
     said = refused("serve", "--listen", "8080", "--data-dir", tmp_path, status=2)
 
@@ -189,6 +192,7 @@ def test_a_data_directory_that_cannot_be_is_told(tmp_path: Path) -> None:
         provide_registry(tmp_path / "file" / "data", SystemClock())
 
 
+@pytest.mark.slow
 def test_a_data_directory_that_is_not_writable_is_told(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     line = [sys.executable, "-m", "plexd_server", "node", "list", "--data-dir", str(tmp_path)]
@@ -245,6 +249,7 @@ def test_what_lets_in_may_come_before_the_first_start_and_says_so(
     assert "new data directory" not in again.stderr
 
 
+@pytest.mark.slow
 def test_a_damaged_file_is_told_with_the_way_out(tmp_path: Path) -> None:
     (tmp_path / "points.duckdb").write_bytes(b"rubbish" * 1000)
 
@@ -292,6 +297,7 @@ def test_a_node_whose_identity_cannot_be_printed_is_not_registered(tmp_path: Pat
     assert command("node", "list", "--data-dir", tmp_path).stdout == ""
 
 
+@pytest.mark.slow
 def test_a_server_that_cannot_say_where_it_listens_ends_with_a_sentence(tmp_path: Path) -> None:
     done = into_full("serve", "--listen", "127.0.0.1:0", "--data-dir", tmp_path)
 

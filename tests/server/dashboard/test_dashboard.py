@@ -248,6 +248,7 @@ async def test_plotly_is_served_from_its_package_for_long_and_not_imported(nobod
     assert "plotly" not in sys.modules
 
 
+@pytest.mark.slow
 async def test_answers_nobody_reads_cost_little_memory_and_free_their_place(
     tmp_path: Path, session: aiohttp.ClientSession
 ) -> None:

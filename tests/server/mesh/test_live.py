@@ -429,6 +429,7 @@ def test_one_bad_link_is_one_alert_and_several_of_a_node_are_one_too() -> None:
     assert (alert.node_ids, alert.text) == (("n1",), "3 links are bad (3 down)")
 
 
+@pytest.mark.slow
 def test_a_storm_of_bad_links_is_summed_up_quickly_and_in_few_lines() -> None:
     board = LiveMesh()
     for node in range(40):

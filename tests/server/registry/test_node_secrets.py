@@ -129,6 +129,7 @@ def test_a_missing_key_is_told_with_the_way_out_and_none_is_made(
     )
 
 
+@pytest.mark.slow
 def test_another_key_is_told(registry: Registry, tmp_path: Path) -> None:
     registry.close()
     (tmp_path / "master.key").write_text("00" * 32)

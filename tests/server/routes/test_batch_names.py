@@ -79,6 +79,7 @@ async def test_a_body_that_is_no_part_of_what_its_name_says_is_400(
     assert answer.json["detail"].startswith("Plexd-Batch: ")
 
 
+@pytest.mark.slow
 async def test_one_batch_two_hundred_times_on_32_connections_has_one_effect(
     node: Node, session: aiohttp.ClientSession
 ) -> None:

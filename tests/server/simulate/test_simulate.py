@@ -26,6 +26,7 @@ WORLD = World(12, 11)
 NAMES = [WORLD.name(node) for node in range(12)]
 
 
+@pytest.mark.slow
 @given(st.integers(1, 60), st.integers(0, 70))
 def test_whoever_is_a_peer_has_a_peer(nodes: int, peers: int) -> None:
     world = World(nodes, peers)
@@ -108,6 +109,7 @@ def test_nothing_else_is_wrong(links: dict[str, Link]) -> None:
     }
 
 
+@pytest.mark.slow
 async def test_the_command_registers_tells_the_past_and_sums_up(
     tmp_path: Path, session: aiohttp.ClientSession
 ) -> None:
@@ -126,6 +128,7 @@ async def test_the_command_registers_tells_the_past_and_sums_up(
     assert all(node["simulated"] for node in fleet["nodes"])
 
 
+@pytest.mark.slow
 def test_nodes_enrol_with_a_token_and_say_that_they_are_simulated(tmp_path: Path) -> None:
     with served(tmp_path / "d") as server:
         made = command("token", "create", "--uses", 2, "--data-dir", tmp_path / "d")
@@ -141,6 +144,7 @@ def test_nodes_enrol_with_a_token_and_say_that_they_are_simulated(tmp_path: Path
     assert refused.stderr.startswith("plexd-server: sim-berlin cannot enrol: ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
@@ -163,6 +167,7 @@ def test_wrong_options_are_a_sentence(
     assert done.stderr.startswith(f"plexd-server: {complaint}")
 
 
+@pytest.mark.slow
 def test_a_server_that_is_not_there_is_waited_for(tmp_path: Path) -> None:
     create_node(tmp_path)
     line = ["simulate", "--data-dir", tmp_path, "--server", "http://127.0.0.1:1"]

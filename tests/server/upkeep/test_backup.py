@@ -65,6 +65,7 @@ async def test_what_comes_while_the_file_is_held_is_taken_and_shown_afterwards(
         assert (await node.ledger())["received"] == 1
 
 
+@pytest.mark.slow
 def test_a_server_that_holds_still_stops_when_it_is_told(tmp_path: Path) -> None:
     create_node(tmp_path / "d")
     with running(tmp_path / "d") as server, held_still(tmp_path / "d"):
@@ -73,6 +74,7 @@ def test_a_server_that_holds_still_stops_when_it_is_told(tmp_path: Path) -> None
     assert server.process.returncode == 0
 
 
+@pytest.mark.slow
 def test_what_a_killed_server_left_is_not_taken_for_a_server(tmp_path: Path) -> None:
     create_node(tmp_path / "d")
     with running(tmp_path / "d") as server:
@@ -83,6 +85,7 @@ def test_what_a_killed_server_left_is_not_taken_for_a_server(tmp_path: Path) -> 
             assert not is_held
 
 
+@pytest.mark.slow
 def test_the_copy_of_a_killed_server_has_what_was_only_in_its_journal(tmp_path: Path) -> None:
     token = create_node(tmp_path / "d")["auth_token"]
 
@@ -104,6 +107,7 @@ def test_the_copy_of_a_killed_server_has_what_was_only_in_its_journal(tmp_path: 
     store.close()
 
 
+@pytest.mark.slow
 def test_the_socket_is_its_owners_alone_however_long_its_path(tmp_path: Path) -> None:
     deep = tmp_path / ("x" * 120)
     with running(deep):

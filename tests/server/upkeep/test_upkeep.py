@@ -151,6 +151,7 @@ def test_pruning_takes_what_ended_long_ago_and_nothing_else(tmp_path: Path) -> N
     assert len(listed(tmp_path, "token", "list")["tokens"]) == 1
 
 
+@pytest.mark.slow
 async def test_a_copy_serves_in_place_of_the_original(
     tmp_path: Path, session: aiohttp.ClientSession
 ) -> None:
@@ -271,6 +272,7 @@ def test_a_node_made_by_hand_takes_nothing_of_another(
     assert len(listed(tmp_path, "node", "list")["nodes"]) == 1
 
 
+@pytest.mark.slow
 def test_a_registry_that_somebody_holds_is_told_with_the_reason(tmp_path: Path) -> None:
     with closing(Registry(tmp_path, clock=SystemClock())) as registry:
         holder = sqlite3.connect(tmp_path / "registry.db", isolation_level=None)

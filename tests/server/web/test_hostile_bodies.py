@@ -95,6 +95,7 @@ class Meter:
         return int((self._proc / "status").read_text().partition(f"{name}:")[2].split()[0])
 
 
+@pytest.mark.slow
 async def test_whatever_the_body_it_is_refused_at_little_cost(
     tmp_path: Path, session: aiohttp.ClientSession
 ) -> None:
@@ -120,6 +121,7 @@ async def test_whatever_the_body_it_is_refused_at_little_cost(
     assert len(latest.json["points"]) == len(EXAMPLE)
 
 
+@pytest.mark.slow
 async def test_the_largest_report_there_may_be_is_taken_at_little_cost(
     tmp_path: Path, session: aiohttp.ClientSession
 ) -> None:

@@ -240,6 +240,7 @@ def test_requests_that_do_not_wait_are_answered_each_in_its_turn(shared: Shared)
     assert talk(shared.server.url, b"".join(requests))[0] == [200, 404, 401, 200, 200]
 
 
+@pytest.mark.slow
 async def test_thousands_of_requests_that_do_not_wait_end_their_connection_and_cost_little(
     tmp_path: Path, session: aiohttp.ClientSession
 ) -> None:

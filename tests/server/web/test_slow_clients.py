@@ -7,6 +7,8 @@ import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
+import pytest
+
 from server.running import Client, connected, create_node, served
 from support.points import EXAMPLE
 
@@ -61,6 +63,7 @@ async def test_hundreds_of_slow_connections_keep_nobody_from_being_answered(
                 pass
 
 
+@pytest.mark.slow
 def test_a_report_that_is_refused_beforehand_is_not_waited_for_as_long_as_one_that_is_not(
     tmp_path: Path,
 ) -> None:
