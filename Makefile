@@ -2,9 +2,12 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+# A worker that dies ends the run: without the bound its test would be tried again and again.
+TEST := $(BIN)/python -m pytest --numprocesses auto --max-worker-restart 1
+PROGRAMS := tests/e2e tests/faults tests/browser
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint coverage test-kernel faults-full fuzz bench lock screenshots clean
+.PHONY: help setup demo test quick check full measured programs lint coverage test-kernel faults-full fuzz bench lock screenshots clean
 
 help: ## show the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -26,12 +29,23 @@ setup: .venv/.installed ## make .venv with everything from the lock
 demo: setup ## this machine's metrics in the browser, through a real agent and server
 	$(BIN)/plexd demo
 
-test: setup ## the tests; ARGS="-k latency" chooses
-	$(BIN)/python -m pytest $(ARGS)
+test: setup ## the tests, over the cores; ARGS="-k latency" chooses
+	$(TEST) $(ARGS)
 
-check: lint ## the whole gate: style, types, layers, tests, coverage
-	$(BIN)/python -m pytest --cov --cov-report=
-	$(MAKE) coverage
+quick: setup ## the tests that take under a second, for the inner loop
+	$(TEST) -m "not slow" $(ARGS)
+
+check: lint measured programs coverage ## the whole gate: style, types, layers, tests, coverage
+
+full: check test-kernel faults-full fuzz ## the gate, and the long forms of its tests (an hour or two)
+
+# Whole programs, pages and faults wait for each other more than they compute, so there are more
+# workers than cores; measuring what they reach would cost more than it tells.
+measured: setup
+	$(MAKE) test ARGS="--cov --cov-report= $(addprefix --ignore=,$(PROGRAMS)) $(ARGS)"
+
+programs: setup
+	$(MAKE) test ARGS="--numprocesses 4 $(PROGRAMS) $(ARGS)"
 
 lint: setup ## style, types, layers
 	$(BIN)/ruff check
@@ -39,7 +53,7 @@ lint: setup ## style, types, layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-coverage: setup ## how much the tests reached, after a run of them with --cov
+coverage: measured ## how much the tests reach
 	$(BIN)/coverage report --include='src/plexd/*' --fail-under=95
 	$(BIN)/coverage report --include='src/plexd_server/*' --fail-under=90
 

@@ -18,7 +18,16 @@ if TYPE_CHECKING:
 
 _OWN_FDS = Path("/proc/self/fd")
 _BROWSER = "tests/browser/"
-_LONGEST = ("tests/e2e/", "tests/faults/", _BROWSER, "tests/server/", "tests/icmp/")
+_PROGRAMS = ("tests/e2e/", "tests/faults/", _BROWSER)
+_LONGEST = (*_PROGRAMS, "tests/server/", "tests/icmp/")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark programs, pages, faults and the kernel as slow; a test elsewhere says so itself."""
+    for item in items:
+        if item.nodeid.startswith((*_PROGRAMS, "tests/kernel/")):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -47,6 +47,7 @@ async def test_a_loop_that_was_blocked_is_logged_with_the_seconds(
     assert record.seconds == pytest.approx(19, abs=1)  # type: ignore[attr-defined]  # extra
 
 
+@pytest.mark.slow
 async def test_a_loop_really_blocked_is_noticed(caplog: pytest.LogCaptureFixture) -> None:
     async with watching(Watchdog(LOGGER)):
         await asyncio.sleep(0)

@@ -90,6 +90,7 @@ async def length_of_a_request() -> int:
     return length
 
 
+@pytest.mark.slow
 async def test_a_request_reset_at_any_byte_is_sent_again_and_arrives_once() -> None:
     oracle = Oracle()
     length = await length_of_a_request()

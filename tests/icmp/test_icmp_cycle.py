@@ -49,6 +49,7 @@ async def test_five_hundred_peers_are_known_before_the_interval_is_over() -> Non
         assert {pinger.loss(peer) for peer in PEERS} == {0.0}
 
 
+@pytest.mark.slow
 async def test_five_hundred_silent_peers_do_not_hold_up_the_cycle(silent: Pair) -> None:
     silent.near.run("ip", "route", "add", "10.80.0.0/16", "via", "10.77.0.2")
     silent.far.run("ip", "route", "add", "local", "10.80.0.0/16", "dev", "lo")

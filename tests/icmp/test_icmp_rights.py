@@ -7,6 +7,8 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+import pytest
+
 from icmp.namespaces import ROOT
 
 if TYPE_CHECKING:
@@ -39,6 +41,7 @@ def collect(folder: Path) -> tuple[list[int], str]:
     return [p["data"]["rtt_nano"] for p in points if p["group"] == "latency"], done.stderr
 
 
+@pytest.mark.slow
 def test_without_raw_sockets_datagram_sockets_do(pair: Pair, tmp_path: Path) -> None:
     pair.near.run("sysctl", "-qw", "net.ipv4.ping_group_range=0 2147483647")
     (rtt_nano,), _ = collect(tmp_path)

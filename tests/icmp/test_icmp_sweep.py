@@ -35,6 +35,7 @@ def quiet() -> Iterator[None]:
         yield
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quiet")
 async def test_ten_thousand_peers_pinged_together_all_answer() -> None:
     async with ICMPPinger(itself) as pinger:
@@ -46,6 +47,7 @@ async def test_ten_thousand_peers_pinged_together_all_answer() -> None:
         assert seen.largest_read_delay_nano > 0
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quiet")
 async def test_ten_thousand_peers_are_collected_cycle_after_cycle() -> None:
     async with ICMPPinger(itself) as pinger:

@@ -60,6 +60,7 @@ def test_an_address_needs_no_codec_of_host_names() -> None:
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
+@pytest.mark.slow
 def test_only_so_many_peers_are_remembered() -> None:
     peers = Peers(lambda _: "127.0.0.1")
     for number in range(MOST_PEERS + 1):
@@ -103,6 +104,7 @@ def test_a_family_this_kernel_does_not_speak_is_a_socket_error() -> None:
         open_socket(socket.AF_UNIX)
 
 
+@pytest.mark.slow
 @pytest.mark.root
 @ROOT[1]
 async def test_more_probes_than_numbers_fail_with_that_reason() -> None:

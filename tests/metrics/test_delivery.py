@@ -158,6 +158,7 @@ class TestRetries:
 
 
 class TestHolds:
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         "error",
         [
@@ -351,6 +352,7 @@ class TestEnd:
 
 
 class TestOutage:
+    @pytest.mark.slow
     async def test_a_day_without_a_control_plane_at_50_peers_is_delivered_exactly(self) -> None:
         cycle = 102  # two points a peer, and two of the node
         rig = Rig(RecordingReporter(*[OSError("refused")] * 100_000))
@@ -375,6 +377,7 @@ class TestOutage:
         assert failed < 86_400 / 100
 
 
+@pytest.mark.slow
 async def test_production_above_ten_batches_a_second_is_kept_up_with() -> None:
     rig = Rig(RecordingReporter(), collect_interval=timedelta(seconds=5), batch_size=10)
     async with rig.running():

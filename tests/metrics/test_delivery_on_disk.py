@@ -89,6 +89,7 @@ async def run_for(
         assert s.lost == 0
 
 
+@pytest.mark.slow
 async def test_a_delivery_cut_anywhere_arrives_once_and_in_order(tmp_path: Path) -> None:
     chance = random.Random(7)
     collector, receiver = Counting(), Receiver(seed=11)

@@ -157,6 +157,7 @@ class TestBatches:
             await clock.advance(COLLECT)
             assert [len(batch) for batch in reporter.batches] == [100, 20]
 
+    @pytest.mark.slow
     async def test_batches_never_exceed_the_batch_size(self) -> None:
         clock = ManualClock()
         reporter = RecordingReporter()

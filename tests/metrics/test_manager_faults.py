@@ -179,6 +179,7 @@ async def with_a_fault(at: int, *, after: bool) -> str:
     return trip.tripped
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [False, True])
 async def test_an_exception_at_any_call_of_any_port_costs_no_point_and_no_other_task(
     *, after: bool
@@ -220,6 +221,7 @@ async def cancelled_after(count: int, *, most: int) -> bool:
     return acknowledged > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("most", [1000, 30])
 async def test_a_cancellation_at_any_step_leaves_nothing_half(most: int) -> None:
     reached = [await cancelled_after(count, most=most) for count in range(STEPS)]
@@ -227,6 +229,7 @@ async def test_a_cancellation_at_any_step_leaves_nothing_half(most: int) -> None
     assert reached[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("victim", ["report", "collect"])
 async def test_any_task_cancelled_by_itself_at_any_step_is_made_good(victim: str) -> None:
     hit = 0

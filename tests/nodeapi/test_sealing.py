@@ -159,7 +159,7 @@ def test_stray_bits_in_the_last_character_are_refused() -> None:
         refused(NSK, SEALED[:-1] + alphabet[last + stray] + "=", encoded(NONCE))
 
 
-@pytest.mark.parametrize("wrong", [None, 7, b"AAAA", ["AAAA"], object()], ids=repr)
+@pytest.mark.parametrize("wrong", [None, 7, b"AAAA", ["AAAA"], object()], ids=type)
 def test_values_of_another_type_are_refused_alike(wrong: object, envelope: tuple[str, str]) -> None:
     ciphertext, nonce = envelope
     refused(NSK, wrong, nonce)

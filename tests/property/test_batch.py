@@ -75,6 +75,7 @@ def points(draw: st.DrawFn) -> MetricPoint:
 reports = st.lists(points(), max_size=8)
 
 
+@pytest.mark.slow
 @given(reports)
 def test_what_is_written_is_read_back(sent: list[MetricPoint]) -> None:
     check_points(sent)
@@ -85,6 +86,7 @@ def test_what_is_written_is_read_back(sent: list[MetricPoint]) -> None:
     assert all(point.timestamp.tzinfo is UTC for point in read)
 
 
+@pytest.mark.slow
 @given(reports)
 def test_any_json_parser_reads_the_same_points(sent: list[MetricPoint]) -> None:
     read = json.loads(MetricBatch(sent).to_json())
@@ -219,6 +221,7 @@ names = st.integers(1, 2**31 - 1).flatmap(
 )
 
 
+@pytest.mark.slow
 @given(names)
 def test_a_name_that_is_written_is_read_back(name: BatchName) -> None:
     assert BatchName.parse(str(name)) == name
@@ -231,6 +234,7 @@ def spoilt_names(draw: st.DrawFn) -> str:
     return text[:cut] + draw(st.text(max_size=3)) + text[cut + draw(st.integers(0, 3)) :]
 
 
+@pytest.mark.slow
 @given(st.text() | spoilt_names())
 @example("0" * 32 + ";seq=1;offset=1;of=1")
 @example("0" * 32 + ";seq=9223372036854775808;offset=0;of=1")

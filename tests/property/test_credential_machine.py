@@ -11,6 +11,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -201,5 +202,5 @@ class CredentialMachine(RuleBasedStateMachine):
             self.loop.close()
 
 
-TestCredential = CredentialMachine.TestCase
+TestCredential = pytest.mark.slow(CredentialMachine.TestCase)
 TestCredential.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)

@@ -332,7 +332,7 @@ class EmbeddedMachine(DedupeMachine):
         return EmbeddedServer()
 
 
-TestMarks = PureMachine.TestCase
+TestMarks = pytest.mark.slow(PureMachine.TestCase)
 TestMarks.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
-TestEmbeddedStore = EmbeddedMachine.TestCase
+TestEmbeddedStore = pytest.mark.slow(EmbeddedMachine.TestCase)
 TestEmbeddedStore.settings = settings(max_examples=8, stateful_step_count=20, deadline=None)

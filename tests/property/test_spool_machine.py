@@ -10,6 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -208,5 +209,5 @@ def _counts(found: SpoolStatistics) -> tuple[int, ...]:
     )
 
 
-TestSpool = SpoolMachine.TestCase
+TestSpool = pytest.mark.slow(SpoolMachine.TestCase)
 TestSpool.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)

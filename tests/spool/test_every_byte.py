@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _STRIDES = {"spool.db": 331, "spool.db-wal": 491, "spool.mark": 5, "spool.lock": 1}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FILES)
 async def test_a_damaged_byte_alters_no_point_and_hides_no_loss(name: str, fast_path: Path) -> None:
     specimen = await Specimen.make(fast_path)

@@ -48,6 +48,7 @@ async def run(directory: Path, disk: FaultyDisk) -> SpoolStatistics:
     return balanced(spool.statistics())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lasting", [False, True], ids=["once", "lasting"])
 @pytest.mark.parametrize("fault", FAULTS)
 async def test_wherever_the_disk_fails_every_point_arrives_once(

@@ -125,6 +125,7 @@ async def test_a_killed_daemon_is_an_error_and_a_restarted_one_is_read(mesh: Mes
     assert all(one.handshake_succeeded for one in await reader.read_tunnel_stats())
 
 
+@pytest.mark.slow
 async def test_a_stopped_daemon_ends_at_the_deadline(mesh: Mesh) -> None:
     node = mesh.nodes[3]
     reader = WireGuardStatsReader(node.interface, index(mesh, node))
@@ -143,6 +144,7 @@ async def test_a_thousand_peers_read_as_wg_shows_them(crowd: Node) -> None:
     await assert_same_as_wg(crowd)
 
 
+@pytest.mark.slow
 async def test_peers_that_come_and_go_during_readings_keep_their_keys(crowd: Node) -> None:
     halves = [[stranger(i) for i in range(1 + half, MANY, 2)] for half in (0, 1)]
     expected = {key(i): f"127.0.0.1:{i}" for i in range(1, MANY + 1)}

@@ -94,6 +94,7 @@ def test_a_reader_that_leaves_is_no_error() -> None:
     assert (done.stdout, done.stderr) == ("0\n", "")
 
 
+@pytest.mark.slow
 def test_an_output_that_cannot_be_written_is_one_line_and_status_1() -> None:
     for where, reason in [
         ("> /dev/full", "No space left on device"),

@@ -66,6 +66,7 @@ def test_what_is_refused_names_its_line(text: str, line: int, reason: str) -> No
     assert (caught.value.line, caught.value.reason) == (line, reason)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text",
     ["[" * 2**20, "- " * 2**19, "{a: " * 2**18, "? " * 2**19, "[" + "a," * 2**19, "-\n" * 2**19],

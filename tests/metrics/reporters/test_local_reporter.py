@@ -382,6 +382,7 @@ async def test_a_refused_token_stays_in_use_while_no_other_can_be_fetched(
     assert server.requests[1].headers["Authorization"] == f"Bearer {TOKEN}"
 
 
+@pytest.mark.slow
 async def test_fetches_that_keep_failing_are_bounded_however_many_reports_there_are(
     server: ScriptedServer, reporter: LocalReporter, fetcher: ScriptedFetcher, clock: ManualClock
 ) -> None:

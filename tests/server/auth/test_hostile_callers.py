@@ -267,6 +267,7 @@ def test_a_token_of_a_megabyte_is_not_even_read(shared: Shared) -> None:
     assert statuses in ([400], [])  # a sender may see a reset in place of the answer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("whose", ["node", "operator"])
 def test_the_time_of_a_refusal_reveals_nothing_of_the_token(shared: Shared, whose: str) -> None:
     right = shared.n1 if whose == "node" else shared.server.operator_token
@@ -290,6 +291,7 @@ def test_the_time_of_a_refusal_reveals_nothing_of_the_token(shared: Shared, whos
     assert 0.35 < sum(pairs) / len(pairs) < 0.65
 
 
+@pytest.mark.slow
 def test_the_time_of_a_refusal_does_not_reveal_which_nodes_exist(shared: Shared) -> None:
     times: dict[str, list[float]] = {"n2": [], "none": []}
     order = ["n2", "none"] * 300

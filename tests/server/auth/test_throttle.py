@@ -214,6 +214,7 @@ async def test_refusals_are_logged_a_few_times_a_minute(
     assert mallory not in caplog.text
 
 
+@pytest.mark.slow
 async def test_what_is_counted_stays_within_bounds(askers: Askers) -> None:
     tracemalloc.start()
     buckets, seen = TokenBuckets(askers.clock, rate=1, burst=5, size=1000), Recent(1000)

@@ -97,6 +97,7 @@ def test_nodes_are_listed(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_a_port_in_use_is_reported_with_a_remedy(tmp_path: Path) -> None:
     with served(tmp_path / "a") as first:
         address = first.url.removeprefix("http://")
@@ -108,6 +109,7 @@ def test_a_port_in_use_is_reported_with_a_remedy(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_data_directory_in_use_is_reported_with_the_process(tmp_path: Path) -> None:
     with served(tmp_path / "a"):
         said = refused("serve", "--listen", "127.0.0.1:0", "--data-dir", tmp_path / "a")
@@ -135,6 +137,7 @@ def test_an_address_to_listen_on_is_parsed_and_shown(listen: str, host: str, sho
     assert str(parse_listen(listen)) == shown
 
 
+@pytest.mark.slow
 def test_wrong_usage_is_status_two(tmp_path: Path) -> None:
     said = refused("serve", "--listen", "8080", "--data-dir", tmp_path, status=2)
 
@@ -190,6 +193,7 @@ def test_a_data_directory_that_cannot_be_made_is_reported(tmp_path: Path) -> Non
         provide_registry(tmp_path / "file" / "data", SystemClock())
 
 
+@pytest.mark.slow
 def test_a_data_directory_that_is_not_writable_is_reported(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     line = [sys.executable, "-m", "plexd_server", "node", "list", "--data-dir", str(tmp_path)]
@@ -246,6 +250,7 @@ def test_commands_that_let_machines_in_work_before_the_first_start(
     assert "new data directory" not in again.stderr
 
 
+@pytest.mark.slow
 def test_a_damaged_points_file_is_reported_with_a_remedy(tmp_path: Path) -> None:
     (tmp_path / "points.duckdb").write_bytes(b"rubbish" * 1000)
 
@@ -293,6 +298,7 @@ def test_a_node_whose_identity_cannot_be_printed_is_not_registered(tmp_path: Pat
     assert command("node", "list", "--data-dir", tmp_path).stdout == ""
 
 
+@pytest.mark.slow
 def test_a_server_that_cannot_print_its_address_stops_with_a_reason(tmp_path: Path) -> None:
     done = into_full("serve", "--listen", "127.0.0.1:0", "--data-dir", tmp_path)
 

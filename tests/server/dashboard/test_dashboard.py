@@ -256,6 +256,7 @@ def test_plotly_is_found_without_importing_it() -> None:
     assert "plotly" not in sys.modules
 
 
+@pytest.mark.slow
 async def test_answers_that_nobody_reads_cost_little_memory_and_free_their_slots(
     tmp_path: Path, session: aiohttp.ClientSession
 ) -> None:

@@ -442,6 +442,7 @@ def test_one_bad_link_is_one_alert_and_several_of_a_node_are_one_too() -> None:
     assert (alert.node_ids, alert.text) == (("n1",), "3 links are bad (3 down)")
 
 
+@pytest.mark.slow
 def test_a_flood_of_bad_links_is_summed_up_in_few_alerts() -> None:
     live = LiveMesh()
     for node in range(40):

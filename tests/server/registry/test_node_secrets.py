@@ -129,6 +129,7 @@ def test_a_missing_key_is_reported_with_a_remedy_and_none_is_made(
     )
 
 
+@pytest.mark.slow
 def test_a_key_that_did_not_seal_the_registry_is_refused(
     registry: Registry, tmp_path: Path
 ) -> None:

@@ -79,6 +79,7 @@ async def test_a_body_that_does_not_fit_its_batch_name_is_400(
     assert answer.json["detail"].startswith("Plexd-Batch: ")
 
 
+@pytest.mark.slow
 async def test_one_batch_two_hundred_times_on_32_connections_has_one_effect(
     node: Node, session: aiohttp.ClientSession
 ) -> None:

@@ -21,6 +21,7 @@ NODES = 60
 BACKLOG = 5
 
 
+@pytest.mark.slow
 async def test_a_batch_of_which_the_answer_was_lost_in_a_kill_is_a_duplicate_afterwards(
     tmp_path: Path, session: aiohttp.ClientSession
 ) -> None:
@@ -89,6 +90,7 @@ class Sender:
             return
 
 
+@pytest.mark.slow
 async def test_batches_sent_across_graceful_restarts_come_exactly_once(
     tmp_path: Path, session: aiohttp.ClientSession
 ) -> None:
@@ -111,6 +113,7 @@ async def test_batches_sent_across_graceful_restarts_come_exactly_once(
     assert loads == [float(number) for number in range(1, sender.count + 2)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("memory", ["64MB"])
 async def test_a_herd_with_a_backlog_is_stored_whole(tmp_path: Path, memory: str) -> None:
     tokens = {f"n{i}": create_node(tmp_path / "d", f"n{i}")["auth_token"] for i in range(NODES)}

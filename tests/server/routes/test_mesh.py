@@ -50,6 +50,7 @@ async def test_a_nodes_peers_are_for_that_node_and_the_operator(
     assert (await operator.get("/v1/nodes/none/peers")).status == 404
 
 
+@pytest.mark.slow
 async def test_both_ends_reports_become_one_link_and_survive_a_restart(tmp_path: Path) -> None:
     tokens = {name: create_node(tmp_path / "d", name)["auth_token"] for name in ("a", "b")}
     now = datetime.now(UTC).replace(microsecond=0)

@@ -51,6 +51,7 @@ def test_anybody_may_read_the_document(target: Target) -> None:
     assert (answer.status_code, answer.json()) == (200, document())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("route", ROUTES)
 def test_whatever_is_sent_is_answered_as_the_document_says(target: Target, route: str) -> None:
     seen = target.explore(route, EXAMPLES)

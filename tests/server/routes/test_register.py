@@ -101,6 +101,7 @@ async def test_a_one_time_token_registers_exactly_one_of_many(plane: Plane, clie
     assert sorted(answer.status for answer in answers) == [200] + [401] * 7
 
 
+@pytest.mark.slow
 async def test_a_registry_that_is_locked_keeps_nobody_from_reporting(
     plane: Plane, client: Client
 ) -> None:

@@ -257,6 +257,7 @@ async def test_a_gzip_bomb_is_413(n1: Client) -> None:
     assert_problem(await n1.post(METRICS, BOMB, Content_Encoding="gzip"), 413)
 
 
+@pytest.mark.slow
 async def test_bombs_cost_bounded_memory(tmp_path: Path, session: aiohttp.ClientSession) -> None:
     token = create_node(tmp_path / "d")["auth_token"]
     with running(tmp_path / "d") as server:

@@ -28,6 +28,7 @@ WORLD = World(12, 11)
 NAMES = [WORLD.name(node) for node in range(12)]
 
 
+@pytest.mark.slow
 @given(st.integers(1, 60), st.integers(0, 70))
 def test_a_peer_of_a_node_has_that_node_as_a_peer(nodes: int, peers: int) -> None:
     world = World(nodes, peers)
@@ -108,6 +109,7 @@ def test_no_other_link_has_a_fault(links: dict[str, Link]) -> None:
     }
 
 
+@pytest.mark.slow
 async def test_the_command_registers_nodes_reports_the_past_and_sums_up(
     tmp_path: Path, session: aiohttp.ClientSession
 ) -> None:
@@ -128,6 +130,7 @@ async def test_the_command_registers_nodes_reports_the_past_and_sums_up(
     assert all(node["simulated"] for node in fleet["nodes"])
 
 
+@pytest.mark.slow
 def test_nodes_enrol_with_a_token_and_are_marked_as_simulated(tmp_path: Path) -> None:
     with served(tmp_path / "d") as server:
         made = command("token", "create", "--uses", 2, "--data-dir", tmp_path / "d")
@@ -143,6 +146,7 @@ def test_nodes_enrol_with_a_token_and_are_marked_as_simulated(tmp_path: Path) ->
     assert refused.stderr.startswith("plexd-server: sim-berlin cannot enrol: ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
@@ -163,6 +167,7 @@ def test_a_wrong_option_is_one_line(tmp_path: Path, options: list[object], compl
     assert done.stderr.startswith(f"plexd-server: {complaint}")
 
 
+@pytest.mark.slow
 def test_a_server_that_does_not_run_is_waited_for(tmp_path: Path) -> None:
     create_node(tmp_path)
     line = ["simulate", "--data-dir", tmp_path, "--server", "http://127.0.0.1:1"]

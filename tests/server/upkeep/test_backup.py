@@ -65,6 +65,7 @@ async def test_reports_during_a_backup_are_accepted_and_shown_afterwards(
         assert (await node.ledger())["received"] == 1
 
 
+@pytest.mark.slow
 def test_a_server_whose_writes_are_paused_can_be_stopped(tmp_path: Path) -> None:
     create_node(tmp_path / "d")
     with running(tmp_path / "d") as server, writes_paused(tmp_path / "d"):
@@ -73,6 +74,7 @@ def test_a_server_whose_writes_are_paused_can_be_stopped(tmp_path: Path) -> None
     assert server.process.returncode == 0
 
 
+@pytest.mark.slow
 def test_the_socket_of_a_killed_server_is_not_taken_for_a_server(tmp_path: Path) -> None:
     create_node(tmp_path / "d")
     with running(tmp_path / "d") as server:
@@ -83,6 +85,7 @@ def test_the_socket_of_a_killed_server_is_not_taken_for_a_server(tmp_path: Path)
             assert not is_paused
 
 
+@pytest.mark.slow
 def test_a_backup_of_a_killed_server_has_what_was_only_in_its_journal(tmp_path: Path) -> None:
     token = create_node(tmp_path / "d")["auth_token"]
 
@@ -104,6 +107,7 @@ def test_a_backup_of_a_killed_server_has_what_was_only_in_its_journal(tmp_path: 
     store.close()
 
 
+@pytest.mark.slow
 def test_only_the_owner_may_use_the_socket_however_long_its_path(tmp_path: Path) -> None:
     deep = tmp_path / ("x" * 120)
     with running(deep):

@@ -154,6 +154,7 @@ def test_pruning_deletes_what_ended_long_ago_and_nothing_else(tmp_path: Path) ->
     assert len(listed(tmp_path, "token", "list")["tokens"]) == 1
 
 
+@pytest.mark.slow
 async def test_a_backup_serves_in_place_of_the_original(
     tmp_path: Path, session: aiohttp.ClientSession
 ) -> None:
@@ -274,6 +275,7 @@ def test_a_node_made_by_hand_gets_no_key_or_address_of_another(
     assert len(listed(tmp_path, "node", "list")["nodes"]) == 1
 
 
+@pytest.mark.slow
 def test_a_locked_registry_is_reported_with_the_reason(tmp_path: Path) -> None:
     with closing(Registry(tmp_path, clock=SystemClock())) as registry:
         holder = sqlite3.connect(tmp_path / "registry.db", isolation_level=None)

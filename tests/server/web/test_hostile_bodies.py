@@ -95,6 +95,7 @@ class Meter:
         return int((self._proc / "status").read_text().partition(f"{name}:")[2].split()[0])
 
 
+@pytest.mark.slow
 async def test_any_hostile_body_is_refused_at_little_cost(
     tmp_path: Path, session: aiohttp.ClientSession
 ) -> None:
@@ -123,6 +124,7 @@ async def test_any_hostile_body_is_refused_at_little_cost(
     assert len(latest.json["points"]) == len(EXAMPLE)
 
 
+@pytest.mark.slow
 async def test_the_largest_allowed_report_is_accepted_at_little_cost(
     tmp_path: Path, session: aiohttp.ClientSession
 ) -> None:

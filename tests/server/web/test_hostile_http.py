@@ -236,6 +236,7 @@ def test_pipelined_requests_are_answered_in_order(shared: Shared) -> None:
     assert talk(shared.server.url, b"".join(requests))[0] == [200, 404, 401, 200, 200]
 
 
+@pytest.mark.slow
 async def test_thousands_of_pipelined_requests_end_their_connection_and_cost_little(
     tmp_path: Path, session: aiohttp.ClientSession
 ) -> None:

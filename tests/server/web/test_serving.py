@@ -29,6 +29,7 @@ CLOSED = "import os; os.closerange(0, 3); from plexd_server.cli.main import main
 METRICS = "/v1/nodes/n1/metrics"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_it_with_status_zero_and_nothing_more_on_stdout(
     tmp_path: Path, number: signal.Signals
@@ -54,6 +55,7 @@ def test_a_signal_during_the_start_ends_it_with_status_zero(tmp_path: Path) -> N
     assert process.returncode == 0
 
 
+@pytest.mark.slow
 async def test_acknowledged_points_survive_a_kill(
     tmp_path: Path, session: aiohttp.ClientSession
 ) -> None:
@@ -71,6 +73,7 @@ async def test_acknowledged_points_survive_a_kill(
     assert len(latest.json["points"]) == 3
 
 
+@pytest.mark.slow
 async def test_a_request_in_flight_is_finished_when_it_stops(
     tmp_path: Path, session: aiohttp.ClientSession
 ) -> None:
@@ -106,6 +109,7 @@ async def _refuses_new_connections(url: str) -> None:
             await asyncio.sleep(0.01)
 
 
+@pytest.mark.slow
 def test_idle_connections_do_not_hold_up_the_end(tmp_path: Path) -> None:
     with (
         running(tmp_path / "d") as server,
@@ -148,6 +152,7 @@ async def test_an_allowed_host_is_answered(tmp_path: Path, session: aiohttp.Clie
         assert (await client.get("/healthz", Host="plane.example.evil")).status == 421
 
 
+@pytest.mark.slow
 def test_logs_are_one_json_object_a_line_and_hold_no_token(tmp_path: Path) -> None:
     with running(tmp_path / "d", "--log-format", "json") as server:
         server.stop()
@@ -165,6 +170,7 @@ def test_logs_are_one_json_object_a_line_and_hold_no_token(tmp_path: Path) -> No
     )
 
 
+@pytest.mark.slow
 async def test_a_full_disk_is_logged_and_not_described_to_nodes(
     tmp_path: Path, session: aiohttp.ClientSession
 ) -> None:

@@ -7,6 +7,8 @@ import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
+import pytest
+
 from server.running import Client, connected, create_node, served
 from support.points import EXAMPLE
 
@@ -61,6 +63,7 @@ async def test_other_clients_are_answered_beside_hundreds_of_slow_ones(
                 pass
 
 
+@pytest.mark.slow
 def test_a_report_refused_beforehand_has_less_time(
     tmp_path: Path,
 ) -> None:

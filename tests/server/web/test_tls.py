@@ -112,6 +112,7 @@ def test_a_key_that_everybody_can_read_is_refused_with_what_to_do(files: Files) 
         files.certificate.context()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", ["chain", "key"])
 def test_files_that_are_no_certificate_are_refused_at_the_start(
     files: Files, tmp_path: Path, which: str
@@ -133,6 +134,7 @@ def test_a_certificate_without_its_key_is_wrong_usage(files: Files, tmp_path: Pa
     assert command(*line, check=False).returncode == 2
 
 
+@pytest.mark.slow
 async def test_a_running_server_loads_a_new_certificate_and_closes_no_connection(
     files: Files, tmp_path: Path, session: aiohttp.ClientSession
 ) -> None:
@@ -158,6 +160,7 @@ async def test_a_running_server_loads_a_new_certificate_and_closes_no_connection
         writer.close()
 
 
+@pytest.mark.slow
 def test_plain_http_beyond_loopback_logs_a_warning(tmp_path: Path) -> None:
     with running(tmp_path / "a", listen="0.0.0.0:0"), running(tmp_path / "b"):
         pass

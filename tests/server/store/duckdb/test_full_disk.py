@@ -43,6 +43,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", path], check=True)
 
 
+@pytest.mark.slow
 async def test_a_full_disk_refuses_reports_keeps_reads_and_doubles_nothing(
     small_disk: Path, session: aiohttp.ClientSession
 ) -> None:

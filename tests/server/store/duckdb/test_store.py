@@ -144,6 +144,7 @@ async def test_a_record_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         DuckDBStore(tmp_path)
 
 
+@pytest.mark.slow
 async def test_the_space_of_expired_points_is_used_again_even_during_reads(
     tmp_path: Path,
 ) -> None:
@@ -335,6 +336,7 @@ class FaultyConnection:
         self.connection.commit()
 
 
+@pytest.mark.slow
 async def test_an_upgrade_that_fails_anywhere_leaves_the_old_store_or_the_new(
     tmp_path: Path,
 ) -> None:
@@ -414,6 +416,7 @@ async def test_a_clock_that_was_put_back_changes_neither_marks_nor_their_order(
     await store.aclose()
 
 
+@pytest.mark.slow
 async def test_what_a_damaged_log_of_the_database_lost_comes_again_from_the_journal(
     tmp_path: Path,
 ) -> None:
@@ -435,6 +438,7 @@ async def test_what_a_damaged_log_of_the_database_lost_comes_again_from_the_jour
     assert outcomes == {None, 15}
 
 
+@pytest.mark.slow
 async def test_no_damage_of_the_database_shows_other_points(tmp_path: Path) -> None:
     """Damage at a place that the start does not read is found by the first query that reads it."""
     kept, directory = tmp_path / "kept", tmp_path / "try"
