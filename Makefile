@@ -33,7 +33,7 @@ test: setup ## the tests, over the cores; ARGS="-k latency" chooses
 	$(TEST) $(ARGS)
 
 quick: setup ## the tests that take under a second, for the inner loop
-	$(TEST) -m "not slow" $(ARGS)
+	$(TEST) -m "not slow" $(addprefix --ignore=,$(PROGRAMS) tests/kernel tests/property) $(ARGS)
 
 check: lint measured programs coverage ## the whole gate: style, types, layers, tests, coverage
 

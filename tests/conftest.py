@@ -24,9 +24,9 @@ _LONGEST = (*_PROGRAMS, "tests/server/", "tests/icmp/")
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark programs, pages, faults and the kernel as slow; a test elsewhere says so itself."""
+    """Mark what is slow by folder; a test elsewhere says so itself."""
     for item in items:
-        if item.nodeid.startswith((*_PROGRAMS, "tests/kernel/")):
+        if item.nodeid.startswith((*_PROGRAMS, "tests/kernel/", "tests/property/")):
             item.add_marker(pytest.mark.slow)
 
 
