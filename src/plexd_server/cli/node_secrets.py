@@ -12,72 +12,55 @@ from plexd_server.errors import StartError
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable
     from pathlib import Path
 
-    from plexd_server.registry import Registry
+    from plexd_server.cli.registry_commands import Opening
 
 _MAX_BYTES: Final = 64 * 1024
 _LEAST_TOKEN: Final = 16
 
 
-def keep(options: argparse.Namespace) -> Callable[[Registry], None]:
+def keep(options: argparse.Namespace, opening: Opening) -> None:
     """Keep a secret, sealed."""
     value = _value(options.value_file, f"secret {options.name} of {options.node_id}: ")
-
-    def command(registry: Registry) -> None:
+    with opening as registry:
         version = registry.secrets.set(options.node_id, options.name, value)
         note(f"secret {options.name} of {options.node_id} is set, version {version}")
 
-    return command
 
-
-def show_all(options: argparse.Namespace) -> Callable[[Registry], None]:
+def show_all(options: argparse.Namespace, opening: Opening) -> None:
     """List secrets without their values."""
-
-    def command(registry: Registry) -> None:
+    with opening as registry:
         found = registry.secrets.list(options.node_id)
         if options.json:
             print_json({"secrets": [asdict(secret) for secret in found]})
             return
         rows = ((s.node_id, s.name, s.version, s.set_at) for s in found)
-        print_table(("NODE", "NAME", "VERSION", "SET"), rows)
-        if not found:
-            note("there are no secrets; keep one with: plexd-server secret set NODE NAME")
-
-    return command
+        none = "there are no secrets; keep one with: plexd-server secret set NODE NAME"
+        print_table(("NODE", "NAME", "VERSION", "SET"), rows, none=none)
 
 
-def delete(options: argparse.Namespace) -> Callable[[Registry], None]:
+def delete(options: argparse.Namespace, opening: Opening) -> None:
     """Delete a secret."""
-
-    def command(registry: Registry) -> None:
+    with opening as registry:
         registry.secrets.delete(options.node_id, options.name)
         note(f"secret {options.name} of {options.node_id} is forgotten")
 
-    return command
 
-
-def create_ingest_token(options: argparse.Namespace) -> Callable[[Registry], None]:
+def create_ingest_token(options: argparse.Namespace, opening: Opening) -> None:
     """Accept a token for ``/ingest/NODE``: a new one, which is printed, or one from a file."""
     given = None if options.value_file is None else _token(_value(options.value_file, ""))
-
-    def command(registry: Registry) -> None:
+    with opening as registry:
         token = registry.create_ingest_token(options.node_id, given)
         if given is None:
             put_whole(f"{token}\n")
 
-    return command
 
-
-def revoke_ingest_tokens(options: argparse.Namespace) -> Callable[[Registry], None]:
+def revoke_ingest_tokens(options: argparse.Namespace, opening: Opening) -> None:
     """Delete the tokens of ``/ingest/NODE``."""
-
-    def command(registry: Registry) -> None:
+    with opening as registry:
         number = registry.revoke_ingest_tokens(options.node_id)
         note(f"{number} tokens of /ingest/{options.node_id} withdrawn")
-
-    return command
 
 
 def _value(path: Path | None, prompt: str) -> str:

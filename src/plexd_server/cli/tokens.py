@@ -12,16 +12,14 @@ from plexd_server.cli.output import as_cell, print_json, print_table
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable
 
-    from plexd_server.registry import Registry
+    from plexd_server.cli.registry_commands import Opening
 
 
-def create(options: argparse.Namespace) -> Callable[[Registry], None]:
+def create(options: argparse.Namespace, opening: Opening) -> None:
     """Make a token and print it, alone, to standard output."""
     expires_in = parse_duration("--expires", options.expires)
-
-    def command(registry: Registry) -> None:
+    with opening as registry:
         token, made = registry.tokens.create(
             uses=options.uses, expires_in=expires_in, node_id=options.node
         )
@@ -33,31 +31,22 @@ def create(options: argparse.Namespace) -> Callable[[Registry], None]:
         whom = f" by {made.node_id}" if made.node_id else ""
         note(f"can be used {times}{whom} until {as_cell(made.expires_at)}: plexd register")
 
-    return command
 
-
-def show_all(options: argparse.Namespace) -> Callable[[Registry], None]:
+def show_all(options: argparse.Namespace, opening: Opening) -> None:
     """List all tokens without their texts."""
-
-    def command(registry: Registry) -> None:
+    with opening as registry:
         tokens, now = registry.tokens.list(), SystemClock().now()
         if options.json:
             print_json({"tokens": [{**asdict(t), "state": t.state(now)} for t in tokens]})
             return
         header = ("TOKEN_ID", "STATE", "USES LEFT", "EXPIRES", "FOR NODE")
         rows = ((t.token_id, t.state(now), t.uses_left, t.expires_at, t.node_id) for t in tokens)
-        print_table(header, rows)
-        if not tokens:
-            note("there are no tokens; make one with: plexd-server token create")
-
-    return command
+        none = "there are no tokens; make one with: plexd-server token create"
+        print_table(header, rows, none=none)
 
 
-def revoke(options: argparse.Namespace) -> Callable[[Registry], None]:
+def revoke(options: argparse.Namespace, opening: Opening) -> None:
     """Revoke a token."""
-
-    def command(registry: Registry) -> None:
+    with opening as registry:
         registry.tokens.revoke(options.token_id)
         note(f"token {options.token_id} is withdrawn")
-
-    return command
