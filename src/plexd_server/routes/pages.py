@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from litestar import MediaType, Request, Response, get, post
@@ -20,15 +21,7 @@ from plexd_server.dashboard.pages import (
     redirect_page,
 )
 from plexd_server.registry import is_node_id
-from plexd_server.routes.openapi import (
-    ANYBODY,
-    CALLERS,
-    HTML,
-    OPERATOR,
-    answer,
-    operation,
-    refusals,
-)
+from plexd_server.routes.openapi import CALLERS, HTML, NO_STORE, OPERATOR, described, operation
 
 if TYPE_CHECKING:
     from litestar.handlers import HTTPRouteHandler
@@ -36,7 +29,7 @@ if TYPE_CHECKING:
 
     from plexd_server.auth import Gate
 
-_NO_STORE: Final = {"Cache-Control": "no-store"}
+_described: Final = partial(described, "pages", media_type=HTML)
 _TEXT: Final = Schema(type=OpenAPIType.STRING)
 _LOGIN_PARAMETERS: Final = (
     Parameter("token", "query", _TEXT, "the operator's login token"),
@@ -48,32 +41,17 @@ def page_routes(gate: Gate) -> list[HTTPRouteHandler]:
     """Make the routes of the pages, of login and logout, and of ``/static/``."""
     assets = Assets()
 
-    @get(
-        "/",
-        summary="The fleet's page",
-        tags=["pages"],
-        security=OPERATOR,
-        responses={200: answer(str, HTML), **refusals(401, 429, *ANYBODY)},
-    )
+    @get("/", **_described("The fleet's page", 401, 429, security=OPERATOR, answers={200: str}))
     async def show_fleet(request: Request[Any, Any, Any]) -> Response[str]:
         return _page(fleet_page()) if gate.is_operator(request) else _login_page()
 
-    @get(
-        "/mesh",
-        summary="The mesh's page",
-        tags=["pages"],
-        security=OPERATOR,
-        responses={200: answer(str, HTML), **refusals(401, 429, *ANYBODY)},
-    )
+    @get("/mesh", **_described("The mesh's page", 401, 429, security=OPERATOR, answers={200: str}))
     async def show_mesh(request: Request[Any, Any, Any]) -> Response[str]:
         return _page(mesh_page()) if gate.is_operator(request) else _login_page()
 
     @get(
         "/nodes/{node_id:str}",
-        summary="A node's page",
-        tags=["pages"],
-        security=OPERATOR,
-        responses={200: answer(str, HTML), **refusals(401, 404, 429, *ANYBODY)},
+        **_described("A node's page", 401, 404, 429, security=OPERATOR, answers={200: str}),
     )
     async def show_node(node_id: FromPath[str], request: Request[Any, Any, Any]) -> Response[str]:
         if not gate.is_operator(request):
@@ -84,14 +62,8 @@ def page_routes(gate: Gate) -> list[HTTPRouteHandler]:
 
     @get(
         "/login",
-        summary="Trade the login token for a cookie",
-        tags=["pages"],
+        **_described("Trade the login token for a cookie", 401, 429, answers={200: str, 303: None}),
         operation_class=operation(*_LOGIN_PARAMETERS),
-        responses={
-            200: answer(str, HTML),
-            303: answer(None, description="See Other"),
-            **refusals(401, 429, *ANYBODY),
-        },
     )
     async def login(request: Request[Any, Any, Any]) -> Response[str]:
         token = request.query_params.get("token", "")
@@ -102,11 +74,10 @@ def page_routes(gate: Gate) -> list[HTTPRouteHandler]:
 
     @post(
         "/logout",
+        **_described(
+            "Have the browser forget the cookie", *CALLERS, security=OPERATOR, answers={303: None}
+        ),
         status_code=303,
-        summary="Have the browser forget the cookie",
-        tags=["pages"],
-        security=OPERATOR,
-        responses={303: answer(None, description="See Other"), **refusals(*CALLERS)},
     )
     async def logout(request: Request[Any, Any, Any]) -> Response[str]:
         await gate.require_operator(request)
@@ -114,13 +85,12 @@ def page_routes(gate: Gate) -> list[HTTPRouteHandler]:
 
     @get(
         "/static/{name:str}",
-        summary="A script, a style sheet or an image",
-        tags=["pages"],
-        responses={
-            200: answer(bytes, "*/*"),
-            304: answer(None, description="Not Modified"),
-            **refusals(404, *ANYBODY),
-        },
+        **_described(
+            "A script, a style sheet or an image",
+            404,
+            answers={200: bytes, 304: None},
+            media_type="*/*",
+        ),
     )
     async def static(name: FromPath[str], request: Request[Any, Any, Any]) -> ASGIApp:
         return await assets.answer(name, request.headers)
@@ -129,7 +99,7 @@ def page_routes(gate: Gate) -> list[HTTPRouteHandler]:
 
 
 def _page(html: str, status: int = 200) -> Response[str]:
-    return Response(html, status_code=status, media_type=MediaType.HTML, headers=_NO_STORE)
+    return Response(html, status_code=status, media_type=MediaType.HTML, headers=NO_STORE)
 
 
 def _login_page(*, is_wrong: bool = False) -> Response[str]:
@@ -160,7 +130,7 @@ def _logged_out(gate: Gate) -> Response[str]:
 
 
 def _redirect(target: str) -> Response[str]:
-    headers = {**_NO_STORE, "Location": target}
+    headers = {**NO_STORE, "Location": target}
     return Response("", status_code=303, media_type=MediaType.HTML, headers=headers)
 
 

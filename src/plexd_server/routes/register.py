@@ -18,7 +18,7 @@ from plexd.rates import TokenBuckets
 from plexd_server.auth import WrongTokens, address_of, retry_after
 from plexd_server.errors import RegistryError, TokenRefused
 from plexd_server.registry import Applicant, Registry, hash_token, is_public_key, parse_address
-from plexd_server.routes.openapi import ANYBODY, UPLOADS, operation, refusals
+from plexd_server.routes.openapi import NO_STORE, UPLOADS, described, operation
 from plexd_server.web.body import read_small
 from plexd_server.web.problems import Problem
 
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from plexd_server.registry.peer_cache import PeerCache
 
 _LOG = logging.getLogger(__name__)
-_NO_STORE: Final = {"Cache-Control": "no-store"}
 _MAX_BYTES: Final = 16 * 1024
 _SHOWN: Final = 200
 _AT_ONCE: Final = 2
@@ -57,13 +56,11 @@ def registration_routes(
 
     @post(
         "/v1/register",
+        **described("nodes", "Become a node with a bootstrap token", *UPLOADS, 401, 409, 429),
+        response_headers=NO_STORE,
         status_code=200,
         request_max_body_size=None,
-        response_headers=_NO_STORE,
-        summary="Become a node with a bootstrap token",
-        tags=["nodes"],
         operation_class=operation(body=Application),
-        responses=refusals(*UPLOADS, 401, 409, 429, *ANYBODY),
     )
     async def register(request: Request[Any, Any, Any]) -> Registration:
         made = await registrar.register(request)

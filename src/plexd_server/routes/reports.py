@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
@@ -22,7 +23,7 @@ from litestar import Request, post
 from plexd.api import DecodeError, MalformedError, MetricBatch, decode_batch
 from plexd_server.errors import StoreError
 from plexd_server.routes.batch_headers import BATCH_HEADERS, BatchHeaders, parse_batch_headers
-from plexd_server.routes.openapi import CALLERS, INGEST, NODE, UPLOADS, operation, refusals
+from plexd_server.routes.openapi import CALLERS, INGEST, NODE, UPLOADS, described, operation
 from plexd_server.routes.point_schemas import ReportedPoint
 from plexd_server.store import Receipt, Report, Store
 from plexd_server.web.body import read_body
@@ -39,8 +40,12 @@ if TYPE_CHECKING:
 MAX_POINTS: Final = 10_000
 _MAX_AHEAD: Final = timedelta(hours=24)
 _SHOWN = 200
-_REPORT: Final = operation(
-    *BATCH_HEADERS, body=Annotated[list[ReportedPoint], msgspec.Meta(max_length=MAX_POINTS)]
+_POINTS = Annotated[list[ReportedPoint], msgspec.Meta(max_length=MAX_POINTS)]
+_post_points: Final = partial(
+    post,
+    status_code=200,
+    request_max_body_size=None,
+    operation_class=operation(*BATCH_HEADERS, body=_POINTS),
 )
 
 
@@ -48,29 +53,19 @@ def report_routes(gate: Gate, store: Store, clock: Clock) -> list[HTTPRouteHandl
     """Make the routes that receive points."""
     admission = Admission()
 
-    @post(
+    @_post_points(
         "/v1/nodes/{node_id:str}/metrics",
-        status_code=200,
-        request_max_body_size=None,
-        summary="Deliver points",
-        tags=["reports"],
-        security=NODE,
-        operation_class=_REPORT,
-        responses=refusals(*UPLOADS, *CALLERS),
+        **described("reports", "Deliver points", *UPLOADS, *CALLERS, security=NODE),
     )
     async def receive_metrics(node_id: FromPath[str], request: Request[Any, Any, Any]) -> Receipt:
         await gate.require_node(request, node_id)
         return await receive(node_id, request)
 
-    @post(
+    @_post_points(
         "/ingest/{node_id:str}",
-        status_code=200,
-        request_max_body_size=None,
-        summary="Deliver points to a local endpoint",
-        tags=["reports"],
-        security=INGEST,
-        operation_class=_REPORT,
-        responses=refusals(*UPLOADS, *CALLERS),
+        **described(
+            "reports", "Deliver points to a local endpoint", *UPLOADS, *CALLERS, security=INGEST
+        ),
     )
     async def receive_locally(node_id: FromPath[str], request: Request[Any, Any, Any]) -> Receipt:
         await gate.require_ingest(request, node_id)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from litestar import Request, Response, get
 
 from plexd.api import Peer, SecretResponse  # noqa: TC001 -- Litestar reads the annotations
 from plexd_server.errors import NoNodeKey, UnknownSecret
-from plexd_server.routes.openapi import CALLERS, NODE, answer, refusals
+from plexd_server.routes.openapi import CALLERS, NO_STORE, NODE, described
 from plexd_server.web.problems import Problem
 
 if TYPE_CHECKING:
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from plexd_server.auth import Gate
     from plexd_server.registry import Registry
     from plexd_server.registry.peer_cache import PeerCache
-
-_NO_STORE: Final = {"Cache-Control": "no-store"}
 
 
 class StateAnswer(msgspec.Struct):
@@ -35,11 +33,10 @@ def state_routes(gate: Gate, registry: Registry, peers: PeerCache) -> list[HTTPR
 
     @get(
         "/v1/nodes/{node_id:str}/state",
-        response_headers=_NO_STORE,
-        summary="The node's peers",
-        tags=["nodes"],
-        security=NODE,
-        responses={200: answer(StateAnswer), **refusals(*CALLERS)},
+        **described(
+            "nodes", "The node's peers", *CALLERS, security=NODE, answers={200: StateAnswer}
+        ),
+        response_headers=NO_STORE,
     )
     async def state(node_id: FromPath[str], request: Request[Any, Any, Any]) -> Response[bytes]:
         await gate.require_node(request, node_id)
@@ -47,11 +44,8 @@ def state_routes(gate: Gate, registry: Registry, peers: PeerCache) -> list[HTTPR
 
     @get(
         "/v1/nodes/{node_id:str}/secrets/{key:str}",
-        response_headers=_NO_STORE,
-        summary="A secret, sealed for the node",
-        tags=["nodes"],
-        security=NODE,
-        responses=refusals(404, 409, *CALLERS),
+        **described("nodes", "A secret, sealed for the node", 404, 409, *CALLERS, security=NODE),
+        response_headers=NO_STORE,
     )
     async def secret(
         node_id: FromPath[str], key: FromPath[str], request: Request[Any, Any, Any]
