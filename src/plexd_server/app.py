@@ -18,7 +18,6 @@ from plexd.console import put_whole
 from plexd_server.auth import Gate, OperatorKey, new_operator_token, read_operator_token
 from plexd_server.dashboard.pages import refusal_page
 from plexd_server.mesh import LiveMesh, ObservedStore, feeding
-from plexd_server.registry.peer_cache import PeerCache
 from plexd_server.routes import (
     health_routes,
     mesh_routes,
@@ -29,6 +28,7 @@ from plexd_server.routes import (
     report_routes,
     state_routes,
 )
+from plexd_server.routes.state import PeerCache
 from plexd_server.store import DuckDBStore, Store
 from plexd_server.upkeep.data_dir import provide_registry
 from plexd_server.upkeep.quiesce import pausing_writes_on_request

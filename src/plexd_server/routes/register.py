@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from litestar.handlers import HTTPRouteHandler
 
     from plexd.clock import Clock
-    from plexd_server.registry.peer_cache import PeerCache
+    from plexd_server.routes.state import PeerCache
 
 _LOG = logging.getLogger(__name__)
 _MAX_BYTES: Final = 16 * 1024

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+import math
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from litestar import Request, Response, get
@@ -17,15 +18,53 @@ if TYPE_CHECKING:
     from litestar.handlers import HTTPRouteHandler
     from litestar.params import FromPath
 
+    from plexd.clock import Clock
     from plexd_server.auth import Gate
     from plexd_server.registry import Registry
-    from plexd_server.registry.peer_cache import PeerCache
+
+_FRESH_SECONDS: Final = 5.0
 
 
 class StateAnswer(msgspec.Struct):
     """What a node has to know."""
 
     peers: list[Peer]
+
+
+class PeerCache:
+    """Answers a node with all nodes but itself, as they were at most five seconds ago.
+
+    Each node is encoded once for all others: in a mesh of thousands an answer has some hundred
+    kilobytes, which are only put together.
+    """
+
+    def __init__(self, registry: Registry, clock: Clock) -> None:
+        self._registry = registry
+        self._clock = clock
+        self._reading = asyncio.Lock()
+        self._fresh_until = -math.inf
+        self._encoded: dict[str, bytes] = {}
+
+    async def state_of(self, node_id: str) -> bytes:
+        """Return the JSON of the node's state: its ``peers``."""
+        async with self._reading:
+            if self._clock.monotonic() >= self._fresh_until:
+                self._fresh_until = self._clock.monotonic() + _FRESH_SECONDS
+                try:
+                    self._encoded = await asyncio.to_thread(self._read)
+                except BaseException:
+                    self.expire()
+                    raise
+            encoded = self._encoded
+        others = (peer for peer_id, peer in encoded.items() if peer_id != node_id)
+        return b'{"peers":[' + b",".join(others) + b"]}"
+
+    def expire(self) -> None:
+        """Read the registry again for the next answer."""
+        self._fresh_until = -math.inf
+
+    def _read(self) -> dict[str, bytes]:
+        return {peer.id: msgspec.json.encode(peer) for peer in self._registry.peers_of("")}
 
 
 def state_routes(gate: Gate, registry: Registry, peers: PeerCache) -> list[HTTPRouteHandler]:
