@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from plexd.clock import SystemClock
 from plexd.console import note, put
-from plexd_server.cli import node_secrets as secrets
-from plexd_server.cli import nodes, tokens
+from plexd_server.cli import credentials, nodes
 from plexd_server.cli.options import parse_duration
 from plexd_server.cli.output import print_json
 from plexd_server.registry import Registry, has_registry
@@ -61,19 +60,19 @@ _BEFORE_THE_FIRST_START = frozenset({"token create", "node create", "ingest-toke
 
 # Each parses its options before it opens the registry, so that a wrong one leaves no trace.
 _COMMANDS: Final[dict[str, Callable[[argparse.Namespace, Opening], None]]] = {
-    "token create": tokens.create,
-    "token list": tokens.show_all,
-    "token revoke": tokens.revoke,
+    "token create": credentials.create_token,
+    "token list": credentials.list_tokens,
+    "token revoke": credentials.revoke_token,
     "node create": nodes.create,
     "node list": nodes.show_all,
     "node show": nodes.show,
     "node revoke": nodes.revoke,
     "node rotate": nodes.rotate,
-    "secret set": secrets.keep,
-    "secret list": secrets.show_all,
-    "secret delete": secrets.delete,
-    "ingest-token create": secrets.create_ingest_token,
-    "ingest-token revoke": secrets.revoke_ingest_tokens,
+    "secret set": credentials.keep_secret,
+    "secret list": credentials.list_secrets,
+    "secret delete": credentials.delete_secret,
+    "ingest-token create": credentials.create_ingest_token,
+    "ingest-token revoke": credentials.revoke_ingest_tokens,
     "prune": _prune,
     "backup": _backup,
 }
