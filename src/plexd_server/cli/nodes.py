@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from plexd.api import Registration
     from plexd_server.cli.registry_commands import Opening
-    from plexd_server.registry import Node, Registry
+    from plexd_server.registry import Node
 
 
 def create(options: argparse.Namespace, opening: Opening) -> None:
@@ -30,18 +30,11 @@ def create(options: argparse.Namespace, opening: Opening) -> None:
     mesh_ip = parse_mesh_ip(options.mesh_ip)
     with opening as registry, _identity_file(options.output) as out:
         made = registry.create_node(options.node_id, mesh_ip=mesh_ip, public_key=options.public_key)
-        with _undone_on_failure(registry, made):
+        try:
             _print_identity(made, out)
-
-
-@contextmanager
-def _undone_on_failure(registry: Registry, made: Registration) -> Iterator[None]:
-    """Delete the node if its identity could not be handed out."""
-    try:
-        yield
-    except BaseException:
-        registry.remove_node(made.node_id)
-        raise
+        except BaseException:  # nobody has the identity
+            registry.remove_node(made.node_id)
+            raise
 
 
 def show_all(options: argparse.Namespace, opening: Opening) -> None:
