@@ -22,9 +22,7 @@ examples:
   plexd-server node list                  who is in
   plexd-server secret set berlin-1 token  reads the secret from standard input
 """
-_JOIN = """\
-A bootstrap token makes a node of the machine that shows it (plexd register).
-"""
+_JOIN = "A bootstrap token makes a node of the machine that shows it (plexd register).\n"
 _JOIN_CREATE = """\
 Prints a new token, which is seen this once: only its hash is kept. By default
 one machine can use it, within an hour.
@@ -52,9 +50,7 @@ Opens POST /ingest/NODE for a node of another control plane, which this server
 is the local endpoint of. Prints a token; hand it to the control plane:
   plexd-server secret set NODE NAME
 """
-_PRUNE = """\
-Forgets nodes revoked, and tokens expired or used up, longer ago than that.
-"""
+_PRUNE = "Forgets nodes revoked, and tokens expired or used up, longer ago than that.\n"
 _BACKUP = """\
 Copies everything to a new directory and reads it back, also while a server
 runs: what nodes report meanwhile waits. Keep the copy as safe as the master
