@@ -112,7 +112,8 @@ def _logged_in(request: Request[Any, Any, Any], gate: Gate, value: str) -> Respo
     After a link from another site, a browser does not send a strict cookie along an HTTP redirect.
     It does after a page of ours that moves on by itself.
     """
-    target = _target(request.query_params.get("node", ""))
+    node_id = request.query_params.get("node", "")
+    target = f"/nodes/{node_id}" if is_node_id(node_id) else "/"  # always a page of ours
     response = _page(redirect_page(target))
     if request.headers.get("sec-fetch-site") != "cross-site":
         response = _redirect(target)
@@ -143,8 +144,3 @@ def _cookie(gate: Gate, value: str) -> Cookie:
         secure=gate.is_secure,
         path="/",
     )
-
-
-def _target(node_id: str) -> str:
-    """Return where a login leads, which is always a page of ours."""
-    return f"/nodes/{node_id}" if is_node_id(node_id) else "/"
