@@ -7,6 +7,7 @@ running server pauses its writes for that long.
 from __future__ import annotations
 
 import shutil
+from contextlib import closing
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from plexd.durable import sync
@@ -59,11 +60,8 @@ def _copy_points(points: Path, target: Path) -> None:
 def _settle(data_dir: Path) -> None:
     """Put what both logs hold into the database's file; fails if another process has it open."""
     DuckDBStore(data_dir).close()
-    connection = open_database(data_dir / FILE_NAME, _MEMORY)
-    try:
+    with closing(open_database(data_dir / FILE_NAME, _MEMORY)) as connection:
         connection.execute("CHECKPOINT")
-    finally:
-        connection.close()
 
 
 class _Stamp(NamedTuple):
