@@ -105,10 +105,7 @@ def _answer(problem: Problem) -> Response[bytes]:
 
 def _on_http_exception(_: Request[Any, Any, Any], err: HTTPException) -> Response[bytes]:
     """Answer the router's own refusals: no such path or method, a parameter of the wrong form."""
-    try:
-        phrase = HTTPStatus(err.status_code).phrase
-    except ValueError:
-        return _answer(Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "an unknown status"))
+    phrase = HTTPStatus(err.status_code).phrase
     return _answer(Problem(err.status_code, phrase.lower(), headers=err.headers))
 
 
