@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
 from litestar import Request, post
+from msgspec.structs import asdict
 
 from plexd.api import Registration  # noqa: TC001 -- msgspec reads the annotations
 from plexd.rates import TokenBuckets
@@ -116,13 +117,8 @@ def _applicant(body: bytes) -> Applicant:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise Problem(400, "the body is not JSON") from None
     _check(application)
-    return Applicant(
-        token=application.token,
-        public_key=application.public_key,
-        hostname=application.hostname,
-        metadata=application.metadata,
-        mesh_ip=application.metadata.get("mesh_ip", ""),
-    )
+    mesh_ip = application.metadata.get("mesh_ip", "")
+    return Applicant(**asdict(application), mesh_ip=mesh_ip)
 
 
 def _check(application: Application) -> None:
