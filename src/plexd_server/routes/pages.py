@@ -81,7 +81,10 @@ def page_routes(gate: Gate) -> list[HTTPRouteHandler]:
     )
     async def logout(request: Request[Any, Any, Any]) -> Response[str]:
         await gate.require_operator(request)
-        return _logged_out(gate)
+        response, cookie = _redirect("/"), _cookie(gate, "")
+        cookie.max_age = 0  # it stays valid, as all browsers have the same one
+        response.set_cookie(cookie)
+        return response
 
     @get(
         "/static/{name:str}",
@@ -118,15 +121,6 @@ def _logged_in(request: Request[Any, Any, Any], gate: Gate, value: str) -> Respo
     if request.headers.get("sec-fetch-site") != "cross-site":
         response = _redirect(target)
     response.set_cookie(_cookie(gate, value))
-    return response
-
-
-def _logged_out(gate: Gate) -> Response[str]:
-    """Have the browser delete the cookie, which stays valid: all browsers have the same one."""
-    response = _redirect("/")
-    cookie = _cookie(gate, "")
-    cookie.max_age = 0
-    response.set_cookie(cookie)
     return response
 
 
