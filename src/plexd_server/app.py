@@ -6,7 +6,7 @@ import asyncio
 import ipaddress
 import logging
 import signal
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, closing
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -18,7 +18,6 @@ from plexd.console import put_whole
 from plexd_server.auth import Gate, OperatorKey, new_operator_token, read_operator_token
 from plexd_server.dashboard.pages import refusal_page
 from plexd_server.mesh import LiveMesh, ObservedStore, feeding
-from plexd_server.registry.peer_cache import PeerCache
 from plexd_server.routes import (
     health_routes,
     mesh_routes,
@@ -29,6 +28,7 @@ from plexd_server.routes import (
     report_routes,
     state_routes,
 )
+from plexd_server.routes.state import PeerCache
 from plexd_server.store import DuckDBStore, Store
 from plexd_server.upkeep.data_dir import provide_registry
 from plexd_server.upkeep.quiesce import pausing_writes_on_request
@@ -158,20 +158,18 @@ def build_app(
 async def _composed(options: ServeOptions, address: Address, token: str) -> AsyncIterator[ASGIApp]:
     """Open the registry and the store for an application, and close both afterwards."""
     clock = SystemClock()
-    registry = await asyncio.to_thread(_open_registry, options, clock)
-    try:
-        live = LiveMesh()
+    with closing(await asyncio.to_thread(provide_registry, options.data_dir, clock)) as registry:
+        await asyncio.to_thread(_prepare, registry, options.mesh_network)
         embedded = await asyncio.to_thread(
             DuckDBStore, options.data_dir, memory=options.store_memory
         )
-        store = ObservedStore(embedded, live, registry)
-        key = OperatorKey.of(token)
-        try:
+        live = LiveMesh()
+        async with aclosing(ObservedStore(embedded, live, registry)) as store:
             app = build_app(
                 store,
                 live,
                 registry,
-                key,
+                OperatorKey.of(token),
                 port=address.port,
                 clock=clock,
                 node_rate=options.node_rate,
@@ -183,22 +181,12 @@ async def _composed(options: ServeOptions, address: Address, token: str) -> Asyn
                 pausing_writes_on_request(embedded.quiesce, options.data_dir, clock),
             ):
                 yield ErrorPages(Guard(InFlight(app, clock), _allowed(options)), refusal_page)
-        finally:
-            await store.aclose()
-    finally:
-        registry.close()
 
 
-def _open_registry(options: ServeOptions, clock: Clock) -> Registry:
-    registry = provide_registry(options.data_dir, clock)
-    try:
-        registry.check_key()
-        if options.mesh_network is not None:
-            registry.mesh_network = options.mesh_network
-    except BaseException:
-        registry.close()
-        raise
-    return registry
+def _prepare(registry: Registry, mesh_network: str | None) -> None:
+    registry.check_key()
+    if mesh_network is not None:
+        registry.mesh_network = mesh_network
 
 
 def _allowed(options: ServeOptions) -> set[str]:

@@ -114,13 +114,10 @@ class Gate:
 
     def login(self, request: Request[Any, Any, Any], token: str) -> str | None:
         """Return the cookie for the right login token, None for any other."""
-        if not token or len(token) > _MAX_TOKEN_LENGTH:
-            return None
-        return (
-            cookie_value(token)
-            if self._is_right(request, token, self._operator.matches_token)
-            else None
-        )
+        is_possible = 0 < len(token) <= _MAX_TOKEN_LENGTH
+        if is_possible and self._is_right(request, token, self._operator.matches_token):
+            return cookie_value(token)
+        return None
 
     def _is_right(
         self, request: Request[Any, Any, Any], value: str, matches: Callable[[bytes], bool]

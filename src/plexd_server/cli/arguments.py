@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from plexd.console import Commands, Parser, put
+from plexd import __version__
+from plexd.console import Commands, Parser
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,9 +22,7 @@ examples:
   plexd-server node list                  who is in
   plexd-server secret set berlin-1 token  reads the secret from standard input
 """
-_JOIN = """\
-A bootstrap token makes a node of the machine that shows it (plexd register).
-"""
+_JOIN = "A bootstrap token makes a node of the machine that shows it (plexd register).\n"
 _JOIN_CREATE = """\
 Prints a new token, which is seen this once: only its hash is kept. By default
 one machine can use it, within an hour.
@@ -51,9 +50,7 @@ Opens POST /ingest/NODE for a node of another control plane, which this server
 is the local endpoint of. Prints a token; hand it to the control plane:
   plexd-server secret set NODE NAME
 """
-_PRUNE = """\
-Forgets nodes revoked, and tokens expired or used up, longer ago than that.
-"""
+_PRUNE = "Forgets nodes revoked, and tokens expired or used up, longer ago than that.\n"
 _BACKUP = """\
 Copies everything to a new directory and reads it back, also while a server
 runs: what nodes report meanwhile waits. Keep the copy as safe as the master
@@ -77,7 +74,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def _grammar() -> Parser:
     parser = Parser(prog="plexd-server", description=_ABOUT, epilog=_EXAMPLES)
-    parser.add_argument("--version", action=_Version)
+    version, about = f"plexd-server {__version__}", "show the version and exit"
+    parser.add_argument("--version", action="version", version=version, help=about)
     commands = _sub(parser)
     _add_serve(_add(commands, "serve", "run the server"))
     _add_token(_group(commands, "token", "let machines in", _JOIN))
@@ -104,8 +102,7 @@ def _group(commands: Commands[Parser], name: str, about: str, more: str = "") ->
 
 def _add(commands: Commands[Parser], name: str, about: str, more: str = "") -> Parser:
     parser = commands.add_parser(name, help=about, description=more or f"{about.capitalize()}.")
-    group = parser.prog.removeprefix("plexd-server ")
-    parser.set_defaults(command=group)
+    parser.set_defaults(command=parser.prog.removeprefix("plexd-server "))
     parser.add_argument(
         "--data-dir", type=Path, default=_DATA_DIR, metavar="DIR", help="default %(default)s"
     )
@@ -243,16 +240,3 @@ def _number(text: str) -> float:
         return float(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"expected a number, found {text!r}") from None
-
-
-class _Version(argparse.Action):
-    """``--version``, which reads the version only when it is wanted."""
-
-    def __init__(self, option_strings: Sequence[str], dest: str) -> None:
-        super().__init__(option_strings, dest, nargs=0, help="show the version and exit")
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        from plexd import __version__  # noqa: PLC0415 -- only what a command needs
-
-        put(f"plexd-server {__version__}\n")
-        parser.exit()

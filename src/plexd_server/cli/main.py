@@ -6,6 +6,7 @@ that begins with ``plexd-server:``.
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from plexd.console import WRONG_USAGE, OutputError, complain, guard_descriptors
@@ -13,7 +14,7 @@ from plexd_server.cli.arguments import parse_arguments
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
 _FAILED, _INTERRUPTED = 1, 130
 
@@ -22,15 +23,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status."""
     guard_descriptors()
     options = parse_arguments(argv)
-    perform = {"serve": _serve, "simulate": _simulate}.get(options.command, _manage)
-    return _guarded(perform, options)
-
-
-def _guarded(perform: Callable[[argparse.Namespace], None], options: argparse.Namespace) -> int:
     try:
-        perform(options)
+        _perform(options)
     except ValueError as err:
-        return _fail(str(err), WRONG_USAGE)
+        complain("plexd-server", str(err))
+        return WRONG_USAGE
     except KeyboardInterrupt:
         return _INTERRUPTED
     except Exception as err:
@@ -39,8 +36,15 @@ def _guarded(perform: Callable[[argparse.Namespace], None], options: argparse.Na
         cause = _alone(err)
         if not isinstance(cause, ServerError | OutputError):
             raise
-        return _fail(_with_cause(cause), _FAILED)
+        complain("plexd-server", _with_cause(cause))
+        return _FAILED
     return 0
+
+
+def _perform(options: argparse.Namespace) -> None:
+    has_own = options.command in {"serve", "simulate"}
+    module = options.command if has_own else "registry_commands"
+    import_module(f"plexd_server.cli.{module}").run(options)
 
 
 def _alone(err: Exception) -> Exception:
@@ -50,30 +54,7 @@ def _alone(err: Exception) -> Exception:
     return err
 
 
-def _serve(options: argparse.Namespace) -> None:
-    from plexd_server.cli.serve import run  # noqa: PLC0415 -- only what a command needs
-
-    run(options)
-
-
-def _simulate(options: argparse.Namespace) -> None:
-    from plexd_server.cli.simulate import run  # noqa: PLC0415 -- only what a command needs
-
-    run(options)
-
-
-def _manage(options: argparse.Namespace) -> None:
-    from plexd_server.cli.registry_commands import run  # noqa: PLC0415 -- only what a command needs
-
-    run(options)
-
-
 def _with_cause(err: Exception) -> str:
     """Add the cause, which clients of the server must not see but its operator must."""
     reason = getattr(err.__cause__, "orig", None)
     return str(err) if reason is None else f"{err}: {reason}"
-
-
-def _fail(reason: str, status: int) -> int:
-    complain("plexd-server", reason)
-    return status

@@ -12,61 +12,42 @@ import msgspec
 from plexd.console import OutputError, note, put, put_whole
 from plexd.durable import create_private
 from plexd_server.cli.options import parse_duration, parse_mesh_ip
-from plexd_server.cli.output import (
-    as_cell,
-    print_json,
-    print_table,
-)
+from plexd_server.cli.output import as_cell, print_json, print_table
 from plexd_server.errors import UnknownNode
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from plexd.api import Registration
-    from plexd_server.registry import Node, Registry
+    from plexd_server.cli.registry_commands import Opening
+    from plexd_server.registry import Node
 
 
-def create(options: argparse.Namespace) -> Callable[[Registry], None]:
+def create(options: argparse.Namespace, opening: Opening) -> None:
     """Register a node and hand out its identity."""
     mesh_ip = parse_mesh_ip(options.mesh_ip)
-
-    def command(registry: Registry) -> None:
-        with _identity_file(options.output) as out:
-            made = registry.create_node(
-                options.node_id, mesh_ip=mesh_ip, public_key=options.public_key
-            )
-            with _undone_on_failure(registry, made):
-                _print_identity(made, out)
-
-    return command
+    with opening as registry, _identity_file(options.output) as out:
+        made = registry.create_node(options.node_id, mesh_ip=mesh_ip, public_key=options.public_key)
+        try:
+            _print_identity(made, out)
+        except BaseException:  # nobody has the identity
+            registry.remove_node(made.node_id)
+            raise
 
 
-@contextmanager
-def _undone_on_failure(registry: Registry, made: Registration) -> Iterator[None]:
-    """Delete the node if its identity could not be handed out."""
-    try:
-        yield
-    except BaseException:
-        registry.remove_node(made.node_id)
-        raise
-
-
-def show_all(options: argparse.Namespace) -> Callable[[Registry], None]:
+def show_all(options: argparse.Namespace, opening: Opening) -> None:
     """List all nodes, one a line."""
-
-    def command(registry: Registry) -> None:
+    with opening as registry:
         nodes = registry.nodes(revoked=options.all)
         if options.json:
             print_json({"nodes": [asdict(node) for node in nodes]})
             return
         header = ("NODE", "MESH ADDRESS", "STATE", "SINCE", "HOSTNAME")
-        print_table(header, ((n.node_id, n.mesh_ip, *_state(n), n.hostname) for n in nodes))
-        if not nodes:
-            note("there are no nodes; let one in with: plexd-server token create")
-
-    return command
+        rows = ((n.node_id, n.mesh_ip, *_state(n), n.hostname) for n in nodes)
+        none = "there are no nodes; let one in with: plexd-server token create"
+        print_table(header, rows, none=none)
 
 
 def _state(node: Node) -> tuple[str, object]:
@@ -78,11 +59,10 @@ def _state(node: Node) -> tuple[str, object]:
     return "created", node.created_at
 
 
-def show(options: argparse.Namespace) -> Callable[[Registry], None]:
+def show(options: argparse.Namespace, opening: Opening) -> None:
     """Show all that is known of a node except its secrets."""
-
-    def command(registry: Registry) -> None:
-        node = next((n for n in registry.nodes(revoked=True) if n.node_id == options.node_id), None)
+    with opening as registry:
+        node = registry.node(options.node_id)
         if node is None:
             raise UnknownNode(f"there is no node {options.node_id!r}")
         tokens: list[dict[str, object]] = [
@@ -94,8 +74,6 @@ def show(options: argparse.Namespace) -> Callable[[Registry], None]:
             print_json({**asdict(node), "tokens": tokens, "secrets": names})
         else:
             _print(node, tokens, names)
-
-    return command
 
 
 def _print(node: Node, tokens: list[dict[str, object]], names: list[str]) -> None:
@@ -121,26 +99,19 @@ def _validity(token: dict[str, object]) -> str:
     return f"{what}, since {as_cell(token['created_at'])}{end}"
 
 
-def revoke(options: argparse.Namespace) -> Callable[[Registry], None]:
+def revoke(options: argparse.Namespace, opening: Opening) -> None:
     """Shut a node out."""
-
-    def command(registry: Registry) -> None:
+    with opening as registry:
         registry.revoke_node(options.node_id)
         note(f"node {options.node_id} is revoked and its secrets are forgotten; its points stay")
 
-    return command
 
-
-def rotate(options: argparse.Namespace) -> Callable[[Registry], None]:
+def rotate(options: argparse.Namespace, opening: Opening) -> None:
     """Give a node a new token."""
     keep_old = parse_duration("--keep-old", options.keep_old)
-
-    def command(registry: Registry) -> None:
-        with _identity_file(options.output) as out:
-            made = registry.rotate_node(options.node_id, keep_old=keep_old, new_key=options.new_key)
-            _print_identity(made, out)
-
-    return command
+    with opening as registry, _identity_file(options.output) as out:
+        made = registry.rotate_node(options.node_id, keep_old=keep_old, new_key=options.new_key)
+        _print_identity(made, out)
 
 
 def _print_identity(identity: Registration, out: BinaryIO | None) -> None:

@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from plexd.console import put
+from plexd.console import note, put
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 
-def print_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print columns as wide as their widest cell, and nothing without rows."""
+def print_table(header: Sequence[str], rows: Iterable[Sequence[object]], *, none: str) -> None:
+    """Print columns as wide as their widest cell; without rows, only note ``none``."""
     cells = [[as_cell(cell) for cell in row] for row in rows]
     if not cells:
+        note(none)
         return
     cells.insert(0, list(header))
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import closing
-from typing import TYPE_CHECKING
+from contextlib import AbstractContextManager, closing, contextmanager
+from typing import TYPE_CHECKING, Final
 
 from plexd.clock import SystemClock
 from plexd.console import note, put
-from plexd_server.cli import node_secrets as secrets
-from plexd_server.cli import nodes, tokens
+from plexd_server.cli import credentials, nodes
 from plexd_server.cli.options import parse_duration
 from plexd_server.cli.output import print_json
 from plexd_server.registry import Registry, has_registry
@@ -16,35 +15,38 @@ from plexd_server.upkeep.data_dir import open_registry, provide_registry
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+
+Opening = AbstractContextManager[Registry]
 
 
 def run(options: argparse.Namespace) -> None:
     """Run a command. Raises `ServerError`, and `ValueError` for wrong options."""
-    command = _COMMANDS[options.command](options)
+    _COMMANDS[options.command](options, _opening(options))
+
+
+@contextmanager
+def _opening(options: argparse.Namespace) -> Iterator[Registry]:
     is_new = options.command in _BEFORE_THE_FIRST_START and not has_registry(options.data_dir)
     get_registry = provide_registry if is_new else open_registry
     with closing(get_registry(options.data_dir, SystemClock())) as registry:
-        command(registry)
+        yield registry
     if is_new:
         note(f"{options.data_dir} is a new data directory; start the server with it")
 
 
-def _prune(options: argparse.Namespace) -> Callable[[Registry], None]:
+def _prune(options: argparse.Namespace, opening: Opening) -> None:
     before = SystemClock().now() - parse_duration("--older-than", options.older_than)
-
-    def command(registry: Registry) -> None:
+    with opening as registry:
         gone = registry.prune(before)
         if options.json:
             print_json({"before": before, "removed": gone})
         else:
             put("".join(f"{number} {kind} removed\n" for kind, number in gone.items()))
 
-    return command
 
-
-def _backup(options: argparse.Namespace) -> Callable[[Registry], None]:
-    def command(registry: Registry) -> None:
+def _backup(options: argparse.Namespace, opening: Opening) -> None:
+    with opening as registry:
         from plexd_server.upkeep.backup import back_up  # noqa: PLC0415 -- loads the store as well
 
         with_points = not options.registry_only
@@ -52,28 +54,25 @@ def _backup(options: argparse.Namespace) -> Callable[[Registry], None]:
         what = "registry and master key" if options.registry_only else "everything"
         note(f"{what} copied to {options.directory}, and read back")
 
-    return command
-
 
 # These may come before the first start; any other would make a directory of a mistyped name.
 _BEFORE_THE_FIRST_START = frozenset({"token create", "node create", "ingest-token create"})
 
-
-# Options are parsed before the registry is opened, so that a wrong one leaves no trace.
-_COMMANDS: dict[str, Callable[[argparse.Namespace], Callable[[Registry], None]]] = {
-    "token create": tokens.create,
-    "token list": tokens.show_all,
-    "token revoke": tokens.revoke,
+# Each parses its options before it opens the registry, so that a wrong one leaves no trace.
+_COMMANDS: Final[dict[str, Callable[[argparse.Namespace, Opening], None]]] = {
+    "token create": credentials.create_token,
+    "token list": credentials.list_tokens,
+    "token revoke": credentials.revoke_token,
     "node create": nodes.create,
     "node list": nodes.show_all,
     "node show": nodes.show,
     "node revoke": nodes.revoke,
     "node rotate": nodes.rotate,
-    "secret set": secrets.keep,
-    "secret list": secrets.show_all,
-    "secret delete": secrets.delete,
-    "ingest-token create": secrets.create_ingest_token,
-    "ingest-token revoke": secrets.revoke_ingest_tokens,
+    "secret set": credentials.keep_secret,
+    "secret list": credentials.list_secrets,
+    "secret delete": credentials.delete_secret,
+    "ingest-token create": credentials.create_ingest_token,
+    "ingest-token revoke": credentials.revoke_ingest_tokens,
     "prune": _prune,
     "backup": _backup,
 }

@@ -104,11 +104,10 @@ async def _identities(
 
 def _token(options: argparse.Namespace) -> str:
     try:
-        text: str = options.token_file.read_text("ascii").strip()
+        return str(options.token_file.read_text("ascii").strip())
     except (OSError, UnicodeDecodeError) as err:
         reason = getattr(err, "strerror", None) or "it holds more than ASCII"
         raise ValueError(f"--token-file {options.token_file} cannot be read: {reason}") from err
-    return text
 
 
 def _print_plan(identities: list[SimulatedIdentity], world: World, plan: Plan) -> None:

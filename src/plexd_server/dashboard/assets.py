@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from isal import isal_zlib
 
 from plexd_server.errors import StartError
-from plexd_server.web.limits import RETRY_SOON
-from plexd_server.web.problems import Problem
+from plexd_server.web.problems import RETRY_SOON, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Container
 
 _NODE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
-_SECRET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _NOT_ALLOWED = re.compile(r"[^A-Za-z0-9._-]+")
 _MAX_NODE_ID: Final = 63
 _KEY_ALPHABET: Final = string.ascii_letters + string.digits
@@ -43,11 +42,6 @@ def check_node_id(node_id: str) -> None:
             f"{node_id!r} cannot name a node: use at most 63 letters, digits, '.', '_' and "
             "'-', the first a letter or digit"
         )
-
-
-def is_secret_name(text: str) -> bool:
-    """Whether ``text`` may name a secret: as a node id, at most 128 long."""
-    return _SECRET_NAME.fullmatch(text) is not None
 
 
 def is_public_key(text: str) -> bool:

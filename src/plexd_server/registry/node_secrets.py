@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -11,7 +12,6 @@ from plexd.api import SecretResponse
 from plexd.nodeapi import seal_secret
 from plexd_server.database.tables import SECRETS, utc
 from plexd_server.errors import NoNodeKey, RegistryError, UnknownSecret
-from plexd_server.registry.ids import is_secret_name
 from plexd_server.registry.nodes import find_node, refuse_revoked
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def _whose(node_id: str, name: str) -> sa.ColumnElement[bool]:
 
 
 def _check(name: str, value: str) -> None:
-    if not is_secret_name(name):
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", name):
         raise RegistryError(
             f"{name!r} cannot name a secret: use at most 128 letters, digits, '.', '_' and '-', "
             "the first a letter or digit"

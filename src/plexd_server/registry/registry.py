@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+from contextlib import closing
 from typing import TYPE_CHECKING, Final
 
 import sqlalchemy as sa
@@ -206,11 +207,8 @@ class Registry:
         """Copy the registry and its key into a directory and read both back."""
         self._database.copy_to(directory / FILE_NAME)
         self._master.copy_to(directory / KEY_NAME)
-        copy = Registry(directory, clock=self._clock)
-        try:
+        with closing(Registry(directory, clock=self._clock)) as copy:
             copy.check_key()
-        finally:
-            copy.close()
 
     def check_key(self) -> None:
         """Raise `StartError` unless the master key is the one that sealed this registry."""

@@ -6,7 +6,7 @@ Every function works on a connection whose transaction is its caller's.
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import sqlalchemy as sa
@@ -119,9 +119,9 @@ class BootstrapTokens:
                 raise RegistryError("a token for one node can be used once")
         text, now = _PREFIX + new_token(), self._clock.now()
         made = BootstrapToken(secrets.token_hex(4), node_id, uses, now, now + expires_in)
-        row = {name: getattr(made, name) for name in BootstrapToken.__dataclass_fields__}
         with self._database.writing() as connection:
-            connection.execute(BOOTSTRAP.insert().values(token_hash=hash_token(text), **row))
+            row = {"token_hash": hash_token(text), **asdict(made)}
+            connection.execute(BOOTSTRAP.insert().values(**row))
         return text, made
 
     def list(self) -> list[BootstrapToken]:

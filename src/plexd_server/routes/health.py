@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 from litestar import get
 
-from plexd_server.routes.openapi import ANYBODY, refusals
+from plexd_server.routes.openapi import NO_STORE, described
 
 if TYPE_CHECKING:
     from litestar.handlers import HTTPRouteHandler
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from plexd_server.store import Store
 
 _FRESH_SECONDS: Final = 1.0
-_NO_STORE: Final = {"Cache-Control": "no-store"}
 
 
 class HealthAnswer(msgspec.Struct, frozen=True):
@@ -31,13 +30,7 @@ def health_routes(store: Store, clock: Clock) -> list[HTTPRouteHandler]:
     """Make the route that monitoring calls."""
     health = Health(store, clock)
 
-    @get(
-        "/healthz",
-        response_headers=_NO_STORE,
-        summary="Whether the server is well",
-        tags=["server"],
-        responses=refusals(*ANYBODY),
-    )
+    @get("/healthz", **described("server", "Whether the server is well"), response_headers=NO_STORE)
     async def healthz() -> HealthAnswer:
         await health.check()
         return HealthAnswer("ok")

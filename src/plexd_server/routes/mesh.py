@@ -10,7 +10,7 @@ from isal import isal_zlib
 from litestar import MediaType, Request, Response, get
 
 from plexd_server.mesh.overview import FleetAnswer, MeshAnswer, PeersAnswer, fleet, mesh, peers
-from plexd_server.routes.openapi import CALLERS, OPERATOR, READER, answer, refusals
+from plexd_server.routes.openapi import CALLERS, NO_STORE, OPERATOR, READER, described
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from plexd_server.auth import Gate
     from plexd_server.mesh.live import LiveMesh
 
-_NO_STORE: Final = {"Cache-Control": "no-store", "Vary": "Accept-Encoding"}
 _WORTH_PACKING: Final = 16 * 1024
 _GZIP: Final = 31  # zlib's number for a gzip header
 _LEVEL: Final = 1
@@ -32,57 +31,53 @@ def mesh_routes(gate: Gate, live: LiveMesh, clock: Clock) -> list[HTTPRouteHandl
     """Return the JSON routes of the live mesh. Large answers are compressed on request."""
     building = asyncio.Lock()
 
-    async def build(now: datetime) -> None:
+    async def build() -> datetime:
         """Build the snapshot, once for all callers, in steps between which others work."""
+        now = clock.now()
         async with building:
             for _ in live.building(now):
                 await clock.sleep(0)
+        return now
 
     @get(
         "/v1/fleet",
-        summary="All nodes at a glance",
-        tags=["mesh"],
-        security=OPERATOR,
-        responses={200: answer(FleetAnswer), **refusals(*CALLERS)},
+        **described(
+            "mesh", "All nodes at a glance", *CALLERS, security=OPERATOR, answers={200: FleetAnswer}
+        ),
     )
     async def get_fleet(request: Request[Any, Any, Any]) -> Response[bytes]:
         await gate.require_operator(request)
-        now = clock.now()
-        await build(now)
-        return await _answer(request, fleet(live, now))
+        return await _answer(request, fleet(live, await build()))
 
     @get(
         "/v1/mesh",
-        summary="All links",
-        tags=["mesh"],
-        security=OPERATOR,
-        responses={200: answer(MeshAnswer), **refusals(*CALLERS)},
+        **described("mesh", "All links", *CALLERS, security=OPERATOR, answers={200: MeshAnswer}),
     )
     async def get_mesh(request: Request[Any, Any, Any]) -> Response[bytes]:
         await gate.require_operator(request)
-        now = clock.now()
-        await build(now)
-        return await _answer(request, mesh(live, now))
+        return await _answer(request, mesh(live, await build()))
 
     @get(
         "/v1/nodes/{node_id:str}/peers",
-        summary="A node's peers and their states",
-        tags=["mesh"],
-        security=READER,
-        responses={200: answer(PeersAnswer), **refusals(404, *CALLERS)},
+        **described(
+            "mesh",
+            "A node's peers and their states",
+            404,
+            *CALLERS,
+            security=READER,
+            answers={200: PeersAnswer},
+        ),
     )
     async def get_peers(node_id: FromPath[str], request: Request[Any, Any, Any]) -> Response[bytes]:
         await gate.require_reader(request, node_id)
-        now = clock.now()
-        await build(now)
-        return await _answer(request, peers(live, node_id, now))
+        return await _answer(request, peers(live, node_id, await build()))
 
     return [get_fleet, get_mesh, get_peers]
 
 
 async def _answer(request: Request[Any, Any, Any], answer: msgspec.Struct) -> Response[bytes]:
     body = msgspec.json.encode(answer)
-    headers = dict(_NO_STORE)
+    headers = {**NO_STORE, "Vary": "Accept-Encoding"}
     if len(body) > _WORTH_PACKING and "gzip" in request.headers.get("accept-encoding", ""):
         body = await asyncio.to_thread(isal_zlib.compress, body, _LEVEL, _GZIP)
         headers["Content-Encoding"] = "gzip"

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence  # noqa: TC003 -- the same
 from datetime import datetime  # noqa: TC003 -- msgspec reads the annotations
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from litestar import Request, get
 from msgspec.structs import astuple
 
-from plexd_server.routes.openapi import CALLERS, OPERATOR, READER, operation, refusals
+from plexd_server.routes.openapi import CALLERS, NO_STORE, OPERATOR, READER, described, operation
 from plexd_server.routes.point_schemas import AnyPoint  # noqa: TC001 -- the same
 from plexd_server.routes.series_query import SERIES_PARAMETERS, parse_series_query
 from plexd_server.store import Loss  # noqa: TC001 -- msgspec reads the annotations
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from plexd_server.auth import Gate
     from plexd_server.registry import Registry
     from plexd_server.store import Series, SeriesQuery, Store
-
-_NO_STORE: Final = {"Cache-Control": "no-store"}
 
 
 class LatestAnswer(msgspec.Struct, frozen=True):
@@ -99,11 +97,8 @@ def node_routes(
 
     @get(
         "/v1/nodes",
-        response_headers=_NO_STORE,
-        summary="All nodes",
-        tags=["nodes"],
-        security=OPERATOR,
-        responses=refusals(*CALLERS),
+        **described("nodes", "All nodes", *CALLERS, security=OPERATOR),
+        response_headers=NO_STORE,
     )
     async def list_nodes(request: Request[Any, Any, Any]) -> NodesAnswer:
         await gate.require_operator(request)
@@ -111,11 +106,8 @@ def node_routes(
 
     @get(
         "/v1/nodes/{node_id:str}/latest",
-        response_headers=_NO_STORE,
-        summary="The newest points of a node",
-        tags=["nodes"],
-        security=READER,
-        responses=refusals(404, *CALLERS),
+        **described("nodes", "The newest points of a node", 404, *CALLERS, security=READER),
+        response_headers=NO_STORE,
     )
     async def latest(node_id: FromPath[str], request: Request[Any, Any, Any]) -> LatestAnswer:
         await gate.require_reader(request, node_id)
@@ -125,11 +117,8 @@ def node_routes(
 
     @get(
         "/v1/nodes/{node_id:str}/ledger",
-        response_headers=_NO_STORE,
-        summary="What is missing of a node's points",
-        tags=["nodes"],
-        security=READER,
-        responses=refusals(404, *CALLERS),
+        **described("nodes", "What is missing of a node's points", 404, *CALLERS, security=READER),
+        response_headers=NO_STORE,
     )
     async def ledger(node_id: FromPath[str], request: Request[Any, Any, Any]) -> LedgerAnswer:
         await gate.require_reader(request, node_id)
@@ -137,12 +126,9 @@ def node_routes(
 
     @get(
         "/v1/nodes/{node_id:str}/series",
-        response_headers=_NO_STORE,
-        summary="Fields of a node over time",
-        tags=["nodes"],
-        security=READER,
+        **described("nodes", "Fields of a node over time", 400, 404, *CALLERS, security=READER),
+        response_headers=NO_STORE,
         operation_class=operation(*SERIES_PARAMETERS),
-        responses=refusals(400, 404, *CALLERS),
     )
     async def series(node_id: FromPath[str], request: Request[Any, Any, Any]) -> SeriesAnswer:
         await gate.require_reader(request, node_id)

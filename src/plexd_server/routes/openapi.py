@@ -11,6 +11,8 @@ import asyncio
 from copy import copy
 from dataclasses import dataclass
 from functools import cache
+from http import HTTPStatus
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -37,12 +39,13 @@ from plexd_server.routes.point_schemas import POINT_TYPES
 from plexd_server.web.problems import PROBLEM_TYPE, ProblemDetails
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from litestar._openapi.schema_generation import SchemaCreator
     from litestar.handlers import HTTPRouteHandler
     from litestar.typing import FieldDefinition
 
+NO_STORE: Final = {"Cache-Control": "no-store"}
 JSON: Final = "application/json"
 HTML: Final = "text/html; charset=utf-8"
 
@@ -52,8 +55,8 @@ OPERATOR: Final[list[SecurityRequirement]] = [{"operator": []}, {"cookie": []}]
 READER: Final = [*NODE, *OPERATOR]
 
 # Which refusals routes have in common: those of every request, of a known caller, of a body.
-ANYBODY: Final = (421, 503)
-CALLERS: Final = (401, 403, 429, *ANYBODY)
+_ANYBODY: Final = (421, 503)
+CALLERS: Final = (401, 403, 429)
 UPLOADS: Final = (400, 408, 413, 415, 422)
 
 _MEANINGS: Final = {
@@ -93,19 +96,32 @@ class OpenAPIDocument(msgspec.Struct):
     components: dict[str, Any]
 
 
-def answer(content: Any, media_type: str = JSON, *, description: str = "OK") -> ResponseSpec:
-    """Describe an answer; ``content`` is a type, or None for an answer without a body."""
+def described(
+    tag: str,
+    summary: str,
+    *refusals: int,
+    security: list[SecurityRequirement] | None = None,
+    answers: Mapping[int, Any] = MappingProxyType({}),
+    media_type: str = JSON,
+) -> dict[str, Any]:
+    """Return the options of a route's decorator that describe the route.
+
+    ``refusals`` are the statuses besides those of every request. ``answers`` are types, None for
+    an answer without a body; by default the handler's annotation says what it answers.
+    """
+    responses = {
+        status: _response(content, media_type, HTTPStatus(status).phrase)
+        for status, content in answers.items()
+    }
+    for status in sorted((*refusals, *_ANYBODY)):
+        responses[status] = _response(ProblemDetails, PROBLEM_TYPE, _MEANINGS[status])
+    return {"summary": summary, "tags": [tag], "security": security, "responses": responses}
+
+
+def _response(content: Any, media_type: str, description: str) -> ResponseSpec:
     return ResponseSpec(
         content, media_type=media_type, description=description, generate_examples=False
     )
-
-
-def refusals(*statuses: int) -> dict[int, ResponseSpec]:
-    """Describe the problems that a route answers with."""
-    return {
-        status: answer(ProblemDetails, PROBLEM_TYPE, description=_MEANINGS[status])
-        for status in sorted(statuses)
-    }
 
 
 def operation(*parameters: Parameter, body: Any = None) -> type[Operation]:
@@ -128,12 +144,7 @@ def operation(*parameters: Parameter, body: Any = None) -> type[Operation]:
 def openapi_routes(others: Iterable[HTTPRouteHandler]) -> list[HTTPRouteHandler]:
     """Make the route of the document, which describes the others and itself."""
 
-    @get(
-        "/v1/openapi.json",
-        summary="This document",
-        tags=["server"],
-        responses={200: answer(OpenAPIDocument), **refusals(*ANYBODY)},
-    )
+    @get("/v1/openapi.json", **described("server", "This document", answers={200: OpenAPIDocument}))
     async def openapi() -> Response[bytes]:
         return Response(await asyncio.to_thread(encoded), media_type=JSON)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from litestar import MediaType, Request, Response, get, post
@@ -20,15 +21,7 @@ from plexd_server.dashboard.pages import (
     redirect_page,
 )
 from plexd_server.registry import is_node_id
-from plexd_server.routes.openapi import (
-    ANYBODY,
-    CALLERS,
-    HTML,
-    OPERATOR,
-    answer,
-    operation,
-    refusals,
-)
+from plexd_server.routes.openapi import CALLERS, HTML, NO_STORE, OPERATOR, described, operation
 
 if TYPE_CHECKING:
     from litestar.handlers import HTTPRouteHandler
@@ -36,7 +29,7 @@ if TYPE_CHECKING:
 
     from plexd_server.auth import Gate
 
-_NO_STORE: Final = {"Cache-Control": "no-store"}
+_described: Final = partial(described, "pages", media_type=HTML)
 _TEXT: Final = Schema(type=OpenAPIType.STRING)
 _LOGIN_PARAMETERS: Final = (
     Parameter("token", "query", _TEXT, "the operator's login token"),
@@ -48,32 +41,17 @@ def page_routes(gate: Gate) -> list[HTTPRouteHandler]:
     """Make the routes of the pages, of login and logout, and of ``/static/``."""
     assets = Assets()
 
-    @get(
-        "/",
-        summary="The fleet's page",
-        tags=["pages"],
-        security=OPERATOR,
-        responses={200: answer(str, HTML), **refusals(401, 429, *ANYBODY)},
-    )
+    @get("/", **_described("The fleet's page", 401, 429, security=OPERATOR, answers={200: str}))
     async def show_fleet(request: Request[Any, Any, Any]) -> Response[str]:
         return _page(fleet_page()) if gate.is_operator(request) else _login_page()
 
-    @get(
-        "/mesh",
-        summary="The mesh's page",
-        tags=["pages"],
-        security=OPERATOR,
-        responses={200: answer(str, HTML), **refusals(401, 429, *ANYBODY)},
-    )
+    @get("/mesh", **_described("The mesh's page", 401, 429, security=OPERATOR, answers={200: str}))
     async def show_mesh(request: Request[Any, Any, Any]) -> Response[str]:
         return _page(mesh_page()) if gate.is_operator(request) else _login_page()
 
     @get(
         "/nodes/{node_id:str}",
-        summary="A node's page",
-        tags=["pages"],
-        security=OPERATOR,
-        responses={200: answer(str, HTML), **refusals(401, 404, 429, *ANYBODY)},
+        **_described("A node's page", 401, 404, 429, security=OPERATOR, answers={200: str}),
     )
     async def show_node(node_id: FromPath[str], request: Request[Any, Any, Any]) -> Response[str]:
         if not gate.is_operator(request):
@@ -84,14 +62,8 @@ def page_routes(gate: Gate) -> list[HTTPRouteHandler]:
 
     @get(
         "/login",
-        summary="Trade the login token for a cookie",
-        tags=["pages"],
+        **_described("Trade the login token for a cookie", 401, 429, answers={200: str, 303: None}),
         operation_class=operation(*_LOGIN_PARAMETERS),
-        responses={
-            200: answer(str, HTML),
-            303: answer(None, description="See Other"),
-            **refusals(401, 429, *ANYBODY),
-        },
     )
     async def login(request: Request[Any, Any, Any]) -> Response[str]:
         token = request.query_params.get("token", "")
@@ -102,25 +74,26 @@ def page_routes(gate: Gate) -> list[HTTPRouteHandler]:
 
     @post(
         "/logout",
+        **_described(
+            "Have the browser forget the cookie", *CALLERS, security=OPERATOR, answers={303: None}
+        ),
         status_code=303,
-        summary="Have the browser forget the cookie",
-        tags=["pages"],
-        security=OPERATOR,
-        responses={303: answer(None, description="See Other"), **refusals(*CALLERS)},
     )
     async def logout(request: Request[Any, Any, Any]) -> Response[str]:
         await gate.require_operator(request)
-        return _logged_out(gate)
+        response, cookie = _redirect("/"), _cookie(gate, "")
+        cookie.max_age = 0  # it stays valid, as all browsers have the same one
+        response.set_cookie(cookie)
+        return response
 
     @get(
         "/static/{name:str}",
-        summary="A script, a style sheet or an image",
-        tags=["pages"],
-        responses={
-            200: answer(bytes, "*/*"),
-            304: answer(None, description="Not Modified"),
-            **refusals(404, *ANYBODY),
-        },
+        **_described(
+            "A script, a style sheet or an image",
+            404,
+            answers={200: bytes, 304: None},
+            media_type="*/*",
+        ),
     )
     async def static(name: FromPath[str], request: Request[Any, Any, Any]) -> ASGIApp:
         return await assets.answer(name, request.headers)
@@ -129,7 +102,7 @@ def page_routes(gate: Gate) -> list[HTTPRouteHandler]:
 
 
 def _page(html: str, status: int = 200) -> Response[str]:
-    return Response(html, status_code=status, media_type=MediaType.HTML, headers=_NO_STORE)
+    return Response(html, status_code=status, media_type=MediaType.HTML, headers=NO_STORE)
 
 
 def _login_page(*, is_wrong: bool = False) -> Response[str]:
@@ -142,7 +115,8 @@ def _logged_in(request: Request[Any, Any, Any], gate: Gate, value: str) -> Respo
     After a link from another site, a browser does not send a strict cookie along an HTTP redirect.
     It does after a page of ours that moves on by itself.
     """
-    target = _target(request.query_params.get("node", ""))
+    node_id = request.query_params.get("node", "")
+    target = f"/nodes/{node_id}" if is_node_id(node_id) else "/"  # always a page of ours
     response = _page(redirect_page(target))
     if request.headers.get("sec-fetch-site") != "cross-site":
         response = _redirect(target)
@@ -150,17 +124,8 @@ def _logged_in(request: Request[Any, Any, Any], gate: Gate, value: str) -> Respo
     return response
 
 
-def _logged_out(gate: Gate) -> Response[str]:
-    """Have the browser delete the cookie, which stays valid: all browsers have the same one."""
-    response = _redirect("/")
-    cookie = _cookie(gate, "")
-    cookie.max_age = 0
-    response.set_cookie(cookie)
-    return response
-
-
 def _redirect(target: str) -> Response[str]:
-    headers = {**_NO_STORE, "Location": target}
+    headers = {**NO_STORE, "Location": target}
     return Response("", status_code=303, media_type=MediaType.HTML, headers=headers)
 
 
@@ -173,8 +138,3 @@ def _cookie(gate: Gate, value: str) -> Cookie:
         secure=gate.is_secure,
         path="/",
     )
-
-
-def _target(node_id: str) -> str:
-    """Return where a login leads, which is always a page of ours."""
-    return f"/nodes/{node_id}" if is_node_id(node_id) else "/"

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
 from litestar import Request, post
+from msgspec.structs import asdict
 
 from plexd.api import Registration  # noqa: TC001 -- msgspec reads the annotations
 from plexd.rates import TokenBuckets
 from plexd_server.auth import WrongTokens, address_of, retry_after
 from plexd_server.errors import RegistryError, TokenRefused
 from plexd_server.registry import Applicant, Registry, hash_token, is_public_key, parse_address
-from plexd_server.routes.openapi import ANYBODY, UPLOADS, operation, refusals
+from plexd_server.routes.openapi import NO_STORE, UPLOADS, described, operation
 from plexd_server.web.body import read_small
 from plexd_server.web.problems import Problem
 
@@ -26,10 +27,9 @@ if TYPE_CHECKING:
     from litestar.handlers import HTTPRouteHandler
 
     from plexd.clock import Clock
-    from plexd_server.registry.peer_cache import PeerCache
+    from plexd_server.routes.state import PeerCache
 
 _LOG = logging.getLogger(__name__)
-_NO_STORE: Final = {"Cache-Control": "no-store"}
 _MAX_BYTES: Final = 16 * 1024
 _SHOWN: Final = 200
 _AT_ONCE: Final = 2
@@ -57,13 +57,11 @@ def registration_routes(
 
     @post(
         "/v1/register",
+        **described("nodes", "Become a node with a bootstrap token", *UPLOADS, 401, 409, 429),
+        response_headers=NO_STORE,
         status_code=200,
         request_max_body_size=None,
-        response_headers=_NO_STORE,
-        summary="Become a node with a bootstrap token",
-        tags=["nodes"],
         operation_class=operation(body=Application),
-        responses=refusals(*UPLOADS, 401, 409, 429, *ANYBODY),
     )
     async def register(request: Request[Any, Any, Any]) -> Registration:
         made = await registrar.register(request)
@@ -119,13 +117,8 @@ def _applicant(body: bytes) -> Applicant:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise Problem(400, "the body is not JSON") from None
     _check(application)
-    return Applicant(
-        token=application.token,
-        public_key=application.public_key,
-        hostname=application.hostname,
-        metadata=application.metadata,
-        mesh_ip=application.metadata.get("mesh_ip", ""),
-    )
+    mesh_ip = application.metadata.get("mesh_ip", "")
+    return Applicant(**asdict(application), mesh_ip=mesh_ip)
 
 
 def _check(application: Application) -> None:

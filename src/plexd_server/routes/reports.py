@@ -7,22 +7,25 @@ A refused report is not stored. The order of checks is: the caller (401, 403), t
 (400), the content type (415), the bytes (400, 408, 413), the contract (422 with point and field),
 the number of points (413), the time stamps (422), the part of the batch (400), the store (503). If
 a node has too many reports under way, the answer is 429 and the bytes are not read. If the node
-will give up a named batch because of a refusal, the refusal is noted in its ledger.
+will give up a named batch because of a refusal, the refusal is noted in its ledger. A report
+without a name is stored as often as it arrives, as no duplicate can be recognized.
 """
 
 from __future__ import annotations
 
 from contextlib import suppress
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
 
 import msgspec
 from litestar import Request, post
+from litestar.openapi.spec import Parameter, Schema
+from litestar.openapi.spec.enums import OpenAPIType
 
-from plexd.api import DecodeError, MalformedError, MetricBatch, decode_batch
+from plexd.api import BatchName, DecodeError, MalformedError, MetricBatch, decode_batch
 from plexd_server.errors import StoreError
-from plexd_server.routes.batch_headers import BATCH_HEADERS, BatchHeaders, parse_batch_headers
-from plexd_server.routes.openapi import CALLERS, INGEST, NODE, UPLOADS, operation, refusals
+from plexd_server.routes.openapi import CALLERS, INGEST, NODE, UPLOADS, described, operation
 from plexd_server.routes.point_schemas import ReportedPoint
 from plexd_server.store import Receipt, Report, Store
 from plexd_server.web.body import read_body
@@ -39,8 +42,34 @@ if TYPE_CHECKING:
 MAX_POINTS: Final = 10_000
 _MAX_AHEAD: Final = timedelta(hours=24)
 _SHOWN = 200
-_REPORT: Final = operation(
-    *BATCH_HEADERS, body=Annotated[list[ReportedPoint], msgspec.Meta(max_length=MAX_POINTS)]
+_BATCH: Final = "Plexd-Batch"
+_DROPPED: Final = "Plexd-Dropped"
+_MAX_DROPPED: Final = 2**53 - 1
+_HEADERS: Final = (
+    Parameter(
+        _BATCH,
+        "header",
+        description="which part of which sealed batch the body is",
+        schema=Schema(
+            type=OpenAPIType.STRING,
+            pattern="^[0-9a-f]{32};seq=[1-9][0-9]*;offset=(0|[1-9][0-9]*);of=[1-9][0-9]*$",
+        ),
+    ),
+    Parameter(
+        _DROPPED,
+        "header",
+        description="how many points the node lost since its last accepted batch",
+        schema=Schema(type=OpenAPIType.STRING, pattern="^[0-9]{1,16}$"),
+    ),
+)
+_TOO_LARGE: Final = 413
+_FINAL: Final = frozenset({400, 415, 422})
+_POINTS = Annotated[list[ReportedPoint], msgspec.Meta(max_length=MAX_POINTS)]
+_post_points: Final = partial(
+    post,
+    status_code=200,
+    request_max_body_size=None,
+    operation_class=operation(*_HEADERS, body=_POINTS),
 )
 
 
@@ -48,29 +77,19 @@ def report_routes(gate: Gate, store: Store, clock: Clock) -> list[HTTPRouteHandl
     """Make the routes that receive points."""
     admission = Admission()
 
-    @post(
+    @_post_points(
         "/v1/nodes/{node_id:str}/metrics",
-        status_code=200,
-        request_max_body_size=None,
-        summary="Deliver points",
-        tags=["reports"],
-        security=NODE,
-        operation_class=_REPORT,
-        responses=refusals(*UPLOADS, *CALLERS),
+        **described("reports", "Deliver points", *UPLOADS, *CALLERS, security=NODE),
     )
     async def receive_metrics(node_id: FromPath[str], request: Request[Any, Any, Any]) -> Receipt:
         await gate.require_node(request, node_id)
         return await receive(node_id, request)
 
-    @post(
+    @_post_points(
         "/ingest/{node_id:str}",
-        status_code=200,
-        request_max_body_size=None,
-        summary="Deliver points to a local endpoint",
-        tags=["reports"],
-        security=INGEST,
-        operation_class=_REPORT,
-        responses=refusals(*UPLOADS, *CALLERS),
+        **described(
+            "reports", "Deliver points to a local endpoint", *UPLOADS, *CALLERS, security=INGEST
+        ),
     )
     async def receive_locally(node_id: FromPath[str], request: Request[Any, Any, Any]) -> Receipt:
         await gate.require_ingest(request, node_id)
@@ -135,3 +154,64 @@ def refuse_future(batch: MetricBatch, now: datetime) -> None:
 def _shortened(text: str) -> str:
     """Shorten a text that may contain names of any length."""
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+
+
+class BatchHeaders(NamedTuple):
+    """The two headers of a report."""
+
+    name: BatchName | None = None
+    dropped: int = 0
+
+    def check(self, batch: MetricBatch) -> None:
+        """Raise `Problem` 400 if the points do not fit the batch in the headers."""
+        if self.name is None:
+            return
+        if not batch:
+            raise _refusal(_BATCH, "a batch that has a name holds points")
+        if self.name.offset + len(batch) > self.name.of:
+            held = f"{len(batch)} points from {self.name.offset} on are more than {self.name.of}"
+            raise _refusal(_BATCH, held)
+
+    def points_given_up(self, refusal: Problem) -> int:
+        """Count the points that the node gives up after this refusal; 0 if it tries again.
+
+        A report that is too large comes again in pieces, unless it is a single point.
+        """
+        if self.name is None:
+            return 0
+        left = self.name.of - self.name.offset
+        is_final = refusal.status in _FINAL or (refusal.status == _TOO_LARGE and left == 1)
+        return left if is_final else 0
+
+
+def parse_batch_headers(request: Request[Any, Any, Any]) -> BatchHeaders:
+    """Read the two headers. Raises `Problem` 400 if one of them is malformed."""
+    batch, dropped = _only(request, _BATCH), _only(request, _DROPPED)
+    return BatchHeaders(
+        None if batch is None else _name(batch), 0 if dropped is None else _count(dropped)
+    )
+
+
+def _only(request: Request[Any, Any, Any], header: str) -> str | None:
+    values = request.headers.getall(header, [])
+    if len(values) > 1:
+        raise _refusal(header, "there is more than one")
+    return values[0] if values else None
+
+
+def _name(text: str) -> BatchName:
+    try:
+        return BatchName.parse(text)
+    except DecodeError as err:
+        raise _refusal(_BATCH, err.reason) from None
+
+
+def _count(text: str) -> int:
+    # The length first: very many digits would be slow to read.
+    if not (len(text) <= len(str(_MAX_DROPPED)) and text.isascii() and text.isdigit()):
+        raise _refusal(_DROPPED, "not a number of points")
+    return min(int(text), _MAX_DROPPED)
+
+
+def _refusal(header: str, reason: str) -> Problem:
+    return Problem(400, f"{header}: {reason}", field=header)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -10,18 +11,18 @@ from litestar import Request, Response, get
 
 from plexd.api import Peer, SecretResponse  # noqa: TC001 -- Litestar reads the annotations
 from plexd_server.errors import NoNodeKey, UnknownSecret
-from plexd_server.routes.openapi import CALLERS, NODE, answer, refusals
+from plexd_server.routes.openapi import CALLERS, NO_STORE, NODE, described
 from plexd_server.web.problems import Problem
 
 if TYPE_CHECKING:
     from litestar.handlers import HTTPRouteHandler
     from litestar.params import FromPath
 
+    from plexd.clock import Clock
     from plexd_server.auth import Gate
     from plexd_server.registry import Registry
-    from plexd_server.registry.peer_cache import PeerCache
 
-_NO_STORE: Final = {"Cache-Control": "no-store"}
+_FRESH_SECONDS: Final = 5.0
 
 
 class StateAnswer(msgspec.Struct):
@@ -30,16 +31,51 @@ class StateAnswer(msgspec.Struct):
     peers: list[Peer]
 
 
+class PeerCache:
+    """Answers a node with all nodes but itself, as they were at most five seconds ago.
+
+    Each node is encoded once for all others: in a mesh of thousands an answer has some hundred
+    kilobytes, which are only put together.
+    """
+
+    def __init__(self, registry: Registry, clock: Clock) -> None:
+        self._registry = registry
+        self._clock = clock
+        self._reading = asyncio.Lock()
+        self._fresh_until = -math.inf
+        self._encoded: dict[str, bytes] = {}
+
+    async def state_of(self, node_id: str) -> bytes:
+        """Return the JSON of the node's state: its ``peers``."""
+        async with self._reading:
+            if self._clock.monotonic() >= self._fresh_until:
+                self._fresh_until = self._clock.monotonic() + _FRESH_SECONDS
+                try:
+                    self._encoded = await asyncio.to_thread(self._read)
+                except BaseException:
+                    self.expire()
+                    raise
+            encoded = self._encoded
+        others = (peer for peer_id, peer in encoded.items() if peer_id != node_id)
+        return b'{"peers":[' + b",".join(others) + b"]}"
+
+    def expire(self) -> None:
+        """Read the registry again for the next answer."""
+        self._fresh_until = -math.inf
+
+    def _read(self) -> dict[str, bytes]:
+        return {peer.id: msgspec.json.encode(peer) for peer in self._registry.peers_of("")}
+
+
 def state_routes(gate: Gate, registry: Registry, peers: PeerCache) -> list[HTTPRouteHandler]:
     """Make the routes that only the node itself may call."""
 
     @get(
         "/v1/nodes/{node_id:str}/state",
-        response_headers=_NO_STORE,
-        summary="The node's peers",
-        tags=["nodes"],
-        security=NODE,
-        responses={200: answer(StateAnswer), **refusals(*CALLERS)},
+        **described(
+            "nodes", "The node's peers", *CALLERS, security=NODE, answers={200: StateAnswer}
+        ),
+        response_headers=NO_STORE,
     )
     async def state(node_id: FromPath[str], request: Request[Any, Any, Any]) -> Response[bytes]:
         await gate.require_node(request, node_id)
@@ -47,11 +83,8 @@ def state_routes(gate: Gate, registry: Registry, peers: PeerCache) -> list[HTTPR
 
     @get(
         "/v1/nodes/{node_id:str}/secrets/{key:str}",
-        response_headers=_NO_STORE,
-        summary="A secret, sealed for the node",
-        tags=["nodes"],
-        security=NODE,
-        responses=refusals(404, 409, *CALLERS),
+        **described("nodes", "A secret, sealed for the node", 404, 409, *CALLERS, security=NODE),
+        response_headers=NO_STORE,
     )
     async def secret(
         node_id: FromPath[str], key: FromPath[str], request: Request[Any, Any, Any]

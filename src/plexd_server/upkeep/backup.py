@@ -7,7 +7,8 @@ running server pauses its writes for that long.
 from __future__ import annotations
 
 import shutil
-from typing import TYPE_CHECKING, Final, NamedTuple
+from contextlib import closing
+from typing import TYPE_CHECKING, Final
 
 from plexd.durable import sync
 from plexd_server.errors import StartError
@@ -45,13 +46,13 @@ def _copy_points(points: Path, target: Path) -> None:
     with writes_paused(points.parent) as is_paused:
         if not is_paused:
             _settle(points.parent)
-        before = _stamp(points)
+        *_, log_bytes = before = _stamp(points)
         try:
             shutil.copyfile(points, target)
             target.chmod(0o600)
         except OSError as err:
             raise StartError(f"cannot copy {points} to {target}: {err.strerror}") from err
-        if _stamp(points) != before or before.has_log:
+        if _stamp(points) != before or log_bytes:
             raise StartError(f"{points} was written to meanwhile; try again")
     open_database(target, _MEMORY).close()  # counts its points against its receipts
 
@@ -59,20 +60,11 @@ def _copy_points(points: Path, target: Path) -> None:
 def _settle(data_dir: Path) -> None:
     """Put what both logs hold into the database's file; fails if another process has it open."""
     DuckDBStore(data_dir).close()
-    connection = open_database(data_dir / FILE_NAME, _MEMORY)
-    try:
+    with closing(open_database(data_dir / FILE_NAME, _MEMORY)) as connection:
         connection.execute("CHECKPOINT")
-    finally:
-        connection.close()
 
 
-class _Stamp(NamedTuple):
-    size: int
-    changed: int
-    has_log: bool
-
-
-def _stamp(points: Path) -> _Stamp:
-    found = points.stat()
-    log = points.with_suffix(".duckdb.wal")
-    return _Stamp(found.st_size, found.st_mtime_ns, log.exists() and log.stat().st_size > 0)
+def _stamp(points: Path) -> tuple[int, int, int]:
+    """Return the file's size and time of change, and the size of its log."""
+    found, log = points.stat(), points.with_suffix(".duckdb.wal")
+    return found.st_size, found.st_mtime_ns, log.stat().st_size if log.exists() else 0

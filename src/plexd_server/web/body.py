@@ -113,19 +113,14 @@ class _PlainSink:
 
     def announce(self, size: int) -> None:
         """Reserve bytes for this ``Content-Length``. Raises `Problem` if it is too much."""
-        if size > self._limit:
-            raise self._too_large()
+        _refuse_larger("body", size, self._limit)
         self._reservation.reserve(size)
 
     def write(self, chunk: bytes) -> None:
         self._size += len(chunk)
-        if self._size > self._limit:
-            raise self._too_large()
+        _refuse_larger("body", self._size, self._limit)
         self._reservation.fill(len(chunk))
         self._buffer.write(chunk)
-
-    def _too_large(self) -> Problem:
-        return Problem(413, f"the body is larger than {self._limit} bytes")
 
     def discard(self) -> None:
         """Release the memory of what has arrived."""
@@ -145,14 +140,12 @@ class _GzipSink(_PlainSink):
         self._stream = isal_zlib.decompressobj(_GZIP)
 
     def announce(self, size: int) -> None:
-        if size > self._compressed_limit:
-            raise self._too_large_compressed()
+        _refuse_larger("compressed body", size, self._compressed_limit)
         self._reservation.reserve(size)
 
     def write(self, chunk: bytes) -> None:
         self._compressed += len(chunk)
-        if self._compressed > self._compressed_limit:
-            raise self._too_large_compressed()
+        _refuse_larger("compressed body", self._compressed, self._compressed_limit)
         while chunk:
             super().write(self._step(chunk))
             chunk = self._stream.unconsumed_tail
@@ -165,13 +158,15 @@ class _GzipSink(_PlainSink):
         except IsalError:  # type: ignore[misc]  # the stub declares an instance, not a class
             raise Problem(400, "the body is not valid gzip") from None
 
-    def _too_large_compressed(self) -> Problem:
-        return Problem(413, f"the compressed body is larger than {self._compressed_limit} bytes")
-
     def getvalue(self) -> bytes:
         if not self._stream.eof:
             raise Problem(400, "the gzip data ended early")
         return super().getvalue()
+
+
+def _refuse_larger(what: str, size: int, limit: int) -> None:
+    if size > limit:
+        raise Problem(413, f"the {what} is larger than {limit} bytes")
 
 
 def _refuse_announced(sink: _PlainSink, length: str) -> Problem | None:

@@ -10,7 +10,7 @@ from collections import Counter
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
-from plexd_server.web.problems import Problem, send_problem
+from plexd_server.web.problems import RETRY_SOON, Problem, send_problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from plexd.clock import Clock
 
-RETRY_SOON: Final = {"Retry-After": "2"}
 _REQUESTS = 1024
 _NODE_REPORTS = 4  # an agent sends one at a time; the rest is for retries that cross
 _TOTAL_BYTES = 64 * 1024 * 1024

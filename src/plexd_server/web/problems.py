@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from litestar.types import ExceptionHandlersMap, Send
 
 PROBLEM_TYPE: Final = "application/problem+json"
+RETRY_SOON: Final = {"Retry-After": "2"}
 
 _LOG = logging.getLogger(__name__)
-_RETRY_AFTER_SECONDS = 2
 
 
 class Problem(Exception):  # noqa: N818 -- the RFC's word; it is an answer rather than a fault
@@ -87,7 +87,7 @@ async def send_problem(problem: Problem, send: Send) -> None:
 def problem_handlers() -> ExceptionHandlersMap:
     """Return handlers that turn every exception below a route into a problem; bugs are logged."""
     return {
-        Problem: _on_problem,
+        Problem: lambda _, problem: _answer(problem),
         HTTPException: _on_http_exception,
         StoreError: _on_store_error,
         Exception: _on_unforeseen,
@@ -103,22 +103,14 @@ def _answer(problem: Problem) -> Response[bytes]:
     )
 
 
-def _on_problem(_: Request[Any, Any, Any], problem: Problem) -> Response[bytes]:
-    return _answer(problem)
-
-
 def _on_http_exception(_: Request[Any, Any, Any], err: HTTPException) -> Response[bytes]:
     """Answer the router's own refusals: no such path or method, a parameter of the wrong form."""
-    try:
-        phrase = HTTPStatus(err.status_code).phrase
-    except ValueError:
-        return _answer(Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "an unknown status"))
+    phrase = HTTPStatus(err.status_code).phrase
     return _answer(Problem(err.status_code, phrase.lower(), headers=err.headers))
 
 
 def _on_store_error(_: Request[Any, Any, Any], err: StoreError) -> Response[bytes]:
-    headers = {"Retry-After": str(_RETRY_AFTER_SECONDS)}
-    return _answer(Problem(HTTPStatus.SERVICE_UNAVAILABLE, str(err), headers=headers))
+    return _answer(Problem(HTTPStatus.SERVICE_UNAVAILABLE, str(err), headers=RETRY_SOON))
 
 
 def _on_unforeseen(request: Request[Any, Any, Any], err: Exception) -> Response[bytes]:

@@ -13,7 +13,7 @@ import resource
 import socket
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from uvicorn import Config, Server
 
@@ -34,6 +34,11 @@ _SEND_BUFFER_BYTES = 256 * 1024
 _CONNECTIONS = 16_384
 _OTHER_DESCRIPTORS = 256  # files, threads and whatever else is no connection
 _LAST_SECONDS = 1.0
+_REMEDIES: Final = {
+    errno.EADDRINUSE: "address already in use; choose another",
+    errno.EACCES: "permission denied; choose a port above 1023",
+    errno.EADDRNOTAVAIL: "this machine has no such address; choose another",
+}
 
 
 class Address(NamedTuple):
@@ -152,10 +157,5 @@ def _most_connections() -> int:
 def _reason(err: OSError | UnicodeError) -> str:
     if isinstance(err, UnicodeError) or (err.errno or 0) < 0:  # a resolver's number
         return "no such host; give an address of this machine with --listen"
-    if err.errno == errno.EADDRINUSE:
-        return "address already in use; choose another with --listen"
-    if err.errno == errno.EACCES:
-        return "permission denied; choose a port above 1023 with --listen"
-    if err.errno == errno.EADDRNOTAVAIL:
-        return "this machine has no such address; choose another with --listen"
-    return f"{err.strerror or err}; choose another address with --listen"
+    other = f"{err.strerror or err}; choose another address"
+    return f"{_REMEDIES.get(err.errno or 0, other)} with --listen"
