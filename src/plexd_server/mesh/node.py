@@ -5,15 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
-from plexd.api import (
-    GROUP_AGENT,
-    GROUP_LATENCY,
-    GROUP_SYSTEM,
-    GROUP_TUNNEL,
-    AgentStats,
-    MetricPoint,
-    SystemStats,
-)
+from plexd.api import GROUP_LATENCY, GROUP_SYSTEM, GROUP_TUNNEL, MetricPoint, SystemStats
 from plexd_server.mesh.arrivals import Arrivals, clock_offset, silent_after
 from plexd_server.mesh.peer import LivePeer
 
@@ -41,7 +33,6 @@ class LiveNode:
 
     __slots__ = (
         "_full_at",
-        "agent",
         "arrivals",
         "history",
         "left_out",
@@ -58,7 +49,6 @@ class LiveNode:
         self.arrivals = Arrivals()
         self.newest = self._full_at = self.recalled_at = _FAR_PAST
         self.system: tuple[float, SystemStats] | None = None
-        self.agent: tuple[float, AgentStats] | None = None
         self.history: deque[tuple[int, float]] = deque(maxlen=HISTORY_MINUTES)
         self.peers: dict[str, LivePeer] = {}
         self.left_out = 0
@@ -141,7 +131,7 @@ class LiveNode:
         self.history.clear()
         self.arrivals = Arrivals()
         self.newest = self._full_at = _FAR_PAST
-        self.system = self.agent = None
+        self.system = None
 
     def _peer(self, peer_id: str, most: int) -> LivePeer | None:
         peer = self.peers.get(peer_id)
@@ -187,5 +177,3 @@ class LiveNode:
             if self.system is None or at > self.system[0]:
                 self.system = (at, data)
             self.remember_cpu(at, data.cpu_usage_percent)
-        elif group == GROUP_AGENT and (self.agent is None or at > self.agent[0]):
-            self.agent = (at, data)
