@@ -20,9 +20,17 @@ import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from plexd.icmp.ancillary import REPORTS_V4, REPORTS_V6, SO_TIMESTAMPNS
 from plexd.icmp.errors import SocketError
-from plexd.icmp.packet import COOKIE_BYTES, REPLY_V4, REPLY_V6, REQUEST_V4, REQUEST_V6
+from plexd.icmp.packet import (
+    COOKIE_BYTES,
+    REPLY_V4,
+    REPLY_V6,
+    REPORTS_V4,
+    REPORTS_V6,
+    REQUEST_V4,
+    REQUEST_V6,
+    SO_TIMESTAMPNS,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
