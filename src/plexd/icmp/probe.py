@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from plexd.icmp.errors import NoAnswerError, PingError, UndeliveredError
@@ -23,35 +24,23 @@ _REMEMBERED = 256
 _NANO = 1e9
 
 
+@dataclass(slots=True, eq=False)
 class Probe:
     """One echo request and what becomes of it.
 
     ``rtt_nano`` is above 0 once it is answered.
     """
 
-    __slots__ = (
-        "_failure",
-        "_waiter",
-        "deadline",
-        "offset_nano",
-        "payload",
-        "rtt_nano",
-        "sent_nano",
-        "sequence",
-        "target",
-    )
-
-    def __init__(self, target: Target) -> None:
-        self.target = target
-        self.sequence = -1
-        self.payload = b""
-        self.sent_nano = 0
-        self.offset_nano = 0
-        self.deadline = 0.0
-        self.rtt_nano = 0
-        self._failure: PingError | None = None
-        # Only made for a probe that is not over at once, for it costs as much as a system call.
-        self._waiter: asyncio.Future[None] | None = None
+    target: Target
+    sequence: int = -1
+    payload: bytes = b""
+    sent_nano: int = 0
+    offset_nano: int = 0
+    deadline: float = 0.0
+    rtt_nano: int = 0
+    _failure: PingError | None = None
+    # Only made for a probe that is not over at once, for it costs as much as a system call.
+    _waiter: asyncio.Future[None] | None = None
 
     @property
     def is_abandoned(self) -> bool:
