@@ -26,9 +26,8 @@ from plexd_server.registry import Registry
 from plexd_server.simulate import World
 from plexd_server.simulate.readings import read_node
 from plexd_server.store import Report
-from plexd_server.store.duckdb.changeset import StagedReports
+from plexd_server.store.duckdb.changeset import MarkCache, StagedReports
 from plexd_server.store.duckdb.fault_log import FaultLog
-from plexd_server.store.duckdb.mark_cache import MarkCache
 from plexd_server.store.duckdb.tables import Tables
 
 if TYPE_CHECKING:

@@ -3,7 +3,6 @@ from __future__ import annotations
 import pytest
 
 from plexd.icmp import PacketError
-from plexd.icmp.ancillary import parse_report
 from plexd.icmp.packet import (
     REPLY_V4,
     REQUEST_V4,
@@ -12,6 +11,7 @@ from plexd.icmp.packet import (
     parse_echo,
     parse_ipv4_header,
     parse_quote,
+    parse_report,
 )
 
 PAYLOAD = bytes(range(16))

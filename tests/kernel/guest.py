@@ -22,7 +22,7 @@ from kernel.results import Absences, Reading, Results
 from kernel.tunnels import busybox, load_modules, make_pair, make_thousand, wg
 from plexd.api import Peer
 from plexd.wireguard import Absent, Device, PeerIndex, WireGuardStatsReader, kernel
-from plexd.wireguard.netlink_socket import netlink_socket
+from plexd.wireguard.kernel import netlink_socket
 
 if TYPE_CHECKING:
     import socket

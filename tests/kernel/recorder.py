@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from typing import TYPE_CHECKING, Any
 
-from plexd.wireguard.netlink_socket import netlink_socket
+from plexd.wireguard.kernel import netlink_socket
 
 if TYPE_CHECKING:
     from collections.abc import Callable

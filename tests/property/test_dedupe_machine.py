@@ -24,8 +24,7 @@ from msgspec.structs import replace
 from plexd.api import BatchName, LatencyResult, MetricPoint
 from plexd_server.errors import StoreError
 from plexd_server.store import DuckDBStore, Report
-from plexd_server.store.duckdb.changeset import StagedReports
-from plexd_server.store.duckdb.mark_cache import MarkCache
+from plexd_server.store.duckdb.changeset import MarkCache, StagedReports
 from plexd_server.store.marks import make_ledger
 from support.points import NOW
 

@@ -8,7 +8,6 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from plexd.icmp import PacketError
-from plexd.icmp.ancillary import parse_report
 from plexd.icmp.packet import (
     REPLY_V4,
     REPLY_V6,
@@ -19,6 +18,7 @@ from plexd.icmp.packet import (
     parse_echo,
     parse_ipv4_header,
     parse_quote,
+    parse_report,
 )
 from plexd.icmp.roundtrip import round_trip
 from plexd.icmp.targets import WINDOW_PROBES, LossWindow

@@ -23,8 +23,7 @@ import pytest
 
 from plexd.metrics.testing import ManualClock
 from plexd.wireguard import Absent, Device, WireGuardError, kernel
-from plexd.wireguard.kernel import DUMPS, KernelReader
-from plexd.wireguard.netlink_socket import Conversation
+from plexd.wireguard.kernel import DUMPS, Conversation, KernelReader
 from wireguard.fakes import ScriptedKernel
 from wireguard.messages import INTERRUPTED, device, done, dump, family, message, peer, refusal
 

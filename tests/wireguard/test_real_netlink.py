@@ -8,9 +8,8 @@ from contextlib import closing
 import pytest
 
 from plexd.wireguard import DumpError, WireGuardError, kernel
-from plexd.wireguard.kernel import DUMPS
+from plexd.wireguard.kernel import DUMPS, Conversation, netlink_socket
 from plexd.wireguard.netlink import encode_family_request
-from plexd.wireguard.netlink_socket import Conversation, netlink_socket
 
 pytestmark = pytest.mark.usefixtures("nothing_leaks")
 

@@ -15,9 +15,9 @@ from plexd.api.errors import (
     TLSError,
     TransportError,
 )
+from plexd.api.points import check_points
 from plexd.api.secret import Secret, check_bearer
 from plexd.api.transport import HTTPTransport, Trust
-from plexd.api.validation import check_points
 from plexd.api.wire import (
     GROUP_AGENT,
     GROUP_LATENCY,

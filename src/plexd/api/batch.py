@@ -13,9 +13,8 @@ from typing import Annotated, overload
 import msgspec
 from msgspec import Meta, Struct
 
-from plexd.api.decoding import decode_points
 from plexd.api.errors import DecodeError, EncodeError
-from plexd.api.validation import NOT_POINTS, are_plain, check_points, in_utc
+from plexd.api.points import NOT_POINTS, are_plain, check_points, decode_points, in_utc
 from plexd.api.wire import MetricPoint
 
 _ENCODER = msgspec.json.Encoder()

@@ -11,7 +11,9 @@ import asyncio
 import os
 import socket
 import ssl
+from functools import partial
 from io import BytesIO
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
@@ -22,7 +24,7 @@ from plexd.api.errors import TLSError, TransportError
 from plexd.closing import AsyncClosing
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Callable, Mapping
     from datetime import timedelta
 
     import aiohttp
@@ -70,18 +72,11 @@ class Answer(Struct, frozen=True):
     cut: bool
 
 
-class _Exchange:
-    """Whether one request went over a connection that had been used before."""
-
-    def __init__(self) -> None:
-        self.reused = False
-
-
 class HTTPTransport(AsyncClosing):
     """A lazily opened keep-alive client; safe for concurrent requests of one event loop.
 
     ``connect_timeout`` bounds getting a connection (lookup, TCP, TLS), ``request_timeout`` the
-    whole exchange.
+    whole exchange. ``connections`` counts those that were made so far.
     """
 
     def __init__(
@@ -99,12 +94,7 @@ class HTTPTransport(AsyncClosing):
         self._context: ssl.SSLContext | None = None
         self._session: aiohttp.ClientSession | None = None
         self._closed = False
-        self._connections = 0
-
-    @property
-    def connections(self) -> int:
-        """How many connections were made so far."""
-        return self._connections
+        self.connections = 0
 
     async def request(
         self,
@@ -130,9 +120,8 @@ class HTTPTransport(AsyncClosing):
         place = f"{method} {_origin(url)}"
         try:
             async with asyncio.timeout(self._request_timeout.total_seconds()):
-                return await self._send_at_most_twice(
-                    method, url, headers, body, cap, repeatable=repeatable
-                )
+                send = partial(self._send, method, url, headers, body, cap)
+                return await self._at_most_twice(send, repeatable=repeatable)
         except aiohttp.ClientSSLError as err:
             raise TLSError(_tls_reason(err), place, was_connected=False) from err
         except aiohttp.ClientConnectorError as err:
@@ -149,25 +138,18 @@ class HTTPTransport(AsyncClosing):
         except (aiohttp.ClientError, OSError, ValueError) as err:
             raise TransportError(_reason(err), place) from err
 
-    async def _send_at_most_twice(
-        self,
-        method: str,
-        url: str,
-        headers: Mapping[str, str],
-        body: bytes | None,
-        cap: int,
-        *,
-        repeatable: bool,
+    async def _at_most_twice(
+        self, send: Callable[[SimpleNamespace], Awaitable[Answer]], *, repeatable: bool
     ) -> Answer:
         import aiohttp  # noqa: PLC0415  # loaded on first use, see above
 
-        exchange = _Exchange()
+        connection = SimpleNamespace(reused=False)
         try:
-            return await self._send(method, url, headers, body, cap, exchange)
+            return await send(connection)
         except (aiohttp.ServerDisconnectedError, ConnectionError, aiohttp.ClientOSError):
-            if self._closed or not (repeatable and exchange.reused):
+            if self._closed or not (repeatable and connection.reused):
                 raise
-        return await self._send(method, url, headers, body, cap, _Exchange())
+        return await send(SimpleNamespace())
 
     async def _send(
         self,
@@ -176,7 +158,7 @@ class HTTPTransport(AsyncClosing):
         headers: Mapping[str, str],
         body: bytes | None,
         cap: int,
-        exchange: _Exchange,
+        connection: SimpleNamespace,
     ) -> Answer:
         from yarl import URL  # noqa: PLC0415  # comes with aiohttp
 
@@ -188,7 +170,7 @@ class HTTPTransport(AsyncClosing):
             data=_in_chunks(body),
             allow_redirects=False,
             ssl=self._tls(url),
-            trace_request_ctx=exchange,
+            trace_request_ctx=connection,
         ) as response:
             content, cut = await _read(response, cap)
             return Answer(response.status, response.headers, content, cut)
@@ -230,7 +212,7 @@ class HTTPTransport(AsyncClosing):
         import aiohttp  # noqa: PLC0415  # loaded on first use, see above
 
         async def made(*_: object) -> None:
-            self._connections += 1
+            self.connections += 1
 
         async def reused(_session: object, context: Any, _params: object) -> None:
             context.trace_request_ctx.reused = True

@@ -8,30 +8,27 @@ import os
 import time
 from typing import TYPE_CHECKING, TypeAlias
 
-from plexd.icmp.ancillary import (
-    REPORT_SPACE,
-    STAMP_SPACE,
-    Ancillary,
-    parse_report,
-    report_of,
-    stamp_of,
-)
 from plexd.icmp.errors import ClosedError, PacketError, UndeliveredError
-from plexd.icmp.outcomes import Outcomes
 from plexd.icmp.packet import (
     COOKIE_BYTES,
     PAYLOAD_BYTES,
+    REPORT_SPACE,
+    STAMP_SPACE,
+    Ancillary,
     encode_echo,
     parse_echo,
     parse_ipv4_header,
     parse_quote,
+    parse_report,
+    report_of,
+    stamp_of,
 )
+from plexd.icmp.probe import Outcomes, Probe
 from plexd.icmp.roundtrip import sample_clocks
 
 if TYPE_CHECKING:
     from plexd.clock import Clock
     from plexd.icmp.counters import Counters
-    from plexd.icmp.probe import Probe
     from plexd.icmp.sockets import EchoSocket
 
 Received: TypeAlias = tuple[bytes, Ancillary, int, tuple[str, int]]

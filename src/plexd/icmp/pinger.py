@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+from dataclasses import asdict
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -86,21 +87,12 @@ class ICMPPinger(AsyncClosing):
 
     def statistics(self) -> Statistics:
         """Return what has happened since the pinger was made."""
-        counters, channels = self._counters, self._channels.values()
+        channels = self._channels.values()
         return Statistics(
-            sent=counters.sent,
-            answered=counters.answered,
-            lost=counters.lost,
-            cancelled=counters.cancelled,
+            **asdict(self._counters),
             in_flight=sum(len(channel.probes.pending) for channel in channels),
             waiting=self._pacer.waiting,
-            send_errors=counters.send_errors,
-            late=counters.late,
-            duplicates=counters.duplicates,
-            foreign=counters.foreign,
             receive_drops=self._drops_of_closed + sum(channel.drops() for channel in channels),
-            clock_steps=counters.clock_steps,
-            largest_read_delay_nano=counters.largest_read_delay_nano,
         )
 
     async def aclose(self) -> None:

@@ -1,50 +1,46 @@
-"""Probes under way and just ended, found again by what an answer carries."""
+"""Probes under way and just ended, found again by what an answer carries, and how each ends.
+
+The end of a probe goes to the waiting ping, the peer's loss window and the counters.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import secrets
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from plexd.icmp.errors import NoAnswerError, PingError, UndeliveredError
+from plexd.icmp.roundtrip import round_trip
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from plexd.icmp.errors import PingError
+    from plexd.icmp.counters import Counters
     from plexd.icmp.targets import Target
 
 _SEQUENCES = 1 << 16
 _REMEMBERED = 256
+_NANO = 1e9
 
 
+@dataclass(slots=True, eq=False)
 class Probe:
     """One echo request and what becomes of it.
 
     ``rtt_nano`` is above 0 once it is answered.
     """
 
-    __slots__ = (
-        "_failure",
-        "_waiter",
-        "deadline",
-        "offset_nano",
-        "payload",
-        "rtt_nano",
-        "sent_nano",
-        "sequence",
-        "target",
-    )
-
-    def __init__(self, target: Target) -> None:
-        self.target = target
-        self.sequence = -1
-        self.payload = b""
-        self.sent_nano = 0
-        self.offset_nano = 0
-        self.deadline = 0.0
-        self.rtt_nano = 0
-        self._failure: PingError | None = None
-        # Only made for a probe that is not over at once, for it costs as much as a system call.
-        self._waiter: asyncio.Future[None] | None = None
+    target: Target
+    sequence: int = -1
+    payload: bytes = b""
+    sent_nano: int = 0
+    offset_nano: int = 0
+    deadline: float = 0.0
+    rtt_nano: int = 0
+    _failure: PingError | None = None
+    # Only made for a probe that is not over at once, for it costs as much as a system call.
+    _waiter: asyncio.Future[None] | None = None
 
     @property
     def is_abandoned(self) -> bool:
@@ -131,3 +127,75 @@ class Probes:
     def first_deadline(self) -> float | None:
         """Return when the oldest pending probe is due."""
         return next((probe.deadline for probe in self.pending.values()), None)
+
+
+class Outcomes:
+    """The probes of one socket, and the one place where they end."""
+
+    def __init__(self, counters: Counters, timeout_seconds: float) -> None:
+        self.probes = Probes()
+        self.counters = counters
+        self._timeout_seconds = timeout_seconds
+        self._timeout_nano = timeout_seconds * _NANO
+
+    def find(self, sequence: int, payload: bytes, host: str) -> Probe | None:
+        """Return the probe that an answer belongs to; count the answer if there is none."""
+        probe = self.probes.pending.get(sequence)
+        if probe is not None and probe.payload == payload and probe.target.host == host:
+            return probe
+        self._count_stray(sequence, payload, host)
+        return None
+
+    def forget(self, probe: Probe) -> None:
+        """End a probe whose ping was cancelled; it is neither answered nor lost."""
+        if self.probes.pending.get(probe.sequence) is probe:
+            self.probes.end(probe)
+            self.counters.cancelled += 1
+
+    def answered(self, probe: Probe, stamp: int, read: int, offset: int) -> int:
+        """End ``probe`` with its round trip in nanoseconds, or as lost if that was too long."""
+        counters = self.counters
+        rtt, stepped = round_trip(probe.sent_nano, read, stamp, probe.offset_nano, offset)
+        if stepped:
+            counters.clock_steps += 1
+        if rtt > self._timeout_nano:
+            counters.late += 1
+            self.expired(probe)
+            return rtt
+        delay = read - probe.sent_nano - rtt
+        if delay > counters.largest_read_delay_nano:  # noqa: PLR1730  # max() is four times slower
+            counters.largest_read_delay_nano = delay
+        self.probes.end(probe)
+        counters.answered += 1
+        probe.target.window.add(lost=False)
+        probe.answer(rtt)
+        return rtt
+
+    def _count_stray(self, sequence: int, payload: bytes, host: str) -> None:
+        probe = self.probes.ended(sequence)
+        if probe is None or probe.payload != payload or probe.target.host != host:
+            self.counters.foreign += 1
+        elif probe.rtt_nano:
+            self.counters.duplicates += 1
+        else:
+            self.counters.late += 1
+
+    def lose(self, probe: Probe, failure: PingError) -> None:
+        """End a probe that went out without an answer."""
+        self.probes.end(probe)
+        self.counters.lost += 1
+        probe.target.window.add(lost=True)
+        probe.fail(failure)
+
+    def refuse(self, probe: Probe, reason: str, cause: OSError | None = None) -> None:
+        """Fail a probe that never went out."""
+        self.counters.send_errors += 1
+        probe.target.window.add(lost=True)
+        failure = UndeliveredError(probe.target.host, reason)
+        failure.__cause__ = cause
+        probe.fail(failure)
+
+    def expired(self, probe: Probe) -> None:
+        """End a probe whose time is over."""
+        reason = f"no answer within {self._timeout_seconds:g} s"
+        self.lose(probe, NoAnswerError(probe.target.host, reason))

@@ -20,9 +20,17 @@ import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from plexd.icmp.ancillary import REPORTS_V4, REPORTS_V6, SO_TIMESTAMPNS
 from plexd.icmp.errors import SocketError
-from plexd.icmp.packet import COOKIE_BYTES, REPLY_V4, REPLY_V6, REQUEST_V4, REQUEST_V6
+from plexd.icmp.packet import (
+    COOKIE_BYTES,
+    REPLY_V4,
+    REPLY_V6,
+    REPORTS_V4,
+    REPORTS_V6,
+    REQUEST_V4,
+    REQUEST_V6,
+    SO_TIMESTAMPNS,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -93,9 +101,7 @@ def open_socket(family: socket.AddressFamily) -> EchoSocket:
 
 
 def _configured(
-    family: socket.AddressFamily,
-    kind: socket.SocketKind,
-    identify: Callable[[socket.socket], int],
+    family: socket.AddressFamily, kind: socket.SocketKind, identify: Callable[[socket.socket], int]
 ) -> EchoSocket:
     is_v4 = family == socket.AF_INET
     with contextlib.ExitStack() as undo:
@@ -155,10 +161,7 @@ def _attach_program(sock: socket.socket, identifier: int, cookie: bytes, *, head
 
 def _size(sock: socket.socket) -> None:
     """Set the buffers' sizes, beyond the system's limits where CAP_NET_ADMIN allows it."""
-    for plain, force in (
-        (socket.SO_RCVBUF, _SO_RCVBUFFORCE),
-        (socket.SO_SNDBUF, _SO_SNDBUFFORCE),
-    ):
+    for plain, force in ((socket.SO_RCVBUF, _SO_RCVBUFFORCE), (socket.SO_SNDBUF, _SO_SNDBUFFORCE)):
         try:
             sock.setsockopt(socket.SOL_SOCKET, force, _BUFFER_BYTES)
         except PermissionError:

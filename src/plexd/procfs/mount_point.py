@@ -56,11 +56,7 @@ class MountPoint:
     """
 
     def __init__(
-        self,
-        path: str,
-        *,
-        clock: Clock,
-        statvfs: Callable[[str], os.statvfs_result] = os.statvfs,
+        self, path: str, *, clock: Clock, statvfs: Callable[[str], os.statvfs_result] = os.statvfs
     ) -> None:
         self._path = path
         self._clock = clock

@@ -17,14 +17,13 @@ import asyncio
 import logging
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from plexd.api import SystemStats
 from plexd.clock import Clock, SystemClock
 from plexd.procfs.errors import ProcfsError
 from plexd.procfs.mount_point import MountPoint
 from plexd.procfs.parse import (
-    CpuTimes,
     Interface,
     Usage,
     cpu_usage_percent,
@@ -38,6 +37,7 @@ from plexd.procfs.parse import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    T = TypeVar("T")
 
 _SAMPLE_SECONDS: Final = 0.1
 # A counter that wrapped or a CPU that was removed costs one sample; on a machine that needs more
@@ -81,8 +81,8 @@ class LinuxSystemReader:
         Raises `ProcfsError` when any source cannot be read or trusted. May be cancelled at any
         time.
         """
-        memory = self._read_memory()
-        load = self._read_load()
+        memory = self._parsed("meminfo", parse_memory)
+        load = self._parsed("loadavg", parse_load)
         received, sent = self._read_traffic()
         cpu_percent, disk = await self._read_cpu_and_disk()
         return SystemStats(cpu_percent, *memory, *disk, received, sent, *load)
@@ -99,10 +99,10 @@ class LinuxSystemReader:
         return cpu.result(), disk.result()
 
     async def _read_cpu_percent(self) -> float:
-        earlier = self._read_cpu_times()
+        earlier = self._parsed("stat", parse_cpu_times)
         for _ in range(_SAMPLES):
             await self._clock.sleep(_SAMPLE_SECONDS)
-            later = self._read_cpu_times()
+            later = self._parsed("stat", parse_cpu_times)
             percent = cpu_usage_percent(earlier, later)
             if percent is not None:
                 return percent
@@ -110,17 +110,8 @@ class LinuxSystemReader:
         reason = f"the cpu counters stood still or went back in {_SAMPLES} samples"
         raise ProcfsError(self._path("stat"), reason)
 
-    def _read_cpu_times(self) -> CpuTimes:
-        return parse_cpu_times(self._read("stat"), self._path("stat"))
-
-    def _read_memory(self) -> Usage:
-        return parse_memory(self._read("meminfo"), self._path("meminfo"))
-
-    def _read_load(self) -> tuple[float, float, float]:
-        return parse_load(self._read("loadavg"), self._path("loadavg"))
-
     def _read_traffic(self) -> tuple[int, int]:
-        interfaces = parse_interfaces(self._read("net/dev"), self._path("net/dev"))
+        interfaces = self._parsed("net/dev", parse_interfaces)
         return total_traffic(self._chosen(interfaces), self._path("net/dev"))
 
     def _chosen(self, interfaces: list[Interface]) -> list[Interface]:
@@ -137,12 +128,13 @@ class LinuxSystemReader:
             self._logger.warning("network interface missing", extra=extra)
         self._iface_missing = missing
 
-    def _read(self, name: str) -> bytes:
+    def _parsed(self, name: str, parse: Callable[[bytes, str], T]) -> T:
         # Not in a thread: the kernel answers from memory, faster than a thread is switched.
         try:
-            return (self._proc_root / name).read_bytes()
+            text = (self._proc_root / name).read_bytes()
         except OSError as err:
             raise ProcfsError(self._path(name), err.strerror or str(err)) from err
+        return parse(text, self._path(name))
 
     def _path(self, name: str) -> str:
         return str(self._proc_root / name)

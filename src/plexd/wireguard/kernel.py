@@ -8,23 +8,18 @@ is left to close. Both cost less than the dump of a single peer.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
-from errno import EAFNOSUPPORT, EINVAL, ENODEV, ENOENT, EOPNOTSUPP, EPERM, EPROTONOSUPPORT, ERANGE
-from typing import TYPE_CHECKING, Final, TypeVar
+import socket
+from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 from plexd.clock import Clock, SystemClock
 from plexd.wireguard.device import Absent, Device, DeviceSource, unusable_name
-from plexd.wireguard.dump import (
-    DumpParser,
-    encode_dump_request,
-    parse_public_key,
-)
+from plexd.wireguard.dump import DumpParser, encode_dump_request, parse_public_key
 from plexd.wireguard.errors import DumpError, RefusedError, WireGuardError
 from plexd.wireguard.netlink import encode_family_request, parse_family
-from plexd.wireguard.netlink_socket import Conversation, netlink_socket
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Awaitable, Callable
 
 
@@ -32,23 +27,35 @@ DEADLINE_SECONDS: Final = 2.0
 # An interface that changes during every one of so many dumps is being set up: the next reading
 # finds it finished.
 DUMPS: Final = 8
+# The kernel never puts more than 32 KiB into one datagram of a dump (netlink_recvmsg), so a
+# datagram that fills this was cut (MSG_TRUNC).
+_BUFFER_BYTES: Final = 65536
+
+_NETLINK_GENERIC: Final = 16  # linux/netlink.h; `socket` does not know it
 
 _T = TypeVar("_T")
 
 _NO_FAMILY: Final = "the kernel has no WireGuard (modprobe wireguard)"
 _REASONS: Final = {
-    EPERM: (
+    errno.EPERM: (
         "no right to read tunnels: run as root, or give the service CAP_NET_ADMIN "
         "(systemd: AmbientCapabilities= and CapabilityBoundingSet=)"
     ),
-    ENODEV: "no such interface",
-    EOPNOTSUPP: "the interface is not one of the kernel's WireGuard",
-    ENOENT: _NO_FAMILY,
-    EAFNOSUPPORT: "no netlink (systemd: RestrictAddressFamilies= has to name AF_NETLINK)",
-    EPROTONOSUPPORT: "the kernel has no generic netlink",
-    EINVAL: "no such interface",
-    ERANGE: "no such interface",
+    errno.ENODEV: "no such interface",
+    errno.EOPNOTSUPP: "the interface is not one of the kernel's WireGuard",
+    errno.ENOENT: _NO_FAMILY,
+    errno.EAFNOSUPPORT: "no netlink (systemd: RestrictAddressFamilies= has to name AF_NETLINK)",
+    errno.EPROTONOSUPPORT: "the kernel has no generic netlink",
+    errno.EINVAL: "no such interface",
+    errno.ERANGE: "no such interface",
 }
+
+
+def netlink_socket() -> socket.socket:
+    """Return a socket that speaks generic netlink with the kernel only."""
+    made = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_GENERIC)
+    made.connect((0, 0))  # a connected netlink socket receives nothing from other programs
+    return made
 
 
 async def open(  # noqa: A001  # the module is the noun: kernel.open()
@@ -147,6 +154,53 @@ class KernelReader:
             parser.feed(await conversation.receive())
             await asyncio.sleep(0)
         return parser.device()
+
+
+class Conversation:
+    """A context manager that wipes what was received at its end: dumps carry secret keys."""
+
+    def __init__(self, connect: Callable[[], socket.socket]) -> None:
+        try:
+            self._socket = connect()
+        except OSError as err:
+            raise _translated(err) from err
+        self._socket.settimeout(0)
+        self._buffer = bytearray(_BUFFER_BYTES)
+        self._filled = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+        self._buffer[: self._filled] = bytes(self._filled)
+
+    def send(self, request: bytes) -> None:
+        """Send a request, which the kernel accepts at once or not at all."""
+        try:
+            self._socket.send(request)
+        except OSError as err:
+            raise _translated(err) from err
+
+    async def receive(self) -> memoryview:
+        """Return one datagram, valid until the next call. Raises `DumpError` if one was lost."""
+        loop = asyncio.get_running_loop()
+        try:
+            size = await loop.sock_recv_into(self._socket, self._buffer)
+        except OSError as err:
+            raise _translated(err) from err
+        self._filled = max(self._filled, size)
+        if size in {0, _BUFFER_BYTES}:
+            raise DumpError("a netlink datagram is empty or was cut")
+        return memoryview(self._buffer)[:size]
+
+
+def _translated(err: OSError) -> WireGuardError:
+    if err.errno in {errno.ENOBUFS, errno.EAGAIN}:
+        return DumpError(f"netlink: {err.strerror}")
+    if err.errno in {errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT}:
+        return RefusedError(err.errno)
+    return WireGuardError(f"netlink: {err.strerror or err}")
 
 
 if TYPE_CHECKING:

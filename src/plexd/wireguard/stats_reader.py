@@ -12,13 +12,13 @@ from plexd.clock import Clock, SystemClock
 from plexd.wireguard import kernel, userspace
 from plexd.wireguard.device import Absent, Device, DevicePeer
 from plexd.wireguard.errors import WireGuardError
-from plexd.wireguard.netlink_socket import netlink_socket
 
 if TYPE_CHECKING:
     import os
     import socket
     from collections.abc import Callable, Sequence
 
+    from plexd.wireguard.device import DeviceSource
     from plexd.wireguard.peer_index import PeerIndex
 
 _NEVER: Final = datetime.min.replace(tzinfo=UTC)
@@ -48,7 +48,7 @@ class WireGuardStatsReader:
         stale_after: timedelta = timedelta(seconds=180),
         clock: Clock | None = None,
         logger: logging.Logger | None = None,
-        connect: Callable[[], socket.socket] = netlink_socket,
+        connect: Callable[[], socket.socket] = kernel.netlink_socket,
         directory: str | os.PathLike[str] = userspace.DIRECTORY,
     ) -> None:
         self._interface = interface
@@ -76,23 +76,19 @@ class WireGuardStatsReader:
         return [*ordered, *known.values(), *sorted(strangers, key=lambda stats: stats.peer_id)]
 
     async def _read_device(self) -> Device:
-        in_kernel = await self._read_kernel()
+        in_kernel = await _read(
+            await kernel.open(self._interface, clock=self._clock, connect=self._connect)
+        )
         if not isinstance(in_kernel, Absent):
             return in_kernel
-        served = await self._read_userspace()
+        served = await _read(
+            await userspace.open(self._interface, clock=self._clock, directory=self._directory)
+        )
         if not isinstance(served, Absent):
             return served
         raise WireGuardError(
             f"{self._interface}: kernel: {in_kernel.reason}; userspace: {served.reason}"
         )
-
-    async def _read_kernel(self) -> Device | Absent:
-        source = await kernel.open(self._interface, clock=self._clock, connect=self._connect)
-        return source if isinstance(source, Absent) else await source.read_device()
-
-    async def _read_userspace(self) -> Device | Absent:
-        source = await userspace.open(self._interface, clock=self._clock, directory=self._directory)
-        return source if isinstance(source, Absent) else await source.read_device()
 
     async def _stats(self, device: Device) -> tuple[dict[str, TunnelStats], list[TunnelStats]]:
         now = self._clock.now()
@@ -132,3 +128,7 @@ class WireGuardStatsReader:
             }
             self._logger.warning("peers missing on the interface", extra=extra)
         self._missing = missing
+
+
+async def _read(source: DeviceSource | Absent) -> Device | Absent:
+    return source if isinstance(source, Absent) else await source.read_device()

@@ -32,7 +32,6 @@ async def open(  # noqa: A001  # the module is the noun; awaited like the kernel
     *,
     directory: str | os.PathLike[str] = DIRECTORY,
     clock: Clock | None = None,
-    deadline_seconds: float = DEADLINE_SECONDS,
     max_bytes: int = MAX_BYTES,
 ) -> UserspaceReader | Absent:
     """Return a reader of ``interface``, or why no daemon serves it, by ``directory``'s sockets."""
@@ -45,19 +44,16 @@ async def open(  # noqa: A001  # the module is the noun; awaited like the kernel
         return Absent(f"{path}: {err.strerror}")
     if not served:
         return Absent(f"{path}: not a socket")
-    return UserspaceReader(interface, path, clock or SystemClock(), deadline_seconds, max_bytes)
+    return UserspaceReader(interface, path, clock or SystemClock(), max_bytes)
 
 
 class UserspaceReader:
     """Asks one daemon. Made by `open`; each reading has a connection of its own."""
 
-    def __init__(
-        self, interface: str, path: Path, clock: Clock, deadline_seconds: float, max_bytes: int
-    ) -> None:
+    def __init__(self, interface: str, path: Path, clock: Clock, max_bytes: int) -> None:
         self._interface = interface
         self._path = path
         self._clock = clock
-        self._deadline_seconds = deadline_seconds
         self._max_bytes = max_bytes
 
     async def read_device(self) -> Device | Absent:
@@ -69,12 +65,11 @@ class UserspaceReader:
         """
         text = bytearray()
         try:
-            async with self._clock.timeout(self._deadline_seconds):
+            async with self._clock.timeout(DEADLINE_SECONDS):
                 absent = await self._converse(text)
             return absent or self._parsed(text)
         except TimeoutError as err:
-            seconds = self._deadline_seconds
-            raise self._error(f"no whole answer within {seconds:g} s") from err
+            raise self._error(f"no whole answer within {DEADLINE_SECONDS:g} s") from err
         finally:
             text[:] = bytes(len(text))  # it holds the interface's private key
 

@@ -21,11 +21,7 @@ if TYPE_CHECKING:
     from litestar.types import ASGIApp, Receive, Scope, Send
 
 PLOTLY_NAME: Final = f"plotly-{metadata.version('plotly')}.min.js"
-_MEDIA_TYPES: Final = {
-    ".css": "text/css",
-    ".js": "text/javascript",
-    ".svg": "image/svg+xml",
-}
+_MEDIA_TYPES: Final = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 _YEAR: Final = "public, max-age=31536000, immutable"
 _REVALIDATE: Final = "no-cache"
 _SENDING = 64

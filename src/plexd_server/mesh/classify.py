@@ -159,8 +159,7 @@ def _without_keys(seen: Observation, age: float) -> Verdict:
     handshake = f"the last handshake was {seconds(age)} old"
     if seen.rx_bytes:
         return Verdict(
-            "one-way",
-            f"{_received(seen)}, but {handshake}: what is sent seems not to arrive",
+            "one-way", f"{_received(seen)}, but {handshake}: what is sent seems not to arrive"
         )
     if seen.tx_bytes or (seen.rtt_nano == -1 and _all_lost(seen)):
         vain = f"{_sent(seen)}, nothing came back" if seen.tx_bytes else "answers no ping"

@@ -72,25 +72,21 @@ class LiveMesh:
 
     Not safe for threads. Every method is quick but `drain`, which takes about two microseconds a
     point, and `snapshot`, about ten a view; `building` does the same in steps. ``nodes`` has every
-    registered node, and every node that reported; ``skipped`` counts points that were never read.
+    registered node, and every node that reported; ``waiting`` counts the points in the queue, and
+    ``skipped`` those that were never read.
     """
 
     def __init__(self, *, max_waiting: int = _MAX_WAITING, max_views: int = _MAX_VIEWS) -> None:
         self._max_waiting = max_waiting
         self._max_views = max_views
         self._queue: deque[_Unread] = deque()
-        self._waiting = 0
+        self.waiting = 0
         self._views = 0
         self._snapshot: MeshSnapshot | None = None
         self._links: Mapping[str, Link] = {}
         self.nodes: dict[str, LiveNode] = {}
         self.roster = Roster.of(())
         self.skipped = 0
-
-    @property
-    def waiting(self) -> int:
-        """The number of points in the queue."""
-        return self._waiting
 
     @property
     def left_out(self) -> int:
@@ -101,8 +97,8 @@ class LiveMesh:
         """Queue a report's points."""
         received_at = report.received_at.timestamp()
         self._queue.append(_Unread(report.node_id, report.points, received_at))
-        self._waiting += len(report.points)
-        while self._waiting > self._max_waiting and len(self._queue) > 1:
+        self.waiting += len(report.points)
+        while self.waiting > self._max_waiting and len(self._queue) > 1:
             self.skipped += len(self._dequeue().points)
 
     def recall(
@@ -130,7 +126,7 @@ class LiveMesh:
 
     def drain(self, most: int | None = None) -> None:
         """Read the queued reports, or about ``most`` points of them."""
-        left = self._waiting if most is None else most
+        left = self.waiting if most is None else most
         while self._queue and left > 0:
             unread = self._dequeue()
             left -= len(unread.points)
@@ -188,7 +184,7 @@ class LiveMesh:
 
     def _dequeue(self) -> _Unread:
         unread = self._queue.popleft()
-        self._waiting -= len(unread.points)
+        self.waiting -= len(unread.points)
         return unread
 
     def _node(self, node_id: str) -> LiveNode:

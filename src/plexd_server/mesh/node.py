@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from plexd.api import (
-    GROUP_AGENT,
-    GROUP_LATENCY,
-    GROUP_SYSTEM,
-    GROUP_TUNNEL,
-    AgentStats,
-    MetricPoint,
-    SystemStats,
-)
+from plexd.api import GROUP_LATENCY, GROUP_SYSTEM, GROUP_TUNNEL, MetricPoint, SystemStats
 from plexd_server.mesh.arrivals import Arrivals, clock_offset, silent_after
 from plexd_server.mesh.peer import LivePeer
 
@@ -32,6 +26,7 @@ _AHEAD_SECONDS: Final = 5.0
 _FAR_PAST: Final = float("-inf")
 
 
+@dataclass(slots=True, eq=False)
 class LiveNode:
     """One node. ``losses`` are the latest of its ledger, kept up to date by the feed.
 
@@ -39,30 +34,18 @@ class LiveNode:
     ``left_out`` counts readings of peers for which there was no room.
     """
 
-    __slots__ = (
-        "_full_at",
-        "agent",
-        "arrivals",
-        "history",
-        "left_out",
-        "losses",
-        "newest",
-        "node_id",
-        "peers",
-        "recalled_at",
-        "system",
+    node_id: str
+    arrivals: Arrivals = field(default_factory=Arrivals)
+    newest: float = _FAR_PAST
+    recalled_at: float = _FAR_PAST
+    system: tuple[float, SystemStats] | None = None
+    history: deque[tuple[int, float]] = field(
+        default_factory=partial(deque, maxlen=HISTORY_MINUTES)
     )
-
-    def __init__(self, node_id: str) -> None:
-        self.node_id = node_id
-        self.arrivals = Arrivals()
-        self.newest = self._full_at = self.recalled_at = _FAR_PAST
-        self.system: tuple[float, SystemStats] | None = None
-        self.agent: tuple[float, AgentStats] | None = None
-        self.history: deque[tuple[int, float]] = deque(maxlen=HISTORY_MINUTES)
-        self.peers: dict[str, LivePeer] = {}
-        self.left_out = 0
-        self.losses: Sequence[Loss] = ()
+    peers: dict[str, LivePeer] = field(default_factory=dict)
+    left_out: int = 0
+    losses: Sequence[Loss] = ()
+    _full_at: float = _FAR_PAST
 
     @property
     def received_at(self) -> float | None:
@@ -141,7 +124,7 @@ class LiveNode:
         self.history.clear()
         self.arrivals = Arrivals()
         self.newest = self._full_at = _FAR_PAST
-        self.system = self.agent = None
+        self.system = None
 
     def _peer(self, peer_id: str, most: int) -> LivePeer | None:
         peer = self.peers.get(peer_id)
@@ -187,5 +170,3 @@ class LiveNode:
             if self.system is None or at > self.system[0]:
                 self.system = (at, data)
             self.remember_cpu(at, data.cpu_usage_percent)
-        elif group == GROUP_AGENT and (self.agent is None or at > self.agent[0]):
-            self.agent = (at, data)

@@ -63,7 +63,7 @@ class PeersAnswer(Struct, frozen=True, kw_only=True):
     links: Sequence[Link]
 
 
-class FleetNode(Struct, frozen=True, kw_only=True):
+class FleetNode(MeshNode, frozen=True, kw_only=True):
     """A node at a glance.
 
     ``cpu_history`` has a percentage for each of the last 60 minutes, the newest last, and null
@@ -71,10 +71,6 @@ class FleetNode(Struct, frozen=True, kw_only=True):
     positive for a clock that is ahead.
     """
 
-    node_id: str
-    mesh_ip: str
-    status: Status
-    simulated: bool
     received_at: datetime | None
     measured_at: datetime | None
     system: SystemStats | None

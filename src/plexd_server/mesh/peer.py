@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
@@ -20,6 +21,7 @@ _APART_SECONDS: Final = 60.0
 _FAR_PAST: Final = float("-inf")
 
 
+@dataclass(slots=True, eq=False)
 class LivePeer:
     """The newest tunnel reading, the newest round trip, and the state that follows from them.
 
@@ -28,38 +30,21 @@ class LivePeer:
     next reading, so that the second half completes the reading and is not a second one.
     """
 
-    __slots__ = (
-        "_view",
-        "handshake_at",
-        "held",
-        "held_before",
-        "loss",
-        "lost_in_row",
-        "rtt",
-        "rtt_at",
-        "rx",
-        "rx_moved",
-        "span",
-        "tunnel_at",
-        "tx",
-        "tx_moved",
-        "was_reached",
-    )
-
-    def __init__(self) -> None:
-        self.tunnel_at = self.rtt_at = _FAR_PAST
-        self.handshake_at: float | None = None
-        self.rx = self.tx = 0
-        self.rx_moved: int | None = None
-        self.tx_moved: int | None = None
-        self.span = 0.0
-        self.loss: float | None = None
-        self.rtt: int | None = None
-        self.lost_in_row = 0
-        self.was_reached = False
-        self.held_before: HeldState | None = None
-        self.held: HeldState | None = None
-        self._view: tuple[float, View] | None = None
+    tunnel_at: float = _FAR_PAST
+    rtt_at: float = _FAR_PAST
+    handshake_at: float | None = None
+    rx: int = 0
+    tx: int = 0
+    rx_moved: int | None = None
+    tx_moved: int | None = None
+    span: float = 0.0
+    loss: float | None = None
+    rtt: int | None = None
+    lost_in_row: int = 0
+    was_reached: bool = False
+    held_before: HeldState | None = None
+    held: HeldState | None = None
+    _view: tuple[float, View] | None = None
 
     @property
     def at(self) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections import Counter
 from itertools import count
 from typing import TYPE_CHECKING, Final
 
@@ -33,19 +34,6 @@ class Plan(Struct, frozen=True):
     past_seconds: float = 0.0
 
 
-class _BatchNames:
-    """The names of one node's batches."""
-
-    def __init__(self) -> None:
-        self._epoch = secrets.token_hex(16)
-        self._seq = 0
-
-    def next(self, points: int) -> BatchName:
-        """Return the name of the next batch."""
-        self._seq += 1
-        return BatchName(self._epoch, self._seq, 0, points)
-
-
 class Simulation:
     """Reports for all nodes of a world until cancelled.
 
@@ -65,7 +53,8 @@ class Simulation:
         self._world = world
         self._identities = identities
         self._names = [identity.node_id for identity in identities]
-        self._batch_names = [_BatchNames() for _ in identities]
+        self._epochs = [secrets.token_hex(16) for _ in identities]
+        self._batches = Counter[int]()
         self._uplink = uplink
         self._clock = clock
         self._start = clock.now()
@@ -129,7 +118,8 @@ class Simulation:
             await self._send(node, points[first : first + _BATCH], 0)
 
     async def _send(self, node: int, points: Sequence[MetricPoint], dropped: int) -> None:
-        name = self._batch_names[node].next(len(points))
+        self._batches[node] += 1
+        name = BatchName(self._epochs[node], self._batches[node], 0, len(points))
         await self._uplink.send(node, self._identities[node], points, name, dropped)
 
     def _read(self, node: int, at: float) -> list[MetricPoint]:

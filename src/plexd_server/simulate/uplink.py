@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import deque
 from datetime import timedelta
 from statistics import quantiles
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final
 
 from isal import isal_zlib
 from msgspec import Struct
 
 from plexd.api import BatchName, HTTPTransport, MetricBatch, MetricPoint, TransportError, Trust
+from plexd.closing import AsyncClosing
 from plexd_server.errors import SimulationError
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class Sent(Struct):
     p99_seconds: float = 0.0
 
 
-class Uplink:
+class Uplink(AsyncClosing):
     """An async context manager. Nodes send concurrently, but each node one batch at a time."""
 
     def __init__(self, server: str, connections: int, clock: Clock) -> None:
@@ -58,10 +59,8 @@ class Uplink:
         self._times: deque[float] = deque(maxlen=_KEPT_TIMES)
         self._sent = Sent()
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
+    async def aclose(self) -> None:
+        """Close every connection; idempotent."""
         for transport in self._transports:
             await transport.aclose()
 

@@ -246,11 +246,7 @@ def _moved(mark: Mark, report: Report, name: BatchName, points: Sequence[MetricP
 
 
 def _losses(
-    mark: Mark,
-    report: Report,
-    points: Sequence[MetricPoint],
-    missing: _Missing,
-    evicted: int,
+    mark: Mark, report: Report, points: Sequence[MetricPoint], missing: _Missing, evicted: int
 ) -> Iterator[Loss]:
     """Yield what is missing before ``points``, and why."""
     if not (missing.rejected or evicted or missing.batches):

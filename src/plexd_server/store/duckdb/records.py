@@ -46,17 +46,8 @@ def encode_record(report: Report) -> bytes:
     if report.points:
         text = report.body or MetricBatch(report.points).to_json()
         body = isal_zlib.compress(text, _FASTEST, _GZIP)
-    return _ENCODER.encode(
-        _Record(
-            _VERSION,
-            report.node_id,
-            report.received_at,
-            report.name,
-            report.dropped,
-            report.rejected,
-            body,
-        )
-    )
+    origin = (report.node_id, report.received_at, report.name)
+    return _ENCODER.encode(_Record(_VERSION, *origin, report.dropped, report.rejected, body))
 
 
 def decode_record(record: bytes) -> Report | None:
@@ -71,10 +62,5 @@ def decode_record(record: bytes) -> Report | None:
     except (msgspec.MsgspecError, IsalError) as err:  # type: ignore[misc]  # as in body.py
         raise ValueError(str(err)) from err
     return Report(
-        found.node_id,
-        points,
-        found.received_at,
-        name=found.name,
-        dropped=found.dropped,
-        rejected=found.rejected,
+        found.node_id, points, found.received_at, found.name, found.dropped, found.rejected
     )

@@ -16,11 +16,10 @@ from typing import TYPE_CHECKING, TypeVar
 
 from plexd.clock import SystemClock
 from plexd_server.errors import JournalDamaged, StartError, StoreBusy, StoreClosed, StoreError
-from plexd_server.store.duckdb.changeset import Changeset, StagedReports
+from plexd_server.store.duckdb.changeset import Changeset, MarkCache, StagedReports
 from plexd_server.store.duckdb.fault_log import FaultLog
 from plexd_server.store.duckdb.journal import Journal
 from plexd_server.store.duckdb.loader import Loader
-from plexd_server.store.duckdb.mark_cache import MarkCache
 from plexd_server.store.duckdb.queries import (
     read_fleet,
     read_latest,

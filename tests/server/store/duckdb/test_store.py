@@ -14,8 +14,8 @@ from plexd.api import BatchName
 from plexd_server.errors import JournalDamaged, StartError, StoreBusy, StoreError
 from plexd_server.store import DuckDBStore, Report
 from plexd_server.store.duckdb import schema
+from plexd_server.store.duckdb.changeset import EPOCHS_IN_MEMORY
 from plexd_server.store.duckdb.journal import Journal
-from plexd_server.store.duckdb.mark_cache import EPOCHS_IN_MEMORY
 from plexd_server.store.duckdb.opening import migrate
 from plexd_server.store.duckdb.schema import SCHEMA_VERSION
 from support.points import EPOCH, EXAMPLE, NOW

@@ -1,22 +1,22 @@
-"""Whether points that were made here are what a receiver would accept.
+"""Points between JSON and Python: reading them strictly, and checking those that were made here.
 
-Constructors check nothing, for speed. The checks below look at thousands of points column by
-column, with the constraints of `plexd.api.wire` as msgspec sees them, so that they cost a
-fraction of making the points.
+A report is read in one pass. Constructors check nothing, for speed; the checks below look at
+thousands of points column by column, with the constraints of `plexd.api.wire` as msgspec sees
+them, so that they cost a fraction of making the points.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from datetime import UTC, datetime
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
-from msgspec import inspect
+from msgspec import Meta, Struct, inspect
 
-from plexd.api.decoding import decode_points, moment_in_utc, tunnel_in_utc
-from plexd.api.errors import DecodeError, EncodeError
+from plexd.api.errors import DecodeError, EncodeError, MalformedError
 from plexd.api.wire import (
     GROUP_AGENT,
     GROUP_LATENCY,
@@ -27,6 +27,7 @@ from plexd.api.wire import (
     LatencyResult,
     MetricPoint,
     SystemStats,
+    Time,
     TunnelStats,
 )
 
@@ -39,14 +40,120 @@ if TYPE_CHECKING:
 # What looking at values raises when they are not what their types say.
 NOT_POINTS = (ValueError, AttributeError, TypeError, OverflowError)
 
-_ENCODER = msgspec.json.Encoder()
-_PAYLOADS: dict[str, type[msgspec.Struct]] = {
+_OUT_OF_RANGE = "time out of range in UTC"
+_PAYLOADS: dict[str, type[Struct]] = {
     GROUP_SYSTEM: SystemStats,
     GROUP_TUNNEL: TunnelStats,
     GROUP_LATENCY: LatencyResult,
     GROUP_AGENT: AgentStats,
 }
+_GROUP_OF = {kind: group for group, kind in _PAYLOADS.items()}
 
+
+class _Point(Struct, gc=False, kw_only=True, tag_field="group", forbid_unknown_fields=True):
+    """A point as it is read: the group picks the payload's type in the same pass."""
+
+    timestamp: Time
+    peer_id: Annotated[str, Meta(max_length=256)] = ""
+
+
+class _SystemPoint(_Point, tag=GROUP_SYSTEM, gc=False):
+    data: SystemStats
+
+
+class _TunnelPoint(_Point, tag=GROUP_TUNNEL, gc=False):
+    data: TunnelStats
+
+
+class _LatencyPoint(_Point, tag=GROUP_LATENCY, gc=False):
+    data: LatencyResult
+
+
+class _AgentPoint(_Point, tag=GROUP_AGENT, gc=False):
+    data: AgentStats
+
+
+_ReadPoint = _SystemPoint | _TunnelPoint | _LatencyPoint | _AgentPoint
+_DECODER = msgspec.json.Decoder(list[_ReadPoint])
+_UINT64_FIELDS: dict[type, tuple[str, ...]] = {
+    SystemStats: tuple(f for f in SystemStats.__struct_fields__ if f.endswith("_bytes")),
+    TunnelStats: ("rx_bytes", "tx_bytes"),
+    LatencyResult: (),
+    AgentStats: ("heap_alloc_bytes", "heap_sys_bytes", "gc_pause_total_ns"),
+}
+
+
+def decode_points(body: bytes) -> list[MetricPoint]:
+    """Return the points of a report's body; raise `DecodeError` as `decode_batch`."""
+    try:
+        read = _DECODER.decode(body)
+    except msgspec.ValidationError as err:
+        raise _located(err) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as err:
+        reason = str(err).removeprefix("JSON is malformed: ")
+        raise MalformedError(f"not JSON: {reason}") from None
+    except RecursionError:
+        raise MalformedError("nested too deeply") from None
+    return [_accept(index, point) for index, point in enumerate(read)]
+
+
+def _accept(index: int, point: _ReadPoint) -> MetricPoint:
+    """Return the point as `MetricPoint`, after the checks that types cannot express."""
+    data: Any = point.data
+    kind = type(data)
+    for name in _UINT64_FIELDS[kind]:
+        if getattr(data, name) > UINT64_MAX:
+            raise DecodeError(f"Expected `int` <= {UINT64_MAX}", index=index, field=f"data.{name}")
+    if point.peer_id and point.peer_id != getattr(data, "peer_id", ""):
+        raise DecodeError("is not the payload's peer", index=index, field="peer_id")
+    try:
+        moment = moment_in_utc(point.timestamp)
+    except OverflowError:
+        raise DecodeError(_OUT_OF_RANGE, index=index, field="timestamp") from None
+    if kind is TunnelStats:
+        try:
+            data = tunnel_in_utc(data)
+        except OverflowError:
+            field = "data.last_handshake_time"
+            raise DecodeError(_OUT_OF_RANGE, index=index, field=field) from None
+    return MetricPoint(timestamp=moment, group=_GROUP_OF[kind], peer_id=point.peer_id, data=data)
+
+
+def tunnel_in_utc(stats: TunnelStats) -> TunnelStats:
+    """Return ``stats`` with its time in UTC; raise as `moment_in_utc`."""
+    moment = stats.last_handshake_time
+    if moment.tzinfo is UTC:
+        return stats
+    return msgspec.structs.replace(stats, last_handshake_time=moment_in_utc(moment))
+
+
+def moment_in_utc(moment: datetime) -> datetime:
+    """Return ``moment`` in UTC, a naive one unchanged; `OverflowError` near years 1 and 9999."""
+    if moment.tzinfo is UTC or moment.tzinfo is None:
+        return moment
+    return moment.astimezone(UTC)
+
+
+# The reason may quote the sender, who may imitate a place: only the last one is msgspec's.
+_PLACE = re.compile(r"^(.*) - at `(?:key in )?\$\[(\d+|\.\.\.)\]\.?([^`]*)`$", re.DOTALL)
+_NAMED = re.compile(r"^Object (?:missing required|contains unknown) field `(.*)`$", re.DOTALL)
+
+
+def _located(err: msgspec.ValidationError) -> DecodeError:
+    """Return msgspec's error with its reason, index and field apart."""
+    text = str(err)
+    place = _PLACE.match(text)
+    if place is None:
+        return DecodeError(text.partition(" - at ")[0])
+    reason = place[1]
+    path = [place[3]] if place[3] else []
+    if named := _NAMED.match(reason):
+        path.append(named[1])
+    index = int(place[2]) if place[2].isdigit() else None
+    return DecodeError(reason, index=index, field=".".join(path))
+
+
+_ENCODER = msgspec.json.Encoder()
 _group = attrgetter("group")
 _data = attrgetter("data")
 _peer_id = attrgetter("peer_id")
@@ -190,13 +297,15 @@ def _column_check(info: inspect.Type) -> ColumnCheck:
     raise TypeError(f"no check for columns of {info}")
 
 
-def _checks_of(kind: type[msgspec.Struct]) -> list[ColumnCheck]:
+def _fields(kind: type[Struct]) -> tuple[inspect.Field, ...]:
     described = inspect.type_info(kind)
     assert isinstance(described, inspect.StructType)
-    return [_column_check(field.type) for field in described.fields]
+    return described.fields
 
 
-_CHECKS = {kind: _checks_of(kind) for kind in _PAYLOADS.values()}
+_CHECKS = {
+    kind: [_column_check(field.type) for field in _fields(kind)] for kind in _PAYLOADS.values()
+}
 
 
 def are_plain(points: Sequence[MetricPoint]) -> bool:
@@ -222,20 +331,16 @@ def _is_plain(kind: type, payloads: Sequence[Any]) -> bool:
     )
 
 
-def _fields_of(kind: type[msgspec.Struct], wanted: type) -> list[str]:
-    described = inspect.type_info(kind)
-    assert isinstance(described, inspect.StructType)
-    return [field.name for field in described.fields if isinstance(field.type, wanted)]
+def _getters(wanted: type, path: str) -> dict[type, list[Callable[[Any], Any]]]:
+    """Return what reads the fields of the ``wanted`` type, by payload."""
+    return {
+        kind: [attrgetter(path % f.name) for f in _fields(kind) if isinstance(f.type, wanted)]
+        for kind in _PAYLOADS.values()
+    }
 
 
-_FLOATS = {
-    kind: [attrgetter(name) for name in _fields_of(kind, inspect.FloatType)]
-    for kind in _PAYLOADS.values()
-}
-_ZONES = {
-    kind: [attrgetter(f"{name}.tzinfo") for name in _fields_of(kind, inspect.DateTimeType)]
-    for kind in _PAYLOADS.values()
-}
+_FLOATS = _getters(inspect.FloatType, "%s")
+_ZONES = _getters(inspect.DateTimeType, "%s.tzinfo")
 
 
 def in_utc(point: MetricPoint) -> MetricPoint:
