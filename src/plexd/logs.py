@@ -86,12 +86,14 @@ class StderrHandler(logging.Handler):
         """Do nothing: there is no other place to report to."""
 
 
-class LogfmtFormatter(logging.Formatter):
-    """``time=... level=info msg="..." component=metrics``."""
-
+class _LineFormatter(logging.Formatter):
     def __init__(self, *, tracebacks: bool = False) -> None:
         super().__init__()
         self._tracebacks = tracebacks
+
+
+class LogfmtFormatter(_LineFormatter):
+    """``time=... level=info msg="..." component=metrics``."""
 
     def format(self, record: logging.LogRecord) -> str:
         """One line; a value is quoted, with JSON's escapes, if it could be misread bare."""
@@ -99,12 +101,8 @@ class LogfmtFormatter(logging.Formatter):
         return " ".join(f"{name}={_logfmt(value)}" for name, value in found.items())
 
 
-class JSONFormatter(logging.Formatter):
+class JSONFormatter(_LineFormatter):
     """One JSON object an event."""
-
-    def __init__(self, *, tracebacks: bool = False) -> None:
-        super().__init__()
-        self._tracebacks = tracebacks
 
     def format(self, record: logging.LogRecord) -> str:
         """One line of ASCII; numbers and booleans keep their type."""
