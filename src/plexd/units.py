@@ -29,17 +29,8 @@ _LONGEST_HINT = 60  # more than this is no slip of the pen
 _MICROSECONDS = {"d": 86_400_000_000, "h": 3_600_000_000, "m": 60_000_000, "s": 1_000_000}
 
 _SIZE = re.compile(r"(\d{1,15}) ?(B|[KMGT]i?B)?", re.ASCII)
-_BYTES = {
-    "B": 1,
-    "KB": 10**3,
-    "MB": 10**6,
-    "GB": 10**9,
-    "TB": 10**12,
-    "KiB": 2**10,
-    "MiB": 2**20,
-    "GiB": 2**30,
-    "TiB": 2**40,
-}
+_BINARY = {"TiB": 2**40, "GiB": 2**30, "MiB": 2**20, "KiB": 2**10}
+_BYTES = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12} | _BINARY
 _SHORT_SIZE = re.compile(r"(\d{1,15}) ?([kKmMgGtT])[iI]?[bB]?", re.ASCII)
 
 
@@ -94,9 +85,9 @@ def parse_size(text: str) -> int:
 
 def format_size(value: int) -> str:
     """The exact size in the largest binary unit that divides it: ``256MiB``, ``1000``."""
-    for unit in ("TiB", "GiB", "MiB", "KiB"):
-        if value and value % _BYTES[unit] == 0:
-            return f"{value // _BYTES[unit]}{unit}"
+    for unit, size in _BINARY.items():
+        if value and value % size == 0:
+            return f"{value // size}{unit}"
     return str(value)
 
 
