@@ -27,16 +27,19 @@ def put(output: str | bytes) -> None:
 
     Raises `OutputError` for any other reason, such as a full disk.
     """
-    with suppress(BrokenPipeError):
-        _write_out(output)
+    try:
+        put_whole(output)
+    except OutputError as err:
+        if not isinstance(err.__context__, BrokenPipeError):
+            raise
 
 
 def put_whole(output: str | bytes) -> None:
     """Write what is shown only once, such as a token. Raises `OutputError` if a part is lost."""
     try:
-        _write_out(output)
-    except BrokenPipeError as err:
-        raise _output_error(err) from None
+        _write(STDOUT, output)
+    except OSError as err:
+        raise OutputError(f"cannot write to standard output: {err.strerror}") from None
 
 
 def note(sentence: str) -> None:
@@ -91,19 +94,6 @@ class Parser(argparse.ArgumentParser):
 
 
 Commands = argparse._SubParsersAction  # noqa: SLF001 - argparse names the type nowhere else
-
-
-def _write_out(output: str | bytes) -> None:
-    try:
-        _write(STDOUT, output)
-    except BrokenPipeError:
-        raise
-    except OSError as err:
-        raise _output_error(err) from None
-
-
-def _output_error(err: OSError) -> OutputError:
-    return OutputError(f"cannot write to standard output: {err.strerror}")
 
 
 def _write(descriptor: int, output: str | bytes) -> None:
