@@ -1,4 +1,4 @@
-"""Which function is behind each command. A command's file is loaded once the command is known."""
+"""What each command does. A command's own file is loaded once the command is known."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from plexd.agent.config import settings as config
+from plexd.agent.config.checks import warnings_about, warnings_about_machine
+from plexd.console import complain, put
+from plexd.text import printable
 
 if TYPE_CHECKING:
     import argparse
@@ -35,15 +38,23 @@ def _register(options: argparse.Namespace) -> int:
 
 
 def _config_check(options: argparse.Namespace) -> int:
-    from plexd.agent.cli.config import check  # noqa: PLC0415 - needed by this command only
-
-    return check(_chosen_path(options))
+    """Say whether the file and the environment are right. Raises `SettingsError`."""
+    path = _chosen_path(options)
+    settings = config.load_settings(path, os.environ)
+    if path is None:
+        put(f"no {config.DEFAULT_PATH}: environment and defaults are ok\n")
+    else:
+        put(f"{printable(str(path))}: ok\n")
+    for warning in (*warnings_about(settings, os.environ), *warnings_about_machine(settings)):
+        complain("plexd", f"warning: {warning}")
+    return 0
 
 
 def _config_show(options: argparse.Namespace) -> int:
-    from plexd.agent.cli.config import show  # noqa: PLC0415 - needed by this command only
+    from plexd.agent.config.show import show_settings  # noqa: PLC0415 - needed here only
 
-    return show(_settings(options))
+    put(show_settings(_settings(options)))
+    return 0
 
 
 def _demo(options: argparse.Namespace) -> int:
