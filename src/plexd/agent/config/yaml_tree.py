@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import yaml
 from yaml import events
@@ -221,12 +221,8 @@ class _Tree:
 
 def _as_key(parent: Mapping, node: Node) -> Scalar:
     if not isinstance(node, Scalar):
-        _refuse(node, "a list or mapping cannot be a key")
+        raise YAMLError(node.line, "a list or mapping cannot be a key")
     if node.text in parent.entries:
         first = parent.entries[node.text].line
-        _refuse(node, f"the key {quoted(node.text)} stands on line {first} already")
+        raise YAMLError(node.line, f"the key {quoted(node.text)} stands on line {first} already")
     return node
-
-
-def _refuse(node: Node, reason: str) -> NoReturn:
-    raise YAMLError(node.line, reason)
