@@ -7,17 +7,17 @@ from operator import length_hint
 from typing import TYPE_CHECKING, Self
 
 from plexd.background import cancel
+from plexd.closing import AsyncClosing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from types import TracebackType
 
     from plexd.metrics.ports import Pinger
 
 UNREACHABLE = -1
 
 
-class Sweep:
+class Sweep(AsyncClosing):
     """One ping to each of ``peers``, all side by side; an async context manager.
 
     ``rtts`` fills in as answers come, at the peers' positions: nanoseconds, -1 for a failed
@@ -43,12 +43,7 @@ class Sweep:
             self._task = asyncio.create_task(self._run(), name="sweep")
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        err: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def aclose(self) -> None:
         if self._task is not None:
             await cancel(self._task)
 
