@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from plexd.metrics.collection import Collection
+from plexd.metrics.errors import reason_of
 from plexd.metrics.ticks import Ticks
 
 if TYPE_CHECKING:
@@ -101,8 +102,7 @@ class CollectorLoop:
     def _warn(self, err: BaseException) -> None:
         # Two collectors of one class fail separately, so each has warnings of its own.
         about = f"{self._name} {id(self._collector)}"
-        reason = str(err) or type(err).__name__
-        self._warnings.warn("collector failed", about, collector=self._name, error=reason)
+        self._warnings.warn("collector failed", about, collector=self._name, error=reason_of(err))
 
     def statistics(self) -> CollectorStatistics:
         """What this loop did so far."""

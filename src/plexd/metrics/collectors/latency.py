@@ -9,7 +9,7 @@ from plexd.api import GROUP_LATENCY, LatencyResult, MetricPoint
 from plexd.clock import Clock, SystemClock
 from plexd.log_once import LogOnce
 from plexd.metrics.collectors.sweep import Sweep
-from plexd.metrics.errors import CollectError
+from plexd.metrics.errors import CollectError, reason_of
 
 if TYPE_CHECKING:
     import logging
@@ -76,21 +76,17 @@ class LatencyCollector:
 
     def _warn(self, failures: list[tuple[str, BaseException]]) -> None:
         for peer_id, err in failures[:_LOGGED_PER_CYCLE]:
-            self._warnings.warn(_EVENT, peer_id, peer_id=peer_id, error=_reason(err))
+            self._warnings.warn(_EVENT, peer_id, peer_id=peer_id, error=reason_of(err))
         rest = failures[_LOGGED_PER_CYCLE:]
         if rest:
             first, err = rest[0]
-            reason = f"{len(rest)} more peers failed, the first: {_reason(err)}"
+            reason = f"{len(rest)} more peers failed, the first: {reason_of(err)}"
             self._warnings.warn(_EVENT, "", peer_id=first, error=reason, peers=len(rest))
 
 
 def _point(now: datetime, peer_id: str, rtt: int) -> MetricPoint:
     data = LatencyResult(peer_id, rtt)
     return MetricPoint(timestamp=now, group=GROUP_LATENCY, peer_id=peer_id, data=data)
-
-
-def _reason(err: BaseException) -> str:
-    return str(err) or type(err).__name__
 
 
 if TYPE_CHECKING:

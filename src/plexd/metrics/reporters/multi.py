@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from plexd.background import cut
 from plexd.clock import Clock, SystemClock
 from plexd.closing import AsyncClosing
 from plexd.log_once import LogOnce
+from plexd.metrics.errors import reason_of
 
 if TYPE_CHECKING:
     import logging
@@ -80,14 +82,12 @@ class MultiReporter(AsyncClosing):
         try:
             await self._local.report_metrics(node_id, batch)
         except Exception as err:  # noqa: BLE001  # the local leg's failure is never the caller's
-            self._warn(str(err) or type(err).__name__)
+            self._warn(reason_of(err))
 
     async def _wait_for(self, local: asyncio.Task[None]) -> None:
-        try:
+        with suppress(TimeoutError):  # it goes on in the background
             async with self._clock.timeout(_EXTRA_SECONDS):
                 await asyncio.wait([local])
-        except TimeoutError:
-            pass  # it goes on in the background
 
     def _warn(self, reason: str) -> None:
         self._warnings.warn("local metrics report failed", "", error=reason)
