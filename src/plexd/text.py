@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
 _LONGEST = 60
 
 
-def printable(text: str) -> str:
+def printable(text: str | Path) -> str:
     """``text`` with every character escaped that could move the cursor or break the line."""
-    if text.isprintable():
-        return text
-    return text.encode("unicode_escape").decode("ascii")
+    plain = str(text)
+    return plain if plain.isprintable() else plain.encode("unicode_escape").decode("ascii")
 
 
 def quoted(text: str) -> str:

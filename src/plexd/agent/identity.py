@@ -63,7 +63,7 @@ def read_identity(path: Path) -> Identity:
     try:
         identity = msgspec.json.decode(_read(path), type=Identity)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as err:
-        raise IdentityError(f"{_name(path)} is not an identity: {_reason(err)}") from None
+        raise IdentityError(f"{printable(path)} is not an identity: {_reason(err)}") from None
     _check(path, identity)
     return identity
 
@@ -86,7 +86,7 @@ def save_identity(data_dir: Path, identity: Identity) -> None:
     except OSError as err:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
-        raise IdentityError(f"cannot write {_name(path)}: {err.strerror}") from None
+        raise IdentityError(f"cannot write {printable(path)}: {err.strerror}") from None
 
 
 def _read(path: Path) -> bytes:
@@ -95,11 +95,11 @@ def _read(path: Path) -> bytes:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
         raise IdentityError(
-            f"no identity at {_name(path)}: run `plexd register`, or save there, with mode 0600, "
-            "what `plexd-server node create` printed"
+            f"no identity at {printable(path)}: run `plexd register`, or save there, with mode "
+            "0600, what `plexd-server node create` printed"
         ) from None
     except OSError as err:
-        raise IdentityError(f"cannot read {_name(path)}: {err.strerror}") from None
+        raise IdentityError(f"cannot read {printable(path)}: {err.strerror}") from None
     try:
         _refuse_unsafe(path, os.fstat(descriptor).st_mode)
         # The descriptor and not the path: what was checked is what is read.
@@ -111,9 +111,9 @@ def _read(path: Path) -> bytes:
 
 def _refuse_unsafe(path: Path, mode: int) -> None:
     if not stat.S_ISREG(mode):
-        raise IdentityError(f"{_name(path)} is not a regular file")
+        raise IdentityError(f"{printable(path)} is not a regular file")
     if mode & _OPEN_TO_OTHERS:
-        name = _name(path)
+        name = printable(path)
         raise IdentityError(
             f"{name} is open to others than its owner (mode {stat.S_IMODE(mode):04o}); "
             f"run: chmod 0600 {quote(name)}"
@@ -132,7 +132,7 @@ def _check(path: Path, identity: Identity) -> None:
         (_TOKEN.fullmatch(identity.auth_token), "auth_token is not printable ASCII"),
     ):
         if not fits:
-            raise IdentityError(f"{_name(path)} is not an identity: {complaint}")
+            raise IdentityError(f"{printable(path)} is not an identity: {complaint}")
 
 
 def _is_address(text: str) -> bool:
@@ -150,7 +150,3 @@ def _reason(err: Exception) -> str:
     if isinstance(err, msgspec.DecodeError) and "truncated" in str(err):
         return "the file ends too early"
     return "it is not JSON"
-
-
-def _name(path: Path) -> str:
-    return printable(str(path))

@@ -40,7 +40,7 @@ def _of_identity(path: Path, node_id: str) -> str:
     identity = read_identity(path)
     if identity.node_id != node_id:
         raise IdentityError(
-            f"{printable(str(path))} is now that of {identity.node_id}; restart to become it"
+            f"{printable(path)} is now that of {identity.node_id}; restart to become it"
         )
     return identity.auth_token
 
@@ -48,5 +48,5 @@ def _of_identity(path: Path, node_id: str) -> str:
 def _of_file(path: Path) -> str:
     given = read_file(path).get(_KEY)
     if given is None:
-        raise SettingsError(printable(str(path)), _KEY, "is no longer set; restart to do without")
+        raise SettingsError(printable(path), _KEY, "is no longer set; restart to do without")
     return Secret(given.value).reveal()

@@ -44,7 +44,7 @@ def _config_check(options: argparse.Namespace) -> int:
     if path is None:
         put(f"no {config.DEFAULT_PATH}: environment and defaults are ok\n")
     else:
-        put(f"{printable(str(path))}: ok\n")
+        put(f"{printable(path)}: ok\n")
     for warning in (*warnings_about(settings, os.environ), *warnings_about_machine(settings)):
         complain("plexd", f"warning: {warning}")
     return 0

@@ -90,7 +90,7 @@ def _in_keys(complaint: str) -> tuple[tuple[str, ...], str]:
 def _refuse(settings: Settings, keys: tuple[str, ...], reason: str) -> NoReturn:
     """Name the first key and the place where that key, or else one it clashes with, was set."""
     places = [settings.origins[key] for key in keys if key in settings.origins]
-    places.append(printable(str(settings.path)) if settings.path else "")
+    places.append(printable(settings.path) if settings.path else "")
     raise SettingsError(places[0], keys[0], reason[:_LONGEST])
 
 

@@ -37,7 +37,7 @@ def read_file(path: Path) -> dict[str, Given]:
 
     A file without content sets nothing. At most `MAX_BYTES` are read.
     """
-    file = printable(str(path))
+    file = printable(path)
     text = _decoded(file, _bytes_of(file, path))
     try:
         root = parse_yaml(text)
