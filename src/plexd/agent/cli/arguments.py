@@ -22,6 +22,7 @@ examples:
 
 Every setting can also come from the environment: PLEXD_API_BASE_URL and so on.
 """
+_FILE = "default: /etc/plexd/config.yaml"
 _RUN = """\
 Measures and reports until SIGTERM or Ctrl-C; both end it cleanly, with status
 0. Needs api.base_url, and the node's identity in data_dir. Logs go to standard
@@ -70,7 +71,7 @@ def _grammar() -> Parser:
     )
     parser.set_defaults(command=None, parser=parser)
     parser.add_argument("--version", action="version", version=f"plexd {__version__}")
-    parser.add_argument("--config", metavar="FILE", help="default: /etc/plexd/config.yaml")
+    parser.add_argument("--config", metavar="FILE", help=_FILE)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     _add_run(commands)
     _add_register(commands)
@@ -80,18 +81,11 @@ def _grammar() -> Parser:
     return parser
 
 
-def _add(
-    commands: Commands[Parser], name: str, about: str, more: str, *, group: str = ""
-) -> Parser:
-    parser = commands.add_parser(name, help=about, description=more)
-    parser.set_defaults(command=f"{group}{name}")
+def _add(commands: Commands[Parser], command: str, about: str, more: str) -> Parser:
+    parser = commands.add_parser(command.rpartition(" ")[2], help=about, description=more)
+    parser.set_defaults(command=command)
     # Suppressed, or its default would replace a --config given before the command.
-    parser.add_argument(
-        "--config",
-        metavar="FILE",
-        default=argparse.SUPPRESS,
-        help="default: /etc/plexd/config.yaml",
-    )
+    parser.add_argument("--config", metavar="FILE", help=_FILE, default=argparse.SUPPRESS)
     return parser
 
 
@@ -123,8 +117,8 @@ def _add_config(commands: Commands[Parser]) -> None:
     parser = commands.add_parser("config", help=about, description=f"{about.capitalize()}.")
     parser.set_defaults(parser=parser)
     actions = parser.add_subparsers(title="commands", metavar="COMMAND")
-    _add(actions, "check", "say whether the configuration is right", _CHECK, group="config ")
-    _add(actions, "show", "print the settings in effect", _SHOW, group="config ")
+    _add(actions, "config check", "say whether the configuration is right", _CHECK)
+    _add(actions, "config show", "print the settings in effect", _SHOW)
 
 
 def _add_demo(commands: Commands[Parser]) -> None:
