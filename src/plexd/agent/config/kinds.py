@@ -173,10 +173,6 @@ def _is_web_address(text: str) -> bool:
     return reachable and clean and parts.scheme in {"http", "https"}
 
 
-def _yaml_boolean(value: object) -> str:
-    return "true" if value else "false"
-
-
 def _yaml_text(value: str) -> str:
     """A scalar, quoted if YAML would read another value. A secret is redacted."""
     text = str(value)
@@ -185,7 +181,7 @@ def _yaml_text(value: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
-BOOLEAN = Kind("true or false", _parse_boolean, _yaml_boolean, typed=True)
+BOOLEAN = Kind("true or false", _parse_boolean, json.dumps, typed=True)
 SECRET = Kind("text", _parse_secret, _yaml_text)
 TEXT = Kind("text", _parse_text, _yaml_text)
 WEB_ADDRESS = Kind("an address", _parse_web_address, _yaml_text)
