@@ -26,24 +26,16 @@ def show_settings(settings: Settings) -> str:
 
 def _lines(settings: Settings) -> Iterator[str]:
     above: list[str] = []
-    for path in _paths():
+    for path in KEYS:
+        if path == "log.level":  # the list comes before the log, as in the manual
+            yield from _peers(settings)
         *sections, name = path.split(".")
         for depth, section in enumerate(sections):
             if above[: depth + 1] != sections[: depth + 1]:
                 yield f"{'  ' * depth}{section}:"
         above = sections
-        if path == PEERS:
-            yield from _peers(settings)
-        else:
-            value = KEYS[path].kind.yaml(settings.value(path))
-            yield f"{'  ' * len(sections)}{name}: {value}{_origin(settings, path)}"
-
-
-def _paths() -> Iterator[str]:
-    for path in KEYS:
-        if path == "log.level":  # the list comes before the log, as in the manual
-            yield PEERS
-        yield path
+        value = KEYS[path].kind.yaml(settings.value(path))
+        yield f"{'  ' * len(sections)}{name}: {value}{_origin(settings, path)}"
 
 
 def _peers(settings: Settings) -> Iterator[str]:
