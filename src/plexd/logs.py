@@ -57,11 +57,7 @@ def setup_logging(
 
 
 class StderrHandler(logging.Handler):
-    """Writes whole lines to a file descriptor, without Python's buffers, and never raises.
-
-    A buffer would keep what could not be written, try again at exit, and change the exit status
-    to 120.
-    """
+    """Writes whole lines to a file descriptor, unbuffered as in `plexd.console`; never raises."""
 
     def __init__(self, descriptor: int = _STDERR) -> None:
         super().__init__()
