@@ -20,19 +20,15 @@ class Clock(Protocol):
 
     def now(self) -> datetime:
         """The wall clock, aware, in UTC. It may step in either direction."""
-        ...
 
     def monotonic(self) -> float:
         """Seconds since an arbitrary start. It never goes back."""
-        ...
 
     async def sleep(self, seconds: float) -> None:
         """Return after ``seconds`` on the monotonic clock; for 0, once others had their turn."""
-        ...
 
     def timeout(self, seconds: float) -> AbstractAsyncContextManager[object]:
         """A context whose body is cancelled after ``seconds`` and then raises `TimeoutError`."""
-        ...
 
 
 class SystemClock:

@@ -24,7 +24,6 @@ class PeerFetcher(Protocol):
 
     async def fetch_peers(self, node_id: str) -> list[Peer]:
         """The peers of this moment. Raises when they cannot be fetched."""
-        ...
 
 
 class PeerStore(Protocol):
@@ -32,7 +31,6 @@ class PeerStore(Protocol):
 
     def load(self, peers: Sequence[Peer]) -> None:
         """Replace the peers by ``peers``. Raises for peers that are not valid."""
-        ...
 
 
 class PeerRefresh:

@@ -25,7 +25,6 @@ class Collector(Protocol):
         Points yielded before an error or a cancellation count. The manager runs one collection
         at a time, cuts it at its deadline and closes the iterator.
         """
-        ...
 
 
 @runtime_checkable
@@ -34,7 +33,6 @@ class SystemReader(Protocol):
 
     async def read_stats(self) -> SystemStats:
         """One reading. Any exception means: no reading this time."""
-        ...
 
 
 @runtime_checkable
@@ -43,7 +41,6 @@ class TunnelStatsReader(Protocol):
 
     async def read_tunnel_stats(self) -> Sequence[TunnelStats]:
         """One consistent reading of all peers, in a stable order; empty when there are none."""
-        ...
 
 
 @runtime_checkable
@@ -52,7 +49,6 @@ class Pinger(Protocol):
 
     async def ping(self, peer_id: str) -> int:
         """One round trip in nanoseconds, above 0. Raises on failure, within its own timeout."""
-        ...
 
 
 @runtime_checkable
@@ -61,7 +57,6 @@ class PeerLister(Protocol):
 
     def peer_ids(self) -> Sequence[str]:
         """The peers of this moment, in a stable order."""
-        ...
 
 
 @runtime_checkable
@@ -70,7 +65,6 @@ class ReconnectCounter(Protocol):
 
     def reconnect_count(self) -> int:
         """Connections made after the first one."""
-        ...
 
 
 @runtime_checkable
@@ -79,7 +73,6 @@ class MetricReporter(Protocol):
 
     async def report_metrics(self, node_id: str, batch: MetricBatch) -> None:
         """Return once the batch is accepted; any exception means that it was not."""
-        ...
 
 
 @runtime_checkable
@@ -88,4 +81,3 @@ class SecretFetcher(Protocol):
 
     async def fetch_secret(self, node_id: str, key: str) -> SecretResponse:
         """The secret called ``key``, sealed under the node's key."""
-        ...
