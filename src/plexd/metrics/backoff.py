@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from plexd.log_once import LogOnce
+from plexd.metrics.errors import reason_of
 from plexd.metrics.retry import Action, decide
 
 if TYPE_CHECKING:
@@ -70,8 +71,3 @@ class Backoff:
         """How long until the next attempt is due; 0 when there was no failure."""
         left = self._due - self._clock.monotonic()
         return max(0.0, left) if self.attempt else 0.0
-
-
-def reason_of(error: BaseException) -> str:
-    """The error's text, or its name where it has none."""
-    return str(error) or type(error).__name__

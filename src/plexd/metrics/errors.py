@@ -20,3 +20,8 @@ class CredentialError(Exception):
 
 class ConfigError(ValueError):
     """A value that the seed's validation tables refuse, in exactly their words."""
+
+
+def reason_of(error: BaseException) -> str:
+    """The error's text, or its name where it has none."""
+    return str(error) or type(error).__name__
