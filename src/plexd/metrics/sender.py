@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from plexd.api import DecodeError, MetricBatch
-from plexd.metrics.backoff import Backoff, reason_of
+from plexd.metrics.backoff import Backoff
+from plexd.metrics.errors import reason_of
 from plexd.metrics.retry import Action, decide
 from plexd.spool import Refusal
 
