@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from plexd.api import DecodeError, MetricBatch
-from plexd.metrics.backoff import Backoff
 from plexd.metrics.errors import reason_of
 from plexd.metrics.retry import Action, decide
 from plexd.spool import Refusal
 
 if TYPE_CHECKING:
+    from plexd.metrics.backoff import Backoff
     from plexd.clock import Clock
     from plexd.metrics.pace import Pace
     from plexd.metrics.ports import MetricReporter
