@@ -10,8 +10,8 @@ from plexd.metrics.retry import Action, decide
 from plexd.spool import Refusal
 
 if TYPE_CHECKING:
-    from plexd.metrics.backoff import Backoff
     from plexd.clock import Clock
+    from plexd.metrics.backoff import Backoff
     from plexd.metrics.pace import Pace
     from plexd.metrics.ports import MetricReporter
 
