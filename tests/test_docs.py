@@ -95,3 +95,15 @@ def _anchors(page: Path) -> set[str]:
 
 def test_there_are_examples() -> None:
     assert len(BLOCKS) >= 6
+
+
+def test_every_source_file_that_a_document_names_is_there() -> None:
+    files = [f"/{path.relative_to(ROOT)}" for path in (ROOT / "src").rglob("*.py")]
+    files += [f"/{path.relative_to(ROOT)}" for path in (ROOT / "tests").rglob("*.py")]
+    named = {
+        (page.name, name)
+        for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+        for name in re.findall(r"(?<![\w/.-])(?:\w+/)+\w+\.py\b", page.read_text())
+    }
+    assert len(named) > 20
+    assert {pair for pair in named if not any(f.endswith(f"/{pair[1]}") for f in files)} == set()
