@@ -98,8 +98,8 @@ def test_there_are_examples() -> None:
 
 
 def test_every_source_file_that_a_document_names_is_there() -> None:
-    files = [f"/{path.relative_to(ROOT)}" for path in (ROOT / "src").rglob("*.py")]
-    files += [f"/{path.relative_to(ROOT)}" for path in (ROOT / "tests").rglob("*.py")]
+    tops = (ROOT / "src", ROOT / "tests", ROOT / "benchmarks")
+    files = [str(path) for top in tops for path in top.rglob("*.py")]
     named = {
         (page.name, name)
         for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
