@@ -128,6 +128,7 @@ def test_a_server_that_does_not_answer_is_waited_for_so_long_only(tmp_path: Path
             pass
 
 
+@pytest.mark.usefixtures("servers_hold_still")
 async def test_who_came_while_no_descriptors_were_left_is_answered_later(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
