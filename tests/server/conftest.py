@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import resource
 import signal
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import aiohttp
 import pytest
 
-from server.running import Client, Server, create_node, served
+from plexd_server.upkeep.quiesce import held_still
+from server.running import SERVED, Client, Server, create_node, served
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -59,8 +61,18 @@ def nobody(shared: Shared, session: aiohttp.ClientSession) -> Client:
 
 
 @pytest.fixture
-def files_may_grow_to() -> Iterator[Callable[[int], None]]:
+def servers_hold_still() -> Iterator[None]:
+    """No server in this process writes anything: a limit of the process would strike it as well."""
+    with ExitStack() as held:
+        for data_dir in SERVED:
+            held.enter_context(held_still(data_dir))
+        yield
+
+
+@pytest.fixture
+def files_may_grow_to(servers_hold_still: None) -> Iterator[Callable[[int], None]]:
     """Sets how large this process's files may grow; the kernel's signal about it is ignored."""
+    del servers_hold_still
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from multidict import CIMultiDictProxy
 
 __all__ = [
+    "SERVED",
     "Answer",
     "Client",
     "Running",
@@ -47,6 +48,8 @@ __all__ = [
     "running",
     "served",
 ]
+
+SERVED: Final = set[Path]()  # the data directories of the servers in this process
 
 
 @dataclass(frozen=True)
@@ -231,9 +234,11 @@ def served(data_dir: Path, **options: Any) -> Iterator[Server]:
     with ThreadPoolExecutor(1, "served") as thread:
         ended = thread.submit(asyncio.run, serve_until_stopped())
         said, loop, stop = started.result(30)
+        SERVED.add(data_dir)
         try:
             yield Server(*_addresses(io.StringIO(said)))
         finally:
+            SERVED.remove(data_dir)
             loop.call_soon_threadsafe(stop.set)
             ended.result(30)
 

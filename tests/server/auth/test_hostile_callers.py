@@ -269,8 +269,8 @@ def test_a_token_of_a_megabyte_is_not_even_read(shared: Shared) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("whose", ["node", "operator"])
-def test_the_time_of_a_refusal_reveals_nothing_of_the_token(shared: Shared, whose: str) -> None:
-    right = shared.n1 if whose == "node" else shared.server.operator_token
+def test_the_time_of_a_refusal_reveals_nothing_of_the_token(plane: Plane, whose: str) -> None:
+    right = plane.tokens["n1" if whose == "node" else "operator"]
     # Right up to the last letter, and wrong from the first letter on.
     near = right[:-1] + ("a" if right[-1] != "a" else "b")
     far = ("a" if right[0] != "a" else "b") * len(right)
@@ -282,7 +282,7 @@ def test_the_time_of_a_refusal_reveals_nothing_of_the_token(shared: Shared, whos
         for token in order:
             headers = {"Authorization": f"Bearer {token}"}
             began = time.perf_counter()
-            answer = session.get(f"{shared.server.url}/v1/nodes", headers=headers, timeout=10)
+            answer = session.get(f"{plane.server.url}/v1/nodes", headers=headers, timeout=10)
             times[token].append(time.perf_counter() - began)
             assert answer.status_code == 401
 
@@ -292,15 +292,15 @@ def test_the_time_of_a_refusal_reveals_nothing_of_the_token(shared: Shared, whos
 
 
 @pytest.mark.slow
-def test_the_time_of_a_refusal_does_not_reveal_which_nodes_exist(shared: Shared) -> None:
+def test_the_time_of_a_refusal_does_not_reveal_which_nodes_exist(plane: Plane) -> None:
     times: dict[str, list[float]] = {"n2": [], "none": []}
     order = ["n2", "none"] * 300
     random.Random(2).shuffle(order)
     with requests.Session() as session:
         session.trust_env = False
-        session.headers["Authorization"] = f"Bearer {shared.n3}"
+        session.headers["Authorization"] = f"Bearer {plane.tokens['n1']}"
         for node_id in order:
-            url = f"{shared.server.url}/v1/nodes/{node_id}/latest"
+            url = f"{plane.server.url}/v1/nodes/{node_id}/latest"
             began = time.perf_counter()
             status = session.get(url, timeout=10).status_code
             times[node_id].append(time.perf_counter() - began)

@@ -128,6 +128,7 @@ def test_the_wait_for_a_server_that_does_not_answer_is_bounded(tmp_path: Path) -
             pass
 
 
+@pytest.mark.usefixtures("servers_hold_still")
 async def test_a_backup_that_asked_while_descriptors_ran_out_is_answered_later(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
