@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import aiohttp
 import pytest
 
-from plexd_server.upkeep.quiesce import held_still
+from plexd_server.upkeep.quiesce import writes_paused
 from server.running import SERVED, Client, Server, create_node, served
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def servers_hold_still() -> Iterator[None]:
     """No server in this process writes anything: a limit of the process would strike it as well."""
     with ExitStack() as held:
         for data_dir in SERVED:
-            held.enter_context(held_still(data_dir))
+            held.enter_context(writes_paused(data_dir))
         yield
 
 
