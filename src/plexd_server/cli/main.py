@@ -22,9 +22,8 @@ _FAILED, _INTERRUPTED = 1, 130
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status."""
     guard_descriptors()
-    options = parse_arguments(argv)
     try:
-        _perform(options)
+        _perform(parse_arguments(argv))
     except ValueError as err:
         complain("plexd-server", str(err))
         return WRONG_USAGE

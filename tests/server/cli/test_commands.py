@@ -327,3 +327,14 @@ def test_a_malformed_mesh_address_is_status_two_and_makes_no_node(
         f"plexd-server: --mesh-ip {text!r} is no IP address, such as 10.42.0.7\n"
     )
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["node", "create", "--help"]])
+def test_help_that_cannot_be_printed_is_a_sentence(arguments: list[str]) -> None:
+    line = [sys.executable, "-W", "error", "-m", "plexd_server", *arguments]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(line, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (
+        1,
+        "plexd-server: cannot write to standard output: No space left on device\n",
+    )
