@@ -37,7 +37,7 @@ quick: setup ## the tests that take under a second, for the inner loop
 
 check: lint measured programs coverage ## the whole gate: style, types, layers, tests, coverage
 
-full: check test-kernel faults-full fuzz ## the gate, and the long forms of its tests (an hour or two)
+full: check test-kernel faults-full fuzz ## the gate, and the long forms of its tests
 
 # Whole programs, pages and faults wait for each other more than they compute, so there are more
 # workers than cores; measuring what they reach would cost more than it tells.
