@@ -62,6 +62,7 @@ class ObservedStore:
         self._store = store
         self._live = live
         self._lister = lister
+        self._updating = asyncio.Lock()  # an older list must not replace a newer one
         self._suspects: set[str] = set()
         self._next: dict[str, tuple[str, int]] = {}
 
@@ -91,10 +92,11 @@ class ObservedStore:
         A node that is first heard of while the nodes are being listed may be missing in the list.
         Raises `StoreError` if they cannot be listed.
         """
-        heard = set(self._live.nodes)
-        roster = Roster.of(await asyncio.to_thread(self._lister.nodes, revoked=True))
-        self._live.update_roster(roster)
-        self._live.forget(heard.difference(node.node_id for node in roster.nodes))
+        async with self._updating:
+            heard = set(self._live.nodes)
+            roster = Roster.of(await asyncio.to_thread(self._lister.nodes, revoked=True))
+            self._live.update_roster(roster)
+            self._live.forget(heard.difference(node.node_id for node in roster.nodes))
 
     async def ledger(self, node_id: str) -> Ledger:
         return await self._store.ledger(node_id)

@@ -239,6 +239,16 @@ async def test_a_node_is_on_the_roster_once_its_first_report_is_answered() -> No
         assert [node.node_id for node in live.roster.nodes] == ["n1", "n2"]
 
 
+async def test_a_node_is_forgotten_once_however_many_update_the_roster() -> None:
+    lister = ScriptedLister()
+    observed_store, live = observed(ScriptedStore([]), lister)
+    await observed_store.update_roster()
+    lister.listed = []
+    await asyncio.gather(*(observed_store.update_roster() for _ in range(3)))
+
+    assert live.nodes == {}
+
+
 async def test_while_the_registry_cannot_be_read_the_last_nodes_are_used(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
