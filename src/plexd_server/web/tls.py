@@ -56,7 +56,7 @@ class Certificate:
             seen = stamp
             try:
                 await asyncio.to_thread(self._load_into, context)
-            except StartError as err:
+            except (StartError, OSError) as err:  # the latter without descriptors
                 _LOG.warning("certificate not taken", extra={"error": str(err)})
             else:
                 _LOG.info("certificate renewed", extra={"file": str(self.chain)})
