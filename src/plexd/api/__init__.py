@@ -4,7 +4,14 @@ Importing it loads no HTTP stack; `ControlPlane` loads one when it first sends.
 """
 
 from plexd.api.answers import parse_reason
-from plexd.api.batch import BatchName, MetricBatch, decode_batch
+from plexd.api.batch import (
+    BatchName,
+    MetricBatch,
+    Predecessor,
+    continuation,
+    decode_batch,
+    is_continuation,
+)
 from plexd.api.client import ControlPlane
 from plexd.api.config import Config, LocalEndpointConfig
 from plexd.api.errors import (
@@ -27,6 +34,7 @@ from plexd.api.wire import (
     LatencyResult,
     MetricPoint,
     Peer,
+    Receipt,
     Registration,
     SecretResponse,
     SystemStats,
@@ -52,6 +60,8 @@ __all__ = [
     "MetricBatch",
     "MetricPoint",
     "Peer",
+    "Predecessor",
+    "Receipt",
     "Registration",
     "Secret",
     "SecretResponse",
@@ -62,6 +72,8 @@ __all__ = [
     "TunnelStats",
     "check_bearer",
     "check_points",
+    "continuation",
     "decode_batch",
+    "is_continuation",
     "parse_reason",
 ]

@@ -1,14 +1,17 @@
 """A batch of points: its name, and the JSON that is sent.
 
-The body is the array of the seed's "API Contract". A named batch is part of the delivery
-contract (``Plexd-Batch``): ``(epoch, seq)`` always stands for the same bytes.
+The body is the array of the seed's "API Contract". The name and the predecessor are part of the
+delivery contract (``docs/spec/delivery.md``): a point is named ``(epoch, place)`` when it is
+appended to a spool, and a batch is any run of consecutive places.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Annotated, overload
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Self, overload
 
 import msgspec
 from msgspec import Meta, Struct
@@ -18,83 +21,150 @@ from plexd.api.points import NOT_POINTS, are_plain, check_points, decode_points,
 from plexd.api.wire import MetricPoint
 
 _ENCODER = msgspec.json.Encoder()
-_MAX_SEQ = 2**63 - 1
+_MAX_PLACE = 2**63 - 1
 _MAX_POINTS = 2**31 - 1
-_NAME = re.compile(
-    r"([0-9a-f]{32});seq=([1-9][0-9]{0,18});offset=(0|[1-9][0-9]{0,9});of=([1-9][0-9]{0,9})"
-)
+_EPOCH = "[0-9a-f]{32}"
+_NAME = re.compile(rf"({_EPOCH});first=([1-9][0-9]{{0,18}});points=([1-9][0-9]{{0,9}})")
+_AFTER = re.compile(rf"(?:none|({_EPOCH}):(0|[1-9][0-9]{{0,18}}));skipped=(0|[1-9][0-9]{{0,18}})")
+_START = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class BatchName(Struct, frozen=True, gc=False):
-    """``(epoch, seq)`` names a sealed batch for ever; ``offset`` and ``of`` say which part of it.
+    """The ``points`` consecutive places of ``epoch`` from ``first`` on.
 
-    ``epoch`` is 32 lower-case hexadecimal digits made with the node's spool, ``seq`` counts from
-    1, and a body holds the sealed batch's ``of`` points from index ``offset`` on.
+    ``epoch`` is 32 lower-case hexadecimal digits, made for one life of a process. Places count
+    from 1 in the order in which points were appended, and are never used again.
     """
 
-    epoch: Annotated[str, Meta(pattern="^[0-9a-f]{32}$")]
-    seq: Annotated[int, Meta(ge=1, le=_MAX_SEQ)]
-    offset: Annotated[int, Meta(ge=0, le=_MAX_POINTS)]
-    of: Annotated[int, Meta(ge=1, le=_MAX_POINTS)]
+    epoch: Annotated[str, Meta(pattern=f"^{_EPOCH}$")]
+    first: Annotated[int, Meta(ge=1, le=_MAX_PLACE)]
+    points: Annotated[int, Meta(ge=1, le=_MAX_POINTS)]
+
+    @property
+    def last(self) -> int:
+        """The place of the last point."""
+        return self.first + self.points - 1
 
     def __str__(self) -> str:
         """Return the value of the ``Plexd-Batch`` header."""
-        return f"{self.epoch};seq={self.seq};offset={self.offset};of={self.of}"
+        return f"{self.epoch};first={self.first};points={self.points}"
 
     @classmethod
-    def parse(cls, text: str) -> BatchName:
-        """Return the name that `str` wrote; raise `DecodeError` for any other text.
-
-        An ``offset`` beyond the batch is an error: there is no such piece.
-        """
+    def parse(cls, text: str) -> Self:
+        """Return the name that `str` wrote; raise `DecodeError` for any other text."""
         found = _NAME.fullmatch(text)
         if found is None:
-            raise DecodeError("not of the form <epoch>;seq=<n>;offset=<i>;of=<points>")
-        name = cls(found[1], int(found[2]), int(found[3]), int(found[4]))
-        if name.seq > _MAX_SEQ or name.of > _MAX_POINTS:
+            raise DecodeError("not of the form <epoch>;first=<place>;points=<n>")
+        name = cls(found[1], int(found[2]), int(found[3]))
+        if name.points > _MAX_POINTS or name.last > _MAX_PLACE:
             raise DecodeError("a number is too large")
-        if name.offset >= name.of:
-            raise DecodeError(f"offset {name.offset} is not within {name.of} points")
         return name
 
 
+class Predecessor(Struct, frozen=True, gc=False):
+    """What a spool delivered before the epoch of a batch.
+
+    Attributes:
+        epoch: the last epoch of which a batch was acknowledged; empty if there is none.
+        place: the last place that the spool gave in that epoch.
+        skipped: points appended since then by epochs of which nothing was delivered.
+    """
+
+    epoch: str = ""
+    place: Annotated[int, Meta(ge=0, le=_MAX_PLACE)] = 0
+    skipped: Annotated[int, Meta(ge=0, le=_MAX_PLACE)] = 0
+
+    def __str__(self) -> str:
+        """Return the value of the ``Plexd-After`` header."""
+        before = f"{self.epoch}:{self.place}" if self.epoch else "none"
+        return f"{before};skipped={self.skipped}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Return the predecessor that `str` wrote; raise `DecodeError` for any other text."""
+        found = _AFTER.fullmatch(text)
+        if found is None:
+            raise DecodeError("not of the form <epoch>:<place>;skipped=<n> or none;skipped=<n>")
+        before = cls(found[1] or "", int(found[2] or 0), int(found[3]))
+        if max(before.place, before.skipped) > _MAX_PLACE:
+            raise DecodeError("a number is too large")
+        return before
+
+
+def continuation(epoch: str, newest: datetime) -> str:
+    """Return the epoch under which points of ``epoch`` are sent again after a clash.
+
+    ``newest`` is the receiver's newest time stamp of ``epoch``. Two spools that rename the same
+    points choose the same name, and everybody can see which epoch it continues.
+    """
+    moment = (newest - _START) // timedelta(microseconds=1)
+    return _digest(epoch) + _digest(f"{epoch};{moment}")
+
+
+def is_continuation(epoch: str, before: str) -> bool:
+    """Return whether ``epoch`` was made of ``before`` by `continuation`: its places go on there."""
+    return bool(before) and epoch.startswith(_digest(before))
+
+
+def _digest(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=8, person=b"plexd.epoch").hexdigest()
+
+
 class MetricBatch(Sequence[MetricPoint]):
-    """An immutable sequence of points, with the name and the loss that are sent with them.
+    """An immutable sequence of points, with the name and the losses that are sent with them.
 
     The JSON is made once, on first use, and kept: every receiver gets the same bytes.
     """
 
-    __slots__ = ("_dropped", "_json", "_length", "_name", "_points")
+    __slots__ = ("_after", "_dropped", "_json", "_length", "_name", "_points")
 
     def __init__(
-        self, points: Iterable[MetricPoint], *, name: BatchName | None = None, dropped: int = 0
+        self,
+        points: Iterable[MetricPoint],
+        *,
+        name: BatchName | None = None,
+        dropped: int = 0,
+        after: Predecessor | None = None,
     ) -> None:
         self._points: tuple[MetricPoint, ...] | None = tuple(points)
         self._json: bytes | None = None
         self._length = len(self._points)
         self._name = name
         self._dropped = dropped
+        self._after = after
 
     @classmethod
-    def of_json(cls, body: bytes, name: BatchName, *, dropped: int = 0) -> MetricBatch:
+    def of_json(
+        cls,
+        body: bytes,
+        name: BatchName,
+        *,
+        dropped: int = 0,
+        after: Predecessor | None = None,
+    ) -> MetricBatch:
         """Return the batch of JSON that was made earlier: it is sent as exactly these bytes.
 
-        ``body`` holds ``name.of`` points. They are decoded when one is first used, which raises
+        ``body`` holds ``name.points`` points. They are decoded when one is first used, which raises
         `DecodeError` if they do not follow the contract.
         """
-        batch = cls((), name=name, dropped=dropped)
-        batch._points, batch._json, batch._length = None, body, name.of
+        batch = cls((), name=name, dropped=dropped, after=after)
+        batch._points, batch._json, batch._length = None, body, name.points
         return batch
 
     @property
     def name(self) -> BatchName | None:
-        """Which sealed batch, and which part of it, this is."""
+        """The places of the points; None for points that no spool has named."""
         return self._name
 
     @property
     def dropped(self) -> int:
-        """Points lost on the node since the last accepted batch."""
+        """Points that the epoch of the batch has lost on the node so far."""
         return self._dropped
+
+    @property
+    def after(self) -> Predecessor | None:
+        """What was delivered before the epoch of the batch; None without a spool."""
+        return self._after
 
     def to_json(self) -> bytes:
         """Return the body of a report; raise `EncodeError` for values that JSON has no form for.
@@ -106,12 +176,12 @@ class MetricBatch(Sequence[MetricPoint]):
             self._json = _encode(self._read())
         return self._json
 
-    def piece(self, start: int, stop: int, *, dropped: int = 0) -> MetricBatch:
-        """Return the points from ``start`` up to ``stop`` as a part of the same sealed batch."""
-        name = self._name
+    def piece(self, start: int, stop: int) -> MetricBatch:
+        """Return the points from ``start`` up to ``stop``, which keep their places."""
+        name, points = self._name, self._read()[start:stop]
         if name is not None:
-            name = msgspec.structs.replace(name, offset=name.offset + start)
-        return MetricBatch(self._read()[start:stop], name=name, dropped=dropped)
+            name = BatchName(name.epoch, name.first + start, len(points))
+        return MetricBatch(points, name=name, dropped=self._dropped, after=self._after)
 
     def _read(self) -> tuple[MetricPoint, ...]:
         if self._points is None:
@@ -134,8 +204,8 @@ class MetricBatch(Sequence[MetricPoint]):
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, MetricBatch):
             return NotImplemented
-        mine = (self._read(), self.name, self.dropped)
-        return mine == (other._read(), other.name, other.dropped)
+        mine = (self._read(), self.name, self.dropped, self.after)
+        return mine == (other._read(), other.name, other.dropped, other.after)
 
     __hash__ = None  # type: ignore[assignment]  # equality is by value, and points may be Raw
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import quote, urlsplit
 
@@ -15,7 +16,7 @@ from plexd.api.bearer import Bearer
 from plexd.api.errors import APIError, DecodeError
 from plexd.api.secret import Secret
 from plexd.api.transport import Answer, HTTPTransport, Trust
-from plexd.api.wire import Peer, Registration, SecretResponse
+from plexd.api.wire import Peer, Receipt, Registration, SecretResponse
 from plexd.clock import Clock, SystemClock
 from plexd.closing import AsyncClosing
 
@@ -78,22 +79,28 @@ class ControlPlane(AsyncClosing):
             request_timeout=config.request_timeout,
         )
 
-    async def report_metrics(self, node_id: str, batch: MetricBatch) -> None:
+    async def report_metrics(self, node_id: str, batch: MetricBatch) -> Receipt | None:
         """Deliver one batch, gzip-compressed; on return the control plane has it.
 
-        Any 2xx is an acknowledgement. The headers of a named batch follow the delivery
-        contract: ``Plexd-Batch`` and ``Plexd-Dropped``.
+        Any 2xx is an acknowledgement; None stands for one that says no more. The headers of a
+        named batch follow the delivery contract: ``Plexd-Batch``, ``Plexd-After`` and
+        ``Plexd-Dropped``.
         """
         from isal import isal_zlib  # noqa: PLC0415  # loaded with the first report
 
         headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
         if batch.name is not None:
             headers["Plexd-Batch"] = str(batch.name)
+        if batch.after is not None:
+            headers["Plexd-After"] = str(batch.after)
         if batch.name is not None or batch.dropped:
             headers["Plexd-Dropped"] = str(batch.dropped)
         body = isal_zlib.compress(batch.to_json(), _GZIP_LEVEL, wbits=_GZIP_WINDOW)
         path = f"/v1/nodes/{_segment(node_id)}/metrics"
-        await self._request("POST", path, headers, body, cap=_SHORT)
+        answer = await self._request("POST", path, headers, body, cap=_SHORT)
+        with suppress(DecodeError):
+            return _decode(answer, Receipt)
+        return None
 
     async def fetch_secret(self, node_id: str, key: str) -> SecretResponse:
         """Return the secret called ``key``, sealed for this node (see `plexd.nodeapi`)."""

@@ -131,3 +131,26 @@ class SecretResponse(Struct, frozen=True):
     ciphertext: str
     nonce: str
     version: int
+
+
+class Receipt(Struct, frozen=True):
+    """The answer to a report: what became of its points.
+
+    Attributes:
+        accepted: points that are durable now, by this report or by an earlier one.
+        duplicate: whether the report had no effect, as all its places were received before.
+        clash: whether the places are those of other points: another machine sends under the same
+            epoch. Nothing was stored.
+        upto: with ``clash``, the highest place received in the epoch.
+        newest: with ``clash``, the newest time stamp received in the epoch.
+        rejected: points that were refused one by one; they are not to be sent again.
+        reason: why they were refused.
+    """
+
+    accepted: int
+    duplicate: bool = False
+    clash: bool = False
+    upto: int = 0
+    newest: datetime | None = None
+    rejected: int = 0
+    reason: str = ""
