@@ -48,7 +48,7 @@ class SpoolMachine(RuleBasedStateMachine):
         self._receiver = StrictReceiver()
         self._appended = self._refused = 0
         # Points the receiver accepted without an answer, which may be counted as lost here as well.
-        self._unanswered = self._unanswered_dropped = 0
+        self._unanswered = 0
         self._is_damaged = False
         self._spool = self._opened()
 
@@ -66,49 +66,43 @@ class SpoolMachine(RuleBasedStateMachine):
         self._run(self._spool.append(latency_points(count, self._appended)))
         self._appended += count
 
-    @rule(limit=st.integers(1, 8))
-    def seal(self, limit: int) -> None:
-        self._run(self._spool.seal(limit))
-        assert self._spool.statistics().buffered == 0
+    @rule(most=st.integers(1, 4), limit=st.integers(1, 20))
+    def deliver(self, most: int, limit: int) -> None:
+        self._run(self._receiver.drain(self._spool, most, limit=limit))
 
-    @rule(most=st.integers(1, 4))
-    def deliver(self, most: int) -> None:
-        self._run(self._receiver.drain(self._spool, most))
-
-    @rule()
-    def deliver_without_an_answer(self) -> None:
-        head = self._head()
+    @rule(limit=st.integers(1, 20))
+    def deliver_without_an_answer(self, limit: int) -> None:
+        head = self._head(limit)
         if head is not None:
-            self._receiver.take(head)
-            self._unanswered += len(head)
-            self._unanswered_dropped += head.dropped
+            before = len(self._receiver.points)
+            self._receiver.accept(head)
+            self._unanswered += len(self._receiver.points) - before
 
-    @rule()
-    def read_the_head_twice(self) -> None:
-        first, second = self._head(), self._head()
+    @rule(count=st.integers(1, 12), limit=st.integers(1, 20))
+    def append_while_a_batch_is_under_way(self, count: int, limit: int) -> None:
+        head = self._head(limit)
+        self.append(count)
+        if head is not None:
+            self._run(self._spool.acknowledge(self._receiver.accept(head)))
+
+    @rule(limit=st.integers(1, 20))
+    def read_the_head_twice(self, limit: int) -> None:
+        first, second = self._head(limit), self._head(limit)
         if first is not None:
             assert second is not None
-            assert (first.name, first.to_json(), first.dropped) == (
-                second.name,
-                second.to_json(),
-                second.dropped,
-            )
+            assert second == first
+            assert second.to_json() == first.to_json()
 
-    @rule(part=st.floats(0, 1))
-    def refuse(self, part: float) -> None:
-        """Refuse the last points of the head, or all of it; the receiver accepts the others."""
-        head = self._head()
-        if head is None or self._receiver.has(head):
+    @rule(limit=st.integers(1, 20))
+    def set_aside(self, limit: int) -> None:
+        head = self._head(limit)
+        if head is None or any(self._receiver.has(head.piece(i, i + 1)) for i in range(len(head))):
             return
-        assert head.name is not None
-        first = int(part * len(head))
-        self._receiver.take_part(head, first)
-        refusal = Refusal(head.piece(first, len(head)), "no")
-        self._run(self._spool.acknowledge(head.name, refused=[refusal]))
-        self._refused += len(head) - first
+        self._run(self._spool.set_aside(Refusal(head, "no")))
+        self._refused += len(head)
 
-    def _head(self) -> MetricBatch | None:
-        return self._run(self._spool.head())
+    def _head(self, limit: int) -> MetricBatch | None:
+        return self._run(self._spool.head(limit))
 
     @rule(seconds=st.sampled_from([1, 60, _DAY, 3 * _DAY, 8 * _DAY]))
     def let_time_pass(self, seconds: int) -> None:
@@ -176,22 +170,20 @@ class SpoolMachine(RuleBasedStateMachine):
             logging.disable(logging.NOTSET)
 
     async def _deliver_everything(self) -> None:
-        """Deliver two last batches, the second of which reports all losses before it."""
-        for _ in range(2):
-            await self._spool.seal(5)
-            await self._receiver.drain(self._spool)
-            await self._spool.append(latency_points(1, self._appended))
-            self._appended += 1
-        await self._spool.seal(5)
+        """Deliver what waits, and then a point that shows what is missing before it."""
+        await self._receiver.drain(self._spool)
+        await self._spool.append(latency_points(1, self._appended))
+        self._appended += 1
         await self._receiver.drain(self._spool)
         found = self._spool.statistics()
         assert found.waiting == 0
         missing = self._appended - len(self._receiver.points)
         assert missing <= found.lost <= missing + self._unanswered
+        assert missing <= self._receiver.lost
         if not self._is_damaged:
-            assert found.damaged == 0
+            assert found.damaged == found.clashed == 0
             assert found.refused == self._refused
-            assert found.lost <= self._receiver.told <= found.lost + self._unanswered_dropped
+            assert self._receiver.lost <= found.lost
 
 
 def _counts(found: SpoolStatistics) -> tuple[int, ...]:
@@ -201,9 +193,7 @@ def _counts(found: SpoolStatistics) -> tuple[int, ...]:
         found.refused,
         found.evicted,
         found.expired,
-        found.buffered,
-        found.sealed,
-        found.batches,
+        found.waiting,
         found.stored_bytes,
         found.dead_letters,
     )

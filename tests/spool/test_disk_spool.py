@@ -12,15 +12,16 @@ import subprocess
 import sys
 import threading
 from contextlib import suppress
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import apsw
 import pytest
 
-from plexd.api import EncodeError, MetricPoint
+from plexd.api import EncodeError, MetricPoint, Predecessor
 from plexd.metrics.testing import ManualClock
 from plexd.spool import DiskSpool, Refusal, SpoolLockedError
+from plexd.spool.sqlite import steady_clock
 from spool.balance import balanced
 from support.faulty_disk import FaultyDisk
 from support.latency import latency_points as points
@@ -40,11 +41,10 @@ def directory(fast_path: Path) -> Path:
     return fast_path / "spool"
 
 
-async def refuse_head(spool: Spool, first: int, last: int) -> MetricBatch:
-    head = await spool.head()
+async def refuse_head(spool: Spool, count: int) -> MetricBatch:
+    head = await spool.head(count)
     assert head is not None
-    assert head.name is not None
-    await spool.acknowledge(head.name, refused=[Refusal(head.piece(first, last), "no")])
+    await spool.set_aside(Refusal(head, "no"))
     return head
 
 
@@ -67,9 +67,8 @@ async def test_the_next_process_finds_everything_as_it_was(
     clock = ManualClock()
     async with DiskSpool(directory, clock=clock) as spool:
         await spool.append(points(20))
-        await spool.seal(10)
-        await refuse_head(spool, 0, 3)
-        head = await spool.head()
+        await refuse_head(spool, 3)
+        head = await spool.head(5)
         await spool.append(points(5, 20))
         await clock.advance(60)
         before = spool.statistics()
@@ -79,46 +78,94 @@ async def test_the_next_process_finds_everything_as_it_was(
             shutil.copytree(directory, left)
     async with DiskSpool(left, clock=clock) as spool:
         assert spool.statistics() == before
-        assert await spool.head() == head
+        assert await spool.head(5) == head
         assert await spool.dead_letters() == letters
     assert before.oldest_seconds == 60
-    assert (before.buffered, before.sealed, before.refused) == (5, 10, 3)
+    assert (before.waiting, before.refused) == (22, 3)
     assert head is not None
     assert head.dropped == 3
 
 
-async def test_numbers_go_on_after_a_restart(directory: Path) -> None:
-    names = []
+async def test_each_life_names_its_points_in_an_epoch_of_its_own(directory: Path) -> None:
+    batches = []
     for first in range(3):
         async with DiskSpool(directory) as spool:
-            await spool.append(points(1, first))
-            await spool.seal(1)
-            head = await spool.head()
+            await spool.append(points(2, first))
+            head = await spool.head(5)
             assert head is not None
             assert head.name is not None
-            names.append(head.name)
+            batches.append(head)
             await spool.acknowledge(head.name)
-    assert [name.seq for name in names] == [1, 2, 3]
-    assert len({name.epoch for name in names}) == 1
+    names = [batch.name for batch in batches if batch.name is not None]
+    assert [(name.first, name.last) for name in names] == [(1, 2)] * 3
+    assert len({name.epoch for name in names}) == 3
+    assert [batch.after for batch in batches] == [
+        Predecessor(),
+        Predecessor(names[0].epoch, 2),
+        Predecessor(names[1].epoch, 2),
+    ]
 
 
-async def test_a_loss_of_the_process_before_is_not_reported_with_a_batch_it_may_have_sent(
+async def test_what_a_life_left_is_delivered_under_its_names_before_the_next_ones(
     directory: Path,
 ) -> None:
-    clock = ManualClock()
-    async with DiskSpool(directory, clock=clock) as spool:
-        await spool.append(points(4))
-        await spool.seal(2)
-        sent = await spool.head()
-    async with DiskSpool(directory, clock=clock, max_age=timedelta(hours=1)) as spool:
-        await refuse_head(spool, 0, 2)
-        await spool.append(points(2, 4))
-        await spool.seal(2)
-        following = await spool.head()
-    assert sent is not None
-    assert sent.dropped == 0
-    assert following is not None
-    assert following.dropped == 2
+    receiver = StrictReceiver()
+    async with DiskSpool(directory) as spool:
+        await spool.append(points(5))
+        first = await spool.head(3)
+        assert first is not None
+        receiver.accept(first)  # and no answer
+    async with DiskSpool(directory) as spool:
+        await spool.append(points(2, 5))
+        assert await spool.head(3) == first
+        await receiver.drain(spool, limit=3)
+    assert (len(receiver.points), receiver.lost) == (7, 0)
+
+
+@pytest.mark.parametrize("is_delivered", [True, False])
+async def test_a_copy_of_the_directory_uses_no_name_of_the_original(
+    directory: Path, is_delivered: bool
+) -> None:
+    receiver = StrictReceiver()
+    async with DiskSpool(directory) as spool:
+        await spool.append(points(5))
+        if is_delivered:
+            await receiver.drain(spool)
+    shutil.copytree(directory, directory.with_name("copy"))
+    for number, place in enumerate((directory, directory.with_name("copy"))):
+        async with DiskSpool(place) as spool:
+            await spool.append(points(3, 10 + 10 * number))
+            await receiver.drain(spool)
+    assert len(receiver.points) == 11
+
+
+# Another node's
+
+
+async def test_points_of_another_node_are_set_aside_and_come_back_with_it(
+    directory: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with DiskSpool(directory, node_id="a/b") as spool:
+        await spool.append(points(5))
+    async with DiskSpool(directory, node_id="n2") as spool:
+        assert await spool.head(5) is None
+        await spool.append(points(2, 5))
+    async with DiskSpool(directory, node_id="a/b") as spool:
+        head = await spool.head(9)
+        assert head is not None
+        assert list(head) == points(5)
+    names = {path.name for path in directory.parent.iterdir() if path.name.startswith("spool")}
+    assert names == {"spool", "spool.of-n2"}
+    assert [record.getMessage() for record in caplog.records] == [
+        "spool of another node set aside"
+    ] * 2
+
+
+async def test_a_spool_without_a_node_is_taken_over_by_the_first(directory: Path) -> None:
+    async with DiskSpool(directory) as spool:
+        await spool.append(points(5))
+    async with DiskSpool(directory, node_id="n1") as spool:
+        assert spool.statistics().waiting == 5
 
 
 # Budget
@@ -132,16 +179,14 @@ async def test_files_stay_within_max_bytes_however_much_comes_in(directory: Path
             await spool.append(points(200, 200 * cycle))
             most = max(most, files(directory))
             if cycle % 3 == 0:
-                await spool.seal(30)
                 most = max(most, files(directory))
-        await spool.seal(100)
         found = balanced(spool.statistics())
         await receiver.drain(spool)
         drained = files(directory)
     assert most <= _MIB
     assert found.evicted > 0
     assert found.stored_bytes > _MIB // 3
-    assert receiver.told == found.evicted
+    assert receiver.lost == found.evicted
     assert drained < _MIB // 2
 
 
@@ -152,7 +197,6 @@ async def test_files_stay_within_max_bytes_with_batches_of_any_size(
     async with DiskSpool(directory, max_bytes=_MIB) as spool:
         for cycle in range(25):
             await spool.append(points(500, 500 * cycle))
-            await spool.seal(limit)
             assert files(directory) <= _MIB
         balanced(spool.statistics())
 
@@ -161,7 +205,6 @@ async def test_a_drained_backlog_leaves_a_small_file(directory: Path) -> None:
     async with DiskSpool(directory) as spool:
         for cycle in range(50):
             await spool.append(points(1000, 1000 * cycle))
-        await spool.seal(100)
         before = (directory / "spool.db").stat().st_size
         await StrictReceiver().drain(spool)
     assert before > 5 * _MIB
@@ -172,15 +215,13 @@ async def test_points_beyond_the_maximum_age_are_dropped_and_reported(directory:
     clock, receiver = ManualClock(), StrictReceiver()
     async with DiskSpool(directory, max_age=timedelta(hours=1), clock=clock) as spool:
         await spool.append(points(10))
-        await spool.seal(5)
         await spool.append(points(3, 10))
         await clock.advance(3000)
         await spool.append(points(2, 13))
         await clock.advance(700)
-        await spool.seal(5)
-        assert balanced(spool.statistics()).expired == 13
         await receiver.drain(spool)
-    assert (len(receiver.points), receiver.told) == (2, 13)
+        assert balanced(spool.statistics()).expired == 13
+    assert (len(receiver.points), receiver.lost) == (2, 13)
 
 
 async def test_a_step_of_the_wall_clock_expires_nothing_while_the_process_runs(
@@ -191,33 +232,62 @@ async def test_a_step_of_the_wall_clock_expires_nothing_while_the_process_runs(
         await spool.append(points(3))
         for days in (4000, -8000, 4000):
             clock.step(timedelta(days=days))
-            await spool.seal(3)
             await spool.append(points(1, 3))
         assert spool.statistics().expired == 0
         assert spool.statistics().oldest_seconds == 0
         clock.step(timedelta(days=-1))
         await spool.append(points(1, 9))
     async with DiskSpool(directory, max_age=timedelta(hours=1), clock=clock) as spool:
-        assert await spool.head() is not None
+        assert await spool.head(5) is not None
 
 
-async def test_the_time_the_process_was_away_counts(directory: Path) -> None:
+@pytest.mark.parametrize("is_rebooted", [False, True])
+async def test_the_time_the_process_was_away_counts(
+    directory: Path, is_rebooted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     clock = ManualClock()
     async with DiskSpool(directory, max_age=timedelta(hours=1), clock=clock) as spool:
         await spool.append(points(3))
-        await spool.seal(3)
-    clock.step(timedelta(hours=2))
+    if is_rebooted:  # the monotonic clock began again
+        monkeypatch.setattr(steady_clock, "boot_id", lambda: "another")
+        clock.step(timedelta(hours=2))
+    else:
+        await clock.advance(7200)
     async with DiskSpool(directory, max_age=timedelta(hours=1), clock=clock) as spool:
-        assert await spool.head() is None
+        assert await spool.head(5) is None
         assert balanced(spool.statistics()).expired == 3
+
+
+async def test_a_wall_clock_set_between_two_lives_expires_nothing_fresh(directory: Path) -> None:
+    clock = ManualClock()
+    for days in (400, 400, -2000):
+        async with DiskSpool(directory, max_age=timedelta(hours=1), clock=clock) as spool:
+            await spool.append(points(1))
+        clock.step(timedelta(days=days))
+    async with DiskSpool(directory, max_age=timedelta(hours=1), clock=clock) as spool:
+        assert await spool.head(5) is not None
+        assert spool.statistics().expired == 0
+
+
+async def test_a_clock_that_was_not_set_before_a_reboot_expires_nothing(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = ManualClock()
+    now = clock.now()
+    clock.step(datetime(1970, 1, 1, 0, 1, tzinfo=UTC) - now)
+    async with DiskSpool(directory, max_age=timedelta(hours=1), clock=clock) as spool:
+        await spool.append(points(1))
+    monkeypatch.setattr(steady_clock, "boot_id", lambda: "another")
+    clock.step(now - clock.now())
+    async with DiskSpool(directory, max_age=timedelta(hours=1), clock=clock) as spool:
+        assert await spool.head(5) is not None
 
 
 async def test_dead_letters_are_bounded(directory: Path) -> None:
     async with DiskSpool(directory) as spool:
         await spool.append(points(100))
-        await spool.seal(1)
         for _ in range(100):
-            await refuse_head(spool, 0, 1)
+            await refuse_head(spool, 1)
         letters = await spool.dead_letters()
         assert len(letters) == spool.statistics().dead_letters == 64
         assert [letter.batch[0].peer_id for letter in letters[-2:]] == ["peer-98", "peer-99"]
@@ -297,18 +367,14 @@ async def test_a_file_that_is_no_database_is_set_aside_and_its_points_are_counte
 ) -> None:
     async with DiskSpool(directory) as spool:
         await spool.append(points(5))
-        await spool.seal(5)
     (directory / "spool.db").write_bytes(content)
     async with DiskSpool(directory) as spool:
         found = balanced(spool.statistics())
         assert (found.appended, found.damaged) == (5, 5)
         await spool.append(points(1, 5))
-        await spool.seal(5)
-        head = await spool.head()
+        head = await spool.head(5)
         assert head is not None
-        assert head.dropped == 5
-        assert head.name is not None
-        assert head.name.seq == 1
+        assert head.after == Predecessor(skipped=5)
     assert any(record.getMessage() == "spool damaged" for record in caplog.records)
     assert set_aside(directory) == (1 if content else 0)
 
@@ -318,13 +384,12 @@ async def test_a_spool_of_a_newer_version_is_set_aside_and_its_readable_rows_are
 ) -> None:
     async with DiskSpool(directory) as spool:
         await spool.append(points(5))
-        await spool.seal(5)
-        before = await spool.head()
+        before = await spool.head(5)
     connection = apsw.Connection(str(directory / "spool.db"))
     connection.execute("PRAGMA user_version=99")
     connection.close()
     async with DiskSpool(directory) as spool:
-        assert await spool.head() == before
+        assert await spool.head(5) == before
         assert balanced(spool.statistics()).damaged == 0
     assert set_aside(directory) == 1
 
@@ -341,31 +406,32 @@ async def test_only_the_newest_files_are_kept_of_those_set_aside(directory: Path
     assert set_aside(directory) == 2
 
 
-@pytest.mark.parametrize("column", ["body", "points", "epoch", "seq", "stamped", "digest"])
+@pytest.mark.parametrize(
+    "column", ["body", "points", "epoch", "place", "kind", "stamped", "digest"]
+)
 @pytest.mark.parametrize("value", ["NULL", "x'00'", "'text'", "9223372036854775807", "-1", "1.5"])
 async def test_a_row_with_any_wrong_value_is_counted_and_the_others_are_delivered(
     directory: Path, column: str, value: str
 ) -> None:
     receiver = StrictReceiver()
     async with DiskSpool(directory) as spool:
-        await spool.append(points(15))
-        await spool.seal(5)
+        for first in (0, 5, 10):
+            await spool.append(points(5, first))
     connection = apsw.Connection(str(directory / "spool.db"))
     connection.execute("PRAGMA ignore_check_constraints=ON; PRAGMA writable_schema=ON")
     connection.execute("UPDATE sqlite_schema SET sql = replace(sql, ' NOT NULL', '')")
     connection.close()
     connection = apsw.Connection(str(directory / "spool.db"))
-    connection.execute(f"UPDATE batches SET {column} = {value} WHERE seq = 2")
+    connection.execute(f"UPDATE log SET {column} = {value} WHERE place = 10")
     connection.close()
     async with DiskSpool(directory) as spool:
-        await receiver.drain(spool)
+        await receiver.drain(spool, limit=5)
         found = balanced(spool.statistics())
         assert (found.waiting, found.damaged) == (0, 5)
         assert len(receiver.points) == 10
         await spool.append(points(1, 15))
-        await spool.seal(1)
         await receiver.drain(spool)
-    assert receiver.told == 5
+    assert receiver.lost == 5
 
 
 # Under a running agent
@@ -378,8 +444,7 @@ async def test_files_that_vanish_under_a_running_spool_are_made_again_without_a_
     receiver = StrictReceiver()
     async with DiskSpool(directory) as spool:
         await spool.append(points(10))
-        await spool.seal(5)
-        await receiver.drain(spool, 1)
+        await receiver.drain(spool, 1, limit=5)
         match what:
             case "database":
                 (directory / "spool.db").unlink()
@@ -395,7 +460,6 @@ async def test_files_that_vanish_under_a_running_spool_are_made_again_without_a_
                 (directory / "spool.db").rename(directory / "other")
                 (directory / "spool.db").write_bytes(b"something else" * 1000)
         await spool.append(points(3, 10))
-        await spool.seal(5)
         found = balanced(spool.statistics())
         assert (found.waiting, found.lost, found.degraded) == (8, 0, "")
         for first in range(13, 16):
@@ -410,8 +474,8 @@ async def test_files_that_vanish_under_a_running_spool_are_made_again_without_a_
     async with DiskSpool(directory) as spool:
         await receiver.drain(spool)
         assert balanced(spool.statistics()).lost == 0
-        assert spool.statistics().buffered == 3
-    assert len(receiver.points) == 13
+        assert spool.statistics().waiting == 0
+    assert len(receiver.points) == 16
 
 
 async def test_without_its_directory_it_begins_in_memory_and_moves_to_the_disk_later(
@@ -420,16 +484,14 @@ async def test_without_its_directory_it_begins_in_memory_and_moves_to_the_disk_l
     clock, receiver = ManualClock(), StrictReceiver()
     async with DiskSpool(directory / "spool", clock=clock) as spool:
         await spool.append(points(4))
-        await spool.seal(2)
         assert spool.statistics().degraded == "No such file or directory"
-        head = await spool.head()
+        head = await spool.head(5)
         directory.mkdir()
         await clock.advance(16)
         await spool.append(points(4, 4))
         assert not spool.statistics().degraded
-        assert await spool.head() == head
-        await spool.seal(2)
-        await receiver.drain(spool, 1)
+        assert await spool.head(4) == head
+        await receiver.drain(spool, 1, limit=5)
     async with DiskSpool(directory / "spool", clock=clock) as spool:
         await receiver.drain(spool)
         assert balanced(spool.statistics()).acknowledged == 8
@@ -463,12 +525,10 @@ async def test_a_watermark_that_cannot_be_written_is_a_failure_of_the_disk(
             patch.setattr(os, "pwrite", fail)
             for first in (4, 8):
                 await spool.append(points(4, first))
-                await spool.seal(3)
-                await receiver.drain(spool, 1)
+                await receiver.drain(spool, 1, limit=5)
             assert spool.statistics().degraded == "Input/output error"
         await clock.advance(16)
         await spool.append(points(4, 12))
-        await spool.seal(3)
         await receiver.drain(spool)
         assert not spool.statistics().degraded
         assert balanced(spool.statistics()).acknowledged == 16
@@ -525,19 +585,15 @@ async def test_a_caller_that_is_cancelled_leaves_nothing_half_done(
 
         async def work() -> None:
             await spool.append(points(6))
-            await spool.seal(2)
             await receiver.drain(spool)
 
         task = asyncio.create_task(work())
         for _ in range(turns):
             await asyncio.sleep(0)
-            if turns > 4:
-                await spool.seal(4)
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
         await spool.append(points(1, 6))
-        await spool.seal(2)
         await receiver.drain(spool)
         found = balanced(spool.statistics())
         assert found.lost == found.waiting == 0

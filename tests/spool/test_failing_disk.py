@@ -35,16 +35,14 @@ async def run(directory: Path, disk: FaultyDisk) -> SpoolStatistics:
             await spool.append(points(7, 7 * cycle))
             balanced(spool.statistics())
             await clock.advance(9)
-            await spool.seal(3)
-            await receiver.drain(spool, 2)
+            await receiver.drain(spool, 2, limit=3)
             balanced(spool.statistics())
         disk.heal()
         await clock.advance(20)
         await spool.append(points(7, 35))
         assert not spool.statistics().degraded
-        await spool.seal(3)
-        await receiver.drain(spool)
-    assert len(receiver.points) == 42
+        await receiver.drain(spool, limit=60)
+    assert (len(receiver.points), receiver.lost) == (42, 0)
     return balanced(spool.statistics())
 
 
@@ -86,7 +84,7 @@ async def test_a_disk_that_fails_is_logged_once_and_so_is_its_recovery(
 def place_of(directory: Path, batch: int, offset: int) -> int:
     """Where in the database ``batch`` has its bytes from ``offset`` on."""
     connection = apsw.Connection(str(directory / "spool.db"))
-    bodies = [body for (body,) in connection.execute("SELECT body FROM batches ORDER BY id")]
+    bodies = [body for (body,) in connection.execute("SELECT body FROM log ORDER BY id")]
     connection.close()
     part = bodies[batch][offset : offset + 80]
     return (directory / "spool.db").read_bytes().rindex(part)
@@ -101,22 +99,20 @@ async def test_a_place_that_cannot_be_read_any_more_costs_the_row_on_it(
     async with DiskSpool(directory, clock=clock) as spool:
         for number in range(10):
             await spool.append(points(60, 60 * number))
-            await spool.seal(60)
     with BadSector(directory / "spool.db", place_of(directory, batch, offset)) as disk:
         async with DiskSpool(directory, clock=clock) as spool:
             for cycle in range(4):
-                await receiver.drain(spool)
+                await receiver.drain(spool, limit=60)
                 await clock.advance(20)
                 await spool.append(points(1, 1000 + cycle))
-                await spool.seal(1)
-            await receiver.drain(spool)
+            await receiver.drain(spool, limit=60)
             found = balanced(spool.statistics())
     assert 0 < disk.struck < 10
     assert (found.appended, found.damaged, found.waiting, found.degraded) == (604, 60, 0, "")
     lost = {point.peer_id for point in points(60, 60 * batch)}
     assert set(receiver.points).isdisjoint(lost)
     assert len(receiver.points) == 544
-    assert receiver.told == 60
+    assert receiver.lost == 60
 
 
 async def test_a_place_that_becomes_unreadable_under_the_head_delays_nothing(
@@ -126,19 +122,17 @@ async def test_a_place_that_becomes_unreadable_under_the_head_delays_nothing(
     async with DiskSpool(directory, clock=clock) as spool:
         for number in range(10):
             await spool.append(points(60, 60 * number))
-            await spool.seal(60)
     with BadSector(directory / "spool.db", place_of(directory, 0, 5000)) as disk:
         disk.is_good = True
         async with DiskSpool(directory, clock=clock) as spool:
-            head = await spool.head()
+            head = await spool.head(60)
             assert head is not None
-            name = receiver.take(head)
+            name = receiver.accept(head)
             for number in range(10, 40):  # which push its pages out of the cache
                 await spool.append(points(60, 60 * number))
             disk.is_good = False
             await spool.acknowledge(name)
-            await spool.seal(60)
-            await receiver.drain(spool)
+            await receiver.drain(spool, limit=60)
             found = balanced(spool.statistics())
     assert disk.struck > 0
     # What had arrived may count as damaged: more is reported then than was lost, never less.

@@ -49,12 +49,10 @@ class Specimen:
         async with DiskSpool(live, max_bytes=2**20, clock=ManualClock()) as spool:
             for count in (50, 6, 50):
                 await spool.append(made._more(count))
-                await spool.seal(40)
             await made.receiver.drain(spool, 1)
         # Closing moves the -wal into the database; what follows is in a new -wal.
         async with DiskSpool(live, max_bytes=2**20, clock=ManualClock()) as spool:
             await spool.append(made._more(12))
-            await spool.seal(6)
             await spool.append(made._more(4))
             await made.receiver.drain(spool, 1)
             await spool.append(made._more(7))
@@ -90,13 +88,19 @@ class Specimen:
 
     async def _deliver(self, directory: Path) -> str:
         receiver = copy.deepcopy(self.receiver)
+        receiver.is_lenient = True
         async with DiskSpool(directory, max_bytes=2**20, clock=ManualClock()) as spool:
-            await spool.seal(6)
             await receiver.drain(spool)
             found = spool.statistics()
+            # Whatever is missing behind the last point shows with the next ones.
+            await spool.append(latency_points(1, len(self.points)))
+            await receiver.drain(spool)
+            receiver.points.popitem()
         for peer_id, point in receiver.points.items():
             assert point == self.points[peer_id], "an altered point was delivered"
-        return self._judged(found, len(self.points) - len(receiver.points))
+        lost = len(self.points) - len(receiver.points)
+        assert receiver.lost == lost, f"{lost} points lost, {receiver.lost} reported"
+        return self._judged(found, lost)
 
     def _judged(self, found: SpoolStatistics, lost: int) -> str:
         assert not found.degraded, found
@@ -104,4 +108,4 @@ class Specimen:
         assert found.appended == found.acknowledged + found.lost, found
         assert found.appended == len(self.points), found
         assert found.lost == lost, f"{lost} points lost, {found}"
-        return "nothing lost" if lost == 0 else "loss told exactly"
+        return "nothing lost" if lost == 0 else "loss reported exactly"

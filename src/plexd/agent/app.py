@@ -66,7 +66,7 @@ async def run(
             reporter,
             identity.node_id,
             logging.getLogger("plexd.metrics"),
-            spool=await _spool(settings, stack),
+            spool=await _spool(settings, identity.node_id, stack),
         )
         _logger.info("agent started", extra=_about(settings, identity))
         try:
@@ -92,7 +92,7 @@ def _outcome(done: metrics.ManagerStatistics) -> dict[str, object]:
     }
 
 
-async def _spool(settings: Settings, stack: AsyncExitStack) -> Spool:
+async def _spool(settings: Settings, node_id: str, stack: AsyncExitStack) -> Spool:
     """The spool on the disk if there is a data directory, else in memory."""
     bounds = settings.spool
     if settings.data_dir is None or not settings.metrics.enabled:
@@ -102,7 +102,13 @@ async def _spool(settings: Settings, stack: AsyncExitStack) -> Spool:
 
     directory = settings.data_dir / "spool"
     logger = logging.getLogger("plexd.spool")
-    spool = DiskSpool(directory, max_bytes=bounds.max_bytes, max_age=bounds.max_age, logger=logger)
+    spool = DiskSpool(
+        directory,
+        node_id=node_id,
+        max_bytes=bounds.max_bytes,
+        max_age=bounds.max_age,
+        logger=logger,
+    )
     try:
         return await stack.enter_async_context(spool)
     except SpoolLockedError as err:

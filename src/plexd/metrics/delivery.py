@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from plexd.background import cut
 from plexd.metrics.backoff import Backoff
+from plexd.metrics.losses import LossLog
 from plexd.metrics.pace import Pace
 from plexd.metrics.sender import Sender
 from plexd.metrics.ticks import Ticks
@@ -54,8 +55,8 @@ class Delivery:
 
     One batch is under way at a time, oldest first. A batch that was not accepted stays at the
     head and is tried again when `plexd.metrics.retry` says so; until then a full batch is no
-    reason to send. What will never be accepted goes back to the spool as rejected, so that the
-    rest can be sent. ``random`` gives fractions in [0, 1) and spreads the attempts.
+    reason to send. What will never be accepted is set aside, so that the rest can be sent.
+    ``random`` gives fractions in [0, 1) and spreads the attempts.
     """
 
     def __init__(
@@ -77,15 +78,19 @@ class Delivery:
         self._backoff = Backoff(logger, clock, random)
         window = _COLLECTIONS_MEASURED * config.collect_interval.total_seconds()
         self._pace = Pace(config.batch_size, window, clock)
-        self._sender = Sender(reporter, node_id, self._pace, self._backoff, clock)
+        self._sender = Sender(
+            reporter, node_id, spool, config.batch_size, self._pace, self._backoff, clock, logger
+        )
+        self._losses = LossLog(spool.statistics, logger, clock)
         self._is_full = asyncio.Event()
         self._under_way: asyncio.Task[bool] | None = None
-        self._batches = self._points = 0
+        self._batches = self._points = self._settled = 0
 
     def points_arrived(self, points: int) -> None:
         """Note that the spool has grown by a collection of ``points``."""
         self._pace.produced(points)
-        if self._spool.statistics().buffered >= self._batch_size:
+        self._losses.look()
+        if self._spool.statistics().waiting >= self._batch_size:
             self._is_full.set()
 
     async def run(self) -> None:
@@ -105,17 +110,21 @@ class Delivery:
             ticks.advance()
 
     async def _empty(self) -> bool:
-        """Send until nothing waits and return True, or False as soon as a batch has to wait."""
+        """Send what waits now and return True, or False as soon as a batch has to wait."""
         self._is_full.clear()
         try:
-            await self._spool.seal(self._batch_size)
-            return await self._send_sealed()
+            return await self._send_waiting()
         except Exception as err:  # noqa: BLE001  # nothing a spool does may end the delivery
             self._backoff.failed(err)
             return False
 
-    async def _send_sealed(self) -> bool:
-        while (batch := await self._spool.head()) is not None:
+    async def _send_waiting(self) -> bool:
+        # A spool that was not open yet does not know how much waits; its head does.
+        goal = self._settled + max(1, self._spool.statistics().waiting)
+        while self._settled < goal:
+            batch = await self._spool.head(self._sender.limit)
+            if batch is None:
+                return True
             # A task of its own, so that a shutdown can wait for it: a report that is cut may have
             # been accepted, and would be sent twice.
             self._under_way = asyncio.create_task(self._report(batch), name="report")
@@ -125,18 +134,18 @@ class Delivery:
         return True
 
     async def _report(self, batch: MetricBatch) -> bool:
-        """Send ``batch`` and return whether it is finished: accepted, or rejected for good."""
+        """Send ``batch`` and return whether the next one may follow at once."""
+        waiting = self._spool.statistics().waiting
         try:
-            rejected = await self._sender.send(batch)
-            if batch.name is not None:
-                await self._spool.acknowledge(batch.name, refused=rejected)
+            accepted = await self._sender.send(batch)
         except Exception as err:  # noqa: BLE001  # the retry policy knows what each one means
             self._backoff.failed(err)
             return False
         except asyncio.CancelledError:
             self._backoff.failed(TimeoutError("cut"))
             raise
-        self._count(len(batch) - sum(len(refusal.batch) for refusal in rejected))
+        self._count(accepted)
+        self._settled += max(0, waiting - self._spool.statistics().waiting)
         return True
 
     def _count(self, accepted: int) -> None:

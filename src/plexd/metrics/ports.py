@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from plexd.api import MetricBatch, MetricPoint, SecretResponse, SystemStats, TunnelStats
+    from plexd.api import (
+        MetricBatch,
+        MetricPoint,
+        Receipt,
+        SecretResponse,
+        SystemStats,
+        TunnelStats,
+    )
 
 
 @runtime_checkable
@@ -71,8 +78,12 @@ class ReconnectCounter(Protocol):
 class MetricReporter(Protocol):
     """Delivers batches."""
 
-    async def report_metrics(self, node_id: str, batch: MetricBatch) -> None:
-        """Return once the batch is accepted; any exception means that it was not."""
+    async def report_metrics(self, node_id: str, batch: MetricBatch) -> Receipt | None:
+        """Return once the batch is accepted; any exception means that it was not.
+
+        The receipt says what became of the points, where the receiver does; None is a plain
+        acknowledgement.
+        """
 
 
 @runtime_checkable

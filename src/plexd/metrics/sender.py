@@ -1,81 +1,119 @@
-"""Sending one batch: whole or, where that is too large, in pieces."""
+"""Sending one batch, and what becomes of it."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
 
-from plexd.api import DecodeError, MetricBatch
-from plexd.metrics.errors import reason_of
+from plexd.log_once import LogOnce
+from plexd.metrics.errors import ClashError, reason_of
 from plexd.metrics.retry import Action, decide
 from plexd.spool import Refusal
 
 if TYPE_CHECKING:
+    import logging
+
+    from plexd.api import BatchName, MetricBatch, Receipt
     from plexd.clock import Clock
     from plexd.metrics.backoff import Backoff
     from plexd.metrics.pace import Pace
     from plexd.metrics.ports import MetricReporter
+    from plexd.spool import Spool
 
 # The shipped reporters have deadlines of seconds. This one is for a reporter that has none: its
 # report that never ends would be the last one.
-_TIMEOUT_SECONDS = 600.0
+_TIMEOUT_SECONDS: Final = 600.0
+_BEGINNING: Final = datetime.min.replace(tzinfo=UTC)
 
 
 class Sender:
-    """Hands batches to a reporter, at the pace allowed and for at most ten minutes each."""
+    """Hands batches of a spool to a reporter, at the pace allowed and for ten minutes at most.
+
+    Attributes:
+        limit: how many points the next batch may have. It is halved after an answer of 413, until
+            the points of that batch are delivered.
+    """
 
     def __init__(
         self,
         reporter: MetricReporter,
         node_id: str,
+        spool: Spool,
+        batch_size: int,
         pace: Pace,
         backoff: Backoff,
         clock: Clock,
+        logger: logging.Logger,
     ) -> None:
+        self.limit = batch_size
         self._reporter = reporter
         self._node_id = node_id
+        self._spool = spool
+        self._batch_size = batch_size
+        self._too_large: BatchName | None = None
         self._pace = pace
         self._backoff = backoff
         self._clock = clock
+        self._logger = logger
+        self._warnings = LogOnce(logger, "metrics", clock=clock)
 
-    async def send(self, batch: MetricBatch) -> list[Refusal]:
-        """Send ``batch``, in halves if it is too large, and return what was rejected for good.
+    async def send(self, batch: MetricBatch) -> int:
+        """Send ``batch``, settle with the spool what is final, and return the points accepted.
 
-        Raises the reporter's error if another attempt may succeed. Pieces accepted by then are
-        sent again with the whole batch; the receiver knows them by the batch's name.
+        Raises the reporter's error if another attempt may succeed, and `ClashError`.
         """
         try:
-            await self._post(batch)
+            receipt = await self._post(batch)
         except Exception as err:
             action = decide(err, 0).action
             if action is Action.SPLIT and len(batch) > 1:
-                return await self._send_halves(batch)
+                self._halve(batch)
+                return 0
             if action in {Action.SPLIT, Action.SET_ASIDE}:
-                return self._rejected(batch, err)
+                await self._set_aside(batch, err)
+                return 0
             if action is not Action.ACCEPT:
                 raise
-        return []
+            receipt = None
+        return await self._accept(batch, receipt)
 
-    async def _post(self, batch: MetricBatch) -> None:
+    async def _post(self, batch: MetricBatch) -> Receipt | None:
         await self._pace.wait()
         async with self._clock.timeout(_TIMEOUT_SECONDS):
-            await self._reporter.report_metrics(self._node_id, batch)
+            return await self._reporter.report_metrics(self._node_id, batch)
 
-    async def _send_halves(self, batch: MetricBatch) -> list[Refusal]:
-        """Send the halves in ascending order, as receivers expect.
+    def _halve(self, batch: MetricBatch) -> None:
+        self.limit = len(batch) // 2
+        if self._too_large is None:
+            self._too_large = batch.name
 
-        The second half reports losses only if nothing of the first one was accepted.
-        """
-        middle = len(batch) // 2
-        try:
-            first = batch.piece(0, middle, dropped=batch.dropped)
-            rest = batch.piece(middle, len(batch))
-        except DecodeError as err:  # sealed by a version that knew other points
-            return self._rejected(batch, err)
-        rejected = await self.send(first)
-        if sum(len(refusal.batch) for refusal in rejected) == middle:
-            rest = batch.piece(middle, len(batch), dropped=batch.dropped)
-        return rejected + await self.send(rest)
+    def _settled(self, name: BatchName) -> None:
+        """Send batches of the usual size again, once one that was too large is through."""
+        whole = self._too_large
+        if whole is None or whole.epoch != name.epoch or whole.last <= name.last:
+            self.limit, self._too_large = self._batch_size, None
 
-    def _rejected(self, batch: MetricBatch, err: Exception) -> list[Refusal]:
+    async def _set_aside(self, batch: MetricBatch, err: Exception) -> None:
+        await self._spool.set_aside(Refusal(batch, reason_of(err)))
         self._backoff.rejected(len(batch), err)
-        return [Refusal(batch, reason_of(err))]
+        if batch.name is not None:
+            self._settled(batch.name)
+
+    async def _accept(self, batch: MetricBatch, receipt: Receipt | None) -> int:
+        name, rejected = batch.name, 0
+        if name is None:
+            return len(batch)
+        if receipt is not None and receipt.clash:
+            await self._rename(name, receipt)
+            raise ClashError(name.epoch)
+        if receipt is not None and receipt.rejected:
+            rejected = min(receipt.rejected, len(batch))
+            self._warnings.warn("points rejected", "", rejected=rejected, reason=receipt.reason)
+        await self._spool.acknowledge(name)
+        self._settled(name)
+        return len(batch) - rejected
+
+    async def _rename(self, name: BatchName, receipt: Receipt) -> None:
+        await self._spool.rename(name, receipt.upto, receipt.newest or _BEGINNING)
+        extra = {"component": "metrics", "epoch": name.epoch, "upto": receipt.upto}
+        self._logger.error("another machine reports as this node", extra=extra)

@@ -14,17 +14,20 @@ import msgspec
 from plexd.api import BatchName, MetricBatch, MetricPoint
 from plexd.clock import Clock, SystemClock
 from plexd.closing import AsyncClosing
-from plexd.spool.port import Refusal, Spool, SpoolStatistics
+from plexd.spool.port import LOSSES, Refusal, Spool, SpoolStatistics
+from plexd.spool.runs import split_by_kind
 from plexd.spool.sqlite.budget import Budget
 from plexd.spool.sqlite.failover import Failover, Parts
 from plexd.spool.sqlite.files import SpoolFiles
+from plexd.spool.sqlite.log import Run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from datetime import datetime
 
 
 _T = TypeVar("_T")
-_COUNTS = ("appended", "acknowledged", "refused", "evicted", "expired", "damaged")
+_COUNTS = ("appended", "acknowledged", *LOSSES)
 
 
 class DiskSpool(AsyncClosing):
@@ -33,7 +36,8 @@ class DiskSpool(AsyncClosing):
     What was appended is on the disk when `append` returns; the format and what happens when
     something fails is in ``docs/spec/spool.md``. It opens on entering or with the first call,
     which raises `SpoolLockedError` if another process has the directory; nothing else a disk does
-    is ever raised.
+    is ever raised. The points of another node than ``node_id`` are set aside, beside the directory,
+    until that node's id comes back; without an id nothing is.
 
     All work is done in one thread of its own, call by call: the event loop never waits for the
     disk. A call whose caller is cancelled is completed all the same.
@@ -43,6 +47,7 @@ class DiskSpool(AsyncClosing):
         self,
         directory: Path,
         *,
+        node_id: str = "",
         max_bytes: int = 256 * 1024 * 1024,
         max_age: timedelta = timedelta(days=7),
         clock: Clock | None = None,
@@ -50,7 +55,7 @@ class DiskSpool(AsyncClosing):
     ) -> None:
         self._clock = clock or SystemClock()
         self._failover = Failover(
-            SpoolFiles(Path(directory)),
+            SpoolFiles(Path(directory), node_id),
             Budget.of(max_bytes),
             int(max_age.total_seconds() * 1000),
             self._clock,
@@ -67,21 +72,25 @@ class DiskSpool(AsyncClosing):
 
     async def append(self, points: Sequence[MetricPoint]) -> None:
         """Add one collection; on return it is on the disk, unless `statistics` says not."""
-        batch = MetricBatch(points)
-        if len(batch):
-            await self._call(lambda: self._failover.append(batch.to_json(), len(batch)))
+        runs = [
+            Run(kind, len(run), MetricBatch(run).to_json()) for kind, run in split_by_kind(points)
+        ]
+        if runs:
+            await self._call(lambda: self._failover.append(runs))
 
-    async def seal(self, limit: int) -> None:
-        """Freeze what is buffered into batches, in one or a few transactions."""
-        await self._call(lambda: self._failover.seal(limit))
+    async def head(self, limit: int) -> MetricBatch | None:
+        """Return the oldest points, checked against their digests."""
+        return await self._call(lambda: self._failover.head(limit))
 
-    async def head(self) -> MetricBatch | None:
-        """Return the oldest batch, checked against its digest."""
-        return await self._call(self._failover.head)
+    async def acknowledge(self, name: BatchName) -> None:
+        await self._call(lambda: self._failover.acknowledge(name))
 
-    async def acknowledge(self, name: BatchName, *, refused: Sequence[Refusal] = ()) -> None:
-        """Forget the head; of what was refused the newest 64 pieces, up to 1 MiB, are kept."""
-        await self._call(lambda: self._failover.acknowledge(name, refused))
+    async def set_aside(self, refusal: Refusal) -> None:
+        """Give up a batch; the newest 64 of these, up to 1 MiB, are kept."""
+        await self._call(lambda: self._failover.set_aside(refusal))
+
+    async def rename(self, name: BatchName, upto: int, newest: datetime) -> None:
+        await self._call(lambda: self._failover.rename(name, upto, newest))
 
     async def dead_letters(self) -> Sequence[Refusal]:
         """Return what was refused, also by the processes before."""
@@ -110,25 +119,16 @@ class DiskSpool(AsyncClosing):
             self._look(self._failover.parts())
 
     def _look(self, parts: Parts) -> None:
-        logs = parts.logs
-        sizes = [log.sizes for log in logs]
-        buffered = sum(size.buffered for size in sizes) + parts.in_doubt
-        waiting = sum(log.meta.waiting for log in logs) + parts.in_doubt
-        counts = {name: sum(getattr(log.meta, name) for log in logs) for name in _COUNTS}
+        metas = [part.meta for part in parts.logs]
+        counts = {name: sum(getattr(meta, name) for meta in metas) for name in _COUNTS}
         counts["appended"] += parts.in_doubt
-        ages = [
-            log.steady.now_ms() - log.sizes.oldest_ms
-            for log in logs
-            if log.sizes.oldest_ms is not None
-        ]
+        ages = [part.oldest_ms for part in parts.logs if part.oldest_ms is not None]
         since = self._clock.monotonic() - max(ages) / 1000 if ages else None
         seen = SpoolStatistics(
             **counts,
-            buffered=buffered,
-            sealed=waiting - buffered,
-            batches=sum(size.batches for size in sizes),
-            stored_bytes=sum(size.bytes for size in sizes),
-            dead_letters=sum(size.dead_letters for size in sizes),
+            waiting=sum(meta.waiting for meta in metas) + parts.in_doubt,
+            stored_bytes=sum(part.sizes.bytes for part in parts.logs),
+            dead_letters=sum(part.sizes.dead_letters for part in parts.logs),
             degraded=parts.degraded,
         )
         self._seen = (seen, since)

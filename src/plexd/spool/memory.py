@@ -2,22 +2,46 @@
 
 from __future__ import annotations
 
-import secrets
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from plexd.api import BatchName, MetricBatch, MetricPoint
 from plexd.clock import Clock, SystemClock
 from plexd.closing import AsyncClosing
-from plexd.spool.port import Refusal, Spool, SpoolStatistics
+from plexd.spool.chain import Chain
+from plexd.spool.epoch import StepWatch, new_epoch
+from plexd.spool.port import LOSSES, Refusal, Spool, SpoolStatistics
+from plexd.spool.runs import split_by_kind, split_by_survival
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
+    from datetime import datetime
 
 
 # A point as objects plus its JSON, measured over the four groups; the bound need not be exact.
 _BYTES_PER_POINT = 400
 _MOST_DEAD_LETTERS = 16
+
+
+class _Run(Struct):
+    """Points of one kind under consecutive places of ``epoch`` from ``first`` on."""
+
+    epoch: str
+    first: int
+    kind: int
+    points: list[MetricPoint]
+    arrived: float
+
+    @property
+    def last(self) -> int:
+        return self.first + len(self.points) - 1
+
+    def cut(self, count: int) -> None:
+        """Remove the first points."""
+        del self.points[:count]
+        self.first += count
 
 
 class MemorySpool(AsyncClosing):
@@ -29,111 +53,162 @@ class MemorySpool(AsyncClosing):
     def __init__(self, *, max_bytes: int = 16 * 1024 * 1024, clock: Clock | None = None) -> None:
         self._max_points = max(1, max_bytes // _BYTES_PER_POINT)
         self._clock = clock or SystemClock()
-        self._epoch = secrets.token_hex(16)
-        self._seq = 0
-        self._buffer: list[MetricPoint] = []
-        self._batches: deque[MetricBatch] = deque()
-        # When the points of a collection came, and how many points had come by then.
-        self._arrivals: deque[tuple[float, int]] = deque()
-        self._appended = self._acknowledged = self._evicted = self._refused = 0
-        self._sealed = 0
-        self._reported = 0
-        self._head: MetricBatch | None = None
-        # Evicted while it was the head: it may be under way, and arrive after all.
-        self._overtaken: MetricBatch | None = None
+        self._steps = StepWatch(self._clock)
+        self._chain = Chain(epoch=new_epoch(self._clock))
+        self._runs: deque[_Run] = deque()
+        self._counts = dict.fromkeys(("appended", "acknowledged", *LOSSES), 0)
+        # The batch that was handed out last, and how much of it was evicted since.
+        self._under_way: MetricBatch | None = None
+        self._overtaken = 0
         self._dead_letters: deque[Refusal] = deque(maxlen=_MOST_DEAD_LETTERS)
+
+    @property
+    def _waiting(self) -> int:
+        counts = self._counts
+        return counts["appended"] - counts["acknowledged"] - sum(counts[name] for name in LOSSES)
 
     async def append(self, points: Sequence[MetricPoint]) -> None:
         """Add one collection, evicting the oldest points if it does not fit."""
-        self._buffer.extend(points)
-        self._appended += len(points)
-        self._arrivals.append((self._clock.monotonic(), self._appended))
-        self._evict(self._sealed + len(self._buffer) - self._max_points)
+        self._watch_clocks()
+        for kind, run in split_by_kind(points):
+            first = self._chain.append(len(run)) - len(run) + 1
+            self._runs.append(_Run(self._chain.epoch, first, kind, run, self._clock.monotonic()))
+            self._counts["appended"] += len(run)
+        self._evict(self._waiting - self._max_points)
+
+    def _watch_clocks(self) -> None:
+        if self._steps.has_stepped():
+            self._chain.begin(new_epoch(self._clock))
 
     def _evict(self, excess: int) -> None:
-        while excess > 0 and self._batches:
-            lost = self._batches.popleft()
-            self._overtaken, self._head = self._head or self._overtaken, None
-            self._sealed -= len(lost)
-            self._evicted += len(lost)
-            excess -= len(lost)
-        if excess > 0:
-            del self._buffer[:excess]
-            self._evicted += excess
+        while excess > 0:
+            run = self._runs[0]
+            self._chain.reach(run.epoch)
+            count = min(excess, len(run.points))
+            self._overtake(run.first, run.first + count - 1)
+            self._chain.drop(run.first + count - 1, count)
+            self._counts["evicted"] += count
+            self._cut(count)
+            excess -= count
 
-    async def seal(self, limit: int) -> None:
-        """Freeze the buffer into batches; each uses up one number of this spool's epoch."""
-        points, self._buffer = self._buffer, []
-        for start in range(0, len(points), limit):
-            chunk = points[start : start + limit]
-            self._seq += 1
-            name = BatchName(epoch=self._epoch, seq=self._seq, offset=0, of=len(chunk))
-            self._batches.append(MetricBatch(chunk, name=name))
-        self._sealed += len(points)
+    def _cut(self, count: int) -> None:
+        self._runs[0].cut(count)
+        if not self._runs[0].points:
+            self._runs.popleft()
 
-    async def head(self) -> MetricBatch | None:
-        """Return the oldest batch; its ``dropped`` is what was lost before it became the head."""
-        self._overtaken = None
-        if self._head is None and self._batches:
-            oldest = self._batches[0]
-            dropped = self._evicted + self._refused - self._reported
-            self._head = MetricBatch(oldest, name=oldest.name, dropped=dropped)
-        return self._head
+    def _overtake(self, first: int, last: int) -> None:
+        name = self._under_way.name if self._under_way is not None else None
+        if name is not None and name.epoch == self._chain.sent_as:
+            self._overtaken += max(0, min(name.last, last) - max(name.first, first) + 1)
 
-    async def acknowledge(self, name: BatchName, *, refused: Sequence[Refusal] = ()) -> None:
-        """Forget the head and, if any of it was accepted, the loss that it reported."""
-        batch = self._pop(name)
-        if batch is None:
+    async def head(self, limit: int) -> MetricBatch | None:
+        """Return the oldest points."""
+        self._watch_clocks()
+        self._under_way, self._overtaken = None, 0
+        points = list(self._first(limit))
+        if points:
+            chain = self._chain
+            name = BatchName(chain.sent_as, self._runs[0].first, len(points))
+            after, dropped = chain.predecessor, chain.dropped
+            self._under_way = MetricBatch(points, name=name, dropped=dropped, after=after)
+        return self._under_way
+
+    def _first(self, limit: int) -> Iterator[MetricPoint]:
+        if not self._runs:
             return
-        given_up = sum(len(refusal.batch) for refusal in refused)
-        if given_up < len(batch):
-            self._reported += batch.dropped
-        self._refused += given_up
-        self._acknowledged += len(batch) - given_up
-        self._dead_letters.extend(refused)
+        before = self._runs[0]
+        self._chain.reach(before.epoch)
+        for run in self._runs:
+            continues = (run.epoch, run.kind, run.first) == (
+                before.epoch,
+                before.kind,
+                before.last + 1,
+            )
+            if limit <= 0 or not (run is before or continues):
+                return
+            yield from run.points[:limit]
+            limit -= len(run.points)
+            before = run
 
-    def _pop(self, name: BatchName) -> MetricBatch | None:
-        """Remove the batch called ``name`` from the count it is in: waiting, or evicted."""
-        head, overtaken = self._head, self._overtaken
-        if head is not None and head.name == name:
-            self._head = None
-            self._batches.popleft()
-            self._sealed -= len(head)
-            return head
-        if overtaken is not None and overtaken.name == name:
-            self._overtaken = None
-            self._evicted -= len(overtaken)
-            return overtaken
-        return None
+    async def acknowledge(self, name: BatchName) -> None:
+        if self._under_way is not None and self._under_way.name == name and self._overtaken:
+            self._find_again(name, self._under_way)
+        if self._is_ahead(name):
+            self._counts["acknowledged"] += self._take_out(name)
+            reported = self._under_way.dropped if self._under_way is not None else 0
+            self._chain.acknowledge(name.last, reported)
+        self._under_way, self._overtaken = None, 0
+
+    def _find_again(self, name: BatchName, batch: MetricBatch) -> None:
+        self._counts["evicted"] -= self._overtaken
+        self._counts["acknowledged"] += self._overtaken
+        skipped = batch.after.skipped if batch.after is not None else 0
+        self._chain.find_again(name, self._overtaken, skipped)
+
+    def _is_ahead(self, name: BatchName) -> bool:
+        if self._runs:
+            self._chain.reach(self._runs[0].epoch)
+        return name.epoch == self._chain.sent_as and self._chain.passed < name.last
+
+    def _take_out(self, name: BatchName) -> int:
+        count = 0
+        while self._runs and self._runs[0].epoch == self._chain.head:
+            leaving = min(len(self._runs[0].points), name.last - self._runs[0].first + 1)
+            if leaving <= 0:
+                break
+            self._cut(leaving)
+            count += leaving
+        return count
+
+    async def set_aside(self, refusal: Refusal) -> None:
+        """Give up a batch; the last sixteen are kept."""
+        name = refusal.batch.name
+        if name is not None and self._is_ahead(name):
+            count = self._take_out(name)
+            self._counts["refused"] += count
+            self._chain.drop(name.last, count)
+            self._dead_letters.append(refusal)
+
+    async def rename(self, name: BatchName, upto: int, newest: datetime) -> None:
+        if not self._is_ahead(name):
+            return
+        chain = self._chain
+        head = [run for run in self._runs if run.epoch == chain.head]
+        rest = [run for run in self._runs if run.epoch != chain.head]
+        kept = [part for run in head for part in _survivors(run, upto, newest)]
+        self._runs = deque(kept + rest)
+        lost = sum(len(run.points) for run in head) - sum(len(part.points) for part in kept)
+        self._counts["clashed"] += lost
+        chain.rename(newest, kept[0].first - 1 - chain.passed if kept else lost)
+        chain.begin(new_epoch(self._clock))
 
     async def dead_letters(self) -> Sequence[Refusal]:
-        """Return the last sixteen."""
         return tuple(self._dead_letters)
 
     def statistics(self) -> SpoolStatistics:
         """Return counts since this spool was made."""
-        waiting = self._sealed + len(self._buffer)
+        waiting = self._waiting
+        counts: dict[str, Any] = dict(self._counts)
         return SpoolStatistics(
-            appended=self._appended,
-            acknowledged=self._acknowledged,
-            refused=self._refused,
-            evicted=self._evicted,
-            buffered=len(self._buffer),
-            sealed=self._sealed,
-            batches=len(self._batches),
+            **counts,
+            waiting=waiting,
             stored_bytes=waiting * _BYTES_PER_POINT,
-            oldest_seconds=self._oldest_seconds(waiting),
+            oldest_seconds=self._clock.monotonic() - self._runs[0].arrived if self._runs else 0.0,
             dead_letters=len(self._dead_letters),
         )
 
-    def _oldest_seconds(self, waiting: int) -> float:
-        gone = self._appended - waiting
-        while self._arrivals and self._arrivals[0][1] <= gone:
-            self._arrivals.popleft()
-        return self._clock.monotonic() - self._arrivals[0][0] if self._arrivals else 0.0
-
     async def aclose(self) -> None:
         pass  # nothing is held outside the process
+
+
+def _survivors(run: _Run, upto: int, newest: datetime) -> Iterator[_Run]:
+    stamps = [point.timestamp for point in run.points]
+    start = 0
+    for survives, count in split_by_survival(run.first, stamps, upto, newest):
+        if survives:
+            points = run.points[start : start + count]
+            yield _Run(run.epoch, run.first + start, run.kind, points, run.arrived)
+        start += count
 
 
 if TYPE_CHECKING:

@@ -1,22 +1,26 @@
 """Where points wait between their collection and their delivery.
 
-Life of a point: appended with its collection, sealed into a batch, delivered with it as the head,
-forgotten when that batch is acknowledged. Whatever else happens to the point is
-counted in `SpoolStatistics`, so that at any time
+Life of a point: named and appended with its collection, delivered with a batch from the head,
+forgotten when that batch is acknowledged. Whatever else happens to the point is counted in
+`SpoolStatistics`, so that at any time
 
-    appended = buffered + sealed + acknowledged + refused + evicted + expired + damaged
+    appended = waiting + acknowledged + refused + evicted + expired + damaged + clashed
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from msgspec import Struct
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import datetime
 
     from plexd.api import BatchName, MetricBatch, MetricPoint
+
+# Reasons why points are lost on the node, as `SpoolStatistics` names them.
+LOSSES: Final = ("refused", "evicted", "expired", "damaged", "clashed")
 
 
 class SpoolStatistics(Struct, frozen=True, kw_only=True):
@@ -29,12 +33,11 @@ class SpoolStatistics(Struct, frozen=True, kw_only=True):
         evicted: dropped, oldest first, because the spool was full.
         expired: dropped because they had waited longer than the maximum age.
         damaged: lost to a fault of the disk, or of the file.
-        buffered: not yet part of a batch.
-        sealed: in batches that wait for delivery.
-        batches: batches that wait for delivery.
+        clashed: given up because another machine sent other points under their names.
+        waiting: still to be delivered.
         stored_bytes: about what the waiting points take up.
         oldest_seconds: how long the oldest waiting point has waited; 0 when none does.
-        dead_letters: refused batches, or pieces of them, that are kept for the operator to look at.
+        dead_letters: refused batches that are kept for the operator to look at.
         degraded: why points are not as safe as they should be; empty when all is well.
     """
 
@@ -44,9 +47,8 @@ class SpoolStatistics(Struct, frozen=True, kw_only=True):
     evicted: int = 0
     expired: int = 0
     damaged: int = 0
-    buffered: int = 0
-    sealed: int = 0
-    batches: int = 0
+    clashed: int = 0
+    waiting: int = 0
     stored_bytes: int = 0
     oldest_seconds: float = 0.0
     dead_letters: int = 0
@@ -55,23 +57,18 @@ class SpoolStatistics(Struct, frozen=True, kw_only=True):
     @property
     def lost(self) -> int:
         """Points that were appended and will never be delivered."""
-        return self.refused + self.evicted + self.expired + self.damaged
-
-    @property
-    def waiting(self) -> int:
-        """Points that are still to be delivered."""
-        return self.buffered + self.sealed
+        return self.refused + self.evicted + self.expired + self.damaged + self.clashed
 
 
 class Refusal(Struct, frozen=True):
-    """A sealed batch, or a piece of one, that the control plane will never accept, and why."""
+    """A batch that the control plane will never accept, and why."""
 
     batch: MetricBatch
     reason: str
 
 
 class Spool(Protocol):
-    """A bounded queue of points with frozen batches at its head.
+    """A bounded log of named points, read from its oldest end.
 
     One task appends at a time per collector and one delivers; calls may interleave. A spool is
     an async context manager in all implementations, closed by whatever opened it. A fault of the
@@ -79,34 +76,42 @@ class Spool(Protocol):
     """
 
     async def append(self, points: Sequence[MetricPoint]) -> None:
-        """Add one collection, whole or not at all; on return it is as safe as this spool makes it.
+        """Name and add one collection, whole or not at all.
 
-        Raises `EncodeError` for points that have no JSON.
+        On return it is as safe as this spool makes it. Raises `EncodeError` for points that have
+        no JSON.
         """
         ...
 
-    async def seal(self, limit: int) -> None:
-        """Freeze all buffered points, in order, into batches of at most ``limit`` points."""
-        ...
+    async def head(self, limit: int) -> MetricBatch | None:
+        """Return the oldest points with consecutive places of one epoch, at most ``limit``.
 
-    async def head(self) -> MetricBatch | None:
-        """Return the oldest sealed batch; the same points, name and bytes until acknowledged.
-
-        Its ``dropped`` are the points lost before it that no batch has reported yet.
+        Its ``dropped`` and ``after`` are what the delivery contract has with it. The four groups
+        of the specification never share a batch with others.
         """
         ...
 
-    async def acknowledge(self, name: BatchName, *, refused: Sequence[Refusal] = ()) -> None:
-        """Forget the head if it is called ``name``; ignore any other name.
+    async def acknowledge(self, name: BatchName) -> None:
+        """Forget the points called ``name``; ignore a name that is not at the head (any more)."""
+        ...
 
-        The part in ``refused`` was not accepted and never will be; it is kept among the newest dead
-        letters and reported as a loss with the next batch. After a head that was refused whole,
-        the losses before it are reported again.
+    async def set_aside(self, refusal: Refusal) -> None:
+        """Give up a batch at the head that will never be accepted.
+
+        It is counted, and kept among the newest dead letters.
+        """
+        ...
+
+    async def rename(self, name: BatchName, upto: int, newest: datetime) -> None:
+        """Find other names for what waits under the epoch of ``name``: they are another machine's.
+
+        Points beyond the place ``upto``, or newer than ``newest``, keep their places in another
+        epoch; the others are given up. What is appended from now on gets a new epoch.
         """
         ...
 
     async def dead_letters(self) -> Sequence[Refusal]:
-        """Return what was refused, oldest first; bounded, the oldest are deleted."""
+        """Return what was set aside, oldest first; bounded, the oldest are deleted."""
         ...
 
     def statistics(self) -> SpoolStatistics:

@@ -6,6 +6,7 @@ import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from plexd.api import is_continuation
 from plexd.background import cut
 from plexd.clock import Clock, SystemClock
 from plexd.closing import AsyncClosing
@@ -15,7 +16,7 @@ from plexd.metrics.errors import reason_of
 if TYPE_CHECKING:
     import logging
 
-    from plexd.api import MetricBatch
+    from plexd.api import MetricBatch, Receipt
     from plexd.metrics.ports import MetricReporter
 
 # How much longer than for the platform the reporter waits for the local leg.
@@ -29,8 +30,8 @@ class MultiReporter(AsyncClosing):
 
     A local report that takes over a second longer than the platform's goes on in the background
     until it ends or this reporter is closed. While four of them are under way, further batches
-    skip the local endpoint with a warning. A batch with a name goes to the local endpoint once,
-    however often the platform gets it. Closing does not close the two.
+    skip the local endpoint with a warning. A point that has a name goes to the local endpoint once,
+    however often the platform gets it and in whichever batch. Closing does not close the two.
     """
 
     def __init__(
@@ -46,14 +47,15 @@ class MultiReporter(AsyncClosing):
         self._clock = clock or SystemClock()
         self._warnings = LogOnce(logger, "metrics", clock=self._clock)
         self._in_background: set[asyncio.Task[None]] = set()
-        self._seen: tuple[str, int] | None = None
+        # The last place that went to the local endpoint, and its epoch.
+        self._epoch, self._place = "", 0
         self._closed = False
 
-    async def report_metrics(self, node_id: str, batch: MetricBatch) -> None:
-        """Raise what the platform raised; log what the local endpoint raised."""
+    async def report_metrics(self, node_id: str, batch: MetricBatch) -> Receipt | None:
+        """Return or raise what the platform did; log what the local endpoint raised."""
         local = self._start_local(node_id, batch)
         try:
-            await self._platform.report_metrics(node_id, batch)
+            return await self._platform.report_metrics(node_id, batch)
         except asyncio.CancelledError:
             if local is not None:
                 local.cancel()
@@ -63,20 +65,32 @@ class MultiReporter(AsyncClosing):
                 await self._wait_for(local)
 
     def _start_local(self, node_id: str, batch: MetricBatch) -> asyncio.Task[None] | None:
-        if self._closed:
+        fresh = None if self._closed else self._unseen(batch)
+        if fresh is None:
             return None
-        if batch.name is not None:
-            identity = (batch.name.epoch, batch.name.seq)
-            if self._seen == identity:
-                return None
-            self._seen = identity
         if len(self._in_background) >= _MOST_IN_BACKGROUND:
             self._warn("skipped: the endpoint has not answered earlier reports yet")
             return None
-        task = asyncio.create_task(self._report_locally(node_id, batch), name="local report")
+        task = asyncio.create_task(self._report_locally(node_id, fresh), name="local report")
         self._in_background.add(task)
         task.add_done_callback(self._in_background.discard)
         return task
+
+    def _unseen(self, batch: MetricBatch) -> MetricBatch | None:
+        """Return the part that did not go to the local endpoint before, None if there is none.
+
+        Points that were renamed after a clash keep their places, and so are known again.
+        """
+        name = batch.name
+        if name is None:
+            return batch
+        if name.epoch != self._epoch and not is_continuation(name.epoch, self._epoch):
+            self._place = 0
+        seen = max(0, self._place - name.first + 1)
+        self._epoch, self._place = name.epoch, max(self._place, name.last)
+        if not seen:
+            return batch
+        return batch.piece(seen, len(batch)) if seen < len(batch) else None
 
     async def _report_locally(self, node_id: str, batch: MetricBatch) -> None:
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from plexd.api import APIError, MetricBatch, MetricPoint, SecretResponse
+from plexd.api import APIError, MetricBatch, MetricPoint, Receipt, SecretResponse
 from plexd.nodeapi import seal_secret
 
 if TYPE_CHECKING:
@@ -17,11 +17,12 @@ if TYPE_CHECKING:
 class RecordingReporter:
     """A `MetricReporter` that keeps what it accepts.
 
-    Exceptions queued in ``failures`` are raised first, one a report; while ``gate`` is cleared,
-    reports hang. ``attempts`` holds every batch, accepted or not.
+    Exceptions queued in ``failures`` are raised first, one a report, and receipts queued there are
+    answered; while ``gate`` is cleared, reports hang. ``attempts`` holds every batch, accepted or
+    not.
     """
 
-    def __init__(self, *failures: BaseException) -> None:
+    def __init__(self, *failures: BaseException | Receipt) -> None:
         self.failures = list(failures)
         self.attempts: list[MetricBatch] = []
         self.batches: list[MetricBatch] = []
@@ -35,14 +36,18 @@ class RecordingReporter:
         """All points accepted, in order."""
         return [point for batch in self.batches for point in batch]
 
-    async def report_metrics(self, node_id: str, batch: MetricBatch) -> None:
+    async def report_metrics(self, node_id: str, batch: MetricBatch) -> Receipt | None:
         self.attempts.append(batch)
         await self.gate.wait()
-        if self.failures:
-            raise self.failures.pop(0)
+        receipt = self.failures.pop(0) if self.failures else None
+        if isinstance(receipt, BaseException):
+            raise receipt
+        if receipt is not None and receipt.clash:
+            return receipt
         self.node_ids.append(node_id)
         self.batches.append(batch)
         self._arrival.set()
+        return receipt
 
     async def received(self, *, batches: int) -> None:
         """Return once that many batches were accepted in all."""

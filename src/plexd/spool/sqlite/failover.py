@@ -1,43 +1,50 @@
-"""The spool without its thread: on the disk while that works, in memory while it does not.
-
-What is unsealed on a disk that fails stays there until the disk works again: named in memory, it
-would be sent under another name after a crash.
-"""
+"""The spool without its thread: on the disk while that works, in memory while it does not."""
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
 from msgspec import Struct
 
+from plexd.spool.chain import Chain
+from plexd.spool.epoch import StepWatch, new_epoch
 from plexd.spool.errors import DamagedError, DiskError, SpoolError, SpoolLockedError
 from plexd.spool.sqlite.ballast import Ballast
-from plexd.spool.sqlite.fallback import Doubt, Fallback
+from plexd.spool.sqlite.fallback import Fallback
 from plexd.spool.sqlite.lock import SpoolLock
-from plexd.spool.sqlite.log import PointLog
-from plexd.spool.sqlite.opening import DiskQueue, Opener
-from plexd.spool.sqlite.readonly import ReadonlyTables
+from plexd.spool.sqlite.log import PointLog, Run, Sizes
+from plexd.spool.sqlite.opening import DiskLog, Opener
+from plexd.spool.sqlite.readonly import ReadonlyLog
 
 if TYPE_CHECKING:
     import logging
     from collections.abc import Callable, Sequence
+    from datetime import datetime
 
     from plexd.api import BatchName, MetricBatch
     from plexd.clock import Clock
     from plexd.spool.port import Refusal
     from plexd.spool.sqlite.budget import Budget
     from plexd.spool.sqlite.files import SpoolFiles
+    from plexd.spool.sqlite.meta import Meta
     from plexd.spool.sqlite.rows import Row
 
 _T = TypeVar("_T")
 _RETRY_SECONDS = 15.0
 
 
+class Part(Struct, frozen=True):
+    """What one of the logs holds, and for how long its oldest point has waited."""
+
+    meta: Meta
+    sizes: Sizes
+    oldest_ms: int | None
+
+
 class Parts(Struct, frozen=True):
     """What the spool consists of at one moment, for its statistics."""
 
-    logs: tuple[PointLog, ...]
+    logs: tuple[Part, ...]
     in_doubt: int
     degraded: str
 
@@ -54,18 +61,17 @@ class Failover:
         logger: logging.Logger,
     ) -> None:
         self._files = files
-        self._budget = budget
-        self._max_age_ms = max_age_ms
         self._clock = clock
         self._logger = logger
+        self._steps = StepWatch(clock)
         self._opener = Opener(files, budget, max_age_ms, clock, logger)
         self._ballast = Ballast(files.ballast, budget.ballast)
         self._lock: SpoolLock | None = None
-        self._disk: DiskQueue | None = None
-        self._readonly: PointLog | None = None
+        self._disk: DiskLog | None = None
+        self._readonly: ReadonlyLog | None = None
         self._fallback = Fallback(budget, max_age_ms, clock)
+        self._last: PointLog | None = None
         self._was_open = False
-        self._limit = 100
         self._trouble = ""
         self._retry_at = float("-inf")
 
@@ -74,19 +80,20 @@ class Failover:
         self._try_disk()
         self._was_open = True
 
-    def append(self, body: bytes, points: int) -> None:
+    def append(self, runs: Sequence[Run]) -> None:
         """Add a collection: on the disk, else in memory."""
         self._try_disk()
-        attempted: Row | None = None
+        self._watch_clocks()
+        attempted: tuple[Row, ...] = ()
 
         def work(log: PointLog) -> None:
             nonlocal attempted
-            if attempted is not None and log.has(attempted):
+            if attempted and log.holds(attempted):
                 return
             try:
-                log.append(body, points)
+                log.append(runs)
             except SpoolError:
-                attempted = log.attempted if log.is_in_doubt else None
+                attempted = log.attempted if log.is_in_doubt else ()
                 raise
 
         if self._disk is not None:
@@ -96,59 +103,79 @@ class Failover:
                 self._degrade(err)
             else:
                 return
-        if attempted is not None:
-            self._fallback.doubt = Doubt(attempted, body, points)
+        if attempted:
+            self._fallback.doubtful = attempted
         else:
-            self._fallback.append(body, points)
+            self._append_in_memory(runs)
 
-    def seal(self, limit: int) -> None:
-        """Make batches of what was appended."""
-        self._limit = limit
-        self._attempt(lambda log: log.seal(limit))
-        if (memory := self._fallback.queue) is not None:
-            memory.seal(limit)
+    def _append_in_memory(self, runs: Sequence[Run]) -> None:
+        chain = Chain() if self._readonly is None else self._readonly.meta.chain
+        self._fallback.append(runs, chain.delivered_so_far())
 
-    def head(self) -> MetricBatch | None:
-        """Return the oldest readable batch; what was handed out before is not overtaken."""
-        memory = self._fallback.queue
-        if memory is not None and memory.handed is not None:
-            return memory.head()
-        found = self._attempt(PointLog.head)
+    def _watch_clocks(self) -> None:
+        """Begin an epoch if this may be another machine's memory than a moment ago."""
+        if self._steps.has_stepped():
+            for log in (self._disk.log if self._disk is not None else None, self._fallback.log):
+                if log is not None:
+                    log.begin_epoch(new_epoch(self._clock))
+
+    def head(self, limit: int) -> MetricBatch | None:
+        """Return the oldest readable points."""
+        self._watch_clocks()
+        found = self._attempt(lambda log: log.head(limit))
         if found is None and self._readonly is not None:
-            with suppress(SpoolError):
-                found = self._readonly.head()
+            found = self._readonly.head(limit)
         # Asking the disk may have shown that it fails, but then nothing is in memory yet.
-        if found is None and memory is not None:
-            found = memory.head()
+        if found is None and (memory := self._fallback.log) is not None:
+            found = memory.head(limit)
         return found
 
-    def acknowledge(self, name: BatchName, refused: Sequence[Refusal]) -> None:
+    def acknowledge(self, name: BatchName) -> None:
         """Acknowledge a batch where it is: on the disk, on one that is read-only, or in memory."""
-        self._attempt(lambda log: log.acknowledge(name, refused))
-        readonly = self._readonly
-        if readonly is not None and (found := readonly.acknowledge(name, refused)) is not None:
-            self._fallback.acknowledged.append((found, tuple(refused)))
-        if (memory := self._fallback.queue) is not None:
-            memory.acknowledge(name, refused)
+        if self._attempt(lambda log: log.acknowledge(name)):
+            return
+        if self._readonly is not None and self._readonly.acknowledge(name):
+            return
+        if (memory := self._fallback.log) is not None:
+            memory.acknowledge(name)
+
+    def set_aside(self, refusal: Refusal) -> None:
+        """Give a batch up where it is."""
+        if self._attempt(lambda log: log.set_aside(refusal)):
+            return
+        if self._readonly is not None and self._readonly.set_aside(refusal):
+            return
+        if (memory := self._fallback.log) is not None:
+            memory.set_aside(refusal)
+
+    def rename(self, name: BatchName, upto: int, newest: datetime) -> None:
+        """Rename what waits under the epoch of ``name`` where it is."""
+        fresh = new_epoch(self._clock)
+        if self._attempt(lambda log: log.rename(name, upto, newest, fresh)):
+            return
+        if self._readonly is not None and self._readonly.rename(name):
+            return
+        if (memory := self._fallback.log) is not None:
+            memory.rename(name, upto, newest, fresh)
 
     def dead_letters(self) -> list[Refusal]:
         """Return what was refused, as far as it can be read."""
         found: list[Refusal] = list(self._attempt(PointLog.dead_letters) or ())
-        found += [refusal for _, refused in self._fallback.acknowledged for refusal in refused]
-        if (memory := self._fallback.queue) is not None:
+        if self._readonly is not None:
+            found += self._readonly.dead_letters()
+        if (memory := self._fallback.log) is not None:
             found += memory.dead_letters()
         return found
 
     def parts(self) -> Parts:
         """Return where everything is now."""
         disk = self._disk.log if self._disk is not None else self._readonly
-        memory, doubt = self._fallback.queue, self._fallback.doubt
-        logs = tuple(log for log in (disk, memory) if log is not None)
-        return Parts(logs, doubt.points if doubt is not None else 0, self._trouble)
+        logs = tuple(_part(log) for log in (disk, self._fallback.log) if log is not None)
+        return Parts(logs, self._fallback.in_doubt, self._trouble)
 
     def close(self) -> None:
         """Bring to the disk what can be brought, and close everything."""
-        if not self._fallback.is_empty:
+        if self._disk is None:
             self._retry_at = float("-inf")
             self._try_disk()
         if self._readonly is not None:
@@ -186,7 +213,7 @@ class Failover:
                 self._reopen(_damage(err) if attempt else err)
         raise AssertionError
 
-    def _current(self) -> DiskQueue:
+    def _current(self) -> DiskLog:
         if self._disk is None:
             raise DiskError(self._trouble)
         return self._disk
@@ -195,33 +222,26 @@ class Failover:
         if isinstance(err, DiskError) and err.is_full:
             self._ballast.drop()
         old = self._current()
-        before = old.log
         self._hold_lock()
         if isinstance(err, DamagedError):
-            fresh = self._opener.replace(before.tables, str(err), before)
+            self._disk = self._opener.replace(str(err), old.log, old.tables)
             old.abandon()
         else:
             old.abandon()
-            fresh = self._opener.open(before)
-        self._disk = fresh
-        fresh.log.hand_over(before)
+            self._disk = self._opener.open(old.log)
+        self._disk.log.hand_over(old.log)
 
     def _degrade(self, err: DiskError) -> None:
         if self._disk is not None:
-            self._go_readonly(self._disk)
+            disk, self._disk = self._disk, None
+            disk.abandon()
+            self._last = disk.log
+            self._readonly = ReadonlyLog(self._files.database, disk.log)
         if not self._trouble:
             extra = {"component": "spool", "error": str(err)}
             self._logger.warning("spool degraded", extra=extra)
         self._trouble = str(err)
         self._retry_at = self._clock.monotonic() + _RETRY_SECONDS
-
-    def _go_readonly(self, disk: DiskQueue) -> None:
-        self._disk = None
-        disk.abandon()
-        self._readonly = disk.log
-        self._readonly.written = None
-        self._readonly.tables = ReadonlyTables(self._files.database)
-        self._fallback.replay_into(self._readonly)
 
     def _try_disk(self) -> None:
         """Open the spool, or open it again once it is time to, and bring everything there."""
@@ -231,8 +251,8 @@ class Failover:
             self._readonly.close()  # for now: it has the file locked
         try:
             self._hold_lock()
-            self._disk = self._opener.open(self._readonly)
-            self._bring_back(self._disk.log)
+            disk = self._opener.open(self._last)
+            self._bring_back(disk)
         except DiskError as err:
             if err.is_full:
                 self._ballast.drop()
@@ -245,6 +265,16 @@ class Failover:
         if self._trouble:
             self._trouble = ""
             self._logger.info("spool recovered", extra={"component": "spool"})
+
+    def _bring_back(self, disk: DiskLog) -> None:
+        try:
+            if self._readonly is not None:
+                self._readonly.depart_from(disk.log)
+            self._fallback.empty_into(disk.log)
+        except SpoolError:
+            disk.abandon()
+            raise
+        self._disk, self._readonly, self._last = disk, None, None
 
     def _hold_lock(self) -> None:
         """Take the lock; raise `SpoolLockedError` if this process never had it and another has."""
@@ -260,13 +290,16 @@ class Failover:
             if self._was_open:
                 raise DiskError(str(err)) from err
             raise
+        if (aside := self._files.claim()) is not None:
+            extra = {"component": "spool", "kept_as": str(aside)}
+            self._logger.warning("spool of another node set aside", extra=extra)
+            self._hold_lock()  # of the files that are there now
 
-    def _bring_back(self, fresh: PointLog) -> None:
-        readonly, self._readonly = self._readonly, None
-        if readonly is not None:
-            fresh.hand_over(readonly)
-            readonly.close()
-        self._fallback.empty_into(fresh, self._limit)
+
+def _part(log: PointLog | ReadonlyLog) -> Part:
+    meta, sizes = log.meta, log.sizes
+    waited = None if sizes.oldest_ms is None else log.steady.now_ms() - sizes.oldest_ms
+    return Part(meta, sizes, waited)
 
 
 def _damage(err: SpoolError) -> SpoolError:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
-from plexd.durable import make_directory, sync
+from plexd.durable import make_directory, sync, write_private
 from plexd.spool.errors import DiskError
 
 if TYPE_CHECKING:
@@ -14,14 +15,17 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _MOST_SET_ASIDE = 2
+_LONGEST_NAME = 200
 _COMPANIONS = ("-wal", "-shm", "-journal")
 
 
 class SpoolFiles:
-    """Names in ``directory``; methods raise `DiskError`."""
+    """Names in ``directory``, of the points of ``node_id``; methods raise `DiskError`."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, node_id: str = "") -> None:
         self.directory = directory
+        self._node_id = node_id
+        self._node = directory / "spool.node"
         self.database = directory / "spool.db"
         self.successor = directory / "spool.db.new"
         self.watermark = directory / "spool.mark"
@@ -34,6 +38,38 @@ class SpoolFiles:
             make_directory(self.directory)
             if self.directory.stat().st_mode & 0o077:
                 self.directory.chmod(0o700)
+
+    def claim(self) -> Path | None:
+        """Make sure that what is here is this node's; return where another node's is now, if any.
+
+        The directory then holds what this node left when it had to make way, or nothing.
+        """
+        if not self._node_id:
+            return None
+        with _translated():
+            owner = self._owner()
+            if owner == self._node_id:
+                return None
+            if owner is None:
+                write_private(self._node, self._node_id.encode())
+                sync(self.directory)
+                return None
+            return self._make_way(owner)
+
+    def _owner(self) -> str | None:
+        try:
+            return self._node.read_text("utf-8", "replace")
+        except FileNotFoundError:
+            return None
+
+    def _make_way(self, owner: str) -> Path:
+        aside = next(path for path in _others(self.directory, owner) if not path.exists())
+        self.directory.rename(aside)
+        mine = next(_others(self.directory, self._node_id))
+        if mine.exists():
+            mine.rename(self.directory)
+        sync(self.directory.parent)
+        return aside
 
     def identity(self) -> tuple[tuple[int, int], tuple[int, int]]:
         """Return which files are behind the names of the database and its log."""
@@ -90,6 +126,13 @@ class SpoolFiles:
         for old in found[:-_MOST_SET_ASIDE]:
             for path in _family(old):
                 path.unlink(missing_ok=True)
+
+
+def _others(directory: Path, node_id: str) -> Iterator[Path]:
+    """Yield where the points of another node may be kept; an id may hold any character."""
+    name = f"{directory.name}.of-{quote(node_id, safe='')[:_LONGEST_NAME]}"
+    yield directory.with_name(name)
+    yield from (directory.with_name(f"{name}.{number}") for number in range(1, 1000))
 
 
 def _with(path: Path, ending: str) -> Path:

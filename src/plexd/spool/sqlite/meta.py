@@ -3,47 +3,47 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Self
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, field
 
-LOSSES = ("refused", "evicted", "expired", "damaged")
+from plexd.spool.chain import Chain
+from plexd.spool.port import LOSSES
 
 
 class Meta(Struct):
-    """The row of ``meta``. Points are counted since the spool was made.
+    """The content of ``meta``. Points are counted since the spool was made.
 
     Attributes:
         version: transactions committed.
-        epoch: what batches are sealed under from now on.
-        seq: the number of the last batch that was sealed under it.
-        told: of all losses, those that an accepted batch has reported.
-        head_epoch: with ``head_seq`` the batch that was handed out with a loss to report.
-        head_dropped: that loss.
+        chain: how points are named, and the head.
+        absorbed: the last epoch of a log in memory that was moved here.
         steady_ms: the spool's own clock at the last commit, in milliseconds.
         wall_ms: the wall clock then, since 1970.
+        monotonic_ms: the machine's monotonic clock then.
+        boot: the boot of the machine which that clock belongs to.
     """
 
     version: int = 0
-    epoch: str = ""
-    seq: int = 0
     appended: int = 0
     acknowledged: int = 0
     refused: int = 0
     evicted: int = 0
     expired: int = 0
     damaged: int = 0
-    told: int = 0
-    head_epoch: str = ""
-    head_seq: int = 0
-    head_dropped: int = 0
+    clashed: int = 0
     steady_ms: int = 0
     wall_ms: int = 0
+    monotonic_ms: int = 0
+    boot: str = ""
+    absorbed: str = ""
+    chain: Chain = field(default_factory=Chain)
 
     @property
     def lost(self) -> int:
         """Points that will never be delivered."""
-        return self.refused + self.evicted + self.expired + self.damaged
+        return sum(getattr(self, reason) for reason in LOSSES)
 
     @property
     def waiting(self) -> int:
@@ -51,10 +51,28 @@ class Meta(Struct):
         return self.appended - self.acknowledged - self.lost
 
     def count(self, reason: str, points: int) -> None:
-        """Add ``points`` to the losses for ``reason``."""
+        """Add ``points`` to the account called ``reason``."""
         setattr(self, reason, getattr(self, reason) + points)
 
-    def digest(self) -> bytes:
-        """Return BLAKE2b of the values, in their order, as a JSON array."""
-        text = msgspec.json.encode(msgspec.structs.astuple(self))
-        return hashlib.blake2b(text, digest_size=16, person=b"plexd.meta").digest()
+    def copy(self) -> Self:
+        """Return another one that is equal now."""
+        return msgspec.structs.replace(self, chain=self.chain.copy())
+
+    def encode(self) -> tuple[bytes, bytes]:
+        """Return it as JSON, and the digest of that."""
+        body = msgspec.json.encode(self)
+        return body, _digest(body)
+
+    @classmethod
+    def decode(cls, body: object, digest: object) -> Self | None:
+        """Return what was written; None if these bytes are not."""
+        if not isinstance(body, bytes) or _digest(body) != digest:
+            return None
+        try:
+            return msgspec.json.decode(body, type=cls)
+        except msgspec.DecodeError:
+            return None
+
+
+def _digest(body: bytes) -> bytes:
+    return hashlib.blake2b(body, digest_size=16, person=b"plexd.meta").digest()

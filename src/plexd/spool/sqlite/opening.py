@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import copy
+import itertools
 from typing import TYPE_CHECKING
 
+from plexd.spool.epoch import new_epoch
 from plexd.spool.errors import DamagedError, DiskError
 from plexd.spool.sqlite.log import PointLog
-from plexd.spool.sqlite.recovery import Rows, recover
+from plexd.spool.sqlite.recovery import Recovery, Rows, count_points, pass_over, recover
 from plexd.spool.sqlite.salvage import salvage, salvage_file
 from plexd.spool.sqlite.schema import translated
 from plexd.spool.sqlite.steady_clock import SteadyClock
@@ -20,32 +21,32 @@ if TYPE_CHECKING:
     from plexd.clock import Clock
     from plexd.spool.sqlite.budget import Budget
     from plexd.spool.sqlite.files import SpoolFiles
-    from plexd.spool.sqlite.intake import LogIntake
     from plexd.spool.sqlite.meta import Meta
 
 # Attempts to open a file of which a part cannot be read, before it is given up.
 _MOST_UNREAD = 3
 
 
-class DiskQueue:
+class DiskLog:
     """A log in its files, with its watermark.
 
     ``trouble`` is why nothing more should be written through this one, although what was
     written is safe.
     """
 
-    def __init__(self, log: PointLog, watermark: WatermarkFile, files: SpoolFiles) -> None:
-        self.log = log
+    def __init__(self, watermark: WatermarkFile, files: SpoolFiles) -> None:
+        self.log: PointLog
+        self.tables: SpoolTables
         self.trouble: DiskError | None = None
         self._watermark = watermark
         self._files = files
-        log.written = self._write_watermark
         self._identity = files.identity()
         self._watermark_identity = files.watermark_identity()
 
-    def _write_watermark(self, log: LogIntake) -> None:
+    def write_watermark(self, watermark: Watermark) -> None:
+        """Put it beside the database, after a commit."""
         try:
-            self._watermark.write(Watermark.of(log.meta, log.sizes.front))
+            self._watermark.write(watermark)
         except DiskError as err:
             self.trouble = err
 
@@ -60,7 +61,7 @@ class DiskQueue:
 
     def abandon(self) -> None:
         """Close both without another write: one failed, or the names are those of other files."""
-        self.log.tables.abandon()
+        self.log.abandon()
         self._watermark.close()
 
     def close(self) -> None:
@@ -87,8 +88,8 @@ class Opener:
         self._logger = logger
         self._unread = 0
 
-    def open(self, before: PointLog | None = None) -> DiskQueue:
-        """Return the queue; ``before`` is the log that this process used until now.
+    def open(self, before: PointLog | None = None) -> DiskLog:
+        """Return the log; ``before`` is the one that this process used until now.
 
         Raises `DiskError`.
         """
@@ -96,16 +97,15 @@ class Opener:
         self._files.finish_succession()
         try:
             tables = SpoolTables.open(self._files.database, self._budget)
-            queue = self._recovered(tables, before)
+            opened = self._recovered(tables, before)
         except DamagedError as err:
-            return self.replace(None, str(err), before)
+            return self.replace(str(err), before)
         except DiskError as err:
             if not self._is_lasting(err):
                 raise
-            reason = f"a part of it cannot be read: {err}"
-            return self.replace(None, reason, before)
+            return self.replace(f"a part of it cannot be read: {err}", before)
         self._unread = 0
-        return queue
+        return opened
 
     def _is_lasting(self, err: DiskError) -> bool:
         """Return whether a place cannot be read, rather than the disk being away for a while."""
@@ -120,8 +120,8 @@ class Opener:
             tables.close()
 
     def replace(
-        self, source: SpoolTables | None, reason: str, before: PointLog | None
-    ) -> DiskQueue:
+        self, reason: str, before: PointLog | None, source: SpoolTables | None = None
+    ) -> DiskLog:
         """Make a new database of what is readable in the old one, through ``source`` if open.
 
         Raises `DiskError`.
@@ -147,49 +147,54 @@ class Opener:
         finally:
             target.close()
 
-    def _recovered(self, tables: SpoolTables, before: PointLog | None) -> DiskQueue:
+    def _recovered(self, tables: SpoolTables, before: PointLog | None) -> DiskLog:
         watermark: WatermarkFile | None = None
         try:
             watermark = WatermarkFile(self._files.watermark)
             meta, loss = self._recover(tables, watermark.read())
+            meta.chain.begin(new_epoch(self._clock))
+            opened = DiskLog(watermark, self._files)
             steady = before.steady if before is not None else SteadyClock(self._clock, meta)
-            log = PointLog(tables, meta, self._budget, steady, self._max_age_ms)
-            queue = DiskQueue(log, watermark, self._files)
-            self._begin(queue, loss)
+            write = opened.write_watermark
+            opened.tables = tables
+            opened.log = PointLog(tables, meta, self._budget, steady, self._max_age_ms, write)
+            self._begin(opened, tables, loss)
         except BaseException:
             tables.close()
             if watermark is not None:
                 watermark.close()
             raise
-        return queue
+        return opened
 
     def _recover(self, tables: SpoolTables, watermark: Watermark | None) -> tuple[Meta, str]:
         with translated():
-            sums = [tables.sums(table) for table in ("batches", "pending")]
-            rows = Rows(sum(points for _, points, _ in sums), tables.last_place())
+            rows = Rows(tables.sums().points, tables.last_id())
             found = recover(tables.read_meta(), watermark, rows)
             if found.front:
-                tables.begin()
-                tables.drop_through(found.front)
-                tables.commit()
-                points = sum(tables.sums(table)[1] for table in ("batches", "pending"))
-            else:
-                points = rows.points
-        meta, loss = copy.copy(found.meta), found.loss
-        if points < meta.waiting:
+                with tables.transaction():
+                    self._drop_passed(tables, found)
+            waiting, missing = count_points(found.meta.chain, tables.outlines())
+        meta, loss = found.meta, found.loss
+        meta.chain.lose(found.unseen)
+        if waiting < meta.waiting:
             loss = loss or "rows are missing"
-            meta.damaged += meta.waiting - points
+            meta.chain.lose(max(0, meta.waiting - waiting - missing))
+            meta.damaged += meta.waiting - waiting
         return meta, loss
 
-    def _begin(self, queue: DiskQueue, loss: str) -> None:
+    def _drop_passed(self, tables: SpoolTables, found: Recovery) -> None:
+        passed = itertools.takewhile(lambda row: row.id <= found.front, tables.outlines())
+        pass_over(found.meta.chain, passed)
+        tables.drop_through(found.front)
+
+    def _begin(self, opened: DiskLog, tables: SpoolTables, loss: str) -> None:
         """Commit a first transaction, which fails at once if this disk accepts no writes."""
-        log = queue.log
-        with log.transaction():
-            pass
-        if queue.trouble is not None:
-            raise queue.trouble
+        opened.log.commit()
+        if opened.trouble is not None:
+            raise opened.trouble
         with translated():
-            log.tables.checkpoint()
+            tables.checkpoint()
         if loss:
-            extra = {"component": "spool", "reason": loss, "damaged": log.meta.damaged}
+            damaged = opened.log.meta.damaged
+            extra = {"component": "spool", "reason": loss, "damaged": damaged}
             self._logger.warning("spool damaged", extra=extra)

@@ -1,95 +1,144 @@
-"""A database that can only be read: what a disk still gives that accepts no writes."""
+"""The view of a disk that fails: what can still be read of a log that accepts no writes."""
 
 from __future__ import annotations
 
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-import apsw
-
-from plexd.spool.errors import DamagedError, DiskError, SpoolError
+from plexd.api import MetricBatch
+from plexd.spool.errors import SpoolError
+from plexd.spool.port import Refusal
+from plexd.spool.sqlite.budget import ROW_BYTES
+from plexd.spool.sqlite.rows import assemble
 from plexd.spool.sqlite.schema import translated
 from plexd.spool.sqlite.tables import SpoolTables
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
+    from plexd.api import BatchName
+    from plexd.spool.sqlite.log import PointLog, Sizes
     from plexd.spool.sqlite.meta import Meta
     from plexd.spool.sqlite.rows import Row
+    from plexd.spool.sqlite.steady_clock import SteadyClock
 
 
-class ReadonlyTables(SpoolTables):
-    """Reads what is in ``path``; changes are accepted and go nowhere.
+class ReadonlyLog:
+    """Delivers from the database at ``path`` where ``before`` stopped, and remembers what left.
 
-    Rows that were dropped are skipped from then on.
+    A row that cannot be read now is waited for: it is no damage yet.
+
+    Attributes:
+        meta: what is known of the points; changes in it are lost with the process.
+        sizes: what the tables hold beyond what left.
+        steady: the clock by which ages are measured.
+        departures: the batches that left, in order: acknowledged, or refused.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, before: PointLog) -> None:
+        self.meta: Meta = before.meta
+        self.sizes: Sizes = before.sizes
+        self.steady: SteadyClock = before.steady
+        self.departures: list[BatchName | Refusal] = []
         self._path = path
-        self._is_open = False
+        self._tables: SpoolTables | None = None
         self._behind = -(2**63)
+        self._is_renamed = False
 
-    def _ready(self) -> None:
-        if self._is_open:
-            return
-        with translated():
-            flags = apsw.SQLITE_OPEN_READONLY
-            connection = apsw.Connection(str(self._path), flags=flags)
-        super().__init__(connection)
-        self._is_open = True
-        with translated():
-            self._do("PRAGMA locking_mode=EXCLUSIVE").fetchall()
-
-    def outline(self, table: str, after: int = -(2**63)) -> tuple[int, int, int, int] | None:
-        """Return the outline of a row that was not dropped; None where nothing can be read."""
+    def head(self, limit: int) -> MetricBatch | None:
+        """Return the oldest points that have not left; None if they cannot be read."""
+        if self._is_renamed:
+            return None
         try:
-            self._ready()
             with translated():
-                return super().outline(table, max(after, self._behind))
+                return self._assemble(limit)
         except SpoolError:
             return None
 
-    def read(self, table: str, place: int) -> Row:
-        """Return the row; one that cannot be read now is a `DiskError`, no damage yet."""
-        try:
-            self._ready()
-            with translated():
-                row = super().read(table, place)
-        except DamagedError as err:
-            raise DiskError(str(err)) from err
-        if row is None:
-            raise DiskError("a row cannot be read")
-        return row
+    def _assemble(self, limit: int) -> MetricBatch | None:
+        rows = self._rows()
+        first = next(rows, None)
+        if first is None:
+            return None
+        chain = self.meta.chain
+        chain.reach(first.epoch)
+        found = assemble(_chained(first, rows), chain.passed, limit, chain.sent_as)
+        if found is None:
+            return None
+        return MetricBatch.of_json(*found, dropped=chain.dropped, after=chain.predecessor)
 
-    def drop(self, table: str, place: int) -> None:
-        """Skip everything up to this row from now on: only the head is ever dropped."""
-        if table == "batches":
-            self._behind = place
+    def _rows(self) -> Iterator[Row]:
+        tables = self._opened()
+        for outline in tables.outlines(self._behind):
+            row = tables.read(outline.id)
+            if row is None:
+                return
+            yield row
 
-    def begin(self) -> None:
-        pass
+    def _opened(self) -> SpoolTables:
+        if self._tables is None:
+            self._tables = SpoolTables.open_readonly(self._path)
+        return self._tables
 
-    def commit(self) -> None:
-        pass
+    def acknowledge(self, name: BatchName) -> bool:
+        """Pass the points called ``name``; return whether they were at the head."""
+        points = self._pass(name)
+        if points:
+            self.meta.acknowledged += points
+            self.meta.chain.acknowledge(name.last, 0)
+            self.departures.append(name)
+        return points > 0
 
-    def roll_back(self) -> None:
-        pass
+    def set_aside(self, refusal: Refusal) -> bool:
+        """Pass a batch that was refused; return whether it was at the head."""
+        name = refusal.batch.name
+        points = self._pass(name) if name is not None else 0
+        if name is not None and points:
+            self.meta.refused += points
+            self.meta.chain.drop(name.last, points)
+            self.departures.append(refusal)
+        return points > 0
 
-    def write_meta(self, meta: Meta) -> None:
-        pass
+    def _pass(self, name: BatchName) -> int:
+        chain = self.meta.chain
+        if name.epoch != chain.sent_as or name.last <= chain.passed:
+            return 0
+        with suppress(SpoolError), translated():
+            for row in self._opened().outlines(self._behind):
+                if row.epoch != chain.head or row.place > name.last:
+                    break
+                self._behind = row.id
+                self.sizes.rows -= 1
+                self.sizes.bytes -= row.bytes + ROW_BYTES
+        return name.last - max(chain.passed, name.first - 1)
 
-    def add_dead_letter(self, values: tuple[object, ...], most_rows: int, most_bytes: int) -> None:
-        pass  # refusals are kept once the disk is back
+    def rename(self, name: BatchName) -> bool:
+        """Deliver no more of an epoch that has to be renamed, which is done on the disk."""
+        self._is_renamed = self._is_renamed or name.epoch == self.meta.chain.sent_as
+        return self._is_renamed
 
-    def count_dead_letters(self) -> int:
-        return 0
+    def dead_letters(self) -> list[Refusal]:
+        """Return what was refused since the disk failed."""
+        return [left for left in self.departures if isinstance(left, Refusal)]
 
-    def free_pages(self) -> tuple[int, int]:
-        return 0, 0
+    def depart_from(self, disk: PointLog) -> None:
+        """Bring to the disk what left meanwhile. Raises `SpoolError` at the step that fails."""
+        while self.departures:
+            left = self.departures[0]
+            if isinstance(left, Refusal):
+                disk.set_aside(left)
+            else:
+                disk.acknowledge(left)
+            del self.departures[0]
 
     def close(self) -> None:
-        """Close the connection, if there is one."""
-        if self._is_open:
-            with suppress(apsw.Error):
-                super().close()
-            self._is_open = False
+        """Close the file, which is locked while it is open."""
+        if self._tables is not None:
+            self._tables.close()
+            self._tables = None
+
+
+def _chained(first: Row, rest: Iterator[Row]) -> Iterator[Row]:
+    yield first
+    yield from rest

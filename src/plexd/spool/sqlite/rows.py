@@ -1,47 +1,68 @@
-"""A row of the queue: a collection as it came in, or a sealed batch; and cutting one into others.
+"""A row of the log: points of one collection under consecutive places, and batches made of rows.
 
-``id`` is a place in the stream of all points: of the row's last point, counted from 1. So a row
+``id`` is the number of the row's last point in the stream of all points, counted from 1. So a row
 holds the points from ``id - points`` on, and whatever was appended earlier has the lower id.
 """
 
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Any
+from datetime import datetime  # noqa: TC003  # msgspec reads the annotation
+from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 from msgspec import Struct
 
+from plexd.api import BatchName
+from plexd.spool.runs import split_by_survival
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 MOST_POINTS = 2**31 - 1
 _RAW = msgspec.json.Decoder(list[msgspec.Raw])
 
 
-class Row(Struct, frozen=True):
-    """One row; ``epoch`` is empty and ``seq`` 0 for points that are not sealed yet.
+class _Stamped(Struct):
+    timestamp: datetime
 
-    ``stamped`` is when the oldest of its points came in, by the spool's own clock in
-    milliseconds; ``body`` is the JSON array that is sent.
+
+class Row(Struct, frozen=True):
+    """One row.
+
+    Attributes:
+        id: its last point in the stream of all points.
+        epoch: the epoch in which its points were named.
+        place: its last point's place.
+        stamped: when the points came in, by the spool's own clock in milliseconds.
+        kind: 0 for the specification's four groups, 1 for others.
+        points: how many there are.
+        body: the points as a JSON array.
     """
 
     id: int
     epoch: str
-    seq: int
+    place: int
     stamped: int
+    kind: int
     points: int
     body: bytes
 
+    @property
+    def first(self) -> int:
+        """The place of its first point."""
+        return self.place - self.points + 1
+
     def digest(self) -> bytes:
         """Return BLAKE2b over the fields before the body, as a line of text, and the body."""
-        line = f"{self.id};{self.epoch};{self.seq};{self.stamped};{self.points}\n"
+        fields = (self.id, self.epoch, self.place, self.stamped, self.kind, self.points)
+        line = ";".join(map(str, fields)) + "\n"
         state = hashlib.blake2b(line.encode(), digest_size=16, person=b"plexd.row")
         state.update(self.body)
         return state.digest()
 
     @classmethod
-    def checked(cls, values: Sequence[Any], digest: object) -> Row | None:
+    def checked(cls, values: Sequence[Any], digest: object) -> Self | None:
         """Return the row with these values, unless they are not the ones that were written."""
         *_, body = values
         if not isinstance(body, bytes):
@@ -49,37 +70,63 @@ class Row(Struct, frozen=True):
         row = cls(*values)
         return row if row.digest() == digest else None
 
+    def part(self, start: int, stop: int) -> Row:
+        """Return the points from index ``start`` up to ``stop``; their bytes stay as they are."""
+        if (start, stop) == (0, self.points):
+            return self
+        behind = self.points - stop
+        points = [bytes(point) for point in _RAW.decode(self.body)[start:stop]]
+        body = b"[" + b",".join(points) + b"]"
+        names = (self.id - behind, self.epoch, self.place - behind, self.stamped, self.kind)
+        return Row(*names, len(points), body)
 
-def cut(rows: Sequence[Row], limit: int, epoch: str, seq: int) -> Iterator[Row]:
-    """Yield collections as batches of at most ``limit`` points, numbered from ``seq`` on.
+    def newest_within(self, most_bytes: int) -> Row | None:
+        """Return as many of the last points as fit; None if not even the last one does."""
+        size, count = 2, 0
+        for point in reversed(_RAW.decode(self.body)):
+            size += len(bytes(point)) + 1
+            if size > most_bytes:
+                break
+            count += 1
+        return self.part(self.points - count, self.points) if count else None
 
-    The bytes of a point stay as they are.
+    def survivors(self, upto: int, newest: datetime) -> Iterator[Row]:
+        """Yield the parts that keep their places after a clash, in order."""
+        if self.first > upto:
+            yield self
+            return
+        stamps = [point.timestamp for point in msgspec.json.decode(self.body, type=list[_Stamped])]
+        start = 0
+        for survives, count in split_by_survival(self.first, stamps, upto, newest):
+            if survives:
+                yield self.part(start, start + count)
+            start += count
+
+
+def assemble(
+    rows: Iterable[Row], passed: int, limit: int, sent_as: str
+) -> tuple[bytes, BatchName] | None:
+    """Return body and name of the first points beyond the place ``passed``, at most ``limit``.
+
+    They have consecutive places of one epoch and are of one kind. None if there are no rows.
     """
-    points: list[bytes] = []
-    first = rows[0]
+    parts: list[Row] = []
+    count = 0
     for row in rows:
-        for place, point in enumerate(_RAW.decode(row.body), row.id - row.points + 1):
-            if not points:
-                first = row
-            points.append(bytes(point))
-            if len(points) == limit:
-                yield _batch(place, epoch, seq, first.stamped, points)
-                points, seq = [], seq + 1
-    if points:
-        yield _batch(rows[-1].id, epoch, seq, first.stamped, points)
-
-
-def _batch(place: int, epoch: str, seq: int, stamped: int, points: list[bytes]) -> Row:
-    return Row(place, epoch, seq, stamped, len(points), b"[" + b",".join(points) + b"]")
-
-
-def newest(body: bytes, most_bytes: int) -> tuple[int, bytes]:
-    """Return as many of the last points of ``body`` as fit: their number and their JSON."""
-    kept: list[bytes] = []
-    size = 2
-    for point in reversed(_RAW.decode(body)):
-        size += len(bytes(point)) + 1
-        if size > most_bytes:
+        if parts and not _continues(parts[-1], row):
             break
-        kept.append(bytes(point))
-    return len(kept), b"[" + b",".join(reversed(kept)) + b"]"
+        start = max(0, passed - row.first + 1)
+        if start >= row.points:
+            continue
+        parts.append(row.part(start, min(row.points, start + limit - count)))
+        count += parts[-1].points
+        if count >= limit:
+            break
+    if not parts:
+        return None
+    body = b"[" + b",".join(part.body[1:-1] for part in parts) + b"]"
+    return body, BatchName(sent_as, parts[0].first, count)
+
+
+def _continues(before: Row, row: Row) -> bool:
+    return (row.epoch, row.kind, row.first) == (before.epoch, before.kind, before.place + 1)

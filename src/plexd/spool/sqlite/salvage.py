@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import apsw
 
 from plexd.spool.errors import DamagedError, DiskError
-from plexd.spool.sqlite.recovery import new_epoch
 from plexd.spool.sqlite.schema import first_page, translated
 from plexd.spool.sqlite.tables import SpoolTables
 
@@ -81,39 +80,41 @@ class _PatchedFile(apsw.VFSFile):
 
 
 def salvage(source: SpoolTables, target: SpoolTables) -> int:
-    """Copy every row that is as it was written, names and places included; return how many.
+    """Copy every row that is as it was written, names and numbers included; return how many.
 
-    What is sealed later gets a new epoch. Raises `DiskError` if the new one cannot be written.
+    Raises `DiskError` if the new one cannot be written.
     """
     copied = 0
+    rows = _readable(source)
     with translated():
-        target.begin()
-        size = 0
-        for row in _readable(source):
-            if target.put_once(row):
-                copied += 1
-                size += len(row.body)
-            if size > _SLICE_BYTES:
-                target.commit()
-                target.begin()
-                size = 0
-        _copy_meta(source, target)
-        _copy_dead_letters(source, target)
-        target.commit()
+        while some := list(_slice(rows)):
+            with target.transaction():
+                copied += sum(target.put_once(row) for row in some)
+        with target.transaction():
+            _copy_meta(source, target)
+            _copy_dead_letters(source, target)
         target.checkpoint()
     return copied
 
 
+def _slice(rows: Iterator[Row]) -> Iterator[Row]:
+    size = 0
+    for row in rows:
+        yield row
+        size += len(row.body)
+        if size > _SLICE_BYTES:
+            return
+
+
 def _readable(source: SpoolTables) -> Iterator[Row]:
-    for table in ("batches", "pending"):
-        for place in source.ids_as_found(table):
-            try:
-                with translated():
-                    row = source.read(table, place)
-            except (DamagedError, DiskError):
-                continue
-            if row is not None:
-                yield row
+    for number in source.ids_as_found():
+        try:
+            with translated():
+                row = source.read(number)
+        except (DamagedError, DiskError):
+            continue
+        if row is not None:
+            yield row
 
 
 def _copy_meta(source: SpoolTables, target: SpoolTables) -> None:
@@ -123,7 +124,6 @@ def _copy_meta(source: SpoolTables, target: SpoolTables) -> None:
     except (DamagedError, DiskError):
         return
     if meta is not None:
-        meta.epoch, meta.seq = new_epoch(), 0
         target.write_meta(meta)
 
 
@@ -132,8 +132,8 @@ def _copy_dead_letters(source: SpoolTables, target: SpoolTables) -> None:
         return
     try:
         with translated():
-            letters = source.dead_letters()
+            letters = list(source.dead_letters())
     except (DamagedError, DiskError):
         return
-    for values in letters:
-        target.add_dead_letter(values, len(letters), 2**40)
+    for row, reason in letters:
+        target.add_dead_letter(row, reason, len(letters), 2**40)

@@ -8,11 +8,9 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import apsw
-import msgspec
 
 from plexd.spool.errors import DamagedError, DiskError
 from plexd.spool.sqlite.budget import PAGE_BYTES, Budget
-from plexd.spool.sqlite.meta import Meta
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,22 +20,14 @@ if TYPE_CHECKING:
 APPLICATION_ID = 0x706C7864  # "plxd"
 SCHEMA_VERSION = 1
 
-_META = msgspec.structs.fields(Meta)
 _SCHEMA = f"""
-CREATE TABLE meta(
-    one INTEGER PRIMARY KEY,
-    {", ".join(f"{f.name} {'TEXT' if f.type == 'str' else 'INTEGER'} NOT NULL" for f in _META)},
-    digest BLOB NOT NULL);
-CREATE TABLE pending(
-    id INTEGER PRIMARY KEY, stamped INTEGER NOT NULL, points INTEGER NOT NULL,
-    digest BLOB NOT NULL, body BLOB NOT NULL);
-CREATE TABLE batches(
-    id INTEGER PRIMARY KEY, epoch TEXT NOT NULL, seq INTEGER NOT NULL, stamped INTEGER NOT NULL,
-    points INTEGER NOT NULL, digest BLOB NOT NULL, body BLOB NOT NULL);
+CREATE TABLE meta(one INTEGER PRIMARY KEY, digest BLOB NOT NULL, body BLOB NOT NULL);
+CREATE TABLE log(
+    id INTEGER PRIMARY KEY, epoch TEXT NOT NULL, place INTEGER NOT NULL, stamped INTEGER NOT NULL,
+    kind INTEGER NOT NULL, points INTEGER NOT NULL, digest BLOB NOT NULL, body BLOB NOT NULL);
 CREATE TABLE dead_letters(
-    id INTEGER PRIMARY KEY, epoch TEXT NOT NULL, seq INTEGER NOT NULL, start INTEGER NOT NULL,
-    points INTEGER NOT NULL, total INTEGER NOT NULL, reason TEXT NOT NULL, digest BLOB NOT NULL,
-    body BLOB NOT NULL);
+    id INTEGER PRIMARY KEY, epoch TEXT NOT NULL, place INTEGER NOT NULL, points INTEGER NOT NULL,
+    reason TEXT NOT NULL, digest BLOB NOT NULL, body BLOB NOT NULL);
 PRAGMA application_id={APPLICATION_ID};
 PRAGMA user_version={SCHEMA_VERSION};
 """
@@ -106,6 +96,13 @@ def connect_as_found(path: Path, vfs: str | None = None) -> apsw.Connection:
     connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
     with suppress(apsw.Error):  # every read will report it
         connection.execute("PRAGMA locking_mode=EXCLUSIVE").fetchall()
+    return connection
+
+
+def connect_readonly(path: Path) -> apsw.Connection:
+    """Return the database at ``path``, opened for reading only."""
+    connection = apsw.Connection(os.fspath(path), flags=apsw.SQLITE_OPEN_READONLY)
+    connection.execute("PRAGMA locking_mode=EXCLUSIVE").fetchall()
     return connection
 
 

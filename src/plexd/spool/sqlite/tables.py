@@ -2,31 +2,50 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import apsw
-import msgspec
 
 from plexd.spool.errors import DamagedError, DiskError
 from plexd.spool.sqlite.meta import Meta
 from plexd.spool.sqlite.rows import MOST_POINTS, Row
-from plexd.spool.sqlite.schema import check_schema, connect, connect_as_found, translated
+from plexd.spool.sqlite.schema import (
+    check_schema,
+    connect,
+    connect_as_found,
+    connect_readonly,
+    translated,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from plexd.spool.sqlite.budget import Budget
 
-_META = msgspec.structs.fields(Meta)
-_NAMES = ", ".join(field.name for field in _META)
-_PLACEHOLDERS = ", ".join("?" for _ in _META)
+_COLUMNS = "id, epoch, place, stamped, kind, points, body"
 # A damaged value may be of any type, and NULL, text or 2^63 must not get into a sum.
 _SANE = f"typeof(points) = 'integer' AND points BETWEEN 1 AND {MOST_POINTS}"
-_COLUMNS = {
-    "pending": "id, '', 0, stamped, points, body",
-    "batches": "id, epoch, seq, stamped, points, body",
-}
+
+
+class Outline(NamedTuple):
+    """A row without its body, not checked against its digest: numbers may be 0 where damaged."""
+
+    id: int
+    epoch: str
+    place: int
+    points: int
+    bytes: int
+    stamped: int
+
+
+class Sums(NamedTuple):
+    """How many rows there are, the points in them, and the bytes of their bodies."""
+
+    rows: int
+    points: int
+    bytes: int
 
 
 class SpoolTables:
@@ -37,16 +56,22 @@ class SpoolTables:
         self._do = connection.execute
 
     @classmethod
-    def open(cls, path: Path | None, budget: Budget) -> SpoolTables:
+    def open(cls, path: Path | None, budget: Budget) -> Self:
         """Return the database at ``path``, or one in memory; made if it is not there."""
         with translated():
             return cls(connect(path, budget))
 
     @classmethod
-    def open_as_found(cls, path: Path, vfs: str | None = None) -> SpoolTables:
+    def open_as_found(cls, path: Path, vfs: str | None = None) -> Self:
         """Return the database at ``path``, of which nothing is expected."""
         with translated():
             return cls(connect_as_found(path, vfs))
+
+    @classmethod
+    def open_readonly(cls, path: Path) -> Self:
+        """Return the database at ``path``, on a disk that accepts no writes."""
+        with translated():
+            return cls(connect_readonly(path))
 
     def is_whole(self) -> bool:
         """Return whether the tables are found where they belong."""
@@ -61,65 +86,37 @@ class SpoolTables:
         row = self._do(sql, bindings).fetchone()
         return None if row is None else row[0]
 
-    def begin(self) -> None:
-        """Begin a transaction."""
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Commit what the body does, or nothing of it."""
         self._do("BEGIN IMMEDIATE")
-
-    def commit(self) -> None:
-        """Commit the transaction."""
-        self._do("COMMIT")
-
-    def roll_back(self) -> None:
-        """Undo what was done since `begin`, unless SQLite already has."""
-        with suppress(apsw.Error):  # the error before this says why
-            if self._connection.in_transaction:
-                self._do("ROLLBACK")
+        try:
+            yield
+            self._do("COMMIT")
+        except BaseException:
+            with suppress(apsw.Error):  # the error before this one says why
+                if self._connection.in_transaction:
+                    self._do("ROLLBACK")
+            raise
 
     def checkpoint(self) -> None:
         """Carry the -wal into the database and empty it."""
         self._do("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def read_meta(self) -> Meta | None:
-        """Return the row of ``meta``, None if there is none that is as it was written."""
-        found = self._do(f"SELECT digest, {_NAMES} FROM meta WHERE one = 1").fetchone()  # noqa: S608
-        if found is None:
-            return None
-        digest, *values = found
-        try:
-            meta = msgspec.convert(dict(zip(_NAMES.split(", "), values, strict=True)), Meta)
-        except msgspec.ValidationError:
-            return None
-        return meta if meta.digest() == digest else None
+        """Return the content of ``meta``, None if there is none that is as it was written."""
+        found = self._do("SELECT body, digest FROM meta WHERE one = 1").fetchone()
+        return None if found is None else Meta.decode(*found)
 
     def write_meta(self, meta: Meta) -> None:
-        """Replace the row of ``meta``."""
-        values = (1, *msgspec.structs.astuple(meta), meta.digest())
-        self._do(f"INSERT OR REPLACE INTO meta VALUES(?, {_PLACEHOLDERS}, ?)", values)
+        """Replace the content of ``meta``."""
+        body, digest = meta.encode()
+        self._do("INSERT OR REPLACE INTO meta VALUES(1, ?, ?)", (digest, body))
 
     def put(self, row: Row) -> None:
-        """Add a batch, or a collection that is not sealed."""
-        rest = (row.stamped, row.points, row.digest(), row.body)
-        if row.seq:
-            values = (row.id, row.epoch, row.seq, *rest)
-            self._do("INSERT INTO batches VALUES(?, ?, ?, ?, ?, ?, ?)", values)
-        else:
-            self._do("INSERT INTO pending VALUES(?, ?, ?, ?, ?)", (row.id, *rest))
-
-    def drop(self, table: str, place: int) -> None:
-        """Delete the row with this id."""
-        self._do(f"DELETE FROM {table} WHERE id = ?", (place,))  # noqa: S608  # one of two names
-        if self._connection.changes() != 1:
-            raise DamagedError("a row that was read cannot be found")
-
-    def drop_through(self, place: int) -> None:
-        """Delete all rows up to this id."""
-        for table in _COLUMNS:
-            self._do(f"DELETE FROM {table} WHERE id <= ?", (place,))  # noqa: S608  # see above
-
-    def last_place(self) -> int:
-        """Return the highest id there is, 0 without rows."""
-        found = [self._value(f"SELECT max(id) FROM {table}") for table in _COLUMNS]  # noqa: S608
-        return max((place for place in found if place is not None), default=0)
+        """Add a row."""
+        names = (row.id, row.epoch, row.place, row.stamped, row.kind, row.points)
+        self._do("INSERT INTO log VALUES(?, ?, ?, ?, ?, ?, ?, ?)", (*names, row.digest(), row.body))
 
     def put_once(self, row: Row) -> bool:
         """Add a row unless there is one in its place already; return whether it was added."""
@@ -129,55 +126,65 @@ class SpoolTables:
             return False
         return True
 
-    def ids_as_found(self, table: str) -> list[int]:
+    def drop(self, number: int) -> None:
+        """Delete the row with this id."""
+        self._do("DELETE FROM log WHERE id = ?", (number,))
+        if self._connection.changes() != 1:
+            raise DamagedError("a row that was read cannot be found")
+
+    def drop_through(self, number: int) -> None:
+        """Delete all rows up to this id."""
+        self._do("DELETE FROM log WHERE id <= ?", (number,))
+
+    def last_id(self) -> int:
+        """Return the highest id there is, 0 without rows."""
+        return self._value("SELECT max(id) FROM log") or 0
+
+    def ids_as_found(self) -> list[int]:
         """Return all ids that can be read, from either end of a table with a hole in it."""
         found: dict[int, None] = {}
         for order in ("ASC", "DESC"):
             try:
-                for (place,) in self._do(f"SELECT id FROM {table} ORDER BY id {order}"):  # noqa: S608
-                    found[place] = None
+                for (number,) in self._do(f"SELECT id FROM log ORDER BY id {order}"):  # noqa: S608  # one of two words
+                    found[number] = None
             except apsw.Error:
                 continue
             break
         return sorted(found)
 
-    def first_ids(self, table: str, most: int) -> list[int]:
-        """Return the ids of the oldest rows."""
-        sql = f"SELECT id FROM {table} ORDER BY id LIMIT ?"  # noqa: S608  # see above
-        return [found[0] for found in self._do(sql, (most,))]
+    def outlines(self, after: int = -(2**63)) -> Iterator[Outline]:
+        """Yield the rows after the id ``after``, oldest first."""
+        while (found := self._outline(after)) is not None:
+            yield found
+            after = found.id
 
-    def outline(self, table: str, after: int = -(2**63)) -> tuple[int, int, int, int] | None:
-        """Return id, points, bytes of the body and stamp of the oldest row after ``after``."""
-        sql = f"""SELECT id, points, length(body), stamped FROM {table}
-                  WHERE id > ? ORDER BY id LIMIT 1"""  # noqa: S608  # see above
+    def _outline(self, after: int) -> Outline | None:
+        sql = """SELECT id, epoch, place, points, length(body), stamped FROM log
+                 WHERE id > ? ORDER BY id LIMIT 1"""
         found = self._do(sql, (after,)).fetchone()
         if found is None:
             return None
-        place, *rest = found
-        points, size, stamped = (value if isinstance(value, int) else 0 for value in rest)
-        return place, points if 0 < points <= MOST_POINTS else 0, size, stamped
+        number, epoch, *rest = found
+        place, points, size, stamped = (value if isinstance(value, int) else 0 for value in rest)
+        name = epoch if isinstance(epoch, str) else ""
+        return Outline(
+            number, name, place, points if 0 < points <= MOST_POINTS else 0, size, stamped
+        )
 
-    def read(self, table: str, place: int) -> Row | None:
+    def oldest(self) -> Outline | None:
+        """Return the oldest row."""
+        return self._outline(-(2**63))
+
+    def read(self, number: int) -> Row | None:
         """Return the row with this id; None if it is not as it was written."""
-        sql = f"SELECT {_COLUMNS[table]}, digest FROM {table} WHERE id = ?"  # noqa: S608  # see above
-        found = self._do(sql, (place,)).fetchone()
+        found = self._do(f"SELECT {_COLUMNS}, digest FROM log WHERE id = ?", (number,)).fetchone()  # noqa: S608  # a constant
         return None if found is None else Row.checked(found[:-1], found[-1])
 
-    def name_of(self, place: int) -> tuple[object, object] | None:
-        """Return epoch and number of the batch with this id, not checked against its digest."""
-        found = self._do("SELECT epoch, seq FROM batches WHERE id = ?", (place,)).fetchone()
-        return None if found is None else (found[0], found[1])
-
-    def sums(self, table: str) -> tuple[int, int, int]:
-        """Return rows, points in them, and bytes of their bodies."""
-        sql = f"""SELECT count(*), total(CASE WHEN {_SANE} THEN points END), total(length(body))
-                  FROM {table}"""  # noqa: S608  # see above
+    def sums(self) -> Sums:
+        """Return how much there is."""
+        sql = f"SELECT count(*), total(CASE WHEN {_SANE} THEN points END), total(length(body)) FROM log"  # noqa: E501, S608  # a constant
         rows, points, size = self._do(sql).fetchone() or (0, 0, 0)
-        return rows, int(points), int(size)
-
-    def drop_epoch(self, epoch: str) -> None:
-        """Delete all batches that were sealed under ``epoch``."""
-        self._do("DELETE FROM batches WHERE epoch = ?", (epoch,))
+        return Sums(rows, int(points), int(size))
 
     def free_pages(self) -> tuple[int, int]:
         """Return pages that are free, and all pages."""
@@ -187,31 +194,31 @@ class SpoolTables:
         """Give up to ``pages`` free pages back to the disk."""
         self._do(f"PRAGMA incremental_vacuum({pages})").fetchall()
 
-    def add_dead_letter(self, values: tuple[object, ...], most_rows: int, most_bytes: int) -> None:
-        """Keep a refused piece, and delete the oldest beyond these limits."""
+    def add_dead_letter(self, row: Row, reason: str, most_rows: int, most_bytes: int) -> None:
+        """Keep what was refused, and delete the oldest beyond these limits."""
         self._do(
-            """INSERT INTO dead_letters(epoch, seq, start, points, total, reason, digest, body)
-               VALUES(?, ?, ?, ?, ?, ?, ?, ?)""",
-            values,
+            """INSERT INTO dead_letters(epoch, place, points, reason, digest, body)
+               VALUES(?, ?, ?, ?, ?, ?)""",
+            (row.epoch, row.place, row.points, reason, row.digest(), row.body),
         )
         self._do(
             """DELETE FROM dead_letters WHERE id IN (SELECT id FROM (
-                 SELECT id, row_number() OVER newest AS place, sum(length(body)) OVER newest AS size
+                 SELECT id, row_number() OVER newest AS nth, sum(length(body)) OVER newest AS size
                  FROM dead_letters WINDOW newest AS (ORDER BY id DESC))
-               WHERE place > ? OR size > ?)""",
+               WHERE nth > ? OR size > ?)""",
             (most_rows, most_bytes),
         )
 
-    def dead_letters(self) -> list[tuple[Any, ...]]:
-        """Return the refused pieces that are as they were written, oldest first."""
-        found = self._do(
-            """SELECT epoch, seq, start, points, total, reason, digest, body
-               FROM dead_letters ORDER BY id"""
-        )
-        return [values for values in found if _is_letter(*values)]
+    def dead_letters(self) -> Iterator[tuple[Row, str]]:
+        """Yield what was refused and is as it was written, oldest first, each with its reason."""
+        sql = "SELECT epoch, place, points, body, digest, reason FROM dead_letters ORDER BY id"
+        for epoch, place, points, body, digest, reason in self._do(sql):
+            row = Row.checked((0, epoch, place, 0, 0, points, body), digest)
+            if row is not None and isinstance(reason, str):
+                yield row, reason
 
     def count_dead_letters(self) -> int:
-        """Return how many refused pieces are kept."""
+        """Return how many refused batches are kept."""
         found = self._value("SELECT count(*) FROM dead_letters")
         return found if isinstance(found, int) else 0
 
@@ -228,11 +235,3 @@ class SpoolTables:
         """Close the connection, whatever state it is in."""
         with suppress(apsw.Error):
             self._connection.close(True)  # noqa: FBT003  # apsw takes it by position only
-
-
-def _is_letter(  # the columns of the table, of any type if they are damaged
-    epoch: object, seq: object, start: object, points: object, total: object, *rest: object
-) -> bool:
-    reason, digest, body = rest
-    row = Row.checked((start, epoch, seq, total, points, body), digest)
-    return row is not None and isinstance(reason, str)

@@ -21,33 +21,32 @@ if TYPE_CHECKING:
     from plexd.spool.sqlite.meta import Meta
 
 _MAGIC = b"PLXMARK1"
-_FORM = struct.Struct(">8s16s7Q")
+_FORM = struct.Struct(">8s5Q")
 _DIGEST_BYTES = 16
 
 
 class Watermark(Struct, frozen=True):
-    """``meta`` as of its ``version``; ``front`` is the place before the oldest waiting point."""
+    """``meta`` as of its ``version``.
 
-    epoch: str
+    ``front`` is the number before the oldest waiting point, in the stream of all points.
+    """
+
     version: int
-    seq: int
     appended: int
     waiting: int
     lost: int
-    told: int
     front: int
 
     def encode(self) -> bytes:
-        """Return the file's content: 96 bytes."""
-        numbers = (self.version, self.seq, self.appended, self.waiting, self.lost, self.told)
-        body = _FORM.pack(_MAGIC, bytes.fromhex(self.epoch), *numbers, self.front)
+        """Return the file's content: 64 bytes."""
+        numbers = (self.version, self.appended, self.waiting, self.lost, self.front)
+        body = _FORM.pack(_MAGIC, *numbers)
         return body + _digest(body)
 
     @classmethod
     def of(cls, meta: Meta, front: int) -> Watermark:
         """Return the watermark that goes with ``meta``."""
-        a = meta
-        return cls(a.epoch, a.version, a.seq, a.appended, a.waiting, a.lost, a.told, front)
+        return cls(meta.version, meta.appended, meta.waiting, meta.lost, front)
 
     @classmethod
     def decode(cls, content: bytes) -> Watermark | None:
@@ -55,8 +54,8 @@ class Watermark(Struct, frozen=True):
         body, digest = content[: _FORM.size], content[_FORM.size :]
         if len(body) != _FORM.size or digest != _digest(body) or not body.startswith(_MAGIC):
             return None
-        _, epoch, *numbers = _FORM.unpack(body)
-        return cls(epoch.hex(), *numbers)
+        _, *numbers = _FORM.unpack(body)
+        return cls(*numbers)
 
 
 def _digest(body: bytes) -> bytes:

@@ -1,0 +1,48 @@
+"""What is lost on the node, as events in its log."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from plexd.spool.port import LOSSES
+
+if TYPE_CHECKING:
+    import logging
+    from collections.abc import Callable
+
+    from plexd.clock import Clock
+    from plexd.spool import SpoolStatistics
+
+_EVERY_SECONDS: Final = 300.0
+# What was refused is logged with the answer.
+_REASONS: Final = tuple(reason for reason in LOSSES if reason != "refused")
+
+
+class LossLog:
+    """Logs how many points a spool lost since it was last logged, and why.
+
+    A line for each reason, at once, and from then on at most one in five minutes.
+    """
+
+    def __init__(
+        self, statistics: Callable[[], SpoolStatistics], logger: logging.Logger, clock: Clock
+    ) -> None:
+        self._statistics = statistics
+        self._logger = logger
+        self._clock = clock
+        self._logged = self._counts(statistics())
+        self._due = dict.fromkeys(_REASONS, float("-inf"))
+
+    def _counts(self, statistics: SpoolStatistics) -> dict[str, int]:
+        return {reason: getattr(statistics, reason) for reason in _REASONS}
+
+    def look(self) -> None:
+        """Log the losses since the last lines, as far as they are due."""
+        statistics = self._statistics()
+        now = self._clock.monotonic()
+        for reason, count in self._counts(statistics).items():
+            points = count - self._logged[reason]
+            if points > 0 and now >= self._due[reason]:
+                self._logged[reason], self._due[reason] = count, now + _EVERY_SECONDS
+                extra = {"reason": reason, "points": points, "waiting": statistics.waiting}
+                self._logger.warning("points dropped", extra={"component": "metrics", **extra})

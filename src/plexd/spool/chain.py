@@ -1,0 +1,145 @@
+"""How the points of a spool are named, and what is reported about those that went before.
+
+A point's name is ``(epoch, place)``. Points leave in the order in which they were named, so there
+is one *head*: the epoch and the place up to which everything was delivered or lost. This is pure
+bookkeeping, the same for every spool; ``docs/spec/delivery.md`` has the rules.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Self
+
+from msgspec import Struct
+
+from plexd.api import BatchName, Predecessor, continuation
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+
+class Chain(Struct):
+    """The names that were given, and the head.
+
+    Attributes:
+        epoch: what is appended gets its name in this epoch.
+        place: the last place that was given in it; 0 if none was.
+        head: the epoch that is delivered now, as it was named when its points were appended.
+        sent_as: the epoch under which it is delivered; another one after a clash.
+        passed: places of the head up to this one were delivered or lost.
+        acknowledged: the last place of the head that was acknowledged; 0 if none was.
+        dropped: points of the head that were lost here.
+        reported: of these, the losses that an acknowledged batch has reported.
+        unseen: of these, points lost behind ``passed``: no place tells that they are missing.
+        before_epoch: with ``before_place`` and ``skipped`` the predecessor of the head.
+    """
+
+    epoch: str = ""
+    place: int = 0
+    head: str = ""
+    sent_as: str = ""
+    passed: int = 0
+    acknowledged: int = 0
+    dropped: int = 0
+    reported: int = 0
+    unseen: int = 0
+    before_epoch: str = ""
+    before_place: int = 0
+    skipped: int = 0
+
+    def copy(self) -> Self:
+        """Return another chain that is equal now."""
+        return copy.copy(self)
+
+    @property
+    def predecessor(self) -> Predecessor:
+        """What was delivered before the head."""
+        return Predecessor(self.before_epoch, self.before_place, self.skipped)
+
+    def begin(self, epoch: str) -> None:
+        """Name what is appended from now on in ``epoch``, which nobody has used."""
+        self.epoch, self.place = epoch, 0
+
+    def append(self, points: int) -> int:
+        """Name ``points`` more; return the last one's place."""
+        self.place += points
+        return self.place
+
+    def reach(self, epoch: str) -> None:
+        """Make ``epoch`` the head, after the last point of the head before it has left."""
+        if epoch == self.head:
+            return
+        if self.acknowledged:
+            self._come_after(self.sent_as, self.passed + self.unseen, 0)
+        else:
+            self.skipped += self.dropped
+        self.head = self.sent_as = epoch
+        self._start(passed=0)
+
+    def _come_after(self, epoch: str, place: int, skipped: int) -> None:
+        self.before_epoch, self.before_place, self.skipped = epoch, place, skipped
+
+    def _start(self, passed: int) -> None:
+        self.passed = passed
+        self.acknowledged = self.dropped = self.reported = self.unseen = 0
+
+    def acknowledge(self, last: int, reported: int) -> None:
+        """Note that the points of the head up to ``last`` arrived, in a batch with this loss."""
+        self.passed = max(self.passed, last)
+        self.acknowledged = max(self.acknowledged, last)
+        self.reported = max(self.reported, reported)
+        self.unseen = 0
+
+    def drop(self, last: int, points: int) -> None:
+        """Note that ``points`` of the head up to the place ``last`` are lost."""
+        self.passed = max(self.passed, last)
+        self.dropped += points
+        self.unseen = 0
+
+    def lose(self, points: int) -> None:
+        """Note that ``points`` are lost of which nobody knows the places."""
+        self.dropped += points
+        self.unseen += points
+
+    def find_again(self, name: BatchName, points: int, skipped: int) -> None:
+        """Note that ``points`` of ``name`` arrived that were counted as lost while under way.
+
+        ``skipped`` is what the batch itself reported as skipped.
+        """
+        if name.epoch == self.sent_as:
+            self.dropped -= points
+            self.acknowledged = max(self.acknowledged, min(name.last, self.passed))
+        elif name.epoch != self.before_epoch:
+            self._come_after(name.epoch, name.last, max(0, self.skipped - skipped - points))
+
+    def rename(self, newest: datetime, missing: int) -> None:
+        """Send what is left of the head under another epoch, as its name is another machine's.
+
+        ``missing`` points before the first that is left are given up. They and the losses that no
+        batch has reported are skipped.
+        """
+        untold = self.dropped - self.reported + missing
+        skipped = untold if self.acknowledged else untold + self.skipped
+        before = self.sent_as
+        self.sent_as = continuation(before, newest)
+        self._come_after(before, self.acknowledged, skipped)
+        self._start(self.passed)
+
+    def delivered_so_far(self) -> Predecessor:
+        """Return the predecessor of an epoch whose points are delivered past the head's."""
+        if self.acknowledged:
+            return Predecessor(self.sent_as, self.acknowledged)
+        return Predecessor(self.before_epoch, self.before_place)
+
+    def absorb(self, other: Chain, *, is_empty: bool) -> None:
+        """Go on where ``other`` is, whose points were put behind this chain's.
+
+        ``is_empty``: it has none left, so that no place of them tells of its losses.
+        """
+        untold = 0 if other.acknowledged else other.skipped
+        if is_empty:
+            untold += other.dropped - other.reported
+        if untold:
+            self.lose(untold)
+        self.begin(other.epoch)
+        self.place = other.place
