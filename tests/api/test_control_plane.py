@@ -20,6 +20,8 @@ from plexd.api import (
     DecodeError,
     MetricBatch,
     Peer,
+    Predecessor,
+    Receipt,
     Registration,
     SecretResponse,
     TransportError,
@@ -81,11 +83,38 @@ async def test_a_named_batch_carries_its_name_and_what_was_lost(
     server: ScriptedServer, plane: ControlPlane
 ) -> None:
     await plane.report_metrics("node-1", named(EXAMPLE, 7))
-    await plane.report_metrics("node-1", named(EXAMPLE, 8, dropped=12))
+    after = Predecessor("e" * 32, 40, 2)
+    await plane.report_metrics("node-1", named(EXAMPLE, 10, dropped=12, after=after))
     first, second = (request.headers for request in server.requests)
-    assert first["Plexd-Batch"] == f"{EPOCH};seq=7;offset=0;of=3"
+    assert first["Plexd-Batch"] == f"{EPOCH};first=7;points=3"
     assert first["Plexd-Dropped"] == "0"
+    assert "Plexd-After" not in first
     assert second["Plexd-Dropped"] == "12"
+    assert second["Plexd-After"] == f"{'e' * 32}:40;skipped=2"
+
+
+RECEIPTS = {
+    b'{"accepted":3}': Receipt(3),
+    b'{"accepted":2,"rejected":1,"reason":"ahead","newer":[1]}': Receipt(
+        2, rejected=1, reason="ahead"
+    ),
+    b'{"accepted":0,"clash":true,"upto":9,"newest":"2026-02-12T10:30:00Z"}': Receipt(
+        0, clash=True, upto=9, newest=NOW
+    ),
+    b"": None,
+    b"OK": None,
+    b"[]": None,
+    b'{"accepted":"all"}': None,
+    b'{"accepted":3' + b" " * 70_000 + b"}": None,
+}
+
+
+@pytest.mark.parametrize("body", RECEIPTS, ids=lambda body: body[:20].decode())
+async def test_any_2xx_is_an_acknowledgement_and_a_receipt_if_it_is_one(
+    server: ScriptedServer, plane: ControlPlane, body: bytes
+) -> None:
+    server.script = [Reply(200, body)]
+    assert await plane.report_metrics("node-1", EXAMPLE) == RECEIPTS[body]
 
 
 async def test_a_nameless_batch_carries_no_delivery_headers(

@@ -19,10 +19,13 @@ from plexd.api import (
     LatencyResult,
     MetricBatch,
     MetricPoint,
+    Predecessor,
     Secret,
     TunnelStats,
     check_points,
+    continuation,
     decode_batch,
+    is_continuation,
 )
 from support.points import (
     AGENT,
@@ -211,12 +214,38 @@ def test_a_batch_is_no_key() -> None:
 
 def test_a_batch_shows_its_size_and_name_but_no_points() -> None:
     assert repr(named(EXAMPLE, 7, dropped=2)) == (
-        f"MetricBatch(3 points, name={EPOCH};seq=7;offset=0;of=3, dropped=2)"
+        f"MetricBatch(3 points, name={EPOCH};first=7;points=3, dropped=2)"
     )
 
 
 def test_a_batch_name_is_the_header_of_the_delivery_contract() -> None:
-    assert str(BatchName(EPOCH, 7, 50, 100)) == f"{EPOCH};seq=7;offset=50;of=100"
+    assert str(BatchName(EPOCH, 51, 100)) == f"{EPOCH};first=51;points=100"
+    assert BatchName(EPOCH, 51, 100).last == 150
+
+
+def test_a_predecessor_is_the_header_of_the_delivery_contract() -> None:
+    assert str(Predecessor(EPOCH, 150, 7)) == f"{EPOCH}:150;skipped=7"
+    assert str(Predecessor(skipped=7)) == "none;skipped=7"
+
+
+def test_a_piece_of_a_batch_keeps_its_places() -> None:
+    whole = named(EXAMPLE, 7, dropped=2, after=Predecessor(EPOCH, 3))
+    piece = whole.piece(1, 3)
+    assert (list(piece), piece.name) == (list(EXAMPLE)[1:], BatchName(EPOCH, 8, 2))
+    assert (piece.dropped, piece.after) == (2, Predecessor(EPOCH, 3))
+
+
+def test_a_continuation_is_the_same_for_everybody_who_renames_the_same_points() -> None:
+    renamed = continuation(EPOCH, NOW)
+    assert renamed == continuation(EPOCH, NOW.astimezone(timezone(timedelta(hours=5))))
+    assert is_continuation(renamed, EPOCH)
+    assert is_continuation(continuation(renamed, NOW), renamed)
+    others = [continuation(EPOCH, NOW + timedelta(microseconds=1)), continuation("f" * 32, NOW)]
+    assert renamed not in others
+    assert not is_continuation(EPOCH, EPOCH)
+    assert not is_continuation(others[1], EPOCH)
+    assert not is_continuation(renamed, "")
+    assert str(BatchName(renamed, 1, 1)) == str(BatchName.parse(f"{renamed};first=1;points=1"))
 
 
 # Read

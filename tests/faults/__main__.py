@@ -107,7 +107,7 @@ def _of(what: str, faults: int, accounts: list[Meta], remark: str = "") -> Row:
 
 def _agent_kills(directory: Path, scale: float, seed: int) -> Iterator[Row]:
     done = kill_agents(round(5000 * scale), directory, seed)
-    remark = f"{done.duplicates} reports came again, {done.gaps} gaps"
+    remark = f"{done.duplicates} reports came again, {done.missing} missing"
     yield _of("agent killed at random moments (A01)", done.kills, [done.account], remark)
 
 
@@ -217,9 +217,8 @@ def _every_byte(_: Path, scale: float, __: int) -> Iterator[Row]:
 
 def _lossy_links(directory: Path, scale: float, _: int) -> Iterator[Row]:
     done = lose_packets(max(1, round(100 * scale)), directory)
-    remark = (
-        f"{done.packets:,} packets lost, {done.duplicates} reports came again, {done.gaps} gaps"
-    )
+    again = f"{done.duplicates} reports came again"
+    remark = f"{done.packets:,} packets lost, {again}, {done.missing} missing"
     yield _of("link that loses 30 % is cut and mended (D06)", done.cuts, [done.account], remark)
 
 

@@ -89,7 +89,7 @@ def fill_and_free(orders: Orders) -> Filled:
         assert not oracle.contradictions, oracle.contradictions[:3]
         found = account(node.kept(), oracle.points(node.name))
         log = node.log.read_text()
-        dropped = oracle.dropped(node.name)
+        dropped = oracle.lost(node.name)
     return Filled(found.told, len(found.lost), len(found.doubled), len(found.altered), dropped, log)
 
 

@@ -77,11 +77,12 @@ class _Fleet:
                 nodes.create_task(self._drain(session, node, token))
 
     async def _drain(self, session: aiohttp.ClientSession, node: str, token: str) -> None:
-        for seq, body in enumerate(self._bodies, 1):
+        for number, body in enumerate(self._bodies):
             headers = {
                 "Authorization": f"Bearer {token}",
                 "Content-Type": "application/json",
-                "Plexd-Batch": str(BatchName(_EPOCH, seq, 0, _POINTS)),
+                "Plexd-Batch": str(BatchName(_EPOCH, 1 + number * _POINTS, _POINTS)),
+                "Plexd-After": "none;skipped=0",
                 "Plexd-Dropped": "0",
             }
             while (wait := await self._post(session, node, headers, body)) is not None:

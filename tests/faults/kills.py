@@ -28,9 +28,7 @@ class Kills(NamedTuple):
     kills: int
     account: Meta
     duplicates: int
-    gaps: int
-    epochs: int
-    dropped: int
+    missing: int
 
 
 def unreliable(seed: int) -> Oracle:
@@ -63,7 +61,5 @@ def kill_agents(cycles: int, directory: Path, seed: int) -> Kills:
             cycles,
             node.account(oracle),
             oracle.duplicates(node.name),
-            oracle.gaps(node.name),
-            oracle.epochs(node.name),
-            oracle.dropped(node.name),
+            oracle.lost(node.name),
         )

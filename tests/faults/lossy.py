@@ -49,7 +49,7 @@ class Lossy(NamedTuple):
     packets: int
     account: Meta
     duplicates: int
-    gaps: int
+    missing: int
 
 
 def lose_packets(cuts: int, directory: Path) -> Lossy:
@@ -78,7 +78,7 @@ def lose_packets(cuts: int, directory: Path) -> Lossy:
         node.drain(forks)
         assert not oracle.contradictions
         found = node.account(oracle)
-        return Lossy(cuts, _lost_here(), found, oracle.duplicates(_NODE), oracle.gaps(_NODE))
+        return Lossy(cuts, _lost_here(), found, oracle.duplicates(_NODE), oracle.lost(_NODE))
 
 
 def _lost_here() -> int:

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import resource
 from array import array
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
@@ -80,14 +80,17 @@ class QuietSpool:
     async def append(self, points: Sequence[MetricPoint]) -> None:
         await self._within(self._inner.append(points))
 
-    async def seal(self, limit: int) -> None:
-        await self._within(self._inner.seal(limit))
+    async def head(self, limit: int) -> MetricBatch | None:
+        return await self._within(self._inner.head(limit))
 
-    async def head(self) -> MetricBatch | None:
-        return await self._within(self._inner.head())
+    async def acknowledge(self, name: BatchName) -> None:
+        await self._within(self._inner.acknowledge(name))
 
-    async def acknowledge(self, name: BatchName, *, refused: Sequence[Refusal] = ()) -> None:
-        await self._within(self._inner.acknowledge(name, refused=refused))
+    async def set_aside(self, refusal: Refusal) -> None:
+        await self._within(self._inner.set_aside(refusal))
+
+    async def rename(self, name: BatchName, upto: int, newest: datetime) -> None:
+        await self._within(self._inner.rename(name, upto, newest))
 
     async def dead_letters(self) -> Sequence[Refusal]:
         return await self._within(self._inner.dead_letters())

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["sweep_server"]
 
 _NODE = "node-1"
-_NAME = "0123456789abcdef0123456789abcdef;seq=1;offset=0;of=5"
+_NAME = "0123456789abcdef0123456789abcdef;first=1;points=5"
 _NUMBERS = range(5)
 _PATIENCE_SECONDS = 30.0
 

@@ -13,7 +13,7 @@ import logging
 import os
 import sys
 from contextlib import AsyncExitStack
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -96,14 +96,19 @@ class ToldSpool:
             os.write(self._told, lines)
         self.changed.set()
 
-    async def seal(self, limit: int) -> None:
-        await self._inner.seal(limit)
+    async def head(self, limit: int) -> MetricBatch | None:
+        return await self._inner.head(limit)
 
-    async def head(self) -> MetricBatch | None:
-        return await self._inner.head()
+    async def acknowledge(self, name: BatchName) -> None:
+        await self._inner.acknowledge(name)
+        self.changed.set()
 
-    async def acknowledge(self, name: BatchName, *, refused: Sequence[Refusal] = ()) -> None:
-        await self._inner.acknowledge(name, refused=refused)
+    async def set_aside(self, refusal: Refusal) -> None:
+        await self._inner.set_aside(refusal)
+        self.changed.set()
+
+    async def rename(self, name: BatchName, upto: int, newest: datetime) -> None:
+        await self._inner.rename(name, upto, newest)
         self.changed.set()
 
     async def dead_letters(self) -> Sequence[Refusal]:

@@ -24,14 +24,14 @@ def test_on_a_link_that_loses_packets_and_is_cut_everything_arrives_once(tmp_pat
     done = lose_packets(3, tmp_path)
     assert done.account.is_exact, done
     assert done.account.told > 0
-    assert done.gaps == 0
+    assert done.missing == 0
     assert done.packets > 0
 
 
 async def test_a_link_of_small_packets_carries_a_large_report() -> None:
     """The least that any network of IPv4 takes is 576 bytes."""
     points = [point_of(number) for number in range(3000)]
-    batch = api.MetricBatch(points, name=api.BatchName(EPOCH, 1, 0, len(points)))
+    batch = api.MetricBatch(points, name=api.BatchName(EPOCH, 1, len(points)))
     with Namespace() as network, network.inside(), Oracle() as oracle:
         network.run("ip", "link", "set", "lo", "mtu", "576")
         async with api.ControlPlane(api.Config(oracle.url)) as plane:

@@ -31,7 +31,7 @@ def oracle() -> Iterator[Oracle]:
 
 def batch(number: int) -> api.MetricBatch:
     points = [point_of(SIZE * number + i) for i in range(SIZE)]
-    return api.MetricBatch(points, name=api.BatchName(EPOCH, number + 1, 0, SIZE))
+    return api.MetricBatch(points, name=api.BatchName(EPOCH, 1 + number * SIZE, SIZE))
 
 
 def config(proxy: FaultProxy, seconds: float = 5.0) -> api.Config:
@@ -72,7 +72,7 @@ async def test_a_reset_at_any_byte_neither_loses_nor_doubles(
             assert await deliver(proxy, position + 1) <= 2
         found = account(range((whole + 1) * SIZE), oracle.points(NODE))
     assert found.is_exact, found
-    assert oracle.gaps(NODE) == 0
+    assert oracle.lost(NODE) == 0
 
 
 @pytest.mark.parametrize(

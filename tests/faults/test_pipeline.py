@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from plexd.api import BatchName, MetricPoint
     from plexd.clock import Clock
     from plexd.metrics.ports import Collector, MetricReporter
-    from plexd.spool import Refusal, Spool
+    from plexd.spool import Spool
 
 T = TypeVar("T")
 CYCLES, SIZE = 6, 5
@@ -32,15 +32,18 @@ class DedupingReporter:
     """A `MetricReporter` to whom a name it knows says nothing new."""
 
     def __init__(self) -> None:
-        self.batches: dict[str, MetricBatch] = {}
+        self._points: dict[tuple[str, int], bytes] = {}
 
     async def report_metrics(self, node_id: str, batch: MetricBatch) -> None:
-        assert self.batches.setdefault(str(batch.name), batch).to_json() == batch.to_json(), node_id
+        assert batch.name is not None
+        for place, point in enumerate(batch, batch.name.first):
+            body = MetricBatch([point]).to_json()[1:-1]
+            assert self._points.setdefault((batch.name.epoch, place), body) == body, node_id
         await asyncio.sleep(0)
 
     @property
     def points(self) -> list[bytes]:
-        return [MetricBatch([point]).to_json()[1:-1] for b in self.batches.values() for point in b]
+        return list(self._points.values())
 
 
 class Stumbling:
@@ -83,14 +86,11 @@ class StumblingSpool(MemorySpool):
             if self.statistics().appended > before:
                 self.kept += numbers
 
-    async def seal(self, limit: int) -> None:
-        await self._stumbling.step(super().seal(limit))
+    async def head(self, limit: int) -> MetricBatch | None:
+        return await self._stumbling.step(super().head(limit))
 
-    async def head(self) -> MetricBatch | None:
-        return await self._stumbling.step(super().head())
-
-    async def acknowledge(self, name: BatchName, *, refused: Sequence[Refusal] = ()) -> None:
-        await self._stumbling.step(super().acknowledge(name, refused=refused))
+    async def acknowledge(self, name: BatchName) -> None:
+        await self._stumbling.step(super().acknowledge(name))
 
 
 class StumblingReporter(DedupingReporter):
@@ -163,8 +163,7 @@ async def test_cancelled_after_any_number_of_turns_it_leaves_nothing_half_done(
 async def _delivered(directory: Path, reporter: MetricReporter) -> int:
     """Deliver what is left; all points ever appended."""
     async with DiskSpool(directory) as spool:
-        await spool.seal(7)
-        while (batch := await spool.head()) is not None:
+        while (batch := await spool.head(7)) is not None:
             await reporter.report_metrics("node-1", batch)
             assert batch.name is not None
             await spool.acknowledge(batch.name)

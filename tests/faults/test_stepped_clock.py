@@ -80,4 +80,4 @@ def test_a_process_whose_clock_steps_reports_on_and_loses_nothing(
         found = node.account(oracle)
         assert found.is_exact, found
         assert not oracle.contradictions
-        assert (oracle.epochs(node.name), oracle.gaps(node.name)) == (1, 0)
+        assert oracle.lost(node.name) == 0

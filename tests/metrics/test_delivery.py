@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from plexd.api import APIError, BatchName, LatencyResult, MetricBatch, MetricPoint, TLSError
+from plexd.api import APIError, LatencyResult, MetricBatch, MetricPoint, TLSError
 from plexd.metrics import Config, MemorySpool
 from plexd.metrics.delivery import Delivery
 from plexd.metrics.testing import ManualClock, RecordingReporter
@@ -244,31 +244,29 @@ class Narrow(RecordingReporter):
         if len(batch) > 2:
             raise APIError(413, "too large")
         assert batch.name is not None
-        if (error := self.trouble.pop(f"at_{batch.name.offset}", None)) is not None:
+        if (error := self.trouble.pop(f"at_{batch.name.first}", None)) is not None:
             raise error
         # What a server does with its high-water mark: pieces below it change nothing.
         self.node_ids.append(node_id)
         self.batches.append(batch)
-        if batch.name.offset > self.mark:
-            self.mark = batch.name.offset
+        if batch.name.first > self.mark:
+            self.mark = batch.name.first
             self.effect.update(p.data.rtt_nano for p in batch)  # type: ignore[union-attr]  # latency
 
 
 class TestPieces:
-    @pytest.mark.parametrize("offset", [0, 2, 4, 6, 7])
-    async def test_a_piece_that_fails_has_the_whole_sent_again_and_nothing_doubled(
-        self, offset: int
-    ) -> None:
-        reporter = Narrow(**{f"at_{offset}": OSError("reset")})
+    @pytest.mark.parametrize("place", [1, 3, 5, 7, 9])
+    async def test_a_piece_that_fails_is_sent_again_and_nothing_doubled(self, place: int) -> None:
+        reporter = Narrow(**{f"at_{place}": OSError("reset")})
         rig = Rig(reporter)
         async with rig.running():
             await rig.collect(9)
             await rig.clock.advance(REPORT + 5)
         assert reporter.effect == Counter(range(9))
-        offsets = [batch.name.offset for batch in reporter.batches if batch.name is not None]
-        again = offsets.index(0, 1) if 0 in offsets[1:] else 0
-        assert offsets[:again] == sorted(offsets[:again])
-        assert offsets[again:] == [0, 2, 4, 6, 7]
+        places = [batch.name.first for batch in reporter.batches if batch.name is not None]
+        assert places == [1, 3, 5, 7, 9]
+        # Two that are too large show how much fits, and one fails.
+        assert len(reporter.attempts) == 2 + 1 + len(places)
         assert rig.spool.statistics().acknowledged == 9
 
     async def test_a_point_too_large_by_itself_becomes_a_dead_letter_with_the_reason(self) -> None:
@@ -285,12 +283,16 @@ class TestPieces:
         assert rig.numbers() == [0, 1, 2, 4, 5, 6, 7]
         (letter,) = await rig.spool.dead_letters()
         assert letter.reason == "api: HTTP 413: at most a byte"
-        assert letter.batch.name == BatchName(
-            epoch=letter.batch.name.epoch,  # type: ignore[union-attr]  # it has one
-            seq=1,
-            offset=3,
-            of=8,
-        )
+        assert letter.batch.name is not None
+        assert (letter.batch.name.first, letter.batch.name.points) == (4, 1)
+
+    async def test_after_the_pieces_of_one_batch_the_next_is_tried_whole(self) -> None:
+        rig = Rig(Narrow(), batch_size=4)
+        async with rig.running():
+            await rig.collect(9)
+            await rig.clock.advance(REPORT)
+        sizes = [len(batch) for batch in rig.reporter.attempts]
+        assert sizes == [4, 2, 2, 4, 2, 2, 1]
 
     async def test_a_control_plane_that_accepts_nothing_gets_requests_at_the_pace_as_well(
         self,
@@ -307,23 +309,6 @@ class TestPieces:
             assert len(rig.reporter.attempts) <= 111
             await rig.clock.advance(30)
         assert rig.spool.statistics().refused == 100
-
-    async def test_bytes_that_cannot_be_cut_are_set_aside_whole(self) -> None:
-        class Sealed(MemorySpool):
-            async def head(self) -> MetricBatch | None:
-                if (batch := await super().head()) is None or batch.name is None:
-                    return batch
-                return MetricBatch.of_json(b"[not JSON", batch.name)
-
-        class TooLarge(RecordingReporter):
-            async def report_metrics(self, node_id: str, batch: MetricBatch) -> None:
-                raise APIError(413, f"{node_id}: {batch!r}")
-
-        rig = Rig(TooLarge(), spool=Sealed())
-        async with rig.running():
-            await rig.collect(3)
-            await rig.clock.advance(REPORT)
-        assert rig.spool.statistics().refused == 3
 
 
 class TestEnd:
@@ -385,4 +370,4 @@ async def test_production_above_ten_batches_a_second_is_kept_up_with() -> None:
             await rig.collect(1005)  # 20 batches a second
             await rig.clock.advance(5)
         assert rig.spool.statistics().waiting <= 1005
-    assert len({batch.name.seq for batch in rig.reporter.batches if batch.name}) >= 59 * 100
+    assert len({batch.name for batch in rig.reporter.batches if batch.name}) >= 59 * 100

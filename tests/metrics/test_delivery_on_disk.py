@@ -35,7 +35,7 @@ class Receiver:
 
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
-        self.marks: dict[str, tuple[int, int]] = {}
+        self.marks: dict[str, int] = {}
         self.effect: Counter[int] = Counter()
         self.order: list[int] = []
         self.calm = False
@@ -47,10 +47,9 @@ class Receiver:
         await asyncio.sleep(self.random.random() / 500)
         if not self.calm and len(batch) > 1 and self.random.random() < 0.2:
             raise APIError(413, "too large")
-        seq, points = self.marks.get(name.epoch, (0, 0))
-        known = max(0, points - name.offset) if name.seq == seq else 0
-        if name.seq >= seq and known < len(batch):
-            self.marks[name.epoch] = (name.seq, name.offset + len(batch))
+        known = max(0, self.marks.get(name.epoch, 0) - name.first + 1)
+        if known < len(batch):
+            self.marks[name.epoch] = name.last
             numbers = [p.data.rtt_nano for p in batch[known:]]  # type: ignore[union-attr]  # latency
             self.effect.update(numbers)
             self.order += numbers

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from plexd.api import BatchName, MetricBatch
-    from plexd.spool import Refusal
 
 NODE = "node-1"
 COLLECT, REPORT = 15.0, 60.0
@@ -215,7 +214,7 @@ class TestFailures:
             await clock.advance(REPORT * 2)
         assert reporter.attempts == []
 
-    async def test_reporter_returns_error_clears_the_buffer_and_retains_the_sealed_batch(
+    async def test_reporter_returns_error_retains_the_batch(
         self, caplog: pytest.LogCaptureFixture
     ) -> None:
         clock = ManualClock()
@@ -225,7 +224,7 @@ class TestFailures:
         manager = Manager(config(), [collector], reporter, NODE, clock=clock, spool=spool)
         async with running(manager):
             await clock.advance(FIRST_REPORT + 0.001)
-            assert (spool.statistics().buffered, spool.statistics().sealed) == (0, 1)
+            assert spool.statistics().waiting == 1
             await clock.advance(REPORT)
             assert len(reporter.batches) == 1
         first, second = reporter.attempts
@@ -310,7 +309,7 @@ class TestRefusals:
         assert caplog.records[1].points == 5  # type: ignore[attr-defined]  # extra
         assert manager.statistics().delivery.batches == 1
 
-    async def test_a_batch_that_is_too_large_goes_in_halves_under_its_name(self) -> None:
+    async def test_a_batch_that_is_too_large_goes_in_halves(self) -> None:
         clock = ManualClock()
 
         class Narrow(RecordingReporter):
@@ -328,8 +327,8 @@ class TestRefusals:
         sent = [point.peer_id for point in reporter.points]
         assert sent == [f"peer-{i}" for i in range(9) if i != 6]
         names = [batch.name for batch in reporter.batches if batch.name is not None]
-        assert {(name.epoch, name.seq, name.of) for name in names} == {(names[0].epoch, 1, 9)}
-        assert [name.offset for name in names] == [0, 2, 4, 7]
+        assert len({name.epoch for name in names}) == 1
+        assert [name.first for name in names] == [1, 3, 5, 8, 9]
         assert (spool.statistics().refused, spool.statistics().acknowledged) == (1, 8)
 
     @pytest.mark.parametrize("status", [302, 401, 403, 404, 409, 429, 500, 503])
@@ -358,16 +357,16 @@ class FaultySpool(MemorySpool):
         self._fail("append")
         await super().append(points)
 
-    async def seal(self, limit: int) -> None:
-        self._fail("seal")
-        await super().seal(limit)
+    async def head(self, limit: int) -> MetricBatch | None:
+        self._fail("head")
+        return await super().head(limit)
 
-    async def acknowledge(self, name: BatchName, *, refused: Sequence[Refusal] = ()) -> None:
+    async def acknowledge(self, name: BatchName) -> None:
         self._fail("acknowledge")
-        await super().acknowledge(name, refused=refused)
+        await super().acknowledge(name)
 
 
-@pytest.mark.parametrize("call", ["append", "seal", "acknowledge"])
+@pytest.mark.parametrize("call", ["append", "head", "acknowledge"])
 async def test_a_spool_that_fails_once_costs_no_more_than_that(call: str) -> None:
     clock = ManualClock()
     reporter = RecordingReporter()
@@ -575,7 +574,7 @@ class TestShutdown:
             assert not task.done()
             await clock.advance(0.2)
             assert task.cancelled()
-        assert spool.statistics().sealed == 100
+        assert spool.statistics().waiting == 100
 
     async def test_a_reporter_that_ignores_its_cancellation_does_not_hold_up_the_end(
         self,
@@ -645,13 +644,7 @@ async def test_every_point_is_accounted_for() -> None:
         s = manager.statistics()
         assert s.collectors[0].points == s.spool.appended
         assert s.spool.acknowledged == s.delivery.points == len(reporter.points)
-        assert s.spool.appended == (
-            s.spool.buffered
-            + s.spool.sealed
-            + s.spool.acknowledged
-            + s.spool.refused
-            + s.spool.evicted
-        )
+        assert s.spool.appended == s.spool.waiting + s.spool.acknowledged + s.spool.lost
 
 
 async def test_it_runs_on_real_time_as_well() -> None:
@@ -664,4 +657,4 @@ async def test_it_runs_on_real_time_as_well() -> None:
     async with running(manager), asyncio.timeout(10):
         await reporter.received(batches=3)
     statistics = manager.statistics()
-    assert statistics.collectors[0].points == len(reporter.points) + statistics.spool.buffered
+    assert statistics.collectors[0].points == len(reporter.points) + statistics.spool.waiting

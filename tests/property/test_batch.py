@@ -21,6 +21,7 @@ from plexd.api import (
     LatencyResult,
     MetricBatch,
     MetricPoint,
+    Predecessor,
     Secret,
     SystemStats,
     TunnelStats,
@@ -210,14 +211,13 @@ def test_the_check_refuses_exactly_what_would_not_arrive(
     assert caught.value.index == len(others)
 
 
+epochs = st.from_regex("[0-9a-f]{32}", fullmatch=True)
 names = st.integers(1, 2**31 - 1).flatmap(
-    lambda of: st.builds(
-        BatchName,
-        st.from_regex("[0-9a-f]{32}", fullmatch=True),
-        st.integers(1, 2**63 - 1),
-        st.integers(0, of - 1),
-        st.just(of),
-    )
+    lambda points: st.builds(BatchName, epochs, st.integers(1, 2**63 - points), st.just(points))
+)
+places = st.integers(0, 2**63 - 1)
+predecessors = st.builds(Predecessor, epochs, places, places) | st.builds(
+    Predecessor, skipped=places
 )
 
 
@@ -227,25 +227,34 @@ def test_a_name_that_is_written_is_read_back(name: BatchName) -> None:
     assert BatchName.parse(str(name)) == name
 
 
+@pytest.mark.slow
+@given(predecessors)
+def test_a_predecessor_that_is_written_is_read_back(before: Predecessor) -> None:
+    assert Predecessor.parse(str(before)) == before
+
+
 @st.composite
 def spoilt_names(draw: st.DrawFn) -> str:
-    text = str(draw(names))
+    text = str(draw(names | predecessors))
     cut = draw(st.integers(0, len(text)))
     return text[:cut] + draw(st.text(max_size=3)) + text[cut + draw(st.integers(0, 3)) :]
 
 
 @pytest.mark.slow
 @given(st.text() | spoilt_names())
-@example("0" * 32 + ";seq=1;offset=1;of=1")
-@example("0" * 32 + ";seq=9223372036854775808;offset=0;of=1")
-@example("0" * 32 + ";seq=1;offset=0;of=2147483648")
-@example("0" * 32 + ";seq=1;offset=0;of=1\n")
-@example("0" * 32 + ";seq=\u0661;offset=0;of=1")
-def test_any_other_text_is_a_decode_error(text: str) -> None:
+@example("0" * 32 + ";first=0;points=1")
+@example("0" * 32 + ";first=9223372036854775808;points=1")
+@example("0" * 32 + ";first=9223372036854775807;points=2")
+@example("0" * 32 + ";first=1;points=2147483648")
+@example("0" * 32 + ";first=1;points=1\n")
+@example("0" * 32 + ";first=\u0661;points=1")
+@example("0" * 32 + ":9223372036854775808;skipped=0")
+@example("none;skipped=9223372036854775808")
+@pytest.mark.parametrize("kind", [BatchName, Predecessor])
+def test_any_other_text_is_a_decode_error(kind: type[BatchName | Predecessor], text: str) -> None:
     try:
-        name = BatchName.parse(text)
+        read = kind.parse(text)
     except DecodeError as err:
         assert err.reason  # noqa: PT017  # either outcome is right
     else:
-        assert str(name) == text
-        assert 0 <= name.offset < name.of
+        assert str(read) == text

@@ -194,9 +194,11 @@ async def test_files_stay_within_max_bytes_however_much_comes_in(directory: Path
 async def test_files_stay_within_max_bytes_with_batches_of_any_size(
     directory: Path, limit: int
 ) -> None:
+    receiver = StrictReceiver()
     async with DiskSpool(directory, max_bytes=_MIB) as spool:
         for cycle in range(25):
             await spool.append(points(500, 500 * cycle))
+            await receiver.drain(spool, 3, limit=limit)
             assert files(directory) <= _MIB
         balanced(spool.statistics())
 

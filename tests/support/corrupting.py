@@ -88,7 +88,7 @@ class Specimen:
 
     async def _deliver(self, directory: Path) -> str:
         receiver = copy.deepcopy(self.receiver)
-        receiver.is_lenient = True
+        receiver.marks.is_lenient = True
         async with DiskSpool(directory, max_bytes=2**20, clock=ManualClock()) as spool:
             await receiver.drain(spool)
             found = spool.statistics()

@@ -9,15 +9,17 @@ from __future__ import annotations
 import asyncio
 import gzip
 import hashlib
-import re
 import threading
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import msgspec
 from aiohttp import web
+
+from plexd.api import BatchName, Predecessor
+from support.marks import Marks
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -25,7 +27,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ACCEPT", "Answer", "Oracle", "Report"]
 
-_NAME = re.compile(r"([0-9a-f]{32});seq=(\d+);offset=(\d+);of=(\d+)")
 _TIMEOUT_SECONDS = 10
 _POINTS = msgspec.json.Decoder(list[msgspec.Raw])
 
@@ -54,28 +55,18 @@ class Report:
 
     attempt: int
     node: str
-    epoch: str
-    seq: int
-    offset: int
-    of: int
+    name: BatchName
+    after: Predecessor
     dropped: int
     points: tuple[bytes, ...]
 
 
-class _Mark(NamedTuple):
-    """All batches below ``seq`` and the first ``points`` of that one came or never will."""
-
-    seq: int = 0
-    points: int = 0
-
-
 @dataclass(slots=True)
 class _Node:
-    marks: defaultdict[str, _Mark] = field(default_factory=lambda: defaultdict(_Mark))
+    marks: Marks = field(default_factory=Marks)
     points: list[bytes] = field(default_factory=list)
-    dropped: int = 0
-    gaps: int = 0
     duplicates: int = 0
+    repeated: int = 0
 
 
 Script = Callable[[Report], Answer]
@@ -84,8 +75,8 @@ Script = Callable[[Report], Answer]
 class Oracle:
     """A server on its own thread; a context manager. ``answers`` says how to answer.
 
-    ``contradictions`` holds every breach of the contract: a report without a name, or with other
-    bytes under a name that was used before.
+    ``contradictions`` holds every breach of the contract: a report without a name, with other bytes
+    under a name that was used before, or after an epoch that never came.
     """
 
     def __init__(self, answers: Script = lambda _: ACCEPT) -> None:
@@ -94,7 +85,7 @@ class Oracle:
         self.attempts = 0
         self._nodes: defaultdict[str, _Node] = defaultdict(_Node)
         self._changed = threading.Condition()
-        self._digests: dict[tuple[str, str, int, int], bytes] = {}
+        self._digests: dict[tuple[str, str, int], bytes] = {}
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="oracle")
         self._runner: web.ServerRunner | None = None
@@ -112,17 +103,17 @@ class Oracle:
         """Return the JSON of every point that had an effect, in order."""
         return list(self._nodes[node].points)
 
-    def dropped(self, node: str) -> int:
-        """Return how many points the node reported as lost."""
-        return self._nodes[node].dropped
-
-    def gaps(self, node: str) -> int:
-        """Return how many batches were skipped."""
-        return self._nodes[node].gaps
+    def lost(self, node: str) -> int:
+        """Return how many points are missing, by their names or by the node's own account."""
+        return self._nodes[node].marks.lost
 
     def duplicates(self, node: str) -> int:
         """Return how many reports had no effect because all of their points came before."""
         return self._nodes[node].duplicates
+
+    def repeated(self, node: str) -> int:
+        """Return how many points came again, and had no effect."""
+        return self._nodes[node].repeated
 
     def wait_until(self, condition: Callable[[], bool]) -> None:
         """Return once the condition, checked after every report, holds. Blocks; bounded."""
@@ -154,23 +145,25 @@ class Oracle:
         if request.headers.get("Content-Encoding") == "gzip":
             body = gzip.decompress(body)
         points = tuple(map(bytes, _POINTS.decode(body)))
-        name = _NAME.fullmatch(request.headers.get("Plexd-Batch", ""))
-        if name is None:
-            self.contradictions.append(f"no name: {request.headers.get('Plexd-Batch')!r}")
+        headers = request.headers
+        try:
+            name = BatchName.parse(headers.get("Plexd-Batch", ""))
+            after = Predecessor.parse(headers.get("Plexd-After", "none;skipped=0"))
+            dropped = int(headers.get("Plexd-Dropped", ""))
+        except ValueError as err:
+            self.contradictions.append(f"no name: {dict(headers)}: {err}")
             return None
-        seq, offset, of = (int(digits) for digits in name.groups()[1:])
-        dropped = int(request.headers["Plexd-Dropped"])
         node = request.path.split("/")[3]
-        report = Report(self.attempts, node, name[1], seq, offset, of, dropped, points)
+        report = Report(self.attempts, node, name, after, dropped, points)
         self._compare(report)
         return report
 
     def _compare(self, report: Report) -> None:
         """Check that the points fit their name, and that the name had no other bytes before."""
-        if not 0 < len(report.points) <= report.of - report.offset:
-            self.contradictions.append(f"{len(report.points)} points do not fit in {report}")
-        for index, point in enumerate(report.points, report.offset):
-            place = (report.node, report.epoch, report.seq, index)
+        if len(report.points) != report.name.points:
+            self.contradictions.append(f"{len(report.points)} points are not {report.name}")
+        for number, point in enumerate(report.points, report.name.first):
+            place = (report.node, report.name.epoch, number)
             digest = hashlib.sha256(point).digest()
             if self._digests.setdefault(place, digest) != digest:
                 self.contradictions.append(f"other bytes at {place}")
@@ -178,19 +171,14 @@ class Oracle:
     def _accept(self, report: Report) -> None:
         """Store the part of the report beyond the mark, if any."""
         node = self._nodes[report.node]
-        mark = node.marks[report.epoch]
-        if report.seq < mark.seq:
-            node.duplicates += 1
+        try:
+            known = node.marks.receive(report.name, report.after, report.dropped)
+        except AssertionError as err:
+            self.contradictions.append(str(err))
             return
-        had = mark.points if report.seq == mark.seq else 0
-        end = report.offset + len(report.points)
-        if end <= had:
-            node.duplicates += 1
-            return
-        node.gaps += max(0, report.seq - mark.seq - 1)
-        node.points += report.points[max(0, had - report.offset) :]
-        node.marks[report.epoch] = _Mark(report.seq, end)
-        node.dropped += report.dropped
+        node.duplicates += known == len(report.points)
+        node.repeated += known
+        node.points += report.points[known:]
 
     async def _start(self) -> None:
         server = web.Server(self._serve, auto_decompress=False)

@@ -4,27 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from plexd.api import is_continuation
+from support.marks import Marks
 
 if TYPE_CHECKING:
-    from plexd.api import BatchName, MetricBatch, MetricPoint, Predecessor
+    from plexd.api import BatchName, MetricBatch, MetricPoint
     from plexd.spool import Spool
 
 __all__ = ["StrictReceiver"]
-
-
-class _Epoch:
-    """What was received of one epoch."""
-
-    def __init__(self) -> None:
-        self.upto = 0
-        self.missing = 0
-        self.dropped = 0
-        self.before = 0
-
-    @property
-    def lost(self) -> int:
-        return max(self.missing, self.dropped) + self.before
 
 
 class StrictReceiver:
@@ -35,16 +21,14 @@ class StrictReceiver:
     """
 
     def __init__(self) -> None:
-        # After damage nobody knows what was delivered before.
-        self.is_lenient = False
+        self.marks = Marks()
         self.points: dict[str, MetricPoint] = {}
         self._names: dict[tuple[str, int], MetricPoint] = {}
-        self._epochs: dict[str, _Epoch] = {}
 
     @property
     def lost(self) -> int:
         """Points that are missing, as far as the batches received show it."""
-        return sum(epoch.lost for epoch in self._epochs.values())
+        return self.marks.lost
 
     def accept(self, batch: MetricBatch) -> BatchName:
         """Accept ``batch``; what was received before has no effect."""
@@ -52,35 +36,15 @@ class StrictReceiver:
         assert name is not None
         assert batch.after is not None
         assert len(batch) == name.points
-        if name.epoch not in self._epochs:
-            self._begin(name, batch.after)
-        epoch = self._epochs[name.epoch]
-        epoch.missing += max(0, name.first - epoch.upto - 1)
-        epoch.dropped = max(epoch.dropped, batch.dropped)
-        for place, point in enumerate(batch, name.first):
-            self._accept_point(name.epoch, place, point, is_known=place <= epoch.upto)
-        epoch.upto = max(epoch.upto, name.last)
+        known = self.marks.receive(name, batch.after, batch.dropped)
+        for index, point in enumerate(batch):
+            key = (name.epoch, name.first + index)
+            if index < known:
+                assert self._names.get(key) == point, f"{key} was something else"
+            else:
+                assert point.peer_id not in self.points, f"{point.peer_id} comes twice"
+                self.points[point.peer_id] = self._names[key] = point
         return name
-
-    def _begin(self, name: BatchName, after: Predecessor) -> None:
-        begun = self._epochs[name.epoch] = _Epoch()
-        before = self._epochs.get(after.epoch)
-        if after.epoch and not self.is_lenient:
-            assert before is not None, f"{after} is unknown"
-            assert before.upto <= after.place, f"{after} is behind what came"
-        if before is not None and is_continuation(name.epoch, after.epoch):
-            begun.upto = after.place
-            begun.before = max(0, after.skipped - (name.first - 1 - after.place))
-        else:
-            lacking = after.place - before.upto if before is not None else 0
-            begun.before = after.skipped + max(0, lacking)
-
-    def _accept_point(self, epoch: str, place: int, point: MetricPoint, *, is_known: bool) -> None:
-        if is_known:
-            assert self._names.get((epoch, place)) == point, f"{epoch}:{place} was something else"
-        else:
-            assert point.peer_id not in self.points, f"{point.peer_id} comes twice"
-            self.points[point.peer_id] = self._names[epoch, place] = point
 
     def has(self, batch: MetricBatch) -> bool:
         """Whether the end of this batch was accepted before."""

@@ -141,5 +141,7 @@ class Chain(Struct):
             untold += other.dropped - other.reported
         if untold:
             self.lose(untold)
+        if other.acknowledged and not self.acknowledged:
+            self._come_after(other.sent_as, other.acknowledged, self.skipped)
         self.begin(other.epoch)
         self.place = other.place

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from plexd.api import APIError, BatchName, MetricBatch, TLSError, TransportError
+from plexd.api import APIError, BatchName, MetricBatch, TLSError, TransportError, continuation
 from plexd.metrics import MultiReporter
 from plexd.metrics.testing import ManualClock, RecordingReporter
-from support.points import EXAMPLE, latency_batch, named
+from support.points import EPOCH, EXAMPLE, NOW, latency_batch, named
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -237,8 +237,8 @@ async def test_at_most_four_local_reports_go_on_and_further_batches_skip_it_with
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     local.gate.clear()
-    for seq in range(1, 7):
-        report = start(multi, named(latency_batch(seq), seq))
+    for count in range(1, 7):
+        report = start(multi, named(latency_batch(count), 10 * count))
         await clock.advance(1)
         await report
     assert len(platform.batches) == 6
@@ -248,7 +248,7 @@ async def test_at_most_four_local_reports_go_on_and_further_batches_skip_it_with
     ]
     local.gate.set()
     await clock.advance(0)
-    await multi.report_metrics(NODE, named(latency_batch(7), 7))
+    await multi.report_metrics(NODE, named(latency_batch(7), 70))
     assert [len(batch) for batch in local.batches] == [1, 2, 3, 4, 7]
 
 
@@ -276,11 +276,11 @@ async def test_a_batch_sent_again_goes_to_the_platform_only(
         with pytest.raises(APIError):
             await multi.report_metrics(NODE, named(EXAMPLE, 1))
     await multi.report_metrics(NODE, named(EXAMPLE, 1))
-    await multi.report_metrics(NODE, named(EXAMPLE, 2))
+    await multi.report_metrics(NODE, named(EXAMPLE, 4))
     assert len(platform.attempts) == 4
     assert [batch.name for batch in local.batches] == [
         named(EXAMPLE, 1).name,
-        named(EXAMPLE, 2).name,
+        named(EXAMPLE, 4).name,
     ]
 
 
@@ -317,12 +317,42 @@ async def test_the_pieces_of_a_batch_the_local_has_seen_whole_go_to_the_platform
     with pytest.raises(APIError):
         await multi.report_metrics(NODE, whole)
     for offset in (0, 2):
-        piece = MetricBatch(
-            whole[offset : offset + 2], name=BatchName(whole.name.epoch, 1, offset, 4)
-        )
-        await multi.report_metrics(NODE, piece)
+        await multi.report_metrics(NODE, whole.piece(offset, offset + 2))
     assert local.batches == [whole]
     assert [len(batch) for batch in platform.batches] == [2, 2]
+
+
+async def test_of_a_batch_that_has_grown_the_local_gets_the_new_points_only(
+    multi: MultiReporter, platform: RecordingReporter, local: RecordingReporter
+) -> None:
+    platform.failures = [PLATFORM_ERROR]
+    with pytest.raises(APIError):
+        await multi.report_metrics(NODE, named(latency_batch(4)))
+    await multi.report_metrics(NODE, named(latency_batch(6)))
+    assert [batch.name for batch in local.batches] == [
+        BatchName(EPOCH, 1, 4),
+        BatchName(EPOCH, 5, 2),
+    ]
+    assert [point.peer_id for point in local.points] == [f"peer-{i}" for i in range(6)]
+
+
+async def test_points_that_were_renamed_go_to_the_platform_only(
+    multi: MultiReporter, local: RecordingReporter
+) -> None:
+    await multi.report_metrics(NODE, named(latency_batch(4)))
+    renamed = continuation(EPOCH, NOW)
+    for first in (3, 5):
+        points = latency_batch(6)[first - 1 : first + 1]
+        await multi.report_metrics(NODE, MetricBatch(points, name=BatchName(renamed, first, 2)))
+    assert [point.peer_id for point in local.points] == [f"peer-{i}" for i in range(6)]
+
+
+async def test_another_life_of_the_spool_begins_with_its_first_place(
+    multi: MultiReporter, local: RecordingReporter
+) -> None:
+    await multi.report_metrics(NODE, named(latency_batch(4)))
+    await multi.report_metrics(NODE, MetricBatch(latency_batch(2), name=BatchName("f" * 32, 1, 2)))
+    assert len(local.points) == 6
 
 
 async def test_batches_without_a_name_always_go_to_both(

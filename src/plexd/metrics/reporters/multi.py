@@ -6,7 +6,7 @@ import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from plexd.api import is_continuation
+from plexd.api import DecodeError, is_continuation
 from plexd.background import cut
 from plexd.clock import Clock, SystemClock
 from plexd.closing import AsyncClosing
@@ -90,7 +90,11 @@ class MultiReporter(AsyncClosing):
         self._epoch, self._place = name.epoch, max(self._place, name.last)
         if not seen:
             return batch
-        return batch.piece(seen, len(batch)) if seen < len(batch) else None
+        try:
+            return batch.piece(seen, len(batch)) if seen < len(batch) else None
+        except DecodeError as err:  # kept by a version that knew other points
+            self._warn(reason_of(err))
+            return None
 
     async def _report_locally(self, node_id: str, batch: MetricBatch) -> None:
         try:
