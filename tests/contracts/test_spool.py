@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 ROOM = 50
 # Small enough for a quarter of it to be room for five rows of ten points, and not for a sixth.
 _DISK_BYTES = 78_000
+_MEMORY_BYTES = 8_000
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ async def spool(
     request: pytest.FixtureRequest, tmp_path: Path, clock: ManualClock
 ) -> AsyncIterator[Spool]:
     if request.param == "memory":
-        async with MemorySpool(max_bytes=ROOM * 400, clock=clock) as opened:
+        async with MemorySpool(max_bytes=_MEMORY_BYTES, clock=clock) as opened:
             yield opened
     else:
         async with DiskSpool(tmp_path / "spool", max_bytes=_DISK_BYTES, clock=clock) as on_disk:

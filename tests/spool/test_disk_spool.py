@@ -20,8 +20,7 @@ import pytest
 
 from plexd.api import EncodeError, MetricPoint, Predecessor
 from plexd.metrics.testing import ManualClock
-from plexd.spool import DiskSpool, Refusal, SpoolLockedError
-from plexd.spool.sqlite import steady_clock
+from plexd.spool import DiskSpool, Refusal, SpoolLockedError, steady_clock
 from spool.balance import balanced
 from support.faulty_disk import FaultyDisk
 from support.latency import latency_points as points

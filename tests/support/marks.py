@@ -22,11 +22,12 @@ class _Epoch:
 class Marks:
     """How far each epoch of a node has come, and what is missing.
 
-    ``is_lenient``: an epoch may come after one that is unknown, as after damage.
+    ``is_lenient``: an epoch may come after one that is unknown, as after damage. ``is_begun_again``:
+    one came after nothing, which is a loss of unknown size.
     """
 
     def __init__(self) -> None:
-        self.is_lenient = False
+        self.is_lenient = self.is_begun_again = False
         self._epochs: dict[str, _Epoch] = {}
 
     @property
@@ -57,6 +58,7 @@ class Marks:
             assert after.epoch or not self._epochs, f"{name} comes after nothing"
             assert before is not None or not after.epoch, f"{after} is unknown"
             assert before is None or before.upto <= after.place, f"{after} is behind what came"
+        self.is_begun_again |= bool(self._epochs) and not after.epoch
         self._epochs[name.epoch] = begun
         if before is not None and is_continuation(name.epoch, after.epoch):
             begun.upto = after.place

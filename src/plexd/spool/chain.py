@@ -101,16 +101,16 @@ class Chain(Struct):
         self.dropped += points
         self.unseen += points
 
-    def find_again(self, name: BatchName, points: int, skipped: int) -> None:
+    def find_again(self, name: BatchName, points: int, reported: int) -> None:
         """Note that ``points`` of ``name`` arrived that were counted as lost while under way.
 
-        ``skipped`` is what the batch itself reported as skipped.
+        ``reported`` is what the batch itself reported as lost or skipped.
         """
         if name.epoch == self.sent_as:
             self.dropped -= points
             self.acknowledged = max(self.acknowledged, min(name.last, self.passed))
         elif name.epoch != self.before_epoch:
-            self._come_after(name.epoch, name.last, max(0, self.skipped - skipped - points))
+            self._come_after(name.epoch, name.last, max(0, self.skipped - reported - points))
 
     def rename(self, newest: datetime, missing: int) -> None:
         """Send what is left of the head under another epoch, as its name is another machine's.

@@ -11,23 +11,22 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 import msgspec
 
-from plexd.api import BatchName, MetricBatch, MetricPoint
 from plexd.clock import Clock, SystemClock
 from plexd.closing import AsyncClosing
-from plexd.spool.port import LOSSES, Refusal, Spool, SpoolStatistics
-from plexd.spool.runs import split_by_kind
-from plexd.spool.sqlite.budget import Budget
-from plexd.spool.sqlite.failover import Failover, Parts
+from plexd.spool.budget import Budget
+from plexd.spool.port import Refusal, Spool, SpoolStatistics
+from plexd.spool.rows import runs_of
+from plexd.spool.sqlite.failover import Failover
 from plexd.spool.sqlite.files import SpoolFiles
-from plexd.spool.sqlite.log import Run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from datetime import datetime
 
+    from plexd.api import BatchName, MetricBatch, MetricPoint
+
 
 _T = TypeVar("_T")
-_COUNTS = ("appended", "acknowledged", *LOSSES)
 
 
 class DiskSpool(AsyncClosing):
@@ -72,9 +71,7 @@ class DiskSpool(AsyncClosing):
 
     async def append(self, points: Sequence[MetricPoint]) -> None:
         """Add one collection; on return it is on the disk, unless `statistics` says not."""
-        runs = [
-            Run(kind, len(run), MetricBatch(run).to_json()) for kind, run in split_by_kind(points)
-        ]
+        runs = runs_of(points)
         if runs:
             await self._call(lambda: self._failover.append(runs))
 
@@ -116,22 +113,7 @@ class DiskSpool(AsyncClosing):
         try:
             return work()
         finally:
-            self._look(self._failover.parts())
-
-    def _look(self, parts: Parts) -> None:
-        metas = [part.meta for part in parts.logs]
-        counts = {name: sum(getattr(meta, name) for meta in metas) for name in _COUNTS}
-        counts["appended"] += parts.in_doubt
-        ages = [part.oldest_ms for part in parts.logs if part.oldest_ms is not None]
-        since = self._clock.monotonic() - max(ages) / 1000 if ages else None
-        seen = SpoolStatistics(
-            **counts,
-            waiting=sum(meta.waiting for meta in metas) + parts.in_doubt,
-            stored_bytes=sum(part.sizes.bytes for part in parts.logs),
-            dead_letters=sum(part.sizes.dead_letters for part in parts.logs),
-            degraded=parts.degraded,
-        )
-        self._seen = (seen, since)
+            self._seen = self._failover.statistics()
 
     async def aclose(self) -> None:
         """Bring to the disk what can be brought, and close the files."""
@@ -144,7 +126,7 @@ class DiskSpool(AsyncClosing):
     def _close(self) -> None:
         if self._is_open:
             self._failover.close()
-            self._look(self._failover.parts())
+            self._seen = self._failover.statistics()
 
 
 if TYPE_CHECKING:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
-from msgspec import Struct
-
 from plexd.spool.chain import Chain
 from plexd.spool.epoch import StepWatch, new_epoch
 from plexd.spool.errors import DamagedError, DiskError, SpoolError, SpoolLockedError
+from plexd.spool.log import PointLog
+from plexd.spool.port import SpoolStatistics
 from plexd.spool.sqlite.ballast import Ballast
 from plexd.spool.sqlite.fallback import Fallback
 from plexd.spool.sqlite.lock import SpoolLock
-from plexd.spool.sqlite.log import PointLog, Run, Sizes
 from plexd.spool.sqlite.opening import DiskLog, Opener
 from plexd.spool.sqlite.readonly import ReadonlyLog
 
@@ -23,30 +22,13 @@ if TYPE_CHECKING:
 
     from plexd.api import BatchName, MetricBatch
     from plexd.clock import Clock
+    from plexd.spool.budget import Budget
     from plexd.spool.port import Refusal
-    from plexd.spool.sqlite.budget import Budget
+    from plexd.spool.rows import Row, Run
     from plexd.spool.sqlite.files import SpoolFiles
-    from plexd.spool.sqlite.meta import Meta
-    from plexd.spool.sqlite.rows import Row
 
 _T = TypeVar("_T")
 _RETRY_SECONDS = 15.0
-
-
-class Part(Struct, frozen=True):
-    """What one of the logs holds, and for how long its oldest point has waited."""
-
-    meta: Meta
-    sizes: Sizes
-    oldest_ms: int | None
-
-
-class Parts(Struct, frozen=True):
-    """What the spool consists of at one moment, for its statistics."""
-
-    logs: tuple[Part, ...]
-    in_doubt: int
-    degraded: str
 
 
 class Failover:
@@ -167,11 +149,18 @@ class Failover:
             found += memory.dead_letters()
         return found
 
-    def parts(self) -> Parts:
-        """Return where everything is now."""
+    def statistics(self) -> tuple[SpoolStatistics, float | None]:
+        """Return counts, and since when, by the monotonic clock, the oldest point has waited."""
         disk = self._disk.log if self._disk is not None else self._readonly
-        logs = tuple(_part(log) for log in (disk, self._fallback.log) if log is not None)
-        return Parts(logs, self._fallback.in_doubt, self._trouble)
+        logs = [log for log in (disk, self._fallback.log) if log is not None]
+        waited = [
+            log.steady.now_ms() - oldest
+            for log in logs
+            if (oldest := log.sizes.oldest_ms) is not None
+        ]
+        since = self._clock.monotonic() - max(waited) / 1000 if waited else None
+        in_doubt = self._fallback.in_doubt
+        return SpoolStatistics.of(logs, in_doubt=in_doubt, degraded=self._trouble), since
 
     def close(self) -> None:
         """Bring to the disk what can be brought, and close everything."""
@@ -294,12 +283,6 @@ class Failover:
             extra = {"component": "spool", "kept_as": str(aside)}
             self._logger.warning("spool of another node set aside", extra=extra)
             self._hold_lock()  # of the files that are there now
-
-
-def _part(log: PointLog | ReadonlyLog) -> Part:
-    meta, sizes = log.meta, log.sizes
-    waited = None if sizes.oldest_ms is None else log.steady.now_ms() - sizes.oldest_ms
-    return Part(meta, sizes, waited)
 
 
 def _damage(err: SpoolError) -> SpoolError:

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from plexd.spool.budget import Budget
 from plexd.spool.chain import Chain
 from plexd.spool.epoch import new_epoch
 from plexd.spool.errors import SpoolError
-from plexd.spool.sqlite.log import PointLog
-from plexd.spool.sqlite.meta import Meta
-from plexd.spool.sqlite.steady_clock import SteadyClock
-from plexd.spool.sqlite.tables import SpoolTables
+from plexd.spool.memory import log_in_memory
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from plexd.api import Predecessor
     from plexd.clock import Clock
-    from plexd.spool.sqlite.budget import Budget
-    from plexd.spool.sqlite.log import Run
-    from plexd.spool.sqlite.rows import Row
+    from plexd.spool.log import PointLog
+    from plexd.spool.rows import Row, Run
 
 
 class Fallback:
@@ -35,7 +32,7 @@ class Fallback:
         self.log: PointLog | None = None
         self.doubtful: tuple[Row, ...] = ()
         self._is_move_in_doubt = False
-        self._budget = budget.in_memory()
+        self._budget = Budget.in_memory(budget.transaction)
         self._max_age_ms = max_age_ms
         self._clock = clock
 
@@ -57,10 +54,7 @@ class Fallback:
         if self.log is None:
             chain = Chain(epoch=new_epoch(self._clock))
             chain.before_epoch, chain.before_place = before.epoch, before.place
-            meta = Meta(chain=chain)
-            tables = SpoolTables.open(None, self._budget)
-            steady = SteadyClock(self._clock, meta)
-            self.log = PointLog(tables, meta, self._budget, steady, self._max_age_ms)
+            self.log = log_in_memory(self._budget, self._max_age_ms, self._clock, chain)
         self.log.append(runs)
 
     def empty_into(self, disk: PointLog) -> None:

@@ -7,21 +7,20 @@ from typing import TYPE_CHECKING
 
 from plexd.spool.epoch import new_epoch
 from plexd.spool.errors import DamagedError, DiskError
-from plexd.spool.sqlite.log import PointLog
-from plexd.spool.sqlite.recovery import Recovery, Rows, count_points, pass_over, recover
+from plexd.spool.log import PointLog
+from plexd.spool.sqlite.recovery import Recovery, count_points, pass_over, recover
 from plexd.spool.sqlite.salvage import salvage, salvage_file
-from plexd.spool.sqlite.schema import translated
-from plexd.spool.sqlite.steady_clock import SteadyClock
 from plexd.spool.sqlite.tables import SpoolTables
 from plexd.spool.sqlite.watermark import Watermark, WatermarkFile
+from plexd.spool.steady_clock import SteadyClock
 
 if TYPE_CHECKING:
     import logging
 
     from plexd.clock import Clock
-    from plexd.spool.sqlite.budget import Budget
+    from plexd.spool.budget import Budget
+    from plexd.spool.meta import Meta
     from plexd.spool.sqlite.files import SpoolFiles
-    from plexd.spool.sqlite.meta import Meta
 
 # Attempts to open a file of which a part cannot be read, before it is given up.
 _MOST_UNREAD = 3
@@ -43,10 +42,10 @@ class DiskLog:
         self._identity = files.identity()
         self._watermark_identity = files.watermark_identity()
 
-    def write_watermark(self, watermark: Watermark) -> None:
-        """Put it beside the database, after a commit."""
+    def write_watermark(self, meta: Meta, front: int) -> None:
+        """Note beside the database how far it has come, after a commit."""
         try:
-            self._watermark.write(watermark)
+            self._watermark.write(Watermark.of(meta, front))
         except DiskError as err:
             self.trouble = err
 
@@ -61,7 +60,7 @@ class DiskLog:
 
     def abandon(self) -> None:
         """Close both without another write: one failed, or the names are those of other files."""
-        self.log.abandon()
+        self.tables.abandon()
         self._watermark.close()
 
     def close(self) -> None:
@@ -167,13 +166,12 @@ class Opener:
         return opened
 
     def _recover(self, tables: SpoolTables, watermark: Watermark | None) -> tuple[Meta, str]:
-        with translated():
-            rows = Rows(tables.sums().points, tables.last_id())
-            found = recover(tables.read_meta(), watermark, rows)
-            if found.front:
-                with tables.transaction():
-                    self._drop_passed(tables, found)
-            waiting, missing = count_points(found.meta.chain, tables.outlines())
+        points, last = tables.sums().points, tables.last_id()
+        found = recover(tables.read_meta(), watermark, points, last)
+        if found.front:
+            with tables.transaction():
+                self._drop_passed(tables, found)
+        waiting, missing = count_points(found.meta.chain, tables.outlines())
         meta, loss = found.meta, found.loss
         meta.chain.lose(found.unseen)
         if waiting < meta.waiting:
@@ -192,8 +190,7 @@ class Opener:
         opened.log.commit()
         if opened.trouble is not None:
             raise opened.trouble
-        with translated():
-            tables.checkpoint()
+        tables.checkpoint()
         if loss:
             damaged = opened.log.meta.damaged
             extra = {"component": "spool", "reason": loss, "damaged": damaged}

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from plexd.api import MetricBatch
+from plexd.api import BatchName, MetricBatch
+from plexd.spool.budget import ROW_BYTES
 from plexd.spool.errors import SpoolError
 from plexd.spool.port import Refusal
-from plexd.spool.sqlite.budget import ROW_BYTES
-from plexd.spool.sqlite.rows import assemble
-from plexd.spool.sqlite.schema import translated
+from plexd.spool.rows import assemble
 from plexd.spool.sqlite.tables import SpoolTables
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from plexd.api import BatchName
-    from plexd.spool.sqlite.log import PointLog, Sizes
-    from plexd.spool.sqlite.meta import Meta
-    from plexd.spool.sqlite.rows import Row
-    from plexd.spool.sqlite.steady_clock import SteadyClock
+    from plexd.spool.log import PointLog, Sizes
+    from plexd.spool.meta import Meta
+    from plexd.spool.rows import Row
+    from plexd.spool.steady_clock import SteadyClock
 
 
 class ReadonlyLog:
@@ -51,22 +50,21 @@ class ReadonlyLog:
         if self._is_renamed:
             return None
         try:
-            with translated():
-                return self._assemble(limit)
+            return self._assemble(limit)
         except SpoolError:
             return None
 
     def _assemble(self, limit: int) -> MetricBatch | None:
-        rows = self._rows()
-        first = next(rows, None)
-        if first is None:
-            return None
-        chain = self.meta.chain
-        chain.reach(first.epoch)
-        found = assemble(_chained(first, rows), chain.passed, limit, chain.sent_as)
-        if found is None:
-            return None
-        return MetricBatch.of_json(*found, dropped=chain.dropped, after=chain.predecessor)
+        rows, chain = self._rows(), self.meta.chain
+        for first in rows:
+            chain.reach(first.epoch)
+            found = assemble(itertools.chain([first], rows), chain.passed, limit)
+            if found is not None:
+                body, place, count = found
+                name = BatchName(chain.sent_as, place, count)
+                after = chain.predecessor
+                return MetricBatch.of_json(body, name, dropped=chain.dropped, after=after)
+        return None
 
     def _rows(self) -> Iterator[Row]:
         tables = self._opened()
@@ -104,7 +102,7 @@ class ReadonlyLog:
         chain = self.meta.chain
         if name.epoch != chain.sent_as or name.last <= chain.passed:
             return 0
-        with suppress(SpoolError), translated():
+        with suppress(SpoolError):
             for row in self._opened().outlines(self._behind):
                 if row.epoch != chain.head or row.place > name.last:
                     break
@@ -137,8 +135,3 @@ class ReadonlyLog:
         if self._tables is not None:
             self._tables.close()
             self._tables = None
-
-
-def _chained(first: Row, rest: Iterator[Row]) -> Iterator[Row]:
-    yield first
-    yield from rest

@@ -9,21 +9,14 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from plexd.spool.sqlite.meta import Meta
+from plexd.spool.meta import Meta
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from plexd.spool.chain import Chain
-    from plexd.spool.sqlite.tables import Outline
+    from plexd.spool.rows import Outline
     from plexd.spool.sqlite.watermark import Watermark
-
-
-class Rows(Struct, frozen=True):
-    """What is in the log: ``points`` in all, and the ``last`` number, 0 without rows."""
-
-    points: int
-    last: int
 
 
 class Recovery(Struct, frozen=True):
@@ -39,25 +32,28 @@ class Recovery(Struct, frozen=True):
     unseen: int = 0
 
 
-def recover(meta: Meta | None, watermark: Watermark | None, rows: Rows) -> Recovery:
-    """Trust ``meta`` unless the watermark is later, and count what is missing."""
+def recover(meta: Meta | None, watermark: Watermark | None, points: int, last: int) -> Recovery:
+    """Trust ``meta`` unless the watermark is later, and count what is missing.
+
+    The rows hold so many ``points``; the ``last`` one's number is 0 if there are none.
+    """
     if meta is None and watermark is None:
-        return _from_rows(rows)
+        return _from_rows(points, last)
     if watermark is None:
         return Recovery(meta or Meta(), "its mark is damaged or missing")
     if meta is None or meta.version < watermark.version:
-        return _from_watermark(meta, watermark, rows)
+        return _from_watermark(meta, watermark, last)
     return Recovery(meta)
 
 
-def _from_rows(rows: Rows) -> Recovery:
-    meta = Meta(appended=rows.last, acknowledged=rows.last - rows.points)
-    return Recovery(meta, "its account and its mark are damaged or missing" if rows.last else "")
+def _from_rows(points: int, last: int) -> Recovery:
+    meta = Meta(appended=last, acknowledged=last - points)
+    return Recovery(meta, "its account and its mark are damaged or missing" if last else "")
 
 
-def _from_watermark(meta: Meta | None, watermark: Watermark, rows: Rows) -> Recovery:
+def _from_watermark(meta: Meta | None, watermark: Watermark, last: int) -> Recovery:
     """Count what the database never got as lost, unless it was delivered or dropped before."""
-    found = meta.copy() if meta is not None else Meta(appended=rows.last)
+    found = meta.copy() if meta is not None else Meta(appended=last)
     tail = min(watermark.waiting, max(0, watermark.appended - found.appended))
     found.damaged += max(0, watermark.lost - found.lost) + tail
     found.version = watermark.version

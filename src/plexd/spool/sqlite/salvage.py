@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import apsw
 
 from plexd.spool.errors import DamagedError, DiskError
-from plexd.spool.sqlite.schema import first_page, translated
+from plexd.spool.sqlite.schema import first_page
 from plexd.spool.sqlite.tables import SpoolTables
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from plexd.spool.sqlite.rows import Row
+    from plexd.spool.rows import Row
 
 _SLICE_BYTES = 1024 * 1024
 
@@ -86,14 +86,12 @@ def salvage(source: SpoolTables, target: SpoolTables) -> int:
     """
     copied = 0
     rows = _readable(source)
-    with translated():
-        while some := list(_slice(rows)):
-            with target.transaction():
-                copied += sum(target.put_once(row) for row in some)
+    while some := list(_slice(rows)):
         with target.transaction():
-            _copy_meta(source, target)
-            _copy_dead_letters(source, target)
-        target.checkpoint()
+            copied += sum(target.put_once(row) for row in some)
+    with target.transaction():
+        _copy_the_rest(source, target)
+    target.checkpoint()
     return copied
 
 
@@ -108,32 +106,20 @@ def _slice(rows: Iterator[Row]) -> Iterator[Row]:
 
 def _readable(source: SpoolTables) -> Iterator[Row]:
     for number in source.ids_as_found():
-        try:
-            with translated():
-                row = source.read(number)
-        except (DamagedError, DiskError):
-            continue
-        if row is not None:
-            yield row
+        with suppress(DamagedError, DiskError):
+            row = source.read(number)
+            if row is not None:
+                yield row
 
 
-def _copy_meta(source: SpoolTables, target: SpoolTables) -> None:
-    try:
-        with translated():
-            meta = source.read_meta()
-    except (DamagedError, DiskError):
-        return
+def _copy_the_rest(source: SpoolTables, target: SpoolTables) -> None:
+    meta, letters = None, []
+    with suppress(DamagedError, DiskError):
+        meta = source.read_meta()
+    with suppress(DamagedError, DiskError):
+        letters = source.dead_letters()
     if meta is not None:
         target.write_meta(meta)
-
-
-def _copy_dead_letters(source: SpoolTables, target: SpoolTables) -> None:
-    if target.count_dead_letters():
-        return
-    try:
-        with translated():
-            letters = list(source.dead_letters())
-    except (DamagedError, DiskError):
-        return
-    for row, reason in letters:
-        target.add_dead_letter(row, reason, len(letters), 2**40)
+    if not target.count_dead_letters():
+        for letter in letters:
+            target.add_dead_letter(letter)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import apsw
 
+from plexd.spool.budget import PAGE_BYTES, Budget
 from plexd.spool.errors import DamagedError, DiskError
-from plexd.spool.sqlite.budget import PAGE_BYTES, Budget
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,26 +63,22 @@ def translated() -> Iterator[None]:
         raise DiskError.of(err) from err
 
 
-def connect(path: Path | None, budget: Budget) -> apsw.Connection:
-    """Return the database at ``path``, or one in memory; made if it is not there, and checked.
+def connect(path: Path, budget: Budget) -> apsw.Connection:
+    """Return the database at ``path``; made if it is not there, and checked.
 
     Exclusive locking keeps the index of the -wal in this process' own memory: there is no
     -shm file that could be damaged, or cut short while it is mapped.
     """
-    if path is None:
-        connection = apsw.Connection(":memory:")
-    else:
-        # Made here, so that no other user can read it; SQLite gives the -wal the same mode.
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        try:
-            _check_header(os.pread(fd, len(_HEADER_MASK), 0))
-        finally:
-            os.close(fd)
-        connection = apsw.Connection(os.fspath(path), flags=apsw.SQLITE_OPEN_READWRITE)
+    # Made here, so that no other user can read it; SQLite gives the -wal the same mode.
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        _check_header(os.pread(fd, len(_HEADER_MASK), 0))
+    finally:
+        os.close(fd)
+    connection = apsw.Connection(os.fspath(path), flags=apsw.SQLITE_OPEN_READWRITE)
     try:
         _set_up(connection, budget)
-        if path is not None:
-            check_schema(connection)
+        check_schema(connection)
     except BaseException:
         with suppress(apsw.Error):
             connection.close(True)  # noqa: FBT003  # apsw takes it by position only

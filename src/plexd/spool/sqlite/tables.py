@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import apsw
 
+from plexd.api import BatchName, MetricBatch
+from plexd.spool.budget import ROW_BYTES, Budget
 from plexd.spool.errors import DamagedError, DiskError
-from plexd.spool.sqlite.meta import Meta
-from plexd.spool.sqlite.rows import MOST_POINTS, Row
+from plexd.spool.meta import Meta
+from plexd.spool.port import Refusal
+from plexd.spool.rows import Outline, Row, Sums
 from plexd.spool.sqlite.schema import (
     check_schema,
     connect,
@@ -22,42 +25,31 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from plexd.spool.sqlite.budget import Budget
+    from plexd.spool.rows import Rows
 
-_COLUMNS = "id, epoch, place, stamped, kind, points, body"
+_MOST_POINTS: Final = 2**31 - 1
+_MOST_LETTERS, _MOST_LETTER_BYTES = 64, 1024 * 1024
+_SHRINK_PAGES: Final = 64
+_COLUMNS: Final = "id, epoch, place, stamped, kind, points, body"
 # A damaged value may be of any type, and NULL, text or 2^63 must not get into a sum.
-_SANE = f"typeof(points) = 'integer' AND points BETWEEN 1 AND {MOST_POINTS}"
-
-
-class Outline(NamedTuple):
-    """A row without its body, not checked against its digest: numbers may be 0 where damaged."""
-
-    id: int
-    epoch: str
-    place: int
-    points: int
-    bytes: int
-    stamped: int
-
-
-class Sums(NamedTuple):
-    """How many rows there are, the points in them, and the bytes of their bodies."""
-
-    rows: int
-    points: int
-    bytes: int
+_SANE = f"typeof(points) = 'integer' AND points BETWEEN 1 AND {_MOST_POINTS}"
 
 
 class SpoolTables:
-    """One connection, with the statements the spool needs."""
+    """`Rows` in a database, over one connection. Methods raise `DiskError` and `DamagedError`."""
+
+    row_bytes = ROW_BYTES
 
     def __init__(self, connection: apsw.Connection) -> None:
         self._connection = connection
-        self._do = connection.execute
+
+    def _do(self, sql: str, bindings: tuple[object, ...] = ()) -> list[Any]:
+        with translated():
+            return self._connection.execute(sql, bindings).fetchall()
 
     @classmethod
-    def open(cls, path: Path | None, budget: Budget) -> Self:
-        """Return the database at ``path``, or one in memory; made if it is not there."""
+    def open(cls, path: Path, budget: Budget) -> Self:
+        """Return the database at ``path``; made if it is not there."""
         with translated():
             return cls(connect(path, budget))
 
@@ -82,13 +74,12 @@ class SpoolTables:
             return False
         return True
 
-    def _value(self, sql: str, bindings: tuple[object, ...] = ()) -> Any:
-        row = self._do(sql, bindings).fetchone()
-        return None if row is None else row[0]
+    def _value(self, sql: str) -> Any:
+        found = self._do(sql)
+        return found[0][0] if found else None
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Commit what the body does, or nothing of it."""
         self._do("BEGIN IMMEDIATE")
         try:
             yield
@@ -96,17 +87,17 @@ class SpoolTables:
         except BaseException:
             with suppress(apsw.Error):  # the error before this one says why
                 if self._connection.in_transaction:
-                    self._do("ROLLBACK")
+                    self._connection.execute("ROLLBACK")
             raise
 
     def checkpoint(self) -> None:
         """Carry the -wal into the database and empty it."""
-        self._do("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        self._do("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def read_meta(self) -> Meta | None:
         """Return the content of ``meta``, None if there is none that is as it was written."""
-        found = self._do("SELECT body, digest FROM meta WHERE one = 1").fetchone()
-        return None if found is None else Meta.decode(*found)
+        found = self._do("SELECT body, digest FROM meta WHERE one = 1")
+        return Meta.decode(*found[0]) if found else None
 
     def write_meta(self, meta: Meta) -> None:
         """Replace the content of ``meta``."""
@@ -122,7 +113,7 @@ class SpoolTables:
         """Add a row unless there is one in its place already; return whether it was added."""
         try:
             self.put(row)
-        except apsw.ConstraintError:
+        except DamagedError:
             return False
         return True
 
@@ -145,7 +136,8 @@ class SpoolTables:
         found: dict[int, None] = {}
         for order in ("ASC", "DESC"):
             try:
-                for (number,) in self._do(f"SELECT id FROM log ORDER BY id {order}"):  # noqa: S608  # one of two words
+                sql = f"SELECT id FROM log ORDER BY id {order}"  # noqa: S608  # one of two words
+                for (number,) in self._connection.execute(sql):
                     found[number] = None
             except apsw.Error:
                 continue
@@ -153,7 +145,6 @@ class SpoolTables:
         return sorted(found)
 
     def outlines(self, after: int = -(2**63)) -> Iterator[Outline]:
-        """Yield the rows after the id ``after``, oldest first."""
         while (found := self._outline(after)) is not None:
             yield found
             after = found.id
@@ -161,64 +152,66 @@ class SpoolTables:
     def _outline(self, after: int) -> Outline | None:
         sql = """SELECT id, epoch, place, points, length(body), stamped FROM log
                  WHERE id > ? ORDER BY id LIMIT 1"""
-        found = self._do(sql, (after,)).fetchone()
-        if found is None:
+        found = self._do(sql, (after,))
+        if not found:
             return None
-        number, epoch, *rest = found
+        number, epoch, *rest = found[0]
         place, points, size, stamped = (value if isinstance(value, int) else 0 for value in rest)
         name = epoch if isinstance(epoch, str) else ""
         return Outline(
-            number, name, place, points if 0 < points <= MOST_POINTS else 0, size, stamped
+            number, name, place, points if 0 < points <= _MOST_POINTS else 0, size, stamped
         )
 
     def oldest(self) -> Outline | None:
-        """Return the oldest row."""
         return self._outline(-(2**63))
 
     def read(self, number: int) -> Row | None:
-        """Return the row with this id; None if it is not as it was written."""
-        found = self._do(f"SELECT {_COLUMNS}, digest FROM log WHERE id = ?", (number,)).fetchone()  # noqa: S608  # a constant
-        return None if found is None else Row.checked(found[:-1], found[-1])
+        sql = f"SELECT {_COLUMNS}, digest FROM log WHERE id = ?"  # noqa: S608  # a constant
+        found = self._do(sql, (number,))
+        return Row.checked(found[0][:-1], found[0][-1]) if found else None
 
     def sums(self) -> Sums:
-        """Return how much there is."""
-        sql = f"SELECT count(*), total(CASE WHEN {_SANE} THEN points END), total(length(body)) FROM log"  # noqa: E501, S608  # a constant
-        rows, points, size = self._do(sql).fetchone() or (0, 0, 0)
-        return Sums(rows, int(points), int(size))
+        sane = f"CASE WHEN {_SANE} THEN points END"
+        sql = f"SELECT count(*), total({sane}), total(length(body)) FROM log"  # noqa: S608  # constants
+        return Sums(*map(int, self._do(sql)[0]))
 
-    def free_pages(self) -> tuple[int, int]:
-        """Return pages that are free, and all pages."""
-        return self._value("PRAGMA freelist_count"), self._value("PRAGMA page_count")
+    def shrink(self) -> None:
+        """Give free pages back to the disk, some at a time, once they are most of the file."""
+        free, pages = self._value("PRAGMA freelist_count"), self._value("PRAGMA page_count")
+        if free > _SHRINK_PAGES and free > pages // 2:
+            self._do(f"PRAGMA incremental_vacuum({_SHRINK_PAGES})")
 
-    def shrink(self, pages: int) -> None:
-        """Give up to ``pages`` free pages back to the disk."""
-        self._do(f"PRAGMA incremental_vacuum({pages})").fetchall()
-
-    def add_dead_letter(self, row: Row, reason: str, most_rows: int, most_bytes: int) -> None:
-        """Keep what was refused, and delete the oldest beyond these limits."""
+    def add_dead_letter(self, refusal: Refusal) -> None:
+        """Keep a batch that has a name: the newest 64, up to 1 MiB."""
+        name, body = refusal.batch.name, refusal.batch.to_json()
+        if name is None:
+            return
+        row = Row(0, name.epoch, name.last, 0, 0, name.points, body)
         self._do(
             """INSERT INTO dead_letters(epoch, place, points, reason, digest, body)
                VALUES(?, ?, ?, ?, ?, ?)""",
-            (row.epoch, row.place, row.points, reason, row.digest(), row.body),
+            (row.epoch, row.place, row.points, refusal.reason, row.digest(), body),
         )
         self._do(
             """DELETE FROM dead_letters WHERE id IN (SELECT id FROM (
                  SELECT id, row_number() OVER newest AS nth, sum(length(body)) OVER newest AS size
                  FROM dead_letters WINDOW newest AS (ORDER BY id DESC))
                WHERE nth > ? OR size > ?)""",
-            (most_rows, most_bytes),
+            (_MOST_LETTERS, _MOST_LETTER_BYTES),
         )
 
-    def dead_letters(self) -> Iterator[tuple[Row, str]]:
-        """Yield what was refused and is as it was written, oldest first, each with its reason."""
+    def dead_letters(self) -> list[Refusal]:
+        """Return what was refused and is still as it was written, oldest first."""
         sql = "SELECT epoch, place, points, body, digest, reason FROM dead_letters ORDER BY id"
+        found = []
         for epoch, place, points, body, digest, reason in self._do(sql):
             row = Row.checked((0, epoch, place, 0, 0, points, body), digest)
             if row is not None and isinstance(reason, str):
-                yield row, reason
+                name = BatchName(row.epoch, row.first, row.points)
+                found.append(Refusal(MetricBatch.of_json(row.body, name), reason))
+        return found
 
     def count_dead_letters(self) -> int:
-        """Return how many refused batches are kept."""
         found = self._value("SELECT count(*) FROM dead_letters")
         return found if isinstance(found, int) else 0
 
@@ -235,3 +228,7 @@ class SpoolTables:
         """Close the connection, whatever state it is in."""
         with suppress(apsw.Error):
             self._connection.close(True)  # noqa: FBT003  # apsw takes it by position only
+
+
+if TYPE_CHECKING:
+    _: type[Rows] = SpoolTables

@@ -18,7 +18,7 @@ from plexd.spool.errors import DiskError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from plexd.spool.sqlite.meta import Meta
+    from plexd.spool.meta import Meta
 
 _MAGIC = b"PLXMARK1"
 _FORM = struct.Struct(">8s5Q")

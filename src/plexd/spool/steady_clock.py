@@ -8,7 +8,7 @@ from plexd.spool.epoch import boot_id
 
 if TYPE_CHECKING:
     from plexd.clock import Clock
-    from plexd.spool.sqlite.meta import Meta
+    from plexd.spool.meta import Meta
 
 # 2025-01-01. A machine without a clock of its own begins in 1970, or where it was switched off.
 _EARLIEST_WALL_MS: Final = 1_735_689_600_000

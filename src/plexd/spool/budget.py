@@ -49,6 +49,7 @@ class Budget(Struct, frozen=True):
             pages=max(32, (max_bytes - ballast - checkpoint) // PAGE_BYTES),
         )
 
-    def in_memory(self) -> Budget:
-        """Return the shares in memory while the disk fails: what one transaction brings back."""
-        return Budget(self.transaction, self.transaction, self.checkpoint, 0, 2**30)
+    @classmethod
+    def in_memory(cls, max_bytes: int) -> Budget:
+        """Return the shares of a log in memory."""
+        return cls(rows=max_bytes, transaction=max_bytes, checkpoint=0, ballast=0, pages=0)

@@ -1,0 +1,460 @@
+"""The log of points: what is appended, what is at the head, and what becomes of the rest.
+
+Every change is one transaction, together with `Meta`. Errors of the disk are not caught here: a
+change that failed leaves rows, meta and object as they were.
+"""
+
+from __future__ import annotations
+
+import copy
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from plexd.api import BatchName, MetricBatch
+from plexd.spool.port import LOSSES
+from plexd.spool.rows import Row, assemble
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from datetime import datetime
+
+    from plexd.spool.budget import Budget
+    from plexd.spool.meta import Meta
+    from plexd.spool.port import Refusal
+    from plexd.spool.rows import Outline, Rows, Run
+    from plexd.spool.steady_clock import SteadyClock
+
+
+class Sizes(Struct):
+    """What the rows hold.
+
+    Attributes:
+        rows: how many there are.
+        bytes: their bodies and what each takes beside, as `Budget` bounds it.
+        points: points that waited in the rows when they were last measured.
+        front: the number before the oldest row's first point, in the stream of all points.
+        oldest_ms: when the oldest row came in; None without rows.
+        dead_letters: refused batches that are kept.
+    """
+
+    rows: int = 0
+    bytes: int = 0
+    points: int = 0
+    front: int = 0
+    oldest_ms: int | None = None
+    dead_letters: int = 0
+
+
+class _UnderWay(Struct, frozen=True):
+    """The batch that was handed out last, and how much of it was lost since, and why."""
+
+    name: BatchName
+    dropped: int
+    skipped: int
+    overtaken: int = 0
+    reason: str = ""
+
+    def without(self, row: Row, sent_as: str, reason: str) -> _UnderWay:
+        """Return it after ``row`` was lost."""
+        name = self.name
+        shared = min(name.last, row.place) - max(name.first, row.first) + 1
+        if name.epoch != sent_as or shared <= 0:
+            return self
+        return _UnderWay(name, self.dropped, self.skipped, self.overtaken + shared, reason)
+
+
+class PointLog:
+    """A bounded log of named points in ``rows``.
+
+    It goes on from ``meta``. ``on_commit`` is called after each transaction with `meta` and with
+    the number before the oldest waiting point.
+
+    Attributes:
+        is_in_doubt: whether the last transaction failed at its very end: it may be in the file.
+        attempted: the rows of the last `append` or `restore`.
+        steady: the clock by which ages are measured.
+    """
+
+    def __init__(
+        self,
+        rows: Rows,
+        meta: Meta,
+        budget: Budget,
+        steady: SteadyClock,
+        max_age_ms: int,
+        on_commit: Callable[[Meta, int], None] | None = None,
+    ) -> None:
+        self.is_in_doubt = False
+        self.attempted: tuple[Row, ...] = ()
+        self.steady = steady
+        self._rows = rows
+        self._meta = meta
+        self._budget = budget
+        self._max_age_ms = max_age_ms
+        self._on_commit = on_commit
+        self._under_way: _UnderWay | None = None
+        self._sizes = self._measured()
+
+    @property
+    def meta(self) -> Meta:
+        """What it knows about its points as a whole, as of now."""
+        return self._meta.copy()
+
+    @property
+    def sizes(self) -> Sizes:
+        """What its rows hold, as of now."""
+        return copy.copy(self._sizes)
+
+    def _measured(self) -> Sizes:
+        rows, points, size = self._rows.sums()
+        oldest = self._rows.oldest()
+        if oldest is not None:
+            points -= oldest.points - self._left(oldest)
+        letters = self._rows.count_dead_letters()
+        sizes = Sizes(rows, size + rows * self._rows.row_bytes, points, dead_letters=letters)
+        self._look_at_front(sizes)
+        return sizes
+
+    def _left(self, row: Row | Outline) -> int:
+        """Return how many points of a row wait: those of the head may have left in part."""
+        if row.epoch != self._meta.chain.head:
+            return row.points
+        return max(0, min(row.points, row.place - self._meta.chain.passed))
+
+    def _look_at_front(self, sizes: Sizes) -> None:
+        oldest = self._rows.oldest()
+        sizes.front, sizes.oldest_ms = self._meta.appended, None
+        if oldest is not None:
+            # A damaged number must not make the watermark say that later rows are gone.
+            most = self._meta.appended - self._meta.waiting
+            sizes.front = max(0, min(oldest.id - oldest.points, most))
+            sizes.oldest_ms = oldest.stamped
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """Commit everything in the body together with ``meta``, or nothing."""
+        before = (self._meta.copy(), copy.copy(self._sizes), self._under_way)
+        self.is_in_doubt = False
+        try:
+            with self._rows.transaction():
+                yield
+                self._look_at_front(self._sizes)
+                self._write_meta()
+                self.is_in_doubt = True
+        except BaseException:
+            self._meta, self._sizes, self._under_way = before
+            raise
+        self.is_in_doubt = False
+        if self._on_commit is not None:
+            self._on_commit(self._meta, self._sizes.front)
+
+    def _write_meta(self) -> None:
+        meta = self._meta
+        if self._sizes.rows == 0 and meta.waiting > 0:
+            self._count_damaged(meta.waiting)
+        meta.version += 1
+        self.steady.stamp(meta)
+        self._rows.write_meta(meta)
+
+    def _count_damaged(self, points: int) -> None:
+        self._meta.damaged += points
+        self._meta.chain.lose(points)
+
+    def commit(self) -> None:
+        """Commit a transaction that changes nothing: it fails if the disk accepts no writes."""
+        with self._transaction():
+            pass
+
+    # In
+
+    def append(self, runs: Sequence[Run]) -> None:
+        """Name and add a collection; of one that is too large, only the newest points."""
+        with self._transaction():
+            self._expire()
+            self._add(list(self._fitting([self._named(run) for run in runs])))
+
+    def _named(self, run: Run) -> Row:
+        self._meta.appended += run.points
+        place = self._meta.chain.append(run.points)
+        names = (self._meta.appended, self._meta.chain.epoch, place)
+        return Row(*names, self.steady.now_ms(), run.kind, run.points, run.body)
+
+    def _fitting(self, rows: Sequence[Row]) -> Iterator[Row]:
+        """Yield what of ``rows`` fits a transaction, and count the rest as evicted."""
+        excess = sum(len(row.body) for row in rows) - self._budget.transaction
+        for row in rows:
+            kept = row if excess <= 0 else row.newest_within(len(row.body) - excess)
+            excess -= len(row.body)
+            self._meta.evicted += row.points - (kept.points if kept is not None else 0)
+            if kept is not None:
+                yield kept
+
+    def _add(self, rows: Sequence[Row]) -> None:
+        self.attempted = ()
+        size = sum(len(row.body) + self._rows.row_bytes for row in rows)
+        self._make_room(size)
+        for row in rows:
+            self._put(row)
+        self.attempted = tuple(rows)
+
+    def _put(self, row: Row) -> None:
+        self._rows.put(row)
+        self._sizes.rows += 1
+        self._sizes.bytes += len(row.body) + self._rows.row_bytes
+
+    def _drop(self, number: int, body_bytes: int) -> None:
+        self._rows.drop(number)
+        self._sizes.rows -= 1
+        self._sizes.bytes -= body_bytes + self._rows.row_bytes
+
+    def begin_epoch(self, fresh: str) -> None:
+        """Name what is appended from now on in the epoch ``fresh``."""
+        self._meta.chain.begin(fresh)
+
+    # Losses
+
+    def _make_room(self, size: int) -> None:
+        """Evict the oldest rows until ``size`` bytes fit."""
+        while self._sizes.rows and self._sizes.bytes + size > self._budget.rows:
+            self._lose_oldest("evicted")
+
+    def _expire(self) -> None:
+        limit = self.steady.now_ms() - self._max_age_ms
+        while (oldest := self._rows.oldest()) is not None and oldest.stamped < limit:
+            self._lose_oldest("expired")
+
+    def _lose_oldest(self, reason: str) -> None:
+        oldest = self._rows.oldest()
+        if oldest is None:
+            self._sizes = self._measured()
+            return
+        row = self._rows.read(oldest.id)
+        if row is None:
+            self._quarantine(oldest.id)
+            return
+        chain = self._meta.chain
+        chain.reach(row.epoch)
+        points = self._left(row)
+        self._drop(row.id, len(row.body))
+        self._meta.count(reason, points)
+        if self._under_way is not None:
+            lost = row.last_points(points) if points else row
+            self._under_way = self._under_way.without(lost, chain.sent_as, reason)
+        chain.drop(row.place, points)
+
+    def _quarantine(self, number: int) -> None:
+        """Drop a row that is not as it was written.
+
+        How many points it held follows from ``meta`` and the other rows: the row cannot be trusted.
+        """
+        self._rows.drop(number)
+        self._sizes = self._measured()
+        self._count_damaged(max(0, self._meta.waiting - self._sizes.points))
+
+    # Out
+
+    def head(self, limit: int) -> MetricBatch | None:
+        """Return the oldest points that are as they were written, at most ``limit``."""
+        self._under_way = None
+        if self._is_time_to_expire():
+            with self._transaction():
+                self._expire()
+        while (oldest := self._rows.oldest()) is not None:
+            row = self._rows.read(oldest.id)
+            if row is not None:
+                self._meta.chain.reach(row.epoch)
+                if self._left(row):
+                    return self._hand_out(row, limit)
+            with self._transaction():
+                if row is None:
+                    self._quarantine(oldest.id)
+                else:
+                    self._drop(oldest.id, oldest.bytes)
+        return None
+
+    def _is_time_to_expire(self) -> bool:
+        oldest = self._sizes.oldest_ms
+        return oldest is not None and oldest < self.steady.now_ms() - self._max_age_ms
+
+    def _hand_out(self, oldest: Row, limit: int) -> MetricBatch | None:
+        chain = self._meta.chain
+        found = assemble(self._rows_from(oldest), chain.passed, limit)
+        if found is None:
+            return None
+        body, first, count = found
+        name, after, dropped = (
+            BatchName(chain.sent_as, first, count),
+            chain.predecessor,
+            chain.dropped,
+        )
+        self._under_way = _UnderWay(name, dropped, after.skipped)
+        return MetricBatch.of_json(body, name, dropped=dropped, after=after)
+
+    def _rows_from(self, oldest: Row) -> Iterator[Row]:
+        yield oldest
+        for outline in self._rows.outlines(oldest.id):
+            row = self._rows.read(outline.id)
+            if row is None:
+                return
+            yield row
+
+    def acknowledge(self, name: BatchName) -> bool:
+        """Drop the points called ``name``, which arrived; return whether they were here."""
+        sent = self._under_way
+        overtaken = sent if sent is not None and sent.name == name and sent.overtaken else None
+        if not self._is_ahead(name) and overtaken is None:
+            return False
+        with self._transaction():
+            chain = self._meta.chain
+            if overtaken is not None:
+                self._meta.count(overtaken.reason, -overtaken.overtaken)
+                self._meta.acknowledged += overtaken.overtaken
+                reported = overtaken.dropped + overtaken.skipped
+                chain.find_again(name, overtaken.overtaken, reported)
+            if self._is_ahead(name):
+                self._meta.acknowledged += self._take_out(name)
+                chain.acknowledge(name.last, sent.dropped if sent is not None else 0)
+            self._under_way = None
+        self._rows.shrink()
+        return True
+
+    def _is_ahead(self, name: BatchName) -> bool:
+        """Return whether points called ``name`` are at the head."""
+        chain, oldest = self._meta.chain, self._rows.oldest()
+        if oldest is not None and oldest.epoch:
+            chain.reach(oldest.epoch)
+        return name.epoch == chain.sent_as and chain.passed < name.last
+
+    def _take_out(self, name: BatchName) -> int:
+        """Drop the rows that end with ``name`` at the latest; return how many points leave."""
+        chain = self._meta.chain
+        points = name.last - max(chain.passed, name.first - 1)
+        while (oldest := self._rows.oldest()) is not None:
+            if oldest.epoch != chain.head or oldest.place > name.last:
+                break
+            self._drop(oldest.id, oldest.bytes)
+        return min(points, self._meta.waiting)
+
+    def set_aside(self, refusal: Refusal) -> bool:
+        """Give up a batch at the head and keep it as a dead letter."""
+        name = refusal.batch.name
+        if name is None or not self._is_ahead(name):
+            return False
+        with self._transaction():
+            points = self._take_out(name)
+            self._meta.refused += points
+            self._meta.chain.drop(name.last, points)
+            self._add_dead_letter(refusal)
+            self._under_way = None
+        return True
+
+    def _add_dead_letter(self, refusal: Refusal) -> None:
+        self._rows.add_dead_letter(refusal)
+        self._sizes.dead_letters = self._rows.count_dead_letters()
+
+    def dead_letters(self) -> list[Refusal]:
+        """Return what was refused, oldest first."""
+        return self._rows.dead_letters()
+
+    # Clashes
+
+    def rename(self, name: BatchName, upto: int, newest: datetime, fresh: str) -> bool:
+        """Rename what waits under the epoch of ``name``; what is appended gets the ``fresh`` one.
+
+        Returns whether ``name`` is at the head.
+        """
+        if not self._is_ahead(name):
+            return False
+        with self._transaction():
+            chain = self._meta.chain
+            lost = self._drop_clashing(upto, newest)
+            self._meta.clashed += lost
+            oldest = self._rows.oldest()
+            if oldest is not None and oldest.epoch == chain.head:
+                lost = oldest.place - self._left(oldest) - chain.passed
+            chain.rename(newest, lost)
+            chain.begin(fresh)
+            self._under_way = None
+        return True
+
+    def _drop_clashing(self, upto: int, newest: datetime) -> int:
+        """Drop the points of the head that do not keep their places; return how many."""
+        lost = 0
+        for outline in list(self._rows.outlines()):
+            if outline.epoch != self._meta.chain.head or outline.place - outline.points >= upto:
+                break
+            row = self._rows.read(outline.id)
+            if row is not None:
+                lost += self._keep_survivors(row, upto, newest)
+        return lost
+
+    def _keep_survivors(self, row: Row, upto: int, newest: datetime) -> int:
+        waiting = row.last_points(self._left(row))
+        survivors = list(waiting.survivors(upto, newest))
+        if survivors == [row]:
+            return 0
+        self._drop(row.id, len(row.body))
+        for part in survivors:
+            self._put(part)
+        return waiting.points - sum(part.points for part in survivors)
+
+    # From another log
+
+    def hand_over(self, before: PointLog) -> None:
+        """Go on with the batch that ``before``, on the same files, had handed out."""
+        self._under_way = before._under_way  # of the same class
+
+    def holds(self, rows: Sequence[Row]) -> bool:
+        """Return whether exactly these rows are here."""
+        return all(self._rows.read(row.id) == row for row in rows)
+
+    def restore(self, rows: Sequence[Row]) -> None:
+        """Add rows that were named before, behind all others, with the names they have."""
+        with self._transaction():
+            self._add([self._renumbered(row) for row in rows])
+
+    def _renumbered(self, row: Row, older_by: int = 0) -> Row:
+        self._meta.appended += row.points
+        names = (self._meta.appended, row.epoch, row.place, row.stamped + older_by)
+        return Row(*names, row.kind, row.points, row.body)
+
+    def absorb(self, memory: PointLog) -> None:
+        """Move everything of ``memory`` behind what is here, in one transaction.
+
+        Its points keep their names, ages and order, and its epoch goes on here. It has to be
+        thrown away afterwards.
+        """
+        theirs = memory.meta
+        older_by = self.steady.now_ms() - memory.steady.now_ms()
+        with self._transaction():
+            rows = list(memory._waiting())  # of the same class
+            self._add([self._renumbered(row, older_by) for row in rows])
+            for reason in ("acknowledged", *LOSSES):
+                self._meta.count(reason, getattr(theirs, reason))
+            self._meta.appended += theirs.appended - theirs.waiting
+            for refusal in memory.dead_letters():
+                self._add_dead_letter(refusal)
+            self._meta.chain.absorb(theirs.chain, is_empty=not rows)
+            self._meta.absorbed = theirs.chain.epoch
+
+    def _waiting(self) -> Iterator[Row]:
+        """Yield all rows, without the points that have left, under the epochs they are sent as."""
+        chain = self._meta.chain
+        for outline in self._rows.outlines():
+            row = self._rows.read(outline.id)
+            if row is not None:
+                left = row.last_points(self._left(row))
+                epoch = chain.sent_as if row.epoch == chain.head else row.epoch
+                yield Row(
+                    left.id, epoch, left.place, left.stamped, left.kind, left.points, left.body
+                )
+
+    def has_absorbed(self, memory: PointLog) -> bool:
+        """Return whether an `absorb` that failed at its very end was committed after all."""
+        return self._meta.absorbed == memory.meta.chain.epoch
+
+    def close(self) -> None:
+        """Close what keeps the rows."""
+        self._rows.close()

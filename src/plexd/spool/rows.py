@@ -1,0 +1,238 @@
+"""A row of the log, points of one collection under consecutive places, and where rows are kept.
+
+``id`` is the number of the row's last point in the stream of all points, counted from 1. So a row
+holds the points from ``id - points`` on, and whatever was appended earlier has the lower id.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import datetime  # noqa: TC003  # msgspec reads the annotation
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
+
+import msgspec
+from msgspec import Struct
+
+from plexd.api import (
+    GROUP_AGENT,
+    GROUP_LATENCY,
+    GROUP_SYSTEM,
+    GROUP_TUNNEL,
+    MetricBatch,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from contextlib import AbstractContextManager
+
+    from plexd.api import MetricPoint
+    from plexd.spool.meta import Meta
+    from plexd.spool.port import Refusal
+
+# Receivers that are older than a group refuse a body that holds it.
+_SPECIFIED = frozenset({GROUP_SYSTEM, GROUP_TUNNEL, GROUP_LATENCY, GROUP_AGENT})
+_RAW = msgspec.json.Decoder(list[msgspec.Raw])
+
+
+class _Stamped(Struct):
+    timestamp: datetime
+
+
+_STAMPS = msgspec.json.Decoder(list[_Stamped])
+
+
+class Run(NamedTuple):
+    """Points of one collection and of one kind (0: the specification's groups, 1: others)."""
+
+    kind: int
+    points: int
+    body: bytes
+
+
+def runs_of(points: Iterable[MetricPoint]) -> list[Run]:
+    """Cut a collection wherever the four groups meet others. Raises `EncodeError`."""
+    kinds = groupby(points, lambda point: int(point.group not in _SPECIFIED))
+    batches = [(kind, MetricBatch(run)) for kind, run in kinds]
+    return [Run(kind, len(batch), batch.to_json()) for kind, batch in batches]
+
+
+class Row(Struct, frozen=True):
+    """One row.
+
+    Attributes:
+        id: its last point in the stream of all points.
+        epoch: the epoch in which its points were named.
+        place: its last point's place.
+        stamped: when the points came in, by the spool's own clock in milliseconds.
+        kind: as of `Run`.
+        points: how many there are.
+        body: the points as a JSON array.
+    """
+
+    id: int
+    epoch: str
+    place: int
+    stamped: int
+    kind: int
+    points: int
+    body: bytes
+
+    @property
+    def first(self) -> int:
+        """The place of its first point."""
+        return self.place - self.points + 1
+
+    def digest(self) -> bytes:
+        """Return BLAKE2b over the fields before the body, as a line of text, and the body."""
+        fields = (self.id, self.epoch, self.place, self.stamped, self.kind, self.points)
+        line = ";".join(map(str, fields)) + "\n"
+        state = hashlib.blake2b(line.encode(), digest_size=16, person=b"plexd.row")
+        state.update(self.body)
+        return state.digest()
+
+    @classmethod
+    def checked(cls, values: Sequence[Any], digest: object) -> Self | None:
+        """Return the row with these values, unless they are not the ones that were written."""
+        *_, body = values
+        if not isinstance(body, bytes):
+            return None
+        row = cls(*values)
+        return row if row.digest() == digest else None
+
+    def part(self, start: int, stop: int) -> Row:
+        """Return the points from index ``start`` up to ``stop``; their bytes stay as they are."""
+        if (start, stop) == (0, self.points):
+            return self
+        behind = self.points - stop
+        points = [bytes(point) for point in _RAW.decode(self.body)[start:stop]]
+        body = b"[" + b",".join(points) + b"]"
+        names = (self.id - behind, self.epoch, self.place - behind, self.stamped, self.kind)
+        return Row(*names, len(points), body)
+
+    def last_points(self, count: int) -> Row:
+        """Return the last ``count`` points."""
+        return self.part(self.points - count, self.points)
+
+    def under(self, epoch: str) -> Row:
+        """Return the same points under another epoch."""
+        return msgspec.structs.replace(self, epoch=epoch)
+
+    def newest_within(self, most_bytes: int) -> Row | None:
+        """Return as many of the last points as fit; None if not even the last one does."""
+        size, count = 2, 0
+        for point in reversed(_RAW.decode(self.body)):
+            size += len(bytes(point)) + 1
+            if size > most_bytes:
+                break
+            count += 1
+        return self.last_points(count) if count else None
+
+    def survivors(self, upto: int, newest: datetime) -> Iterator[Row]:
+        """Yield the parts that keep their places after a clash, in order.
+
+        A point does if it is beyond the place ``upto``, or newer than ``newest``.
+        """
+        if self.first > upto:
+            yield self
+            return
+        stamps = enumerate(_STAMPS.decode(self.body), self.first)
+        kept = (place > upto or point.timestamp > newest for place, point in stamps)
+        start = 0
+        for survives, run in groupby(kept):
+            stop = start + sum(1 for _ in run)
+            if survives:
+                yield self.part(start, stop)
+            start = stop
+
+
+class Outline(NamedTuple):
+    """A row without its body, not checked against its digest: numbers may be 0 where damaged."""
+
+    id: int
+    epoch: str
+    place: int
+    points: int
+    bytes: int
+    stamped: int
+
+
+class Sums(NamedTuple):
+    """How many rows there are, the points in them, and the bytes of their bodies."""
+
+    rows: int = 0
+    points: int = 0
+    bytes: int = 0
+
+
+class Rows(Protocol):
+    """Where a log keeps its rows, in order of their ids. Methods raise `SpoolError`.
+
+    ``row_bytes`` is what a row takes beside its body.
+    """
+
+    row_bytes: int
+
+    def transaction(self) -> AbstractContextManager[None]:
+        """Keep what the body does, or nothing of it."""
+        ...
+
+    def write_meta(self, meta: Meta) -> None: ...
+    def put(self, row: Row) -> None: ...
+    def drop(self, number: int) -> None: ...
+
+    def oldest(self) -> Outline | None:
+        """Return the oldest row."""
+        ...
+
+    def outlines(self, after: int = -(2**63)) -> Iterator[Outline]:
+        """Yield the rows after the id ``after``, oldest first."""
+        ...
+
+    def read(self, number: int) -> Row | None:
+        """Return the row with this id; None if it is not as it was written."""
+        ...
+
+    def sums(self) -> Sums: ...
+
+    def add_dead_letter(self, refusal: Refusal) -> None:
+        """Keep a batch that was refused; delete the oldest of too many."""
+        ...
+
+    def dead_letters(self) -> list[Refusal]:
+        """Return what was refused, oldest first."""
+        ...
+
+    def count_dead_letters(self) -> int: ...
+
+    def shrink(self) -> None:
+        """Give some of the room back that a drained backlog took."""
+        ...
+
+    def close(self) -> None: ...
+
+
+def assemble(rows: Iterable[Row], passed: int, limit: int) -> tuple[bytes, int, int] | None:
+    """Return body, first place and number of the first points beyond the place ``passed``.
+
+    They are at most ``limit``, of one kind and one epoch. None if there are no rows.
+    """
+    parts: list[Row] = []
+    count = 0
+    for row in rows:
+        if parts and not _continues(parts[-1], row):
+            break
+        start = max(0, passed - row.first + 1)
+        if start < row.points:
+            parts.append(row.part(start, min(row.points, start + limit - count)))
+            count += parts[-1].points
+        if count >= limit:
+            break
+    if not parts:
+        return None
+    body = b"[" + b",".join(part.body[1:-1] for part in parts) + b"]"
+    return body, parts[0].first, count
+
+
+def _continues(before: Row, row: Row) -> bool:
+    return (row.epoch, row.kind, row.first) == (before.epoch, before.kind, before.place + 1)
