@@ -81,6 +81,7 @@ class SpoolMachine(RuleBasedStateMachine):
             self._unanswered += len(self._receiver.points) - before
             assert head.after is not None
             self._unanswered_losses += head.dropped + head.after.skipped
+            self._receiver.marks.may_begin_again = True
 
     @rule(count=st.integers(1, 12), limit=st.integers(1, 20))
     def append_while_a_batch_is_under_way(self, count: int, limit: int) -> None:

@@ -22,12 +22,13 @@ class _Epoch:
 class Marks:
     """How far each epoch of a node has come, and what is missing.
 
-    ``is_lenient``: an epoch may come after one that is unknown, as after damage. ``is_begun_again``:
-    one came after nothing, which is a loss of unknown size.
+    ``is_lenient``: an epoch may come after one that is unknown, as after damage.
+    ``may_begin_again``: and after nothing, as when everything is lost after a lost answer.
+    ``is_begun_again``: one came after nothing, which is a loss of unknown size.
     """
 
     def __init__(self) -> None:
-        self.is_lenient = self.is_begun_again = False
+        self.is_lenient = self.may_begin_again = self.is_begun_again = False
         self._epochs: dict[str, _Epoch] = {}
 
     @property
@@ -55,7 +56,8 @@ class Marks:
     def _begin(self, name: BatchName, after: Predecessor) -> None:
         begun, before = _Epoch(), self._epochs.get(after.epoch)
         if not self.is_lenient:
-            assert after.epoch or not self._epochs, f"{name} comes after nothing"
+            begins = bool(after.epoch) or not self._epochs or self.may_begin_again
+            assert begins, f"{name} comes after nothing"
             assert before is not None or not after.epoch, f"{after} is unknown"
             assert before is None or before.upto <= after.place, f"{after} is behind what came"
         self.is_begun_again |= bool(self._epochs) and not after.epoch

@@ -116,7 +116,7 @@ class MetricBatch(Sequence[MetricPoint]):
     The JSON is made once, on first use, and kept: every receiver gets the same bytes.
     """
 
-    __slots__ = ("_after", "_dropped", "_json", "_length", "_name", "_points")
+    __slots__ = ("_after", "_dropped", "_json", "_length", "_name", "_points", "_unknown_keys")
 
     def __init__(
         self,
@@ -132,6 +132,7 @@ class MetricBatch(Sequence[MetricPoint]):
         self._name = name
         self._dropped = dropped
         self._after = after
+        self._unknown_keys = 0
 
     @classmethod
     def of_json(
@@ -166,6 +167,11 @@ class MetricBatch(Sequence[MetricPoint]):
         """What was delivered before the epoch of the batch; None without a spool."""
         return self._after
 
+    @property
+    def unknown_keys(self) -> int:
+        """Keys of a report that were skipped when it was read."""
+        return self._unknown_keys
+
     def to_json(self) -> bytes:
         """Return the body of a report; raise `EncodeError` for values that JSON has no form for.
 
@@ -185,7 +191,7 @@ class MetricBatch(Sequence[MetricPoint]):
 
     def _read(self) -> tuple[MetricPoint, ...]:
         if self._points is None:
-            self._points = tuple(decode_points(self.to_json()))
+            self._points = tuple(decode_points(self.to_json())[0])
         return self._points
 
     @overload
@@ -214,13 +220,18 @@ class MetricBatch(Sequence[MetricPoint]):
 
 
 def decode_batch(body: bytes) -> MetricBatch:
-    """Read a report strictly: known groups, known fields, finite numbers, aware times.
+    """Read a report strictly about what is known: types, ranges, finite numbers, aware times.
 
-    Times come out in UTC, a point that names another peer than its payload is refused. Raises
-    `DecodeError` naming the first offending point and field. ``body`` is trusted to be of bounded
-    size; decoding takes memory in proportion to it.
+    Keys that are not known are skipped, and counted in `MetricBatch.unknown_keys`. The data of a
+    group that is not known stays as it came (`msgspec.Raw`): an object of at most 16 KiB and 16
+    levels. ``null`` is an empty report. Times come out in UTC, a point that names another peer
+    than its payload is refused. Raises `DecodeError` naming the first offending point and field.
+    ``body`` is trusted to be of bounded size; decoding takes memory in proportion to it.
     """
-    return MetricBatch(decode_points(body))
+    points, unknown_keys = decode_points(body)
+    batch = MetricBatch(points)
+    batch._unknown_keys = unknown_keys  # noqa: SLF001  # of this module
+    return batch
 
 
 def _encode(points: tuple[MetricPoint, ...]) -> bytes:

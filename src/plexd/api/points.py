@@ -1,7 +1,8 @@
 """Points between JSON and Python: reading them strictly, and checking those that were made here.
 
-A report is read in one pass. Constructors check nothing, for speed; the checks below look at
-thousands of points column by column, with the constraints of `plexd.api.wire` as msgspec sees
+A report is read in one pass, and in a second one if it says more than this version knows.
+Constructors check nothing, for speed; the checks below look at thousands of points column by
+column, with the constraints of `plexd.api.wire` as msgspec sees
 them, so that they cost a fraction of making the points.
 """
 
@@ -14,7 +15,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
-from msgspec import Meta, Struct, inspect
+from msgspec import Meta, Raw, Struct, inspect
 
 from plexd.api.errors import DecodeError, EncodeError, MalformedError
 from plexd.api.wire import (
@@ -32,7 +33,7 @@ from plexd.api.wire import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     Column = Sequence[Any]
     ColumnCheck = Callable[[Column], bool]
@@ -48,6 +49,7 @@ _PAYLOADS: dict[str, type[Struct]] = {
     GROUP_AGENT: AgentStats,
 }
 _GROUP_OF = {kind: group for group, kind in _PAYLOADS.items()}
+_FIELDS = {group: frozenset(kind.__struct_fields__) for group, kind in _PAYLOADS.items()}
 
 
 class _Point(Struct, gc=False, kw_only=True, tag_field="group", forbid_unknown_fields=True):
@@ -75,6 +77,7 @@ class _AgentPoint(_Point, tag=GROUP_AGENT, gc=False):
 
 _ReadPoint = _SystemPoint | _TunnelPoint | _LatencyPoint | _AgentPoint
 _DECODER = msgspec.json.Decoder(list[_ReadPoint])
+_ENCODER = msgspec.json.Encoder()
 _UINT64_FIELDS: dict[type, tuple[str, ...]] = {
     SystemStats: tuple(f for f in SystemStats.__struct_fields__ if f.endswith("_bytes")),
     TunnelStats: ("rx_bytes", "tx_bytes"),
@@ -83,8 +86,20 @@ _UINT64_FIELDS: dict[type, tuple[str, ...]] = {
 }
 
 
-def decode_points(body: bytes) -> list[MetricPoint]:
-    """Return the points of a report's body; raise `DecodeError` as `decode_batch`."""
+def decode_points(body: bytes) -> tuple[list[MetricPoint], int]:
+    """Return the points of a report's body, and how many keys were skipped as unknown.
+
+    Raises `DecodeError` as `decode_batch`.
+    """
+    try:
+        return _decode_strictly(body), 0
+    except DecodeError as err:
+        if isinstance(err, MalformedError):
+            raise
+        return _decode_openly(body, err)
+
+
+def _decode_strictly(body: bytes) -> list[MetricPoint]:
     try:
         read = _DECODER.decode(body)
     except msgspec.ValidationError as err:
@@ -95,6 +110,118 @@ def decode_points(body: bytes) -> list[MetricPoint]:
     except RecursionError:
         raise MalformedError("nested too deeply") from None
     return [_accept(index, point) for index, point in enumerate(read)]
+
+
+# A newer sender may say more than this version knows (docs/spec/delivery.md). What is known is
+# read as strictly as ever, once the rest is out of the way.
+
+_OBJECTS = msgspec.json.Decoder(list[dict[str, Raw]] | None)
+_OBJECT = msgspec.json.Decoder(dict[str, Raw])
+_TEXT = msgspec.json.Decoder(str)
+_GROUP = re.compile("[a-z0-9_]{1,64}")
+_POINT_KEYS = frozenset({"timestamp", "group", "peer_id", "data"})
+_MOST_OTHER_BYTES, _MOST_OTHER_DEPTH = 16 * 1024, 16
+
+
+class _OtherPoint(Struct, gc=False, kw_only=True):
+    """A point of a group that this version does not know."""
+
+    timestamp: Time
+    group: str
+    peer_id: Annotated[str, Meta(max_length=256)] = ""
+    data: Raw
+
+
+_OTHER = msgspec.json.Decoder(_OtherPoint)
+
+
+def _decode_openly(body: bytes, err: DecodeError) -> tuple[list[MetricPoint], int]:
+    """Return the points with unknown keys skipped; raise ``err`` if there is nothing unknown."""
+    try:
+        objects = _OBJECTS.decode(body) or []
+        groups = [_TEXT.decode(found["group"]) for found in objects]
+    except (msgspec.DecodeError, UnicodeDecodeError, KeyError, RecursionError):
+        raise err from None
+    known = {i: _known(found, groups[i]) for i, found in enumerate(objects) if groups[i] in _FIELDS}
+    skipped = sum(_skipped(objects[i], found) for i, found in known.items())
+    if objects and not skipped and len(known) == len(objects):
+        raise err
+    points = dict(zip(known, _decode_apart(known), strict=True))
+    for index in range(len(objects)):
+        if index not in known:
+            points[index] = _other_point(index, groups[index], objects[index])
+            skipped += len(objects[index].keys() - _POINT_KEYS)
+    return [points[index] for index in range(len(objects))], skipped
+
+
+def _known(found: dict[str, Raw], group: str) -> dict[str, Any]:
+    """Return what this version knows of a point as JSON has it."""
+    kept: dict[str, Any] = {key: found[key] for key in found if key in _POINT_KEYS}
+    try:
+        data = _OBJECT.decode(found["data"])
+    except (KeyError, msgspec.DecodeError):
+        return kept  # the strict pass says what is wrong with it
+    kept["data"] = {key: value for key, value in data.items() if key in _FIELDS[group]}
+    return kept
+
+
+def _skipped(found: dict[str, Raw], kept: dict[str, Any]) -> int:
+    skipped = len(found) - len(kept)
+    if isinstance(kept.get("data"), dict):
+        skipped += len(_OBJECT.decode(found["data"])) - len(kept["data"])
+    return skipped
+
+
+def _decode_apart(known: dict[int, dict[str, Any]]) -> list[MetricPoint]:
+    """Read the points strictly; an error names the index that the point has in the report."""
+    try:
+        return _decode_strictly(_ENCODER.encode(list(known.values())))
+    except DecodeError as err:
+        if err.index is not None:
+            index = list(known)[err.index]
+            raise DecodeError(err.reason, index=index, field=err.field) from None
+        raise
+
+
+def _other_point(index: int, group: str, found: dict[str, Raw]) -> MetricPoint:
+    if not _GROUP.fullmatch(group):
+        raise DecodeError("Expected 1 to 64 of a-z, 0-9 and _", index=index, field="group")
+    try:
+        point = _OTHER.decode(_ENCODER.encode(found))
+        moment = moment_in_utc(point.timestamp)
+    except msgspec.ValidationError as err:
+        reason, _, place = str(err).partition(" - at `$.")
+        raise DecodeError(reason, index=index, field=place.rstrip("`")) from None
+    except OverflowError:
+        raise DecodeError(_OUT_OF_RANGE, index=index, field="timestamp") from None
+    reason = _fault_of(bytes(point.data))
+    if reason:
+        raise DecodeError(reason, index=index, field="data")
+    return MetricPoint(timestamp=moment, group=group, peer_id=point.peer_id, data=point.data)
+
+
+def _fault_of(data: bytes) -> str:
+    """Return why these bytes are no payload that can be carried; empty if they are one."""
+    if len(data) > _MOST_OTHER_BYTES:
+        return f"Expected at most {_MOST_OTHER_BYTES} bytes"
+    try:
+        value = msgspec.json.decode(data)
+    except (msgspec.DecodeError, RecursionError) as err:  # a number that is not finite, too
+        return str(err).partition(" - at ")[0]
+    if not isinstance(value, dict):
+        return "Expected `object`"
+    level: list[Any] = [value]
+    for _ in range(_MOST_OTHER_DEPTH):
+        level = [inner for outer in level for inner in _inner(outer)]
+        if not level:
+            return ""
+    return f"Expected at most {_MOST_OTHER_DEPTH} levels"
+
+
+def _inner(value: object) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
 
 
 def _accept(index: int, point: _ReadPoint) -> MetricPoint:
@@ -153,7 +280,6 @@ def _located(err: msgspec.ValidationError) -> DecodeError:
     return DecodeError(reason, index=index, field=".".join(path))
 
 
-_ENCODER = msgspec.json.Encoder()
 _group = attrgetter("group")
 _data = attrgetter("data")
 _peer_id = attrgetter("peer_id")
@@ -216,7 +342,7 @@ def _group_fits(group: str, points: Sequence[MetricPoint]) -> bool:
     payloads: list[Any] = list(map(_data, points))
     kinds = set(map(type, payloads))
     if msgspec.Raw in kinds:
-        return all(len(decode_points(_ENCODER.encode([point]))) == 1 for point in points)
+        return all(len(decode_points(_ENCODER.encode([point]))[0]) == 1 for point in points)
     if kinds != {_PAYLOADS.get(group)}:
         return False
     columns = list(zip(*map(msgspec.structs.astuple, payloads), strict=True))

@@ -178,9 +178,9 @@ _TABLE = (
     ),
     Key(
         "spool.max_age",
-        duration(timedelta(minutes=1), _DECADE),
+        duration(timedelta(minutes=1), timedelta(days=90)),
         "7d",
-        "The longest an undelivered point is kept, at least `1m`. Without effect in memory.",
+        "The longest an undelivered point is kept, `1m` to `90d`. Without effect in memory.",
     ),
     Key(
         "log.level",
