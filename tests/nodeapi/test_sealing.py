@@ -132,7 +132,6 @@ SEALED = encoded(AESGCM(NSK).encrypt(NONCE, b"text", None))[:-1]
     ("ciphertext", "nonce"),
     [
         (SEALED + "=", "-_-_AAAAAAAAAAAA"),
-        (SEALED + "=", "+/+/AAAAAAAAAAAA\n"),
         (SEALED + "=", " +/+/AAAAAAAAAAAA"),
         (SEALED + "=", "+/+/AAAA AAAAAAAA"),
         (SEALED + "=", "+/+/AAAA\0AAAAAAAA"),
@@ -141,7 +140,6 @@ SEALED = encoded(AESGCM(NSK).encrypt(NONCE, b"text", None))[:-1]
         (SEALED + "=", "\uff0b/+/AAAAAAAAAAAA"),
         (SEALED, "+/+/AAAAAAAAAAAA"),
         (SEALED + "==", "+/+/AAAAAAAAAAAA"),
-        (SEALED + "=\n", "+/+/AAAAAAAAAAAA"),
         (SEALED + "=AAAA", "+/+/AAAAAAAAAAAA"),
     ],
     ids=repr,
@@ -149,6 +147,16 @@ SEALED = encoded(AESGCM(NSK).encrypt(NONCE, b"text", None))[:-1]
 def test_base64_in_any_but_its_one_spelling_is_refused(ciphertext: str, nonce: str) -> None:
     assert decrypt_secret(NSK, SEALED + "=", "+/+/AAAAAAAAAAAA") == "text"
     refused(NSK, ciphertext, nonce)
+
+
+@pytest.mark.parametrize("line_break", ["\n", "\r\n", "\r"], ids=repr)
+@pytest.mark.parametrize("place", [0, 1, 9, 16])
+def test_base64_with_line_breaks_opens(line_break: str, place: int) -> None:
+    ciphertext, nonce = SEALED + "=" + line_break, "+/+/AAAAAAAAAAAA"
+    broken = nonce[:place] + line_break + nonce[place:] + line_break
+    assert (
+        decrypt_secret(NSK, ciphertext[:place] + line_break + ciphertext[place:], broken) == "text"
+    )
 
 
 def test_stray_bits_in_the_last_character_are_refused() -> None:

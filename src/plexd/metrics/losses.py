@@ -44,5 +44,10 @@ class LossLog:
             points = count - self._logged[reason]
             if points > 0 and now >= self._due[reason]:
                 self._logged[reason], self._due[reason] = count, now + _EVERY_SECONDS
-                extra = {"reason": reason, "points": points, "waiting": statistics.waiting}
-                self._logger.warning("points dropped", extra={"component": "metrics", **extra})
+                extra = {
+                    "component": "metrics",
+                    "reason": reason,
+                    "points": points,
+                    "waiting": statistics.waiting,
+                }
+                self._logger.warning("points dropped", extra=extra)

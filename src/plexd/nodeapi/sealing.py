@@ -68,9 +68,14 @@ def _is_key(nsk: object) -> bool:
 
 
 def _from_base64(text: object) -> bytes | None:
-    """Return the bytes, None unless ``text`` is exactly what an encoder makes of them."""
+    """Return the bytes, None unless ``text`` is exactly what an encoder makes of them.
+
+    Line breaks in it are skipped, as encoders of MIME and PEM write them and Go's decoder reads
+    them (RFC 4648, 3.1 and 3.3).
+    """
     if not isinstance(text, str):
         return None
+    text = text.replace("\r", "").replace("\n", "")
     try:
         data = base64.b64decode(text, validate=True)
     except ValueError:
