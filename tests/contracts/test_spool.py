@@ -247,12 +247,24 @@ async def test_an_epoch_of_which_nothing_was_delivered_is_skipped(
     delivered = await head(spool)
     await acknowledge(spool, delivered)
     clock.step(timedelta(days=1))
-    await spool.append(points(4, 3))
-    await spool.set_aside(Refusal(await head(spool), "no"))
+    await spool.append(points(10, 3))
     clock.step(timedelta(days=1))
-    await spool.append(points(2, 7))
+    await fill(spool, 13)
+    assert spool.statistics().evicted == 10
     assert delivered.name is not None
-    assert (await head(spool)).after == Predecessor(delivered.name.epoch, 3, 4)
+    assert (await head(spool)).after == Predecessor(delivered.name.epoch, 3, 10)
+
+
+async def test_an_epoch_that_was_refused_is_known_to_the_receiver(
+    spool: Spool, clock: ManualClock
+) -> None:
+    await spool.append(points(4))
+    refused = await head(spool)
+    await spool.set_aside(Refusal(refused, "no"))
+    clock.step(timedelta(days=1))
+    await spool.append(points(2, 4))
+    assert refused.name is not None
+    assert (await head(spool)).after == Predecessor(refused.name.epoch, 4)
 
 
 # Clashes: stamps of `points` count up by the second, from that of the first one on.

@@ -103,6 +103,7 @@ class SpoolMachine(RuleBasedStateMachine):
         head = self._head(limit)
         if head is None or any(self._receiver.has(head.piece(i, i + 1)) for i in range(len(head))):
             return
+        self._receiver.reject(head)
         self._run(self._spool.set_aside(Refusal(head, "no")))
         self._refused += len(head)
 

@@ -53,6 +53,11 @@ class Marks:
         epoch.upto = max(epoch.upto, name.last)
         return known
 
+    def reject(self, name: BatchName, after: Predecessor, dropped: int) -> None:
+        """Receive a batch that is refused for good: its points are missing."""
+        known = self.receive(name, after, dropped)
+        self._epochs[name.epoch].missing += name.points - known
+
     def _begin(self, name: BatchName, after: Predecessor) -> None:
         begun, before = _Epoch(), self._epochs.get(after.epoch)
         if not self.is_lenient:

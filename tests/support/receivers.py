@@ -46,6 +46,12 @@ class StrictReceiver:
                 self.points[point.peer_id] = self._names[key] = point
         return name
 
+    def reject(self, batch: MetricBatch) -> None:
+        """Refuse ``batch`` for good."""
+        assert batch.name is not None
+        assert batch.after is not None
+        self.marks.reject(batch.name, batch.after, batch.dropped)
+
     def has(self, batch: MetricBatch) -> bool:
         """Whether the end of this batch was accepted before."""
         name = batch.name

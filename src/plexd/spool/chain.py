@@ -27,9 +27,10 @@ class Chain(Struct):
         head: the epoch that is delivered now, as it was named when its points were appended.
         sent_as: the epoch under which it is delivered; another one after a clash.
         passed: places of the head up to this one were delivered or lost.
-        acknowledged: the last place of the head that was acknowledged; 0 if none was.
+        acknowledged: the last place of the head that was answered, by an acknowledgement or a
+            refusal; 0 if none was.
         dropped: points of the head that were lost here.
-        reported: of these, the losses that an acknowledged batch has reported.
+        reported: of these, the losses that a batch with an answer has reported.
         unseen: of these, points lost behind ``passed``: no place tells that they are missing.
         before_epoch: with ``before_place`` and ``skipped`` the predecessor of the head.
     """
@@ -95,6 +96,12 @@ class Chain(Struct):
         self.passed = max(self.passed, last)
         self.dropped += points
         self.unseen = 0
+
+    def refuse(self, last: int, points: int) -> None:
+        """Note that ``points`` of the head up to ``last`` were refused: the receiver knows that."""
+        self.drop(last, points)
+        self.acknowledged = max(self.acknowledged, last)
+        self.reported = self.dropped
 
     def lose(self, points: int) -> None:
         """Note that ``points`` are lost of which nobody knows the places."""

@@ -345,7 +345,7 @@ class PointLog:
         with self._transaction():
             points = self._take_out(name)
             self._meta.refused += points
-            self._meta.chain.drop(name.last, points)
+            self._meta.chain.refuse(name.last, points)
             self._add_dead_letter(refusal)
             self._under_way = None
         return True

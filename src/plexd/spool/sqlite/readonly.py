@@ -94,7 +94,7 @@ class ReadonlyLog:
         points = self._pass(name) if name is not None else 0
         if name is not None and points:
             self.meta.refused += points
-            self.meta.chain.drop(name.last, points)
+            self.meta.chain.refuse(name.last, points)
             self.departures.append(refusal)
         return points > 0
 
