@@ -17,6 +17,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from faults.clones import clone_and_put_back
 from faults.diskfull import fill_apart
 from faults.everybyte import damage_every_byte
 from faults.herd import come_back
@@ -234,6 +235,21 @@ def _herds(directory: Path, scale: float, _: int) -> Iterator[Row]:
     yield Row(what, done.nodes, done.points, done.lost, done.doubled, done.altered, remark)
 
 
+def _clones(directory: Path, scale: float, seed: int) -> Iterator[Row]:
+    done = clone_and_put_back(max(1, round(200 * scale)), directory, seed)
+    lost = {
+        reason: done.ledger[reason]
+        for reason in ("evicted", "rejected", "gap")
+        if reason in done.ledger
+    }
+    remark = (
+        f"{done.copies} copies, {done.put_back} put back; {done.abandoned} points were only on an "
+        f"abandoned timeline; the ledger counts {lost}"
+    )
+    what = "machine cloned or put back to a snapshot (A17)"
+    yield _of(what, done.copies + done.put_back, [done.account], remark)
+
+
 _BENCHES = {
     "kills": _agent_kills,
     "server-kills": _server_kills,
@@ -244,6 +260,7 @@ _BENCHES = {
     "every-byte": _every_byte,
     "lossy-link": _lossy_links,
     "herd": _herds,
+    "clones": _clones,
     "outage": _outages,
 }
 
