@@ -12,6 +12,7 @@ from plexd.api import (
     LatencyResult,
     MetricBatch,
     MetricPoint,
+    Predecessor,
     TunnelStats,
 )
 from plexd.metrics.testing import system_point
@@ -122,10 +123,12 @@ def documents() -> list[dict[str, Any]]:
     return found
 
 
-def named(batch: MetricBatch, seq: int = 1, *, dropped: int = 0) -> MetricBatch:
-    """Name the same points as the ``seq``-th batch of a spool."""
-    of = max(len(batch), 1)
-    return MetricBatch(batch, name=BatchName(EPOCH, seq, 0, of), dropped=dropped)
+def named(
+    batch: MetricBatch, first: int = 1, *, dropped: int = 0, after: Predecessor | None = None
+) -> MetricBatch:
+    """Name the same points by their places in a spool, from ``first`` on."""
+    name = BatchName(EPOCH, first, max(len(batch), 1))
+    return MetricBatch(batch, name=name, dropped=dropped, after=after)
 
 
 def latency_batch(count: int) -> MetricBatch:
