@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
 
-from plexd.api import BatchName, LatencyResult, MetricPoint, SystemStats, TunnelStats
+from plexd.api import (
+    BatchName,
+    LatencyResult,
+    MetricPoint,
+    Predecessor,
+    Receipt,
+    SystemStats,
+    TunnelStats,
+    continuation,
+)
 from plexd_server.errors import StoreError
-from plexd_server.store import DuckDBStore, Ledger, Receipt, Report, SeriesQuery, Store
+from plexd_server.store import DuckDBStore, Ledger, Report, SeriesQuery, Store
 from support.points import AGENT, EPOCH, EXAMPLE, LATENCY, NOW, SYSTEM, TUNNEL
 
 if TYPE_CHECKING:
@@ -66,9 +75,9 @@ def query(*fields: str, rates: tuple[str, ...] = (), step: float = 15, **more: s
 async def test_what_is_written_comes_back_as_it_was(store: Store) -> None:
     arrived = NOW + timedelta(seconds=3)
 
-    receipt = await store.write(report(*EXAMPLE, AGENT, at=arrived))
+    written = await store.write(report(*EXAMPLE, AGENT, at=arrived))
 
-    assert receipt == Receipt(accepted=4)
+    assert (written.receipt, len(written.points)) == (Receipt(accepted=4), 4)
     stored = await store.latest("n1")
     assert {(p.timestamp, p.group, p.peer_id, p.data) for p in stored} == {
         (p.timestamp, p.group, p.peer_id, p.data) for p in (SYSTEM, TUNNEL, LATENCY, AGENT)
@@ -133,7 +142,7 @@ async def test_nodes_do_not_see_each_others_points(store: Store) -> None:
 
 
 async def test_an_empty_report_changes_nothing(store: Store) -> None:
-    assert await store.write(report()) == Receipt(accepted=0)
+    assert await send(store, report()) == Receipt(accepted=0)
     assert await store.fleet() == []
 
 
@@ -199,7 +208,7 @@ async def test_the_fleet_is_every_node_that_reported(store: Store) -> None:
 async def test_concurrent_reports_are_all_stored(store: Store) -> None:
     points = [latency(i, i, f"p{i:03d}") for i in range(200)]
 
-    receipts = await asyncio.gather(*(store.write(report(point)) for point in points))
+    receipts = await asyncio.gather(*(send(store, report(point)) for point in points))
 
     assert {receipt.accepted for receipt in receipts} == {1}
     assert len(await store.latest("n1")) == 200
@@ -229,7 +238,7 @@ async def test_closing_finishes_accepted_writes_and_may_be_repeated(
     await store.aclose()
     await store.aclose()
 
-    assert {(await write).accepted for write in writes} == {1}
+    assert {(await write).receipt.accepted for write in writes} == {1}
 
 
 async def test_a_closed_store_refuses_with_a_store_error(make: Callable[[], Store]) -> None:
@@ -242,22 +251,32 @@ async def test_a_closed_store_refuses_with_a_store_error(make: Callable[[], Stor
             await call
 
 
-def batch(
-    seq: int, *seconds: float, offset: int = 0, of: int = 0, dropped: int = 0, epoch: str = EPOCH
-) -> Report:
-    """A piece of a sealed batch, with a latency point for each of ``seconds``."""
-    points = [latency(at, seq) for at in seconds]
-    name = BatchName(epoch, seq, offset, of or offset + len(points))
-    return Report("n1", points, NOW + timedelta(hours=1), name=name, dropped=dropped)
+OTHER = "f" * 32
+LATER = NOW + timedelta(hours=1)
 
 
-def rejection(seq: int, points: int = 1, *, offset: int = 0, of: int = 0) -> Report:
-    name = BatchName(EPOCH, seq, offset, of or offset + points)
-    return Report("n1", (), NOW + timedelta(hours=1), name=name, rejected=points)
+def batch(first: int, *seconds: float, epoch: str = EPOCH, **more: Any) -> Report:
+    """A batch from the place ``first`` on, with a latency point for each of ``seconds``."""
+    points = [latency(at, first + index) for index, at in enumerate(seconds)]
+    name = BatchName(epoch, first, len(points))
+    return Report("n1", points, LATER, name, **({"after": Predecessor()} | more))
+
+
+def after(place: int, epoch: str = EPOCH, skipped: int = 0) -> Predecessor:
+    return Predecessor(epoch, place, skipped)
+
+
+def rejection(first: int, points: int = 1, *, epoch: str = EPOCH, **more: Any) -> Report:
+    name = BatchName(epoch, first, points)
+    return Report("n1", (), LATER, name, Predecessor(), is_rejected=True, **more)
+
+
+async def send(store: Store, report: Report) -> Receipt:
+    return (await store.write(report)).receipt
 
 
 async def stored(store: Store) -> list[float | None]:
-    """The sequence numbers of the stored latency points, by the points' seconds."""
+    """The places of the stored latency points, by the points' seconds."""
     series = await store.series(query("rtt_nano", group="latency", peer_id="p", step=1))
     return series.avg["rtt_nano"]
 
@@ -266,18 +285,23 @@ async def count(store: Store) -> int:
     return (await store.ledger("n1")).received
 
 
+async def losses(store: Store) -> list[tuple[str, int, str]]:
+    return [(x.reason, x.points, x.detail) for x in (await store.ledger("n1")).losses]
+
+
 async def test_a_named_batch_has_its_effect_once(store: Store) -> None:
     first = await store.write(batch(1, 0, 1))
     again = [await store.write(batch(1, 0, 1)) for _ in range(3)]
 
-    assert first == Receipt(accepted=2)
-    assert again == [Receipt(accepted=2, duplicate=True)] * 3
+    assert (first.receipt, len(first.points)) == (Receipt(accepted=2), 2)
+    assert {each.receipt for each in again} == {Receipt(accepted=2, duplicate=True)}
+    assert not any(each.points for each in again)
     ledger = await store.ledger("n1")
     assert (ledger.received, ledger.duplicates) == (2, 3)
 
 
 async def test_one_batch_sent_side_by_side_has_its_effect_once(store: Store) -> None:
-    receipts = await asyncio.gather(*(store.write(batch(1, 0, 1)) for _ in range(40)))
+    receipts = await asyncio.gather(*(send(store, batch(1, 0, 1)) for _ in range(40)))
 
     assert sorted(receipt.duplicate for receipt in receipts) == [False] + [True] * 39
     assert {receipt.accepted for receipt in receipts} == {2}
@@ -286,81 +310,115 @@ async def test_one_batch_sent_side_by_side_has_its_effect_once(store: Store) -> 
 
 async def test_marks_are_of_one_node_and_one_epoch(store: Store) -> None:
     other = msgspec.structs.replace(batch(1, 0), node_id="n2")
-    for piece in (batch(1, 0), batch(1, 1, epoch="f" * 32), other):
-        assert not (await store.write(piece)).duplicate
-        assert (await store.write(piece)).duplicate
+    for piece in (batch(1, 0), batch(1, 1, epoch=OTHER, after=after(1)), other):
+        assert not (await send(store, piece)).duplicate
+        assert (await send(store, piece)).duplicate
 
     assert await count(store) == 2
 
 
 async def test_marks_outlive_the_store(make: Callable[[], Store]) -> None:
     first = make()
-    await first.write(batch(7, 0, 1, of=4))
+    await first.write(batch(1, 0, 1))
     await first.aclose()
 
     second = make()
     try:
-        assert (await second.write(batch(7, 0, 1, of=4))).duplicate
-        assert not (await second.write(batch(7, 2, 3, offset=2))).duplicate
-        assert await stored(second) == [7.0] * 4
+        assert (await send(second, batch(1, 0, 1))).duplicate
+        assert not (await send(second, batch(3, 2, 3))).duplicate
+        assert (await send(second, batch(3, 9, 9))).clash
+        assert await stored(second) == [1.0, 2.0, 3.0, 4.0]
     finally:
         await second.aclose()
 
 
-async def test_of_a_piece_that_came_in_part_the_rest_is_stored(store: Store) -> None:
-    await store.write(batch(1, 0, 1, of=6))
-    await store.write(batch(1, 1, 2, 3, offset=1, of=6))
-    receipt = await store.write(batch(1, 0, 1, 2, 3, 4, 5))
+async def test_of_a_batch_that_came_in_part_the_rest_is_stored(store: Store) -> None:
+    await store.write(batch(1, 0, 1))
+    await store.write(batch(2, 1, 2, 3))
+    written = await store.write(batch(1, 0, 1, 2, 3, 4, 5))
 
-    assert receipt == Receipt(accepted=6)
-    assert (await store.write(batch(1, 4, 5, offset=4))).duplicate
-    assert await stored(store) == [1.0] * 6
+    assert written.receipt == Receipt(accepted=6)
+    assert [point.data for point in written.points] == [
+        LatencyResult("p", place) for place in (5, 6)
+    ]
+    assert (await send(store, batch(5, 4, 5))).duplicate
+    assert await stored(store) == [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
     assert await count(store) == 6
 
 
-async def test_a_batch_below_the_mark_is_a_duplicate_for_ever(store: Store) -> None:
-    await store.write(batch(5, 0))
+async def test_a_place_below_the_mark_is_a_duplicate_for_ever(store: Store) -> None:
+    await store.write(batch(5, 5))
 
-    assert (await store.write(batch(3, 1, 2))).duplicate
+    assert (await send(store, batch(3, 1, 2))).duplicate
     assert await stored(store) == [5.0]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        batch(2, 6, 7),  # a point that came before is newer than all that came
+        batch(2, 1, 3, 4),  # the point at the mark has another stamp
+        batch(3, 3),
+        batch(1, 0, 1, 9),
+    ],
+)
+async def test_other_points_under_the_same_names_are_a_clash_and_change_nothing(
+    store: Store, other: Report
+) -> None:
+    await store.write(batch(1, 0, 1, 5))
+    before = await store.ledger("n1")
+
+    written = await store.write(other)
+
+    newest = NOW + timedelta(seconds=5)
+    assert written.receipt == Receipt(0, clash=True, upto=3, newest=newest)
+    assert not written.points
+    assert await store.ledger("n1") == before
+    assert not (await send(store, batch(4, 6))).clash
 
 
 async def test_points_without_a_name_are_stored_as_often_as_they_come(store: Store) -> None:
     for _ in range(2):
-        assert not (await store.write(report(latency(0, 1), latency(1, 1)))).duplicate
+        assert not (await send(store, report(latency(0, 1), latency(1, 1)))).duplicate
 
     assert await store.ledger("n1") == Ledger()
 
 
-async def test_a_ledger_is_complete_up_to_the_last_whole_batch(store: Store) -> None:
+async def test_a_ledger_is_complete_up_to_the_last_point_that_came(store: Store) -> None:
     assert (await store.ledger("n1")).complete_until is None
-    await store.write(batch(1, 3, 9, 5))
+    await store.write(batch(1, 3, 5, 9))
     assert (await store.ledger("n1")).complete_until == NOW + timedelta(seconds=9)
-    await store.write(batch(2, 20, 10, of=3))
-    assert (await store.ledger("n1")).complete_until == NOW + timedelta(seconds=9)
-    await store.write(batch(2, 15, offset=2))
+    await store.write(batch(4, -60))  # the node's clock was put back
 
-    assert (await store.ledger("n1")).complete_until == NOW + timedelta(seconds=20)
+    assert (await store.ledger("n1")).complete_until == NOW - timedelta(seconds=60)
 
 
-async def test_batches_that_never_came_are_a_gap_unless_the_node_reported_them(
+async def test_places_that_never_came_are_a_gap_unless_the_node_reported_them(
     store: Store,
 ) -> None:
     await store.write(batch(1, 0, 9))
-    await store.write(batch(4, 60, 50))
-    await store.write(batch(6, 99, dropped=70))
-    await store.write(batch(7, 100, dropped=5))
+    await store.write(batch(5, 60, 50))
+    await store.write(batch(77, 99, dropped=70))
+    await store.write(batch(78, 100, dropped=77))  # of these five no place tells
 
     ledger = await store.ledger("n1")
 
-    assert (ledger.gap_batches, ledger.evicted, ledger.rejected) == (2, 75, 0)
-    assert [(x.reason, x.points, x.batches) for x in ledger.losses] == [
-        ("gap", 0, 2), ("evicted", 70, 1), ("evicted", 5, 0)
-    ]  # fmt: skip
+    assert (ledger.gap, ledger.evicted, ledger.rejected) == (2, 75, 0)
+    assert await losses(store) == [("gap", 2, ""), ("evicted", 70, ""), ("evicted", 5, "")]
     assert (ledger.losses[0].since, ledger.losses[0].until) == (
         NOW + timedelta(seconds=9),
         NOW + timedelta(seconds=50),
     )
+
+
+async def test_a_loss_that_two_witnesses_report_is_one_loss(store: Store) -> None:
+    await store.write(batch(11, 0, dropped=8))
+    await store.write(batch(15, 1, dropped=8))
+    await store.write(batch(16, 2, dropped=13))
+
+    ledger = await store.ledger("n1")
+
+    assert (ledger.evicted, ledger.gap) == (8, 5)
 
 
 async def test_losses_reported_with_a_duplicate_are_not_counted_again(store: Store) -> None:
@@ -370,50 +428,154 @@ async def test_losses_reported_with_a_duplicate_are_not_counted_again(store: Sto
     assert (await store.ledger("n1")).evicted == 8
 
 
-async def test_what_was_rejected_here_is_neither_evicted_nor_a_gap(store: Store) -> None:
+@pytest.mark.parametrize("dropped", [0, 110])
+async def test_what_was_rejected_here_is_neither_evicted_nor_a_gap(
+    store: Store, dropped: int
+) -> None:
+    """Whether the node counts what was rejected here as dropped makes no difference."""
     await store.write(batch(1, 0))
     for _ in range(2):
-        assert (await store.write(rejection(2, 100))).accepted == 0
-    ledger_before = await store.ledger("n1")
-    await store.write(rejection(3, 10))
-    await store.write(batch(4, 50, dropped=115))
+        assert (await send(store, rejection(2, 100))).accepted == 0
+    await store.write(rejection(102, 10))
+    await store.write(batch(117, 50, dropped=dropped and dropped + 5))
     ledger = await store.ledger("n1")
 
-    assert (ledger_before.rejected, ledger_before.losses[0].points) == (100, 100)
-    assert (ledger.rejected, ledger.evicted, ledger.gap_batches) == (110, 5, 0)
-    assert [(x.reason, x.points, x.batches) for x in ledger.losses] == [
-        ("rejected", 100, 1), ("rejected", 10, 1), ("evicted", 5, 0)
-    ]  # fmt: skip
+    assert (ledger.rejected, ledger.evicted + ledger.gap) == (110, 5)
+    why = "evicted" if dropped else "gap"
+    assert await losses(store) == [("rejected", 100, ""), ("rejected", 10, ""), (why, 5, "")]
 
 
-async def test_after_a_rejected_piece_the_other_pieces_are_still_accepted(store: Store) -> None:
-    await store.write(batch(1, 0, 1, of=6))
-    await store.write(rejection(1, 4, offset=2, of=6))  # unreadable, so it counts as the whole rest
-    await store.write(batch(1, 4, 5, offset=4))
-    await store.write(batch(2, 9, dropped=2))
+async def test_what_was_rejected_and_comes_again_is_a_duplicate(store: Store) -> None:
+    await store.write(batch(1, 0))
+    await store.write(rejection(2, 2))
 
+    assert (await send(store, batch(2, 1, 2))).duplicate
+    assert not (await send(store, batch(3, 2, 3))).duplicate
     ledger = await store.ledger("n1")
-
-    assert (ledger.received, ledger.rejected, ledger.evicted) == (5, 2, 0)
-    assert ledger.complete_until == NOW + timedelta(seconds=9)
+    assert (ledger.received, ledger.rejected, ledger.gap) == (2, 2, 0)
 
 
-async def test_what_was_rejected_by_mistake_is_accepted_when_it_comes_again(store: Store) -> None:
-    await store.write(rejection(1, 2))
+async def test_points_ahead_of_the_clock_are_rejected_one_by_one(store: Store) -> None:
+    two_days = 2 * 86_400
+    written = await store.write(batch(1, 0, two_days, 2, ahead=(1,)))
+    again = await send(store, batch(1, 0, two_days, 2, ahead=(1,)))
 
-    assert await store.write(batch(1, 0, 1)) == Receipt(accepted=2)
-    assert (await store.ledger("n1")).rejected == 0
+    assert (written.receipt.accepted, written.receipt.rejected) == (2, 1)
+    assert "1 point more than 24 h ahead of the server's clock: up to 2026-02-14T10:30:00Z" in (
+        written.receipt.reason
+    )
+    assert (again.accepted, again.duplicate, again.rejected) == (2, True, 1)
+    ledger = await store.ledger("n1")
+    assert (ledger.received, ledger.ahead, ledger.rejected) == (2, 1, 0)
+    assert await losses(store) == [("ahead", 1, "")]
+    assert ledger.complete_until == NOW + timedelta(seconds=2)
+    assert await stored(store) == [1.0, 3.0]
+
+
+async def test_of_points_without_a_name_those_ahead_are_counted_as_well(store: Store) -> None:
+    ahead = Report("n1", [latency(0, 1), latency(9e5, 2)], NOW, ahead=(1,))
+
+    assert (await send(store, ahead)).rejected == 1
+    ledger = await store.ledger("n1")
+    assert (ledger.received, ledger.ahead) == (0, 1)
 
 
 async def test_a_new_epoch_continues_the_same_ledger(store: Store) -> None:
-    await store.write(batch(9, 0))
-    await store.write(batch(2, 30, epoch="f" * 32))
+    await store.write(batch(1, 0))
+    await store.write(batch(3, 30, epoch=OTHER, after=after(5, skipped=7)))
 
     ledger = await store.ledger("n1")
 
-    assert (ledger.received, ledger.gap_batches) == (2, 9)
+    # four after the first one, seven of other epochs, and two before this one
+    assert (ledger.received, ledger.gap) == (2, 13)
     assert ledger.losses[-1].since == NOW
     assert ledger.complete_until == NOW + timedelta(seconds=30)
+
+
+async def test_a_predecessor_that_is_not_known_is_a_loss_without_a_beginning(store: Store) -> None:
+    await store.write(batch(2, 30, epoch=OTHER, after=after(20)))
+
+    (loss,) = (await store.ledger("n1")).losses
+    assert (loss.reason, loss.points, loss.detail) == ("gap", 21, "predecessor unknown")
+    assert loss.since is None
+
+
+async def test_two_successors_of_one_epoch_count_its_loss_once(store: Store) -> None:
+    await store.write(batch(1, 0))
+    for number in (1, 2):
+        await store.write(batch(1, 10 * number, epoch=f"{number}" * 32, after=after(5)))
+
+    assert (await store.ledger("n1")).gap == 4
+    assert not (await send(store, batch(4, 3))).duplicate  # the other machine still had it
+    assert (await store.ledger("n1")).gap == 4
+
+
+async def test_a_spool_that_begins_anew_is_a_loss_of_unknown_size(store: Store) -> None:
+    await store.write(batch(1, 0))
+    await store.write(batch(1, 30, epoch=OTHER))
+    await store.write(batch(1, 60, epoch="1" * 32, after=Predecessor(skipped=3)))
+
+    assert await losses(store) == [("gap", 0, "spool begun anew"), ("gap", 3, "spool begun anew")]
+    assert (await store.ledger("n1")).complete_until == NOW + timedelta(seconds=60)
+
+
+async def test_a_mark_beyond_the_place_where_it_was_left_is_noted(store: Store) -> None:
+    await store.write(batch(1, 0, 1, 2))
+    await store.write(batch(1, 30, epoch=OTHER, after=after(1)))
+
+    assert await losses(store) == [("put_back", 2, "")]
+    ledger = await store.ledger("n1")
+    assert (ledger.received, ledger.gap, ledger.evicted) == (4, 0, 0)
+
+
+async def test_a_continued_epoch_begins_where_its_predecessor_was_left(store: Store) -> None:
+    await store.write(batch(1, 0, 1, 2, 3, 4))
+    more = continuation(EPOCH, NOW + timedelta(seconds=4))
+    await store.write(batch(6, 30, epoch=more, after=after(2, skipped=3)))
+
+    ledger = await store.ledger("n1")
+    assert (ledger.received, ledger.gap) == (6, 3)
+
+
+async def test_a_node_that_was_copied_is_as_complete_as_its_slower_branch(store: Store) -> None:
+    ones, twos = "1" * 32, "2" * 32
+    await store.write(batch(1, 0))
+    await store.write(batch(1, 10, epoch=ones, after=after(1), address="192.0.2.1"))
+    await store.write(batch(1, 90, epoch=twos, after=after(1), address="192.0.2.2"))
+    ledger = await store.ledger("n1")
+
+    assert ledger.complete_until == NOW + timedelta(seconds=10)
+    assert [branch.epoch for branch in ledger.branches] == [ones, twos]
+    assert not ledger.machines
+    for place in (2, 3):
+        await store.write(batch(place, 100 + place, epoch=ones, address="192.0.2.1"))
+        await store.write(batch(place, 200 + place, epoch=twos, address="192.0.2.2"))
+    ledger = await store.ledger("n1")
+    assert ledger.complete_until == NOW + timedelta(seconds=103)
+    assert ledger.machines == ("192.0.2.1", "192.0.2.2")
+
+
+async def test_a_node_that_was_put_back_is_one_machine(store: Store) -> None:
+    await store.write(batch(1, 0))
+    for number in range(1, 5):
+        epoch = f"{number}" * 32
+        await store.write(batch(1, 10 * number, epoch=epoch, after=after(1)))
+        await store.write(batch(2, 10 * number + 1, epoch=epoch))
+
+    assert not (await store.ledger("n1")).machines
+
+
+async def test_a_branch_that_was_silent_for_longer_than_a_spool_keeps_points_is_over(
+    store: Store,
+) -> None:
+    await store.write(batch(1, 0))
+    await store.write(batch(1, 10, epoch="1" * 32, after=after(1)))
+    late = msgspec.structs.replace(
+        batch(1, 90, epoch="2" * 32, after=after(1)), received_at=LATER + timedelta(days=91)
+    )
+    await store.write(late)
+
+    assert (await store.ledger("n1")).complete_until == NOW + timedelta(seconds=90)
 
 
 async def test_points_that_are_too_old_are_removed_and_the_ledger_still_counts_them(
@@ -421,8 +583,8 @@ async def test_points_that_are_too_old_are_removed_and_the_ledger_still_counts_t
 ) -> None:
     store = make()
     week = 7 * 86_400
-    for seq, seconds in enumerate((0, week), 1):
-        await store.write(batch(seq, seconds, seconds + 60))
+    for first, seconds in ((1, 0), (3, week)):
+        await store.write(batch(first, seconds, seconds + 60))
     now, keep = NOW + timedelta(seconds=week + 120), timedelta(days=1)
 
     assert await store.expire(now, keep) == 2
@@ -434,7 +596,7 @@ async def test_points_that_are_too_old_are_removed_and_the_ledger_still_counts_t
         )
         assert len(series.times) == 2
         assert (await store.ledger("n1")).received == 4
-        assert (await store.write(batch(1, 0, 60))).duplicate
+        assert (await send(store, batch(1, 0, 60))).duplicate
         await store.aclose()
         store = make()
     await store.aclose()
@@ -478,7 +640,7 @@ async def test_reports_are_accepted_while_points_expire(store: Store) -> None:
     now = NOW + timedelta(days=20)
 
     expiring = asyncio.create_task(store.expire(now, timedelta(days=3)))
-    writes = [store.write(batch(seq, 20 * 86_400 + seq)) for seq in range(1, 30)]
+    writes = [send(store, batch(place, 20 * 86_400 + place)) for place in range(1, 30)]
 
     assert not any(receipt.duplicate for receipt in await asyncio.gather(*writes))
     assert await expiring == 17 * 50

@@ -1,8 +1,9 @@
 """A node and a server that fail at every step, against a model that cannot.
 
-The node seals batches, sends them whole and in pieces, loses some before they are sent, has some
-rejected, and repeats what it sent before. The server fails commits and restarts, and forgets what
-was not committed. Each point is stored once, and the ledger counts all others.
+The node sends its points in runs of places, loses some before they are sent, has some rejected, and
+repeats what it sent before. The server fails commits and restarts, and forgets what was not
+committed. Each point is stored once, and the ledger counts all others. What clones and snapshots do
+is in ``test_lives_machine.py``.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from collections import Counter
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -19,21 +19,19 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from msgspec.structs import replace
 
-from plexd.api import BatchName, LatencyResult, MetricPoint
+from plexd.api import BatchName, LatencyResult, MetricPoint, Predecessor
 from plexd_server.errors import StoreError
 from plexd_server.store import DuckDBStore, Report
-from plexd_server.store.duckdb.changeset import MarkCache, StagedReports
-from plexd_server.store.marks import make_ledger
 from support.points import NOW
+from support.pure_server import PureServer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from plexd_server.store import Ledger, Loss, Receipt
+    from plexd.api import Receipt
+    from plexd_server.store import Ledger
     from plexd_server.store.duckdb.journal import Journal
-    from plexd_server.store.marks import Mark
 
 
 class Server(Protocol):
@@ -45,49 +43,6 @@ class Server(Protocol):
     def ledger(self) -> Ledger: ...
     def stored(self) -> Counter[str]: ...
     def close(self) -> None: ...
-
-
-class PureServer:
-    """The marks and their cache, with lists for tables."""
-
-    def __init__(self) -> None:
-        self.tables: dict[str, Mark] = {}
-        self.losses: list[Loss] = []
-        self.points: list[MetricPoint] = []
-        self.restart()
-
-    def write(self, reports: Sequence[Report]) -> list[Receipt]:
-        staged = StagedReports(self.marks)
-        receipts = [staged.add(report).receipt for report in reports]
-        changes = staged.changeset(0)
-        for mark in changes.marks:
-            assert mark.ordinal > max((known.ordinal for known in self.tables.values()), default=0)
-        self.tables |= {mark.epoch: mark for mark in changes.marks}
-        self.losses += [loss for _, loss in changes.losses]
-        self.points += [point for report in changes.points for point in report.points]
-        staged.apply()
-        return receipts
-
-    def fail(self, reports: Sequence[Report]) -> None:
-        staged = StagedReports(self.marks)
-        for report in reports:
-            staged.add(report)
-        staged.changeset(0)
-
-    def restart(self) -> None:
-        self.marks = MarkCache(self._known(), lambda _, epoch: self.tables.get(epoch))
-
-    def ledger(self) -> Ledger:
-        return make_ledger(self._known(), self.losses)
-
-    def _known(self) -> list[Mark]:
-        return sorted(self.tables.values(), key=lambda mark: mark.ordinal)
-
-    def stored(self) -> Counter[str]:
-        return Counter(point.peer_id for point in self.points)
-
-    def close(self) -> None:
-        return None
 
 
 class FaultyJournal:
@@ -113,7 +68,8 @@ class EmbeddedServer:
 
     def write(self, reports: Sequence[Report]) -> list[Receipt]:
         async def side_by_side() -> list[Receipt]:
-            return await asyncio.gather(*map(self.store.write, reports))
+            written = await asyncio.gather(*map(self.store.write, reports))
+            return [each.receipt for each in written]
 
         return self.runner.run(side_by_side())
 
@@ -146,32 +102,11 @@ class EmbeddedServer:
         self.directory.cleanup()
 
 
-@dataclass
-class Batch:
-    """A sealed batch, and how many of its points were accepted and rejected."""
-
-    name: BatchName
-    accepted: int = 0
-    rejected: int = 0
-
-    @property
-    def done(self) -> int:
-        return self.accepted + self.rejected
-
-    def piece(self, start: int, stop: int, dropped: int) -> Report:
-        points = [self.point(index) for index in range(start, stop)]
-        name = replace(self.name, offset=start)
-        return Report("n", points, NOW, name=name, dropped=dropped)
-
-    def point(self, index: int) -> MetricPoint:
-        peer_id = f"{self.name.epoch[-4:]}/{self.name.seq}/{index}"
-        moment = NOW + timedelta(seconds=60 * self.name.seq + index)
-        data = LatencyResult(peer_id, index)
-        return MetricPoint(timestamp=moment, group="latency", peer_id=peer_id, data=data)
-
-
 class DedupeMachine(RuleBasedStateMachine):
-    """One node and one server; subclasses choose the server."""
+    """One node and one server; subclasses choose the server.
+
+    ``front`` is the place up to which points were stored, lost or rejected.
+    """
 
     server: Server
 
@@ -181,112 +116,105 @@ class DedupeMachine(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         self.server = self.make_server()
-        self.epochs = 0
+        self.epochs = self.evicted = self.gap = self.rejected = self.ahead = 0
         self.sent: list[Report] = []
         self.expected: set[str] = set()
-        self.evicted = self.rejected = self.gaps = 0
-        self.new_spool()
-        self.seal([4, 2])  # so that every run has something to send
+        self.after = Predecessor()
+        self.begin_epoch()
 
     def teardown(self) -> None:
         if hasattr(self, "server"):
             self.server.close()
 
-    def new_spool(self) -> None:
+    def begin_epoch(self) -> None:
         self.epochs += 1
-        self.seq = 0
-        self.queue: list[Batch] = []
-        self.new_lost = self.new_rejected = self.vanished = 0
+        self.front = self.acknowledged = self.dropped = 0
+        self.new_evicted = self.new_gap = 0
 
     @property
-    def dropped(self) -> int:
-        return self.new_lost + self.new_rejected
+    def epoch(self) -> str:
+        return f"{self.epochs:032x}"
 
-    @rule(points=st.lists(st.integers(1, 6), min_size=1, max_size=3))
-    def seal(self, points: list[int]) -> None:
-        for count in points:
-            self.seq += 1
-            self.queue.append(Batch(BatchName(f"{self.epochs:032x}", self.seq, 0, count)))
+    def report(self, first: int, last: int, **more: Any) -> Report:
+        points = [self.point(place) for place in range(first, last + 1)]
+        name = BatchName(self.epoch, first, len(points))
+        return Report("n", points, NOW, name, self.after, self.dropped, **more)
+
+    def point(self, place: int) -> MetricPoint:
+        peer_id = f"{self.epoch[-4:]}/{place}"
+        moment = NOW + timedelta(days=self.epochs, seconds=place)
+        data = LatencyResult(peer_id, place)
+        return MetricPoint(timestamp=moment, group="latency", peer_id=peer_id, data=data)
 
     @rule(points=st.integers(1, 9))
-    def evict_before_sealing(self, points: int) -> None:
-        self.new_lost += points
+    def evict(self, points: int) -> None:
+        self.front += points
+        self.dropped += points
+        self.new_evicted += points
 
-    def head_is_untouched(self) -> bool:
-        return bool(self.queue) and not self.queue[0].done
+    @rule(points=st.integers(1, 9))
+    def lose_unnoticed(self, points: int) -> None:
+        self.front += points
+        self.new_gap += points
 
-    @precondition(head_is_untouched)
-    @rule()
-    def evict_head(self) -> None:
-        self.new_lost += self.queue.pop(0).name.of
-
-    @precondition(head_is_untouched)
-    @rule()
-    def lose_head_unnoticed(self) -> None:
-        self.queue.pop(0)
-        self.vanished += 1
-
-    @precondition(lambda self: self.queue)
-    @rule(size=st.integers(1, 6), tries=st.integers(1, 3), fails=st.booleans())
-    def send(self, size: int, tries: int, fails: bool) -> None:
-        """Send the next piece, maybe after a failed commit, maybe several times at once."""
-        batch = self.queue[0]
-        start, stop = batch.done, min(batch.done + size, batch.name.of)
-        piece = batch.piece(start, stop, 0 if batch.accepted else self.dropped)
+    @rule(
+        size=st.integers(1, 6),
+        tries=st.integers(1, 3),
+        fails=st.booleans(),
+        ahead=st.sets(st.integers(0, 5), max_size=2),
+    )
+    def send(self, size: int, tries: int, fails: bool, ahead: set[int]) -> None:
+        """Send the next points, maybe after a failed commit, maybe several times at once."""
+        fitting = tuple(index for index in sorted(ahead) if index < size)
+        report = self.report(self.front + 1, self.front + size, ahead=fitting)
         if fails:
-            self.server.fail([piece])
-        receipts = self.server.write([piece] * tries)
+            self.server.fail([report])
+        receipts = self.server.write([report] * tries)
 
-        assert [receipt.accepted for receipt in receipts] == [stop - start] * tries
+        assert [receipt.accepted for receipt in receipts] == [size - len(fitting)] * tries
+        assert {receipt.rejected for receipt in receipts} == {len(fitting)}
         assert sorted(receipt.duplicate for receipt in receipts) == [False] + [True] * (tries - 1)
-        self.note_accepted(batch, stop - start, piece)
+        self.note_accepted(report)
 
-    @precondition(lambda self: self.queue and self.queue[0].accepted)
-    @rule(start=st.integers(0, 5), size=st.integers(1, 6))
-    def send_in_another_cut(self, start: int, size: int) -> None:
+    @precondition(lambda self: self.acknowledged and self.acknowledged == self.front)
+    @rule(before=st.integers(0, 5), size=st.integers(1, 6))
+    def send_in_another_cut(self, before: int, size: int) -> None:
         """Send as after a restart of the node: from within what came, and maybe beyond it."""
-        batch = self.queue[0]
-        if batch.rejected:
-            return
-        start = min(start, batch.accepted)
-        stop = min(start + size, batch.name.of)
-        piece = batch.piece(start, stop, self.reported_dropped)
-        (receipt,) = self.server.write([piece])
+        first = max(1, self.front - before)
+        report = self.report(first, first + size - 1)
+        (receipt,) = self.server.write([report])
 
-        assert receipt.duplicate == (stop <= batch.accepted)
-        self.note_accepted(batch, max(0, stop - batch.accepted), piece)
+        assert not receipt.clash
+        assert receipt.duplicate == (first + size - 1 <= self.front)
+        if not receipt.duplicate:
+            self.note_accepted(report)
 
-    def note_accepted(self, batch: Batch, count: int, piece: Report) -> None:
-        self.sent.append(piece)
-        if count and not batch.accepted:
-            self.reported_dropped = piece.dropped
-            self.gaps += 0 if self.new_lost else self.vanished
-            self.evicted += self.new_lost
-            self.new_lost = self.new_rejected = self.vanished = 0
-        first = batch.done
-        self.expected |= {batch.point(index).peer_id for index in range(first, first + count)}
-        batch.accepted += count
-        self.pop_if_done(batch)
+    def note_accepted(self, report: Report) -> None:
+        assert report.name is not None
+        self.sent.append(report)
+        new = range(max(self.front + 1, report.name.first), report.name.last + 1)
+        refused = {report.name.first + index for index in report.ahead}
+        self.expected |= {self.point(place).peer_id for place in new if place not in refused}
+        self.ahead += len(refused)
+        self.note_losses()
+        self.front = self.acknowledged = report.name.last
 
-    @precondition(lambda self: self.queue)
-    @rule(size=st.integers(1, 6), times=st.integers(1, 2), guess=st.booleans())
-    def reject(self, size: int, times: int, guess: bool) -> None:
-        batch = self.queue[0]
-        count = min(size, batch.name.of - batch.done)
-        counted = batch.name.of - batch.done if guess else count
-        name = replace(batch.name, offset=batch.done)
-        rejection = Report("n", (), NOW, name=name, rejected=counted)
+    def note_losses(self) -> None:
+        self.evicted += self.new_evicted
+        self.gap += self.new_gap
+        self.new_evicted = self.new_gap = 0
+
+    @rule(size=st.integers(1, 6), times=st.integers(1, 2))
+    def reject(self, size: int, times: int) -> None:
+        name = BatchName(self.epoch, self.front + 1, size)
+        rejection = Report("n", (), NOW, name, self.after, self.dropped, is_rejected=True)
         for _ in range(times):
             (receipt,) = self.server.write([rejection])
             assert receipt.accepted == 0
-        batch.rejected += count
-        self.rejected += count
-        self.pop_if_done(batch)
-
-    def pop_if_done(self, batch: Batch) -> None:
-        if batch.done == batch.name.of:
-            self.queue.remove(batch)
-            self.new_rejected += batch.rejected
+        self.note_losses()
+        self.rejected += size
+        self.front = self.acknowledged = name.last
+        self.dropped += size
 
     @precondition(lambda self: self.sent)
     @rule(data=st.data())
@@ -299,10 +227,14 @@ class DedupeMachine(RuleBasedStateMachine):
     def restart_server(self) -> None:
         self.server.restart()
 
-    @precondition(lambda self: not self.queue and not self.dropped and not self.vanished)
+    @precondition(lambda self: self.acknowledged)
     @rule()
-    def begin_new_epoch(self) -> None:
-        self.new_spool()
+    def restart_node(self) -> None:
+        """The next epoch says where this one was left; what is missing there shows with it."""
+        self.after = Predecessor(self.epoch, self.front)
+        unsent = self.new_evicted + self.new_gap
+        self.begin_epoch()
+        self.new_gap = unsent
 
     @invariant()
     def each_point_is_stored_once(self) -> None:
@@ -315,10 +247,8 @@ class DedupeMachine(RuleBasedStateMachine):
             return
         ledger = self.server.ledger()
         assert ledger.received == len(self.expected)
-        assert ledger.evicted == self.evicted
-        assert ledger.gap_batches == self.gaps
-        if not any(batch.rejected for batch in self.queue):
-            assert ledger.rejected == self.rejected
+        assert ledger.evicted + ledger.gap == self.evicted + self.gap
+        assert (ledger.rejected, ledger.ahead) == (self.rejected, self.ahead)
 
 
 class PureMachine(DedupeMachine):

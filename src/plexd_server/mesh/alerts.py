@@ -31,7 +31,8 @@ _LOSSY_PERCENT: Final = 20.0
 _WHY: Final = {
     "evicted": "on the node",
     "rejected": "as this server refused them",
-    "gap": "in batches that never came",
+    "gap": "as they never came",
+    "ahead": "as its clock is ahead",
 }
 
 
@@ -136,13 +137,20 @@ def _disk(node: LiveNode) -> Iterator[Alert]:
 
 
 def _ledger(node: LiveNode, now: float) -> Iterator[Alert]:
-    recent = [loss for loss in node.losses if now - loss.noticed_at.timestamp() < _LOSS_SECONDS]
-    if not recent:
-        return
-    points, batches = sum(loss.points for loss in recent), sum(loss.batches for loss in recent)
-    what = f"{points:,} points" if points else f"{batches:,} batches"
-    why = ", ".join(sorted({_WHY.get(loss.reason, loss.reason) for loss in recent}))
-    yield _node_alert(node, "ledger", "warn", f"{what} lost within 24 h: {why}")
+    recent = [
+        loss
+        for loss in node.losses
+        if loss.reason in _WHY and now - loss.noticed_at.timestamp() < _LOSS_SECONDS
+    ]
+    if recent:
+        points = sum(loss.points for loss in recent)
+        what = f"{points:,} points" if points else "an unknown number of points"
+        why = ", ".join(sorted({_WHY[loss.reason] for loss in recent}))
+        yield _node_alert(node, "ledger", "warn", f"{what} lost within 24 h: {why}")
+    if node.machines:
+        where = " and ".join(sorted(set(node.machines)))
+        text = f"{len(node.machines)} machines report as this node, from {where}"
+        yield _node_alert(node, "ledger", "bad", f"{text}: was it copied?")
 
 
 def _node_alert(

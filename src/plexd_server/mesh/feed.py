@@ -11,6 +11,8 @@ from contextlib import asynccontextmanager, suppress
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final, Protocol
 
+from msgspec.structs import replace
+
 from plexd.api import GROUP_SYSTEM
 from plexd.background import in_background
 from plexd.log_once import LogOnce
@@ -20,12 +22,12 @@ from plexd_server.mesh.node import HISTORY_MINUTES
 from plexd_server.store import (
     Ledger,
     NodeSummary,
-    Receipt,
     Report,
     Series,
     SeriesQuery,
     Store,
     StoredPoint,
+    Written,
 )
 
 if TYPE_CHECKING:
@@ -64,7 +66,6 @@ class ObservedStore:
         self._lister = lister
         self._updating = asyncio.Lock()  # an older list must not replace a newer one
         self._suspects: set[str] = set()
-        self._next: dict[str, tuple[str, int]] = {}
 
     def suspects(self) -> list[str]:
         """Return a few nodes whose ledger may have a new loss, each once."""
@@ -75,16 +76,17 @@ class ObservedStore:
         """Note that a node's ledger may have a new loss."""
         self._suspects.add(node_id)
 
-    async def write(self, report: Report) -> Receipt:
-        """Write a report, and have the live mesh observe it unless it is a duplicate."""
-        receipt = await self._store.write(report)
-        self._check_for_loss(report)
-        if receipt.accepted:
+    async def write(self, report: Report) -> Written:
+        """Write a report, and have the live mesh observe those of its points that were stored."""
+        written = await self._store.write(report)
+        if written.is_notable:
+            self.suspect(report.node_id)
+        if written.points:
             if report.node_id not in self._live.nodes:
                 with suppress(StoreError):  # it is on the roster after a later tick
                     await self.update_roster()
-            self._live.observe(report)
-        return receipt
+            self._live.observe(replace(report, points=written.points))
+        return written
 
     async def update_roster(self) -> None:
         """Update the roster of the live mesh, which forgets the nodes that are not in it.
@@ -118,20 +120,6 @@ class ObservedStore:
 
     async def aclose(self) -> None:
         await self._store.aclose()
-
-    def _check_for_loss(self, report: Report) -> None:
-        """Suspect a node that reported a loss, or whose batch numbers jumped, or may have.
-
-        Which batch should come first is not known here: the store may be an older copy.
-        """
-        name = report.name
-        if name is not None:
-            epoch, seq = self._next.get(report.node_id, (name.epoch, 1))
-            if name.epoch == epoch and name.seq > seq:
-                self.suspect(report.node_id)
-            self._next[report.node_id] = (name.epoch, name.seq + 1)
-        if report.dropped or report.rejected:
-            self.suspect(report.node_id)
 
 
 @asynccontextmanager
@@ -216,7 +204,8 @@ class _Feed:
     async def _look_up_losses(self, node_id: str) -> None:
         """Keep the losses of a node's ledger; if it cannot be read, at a later tick."""
         try:
-            self._live.set_losses(node_id, (await self._store.ledger(node_id)).losses)
+            ledger = await self._store.ledger(node_id)
+            self._live.set_losses(node_id, ledger.losses, ledger.machines)
         except StoreError as err:
             self._store.suspect(node_id)
             self._warnings.warn("losses not looked up", node_id, node_id=node_id, error=str(err))

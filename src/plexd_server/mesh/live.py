@@ -120,9 +120,15 @@ class LiveMesh:
         received_at = max(point.received_at for point in points).timestamp()
         self._views += node.read_points(points, received_at, self._max_views - self._views)
 
-    def set_losses(self, node_id: str, losses: Sequence[Loss]) -> None:
-        """Keep the latest losses of a node's ledger, also of a node that never reported."""
+    def set_losses(
+        self, node_id: str, losses: Sequence[Loss], machines: Sequence[str] = ()
+    ) -> None:
+        """Keep the latest losses of a node's ledger, also of a node that never reported.
+
+        ``machines`` are the addresses of two or more machines that report as this node.
+        """
         self._node(node_id).losses = losses
+        self._node(node_id).machines = machines
 
     def drain(self, most: int | None = None) -> None:
         """Read the queued reports, or about ``most`` points of them."""

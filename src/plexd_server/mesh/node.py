@@ -28,7 +28,7 @@ _FAR_PAST: Final = float("-inf")
 
 @dataclass(slots=True, eq=False)
 class LiveNode:
-    """One node. ``losses`` are the latest of its ledger, kept up to date by the feed.
+    """One node. ``losses`` and ``machines`` are those of its ledger, kept up to date by the feed.
 
     ``recalled_at`` is when it was read from the store: before that, no report could arrive here.
     ``left_out`` counts readings of peers for which there was no room.
@@ -45,6 +45,7 @@ class LiveNode:
     peers: dict[str, LivePeer] = field(default_factory=dict)
     left_out: int = 0
     losses: Sequence[Loss] = ()
+    machines: Sequence[str] = ()
     _full_at: float = _FAR_PAST
 
     @property

@@ -14,7 +14,7 @@ from msgspec.structs import astuple
 from plexd_server.routes.openapi import CALLERS, NO_STORE, OPERATOR, READER, described, operation
 from plexd_server.routes.point_schemas import AnyPoint  # noqa: TC001 -- the same
 from plexd_server.routes.series_query import SERIES_PARAMETERS, parse_series_query
-from plexd_server.store import Loss  # noqa: TC001 -- msgspec reads the annotations
+from plexd_server.store import Branch, Loss  # noqa: TC001 -- msgspec reads the annotations
 
 if TYPE_CHECKING:
     from litestar.handlers import HTTPRouteHandler
@@ -48,8 +48,11 @@ class LedgerAnswer(msgspec.Struct, frozen=True):
     duplicates: int
     evicted: int
     rejected: int
-    gap_batches: int
+    gap: int
+    ahead: int
     losses: Sequence[Loss]
+    branches: Sequence[Branch]
+    machines: Sequence[str]
 
 
 class NodeEntry(msgspec.Struct, frozen=True):

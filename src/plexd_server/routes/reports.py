@@ -5,60 +5,82 @@ of its own.
 
 A refused report is not stored. The order of checks is: the caller (401, 403), the batch headers
 (400), the content type (415), the bytes (400, 408, 413), the contract (422 with point and field),
-the number of points (413), the time stamps (422), the part of the batch (400), the store (503). If
-a node has too many reports under way, the answer is 429 and the bytes are not read. If the node
-will give up a named batch because of a refusal, the refusal is noted in its ledger. A report
-without a name is stored as often as it arrives, as no duplicate can be recognized.
+the number of points (413), the names of the batch (400), the clocks (503), the store (503). If a
+node has too many reports under way, the answer is 429 and the bytes are not read. If the node will
+give up a named batch because of a refusal, the refusal is noted in its ledger. Points that are
+ahead of the clock are rejected one by one. A report without a name is stored as often as it
+arrives, as no duplicate can be recognized.
 """
 
 from __future__ import annotations
 
 from contextlib import suppress
-from datetime import datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple, TypeVar
 
 import msgspec
 from litestar import Request, post
 from litestar.openapi.spec import Parameter, Schema
 from litestar.openapi.spec.enums import OpenAPIType
 
-from plexd.api import BatchName, DecodeError, MalformedError, MetricBatch, decode_batch
+from plexd.api import (
+    BatchName,
+    DecodeError,
+    MalformedError,
+    MetricBatch,
+    Predecessor,
+    Receipt,
+    decode_batch,
+)
 from plexd_server.errors import StoreError
+from plexd_server.routes.horizon import Horizon
 from plexd_server.routes.openapi import CALLERS, INGEST, NODE, UPLOADS, described, operation
 from plexd_server.routes.point_schemas import ReportedPoint
-from plexd_server.store import Receipt, Report, Store
+from plexd_server.store import Report, Store
 from plexd_server.web.body import read_body
 from plexd_server.web.limits import Admission
 from plexd_server.web.problems import Problem
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from litestar.handlers import HTTPRouteHandler
     from litestar.params import FromPath
 
     from plexd.clock import Clock
     from plexd_server.auth import Gate
 
+    T = TypeVar("T", BatchName, Predecessor)
+
 MAX_POINTS: Final = 10_000
-_MAX_AHEAD: Final = timedelta(hours=24)
 _SHOWN = 200
 _BATCH: Final = "Plexd-Batch"
+_AFTER: Final = "Plexd-After"
 _DROPPED: Final = "Plexd-Dropped"
 _MAX_DROPPED: Final = 2**53 - 1
 _HEADERS: Final = (
     Parameter(
         _BATCH,
         "header",
-        description="which part of which sealed batch the body is",
+        description="the names of the points: an epoch, and places in it",
         schema=Schema(
             type=OpenAPIType.STRING,
-            pattern="^[0-9a-f]{32};seq=[1-9][0-9]*;offset=(0|[1-9][0-9]*);of=[1-9][0-9]*$",
+            pattern="^[0-9a-f]{32};first=[1-9][0-9]*;points=[1-9][0-9]*$",
+        ),
+    ),
+    Parameter(
+        _AFTER,
+        "header",
+        description="what was delivered before the epoch of the batch",
+        schema=Schema(
+            type=OpenAPIType.STRING,
+            pattern="^(none|[0-9a-f]{32}:(0|[1-9][0-9]*));skipped=(0|[1-9][0-9]*)$",
         ),
     ),
     Parameter(
         _DROPPED,
         "header",
-        description="how many points the node lost since its last accepted batch",
+        description="how many points the epoch of the batch has lost on the node so far",
         schema=Schema(type=OpenAPIType.STRING, pattern="^[0-9]{1,16}$"),
     ),
 )
@@ -76,6 +98,7 @@ _post_points: Final = partial(
 def report_routes(gate: Gate, store: Store, clock: Clock) -> list[HTTPRouteHandler]:
     """Make the routes that receive points."""
     admission = Admission()
+    horizon = Horizon(clock)
 
     @_post_points(
         "/v1/nodes/{node_id:str}/metrics",
@@ -97,29 +120,30 @@ def report_routes(gate: Gate, store: Store, clock: Clock) -> list[HTTPRouteHandl
 
     async def receive(node_id: str, request: Request[Any, Any, Any]) -> Receipt:
         headers = parse_batch_headers(request)
+        address = request.client.host if request.client is not None else ""
         with admission.admit(node_id) as reservation:
             try:
                 body = await read_body(request, reservation, clock=clock)
                 batch = parse_report(body)
-                received_at = clock.now()
-                refuse_future(batch, received_at)
                 headers.check(batch)
             except Problem as refusal:
-                await _note(store, node_id, headers, refusal, clock.now())
+                await _note(store, headers.rejection(node_id, refusal, clock.now(), address))
                 raise
-            return await store.write(Report(node_id, batch, received_at, *headers, body=body))
+            received_at = clock.now()
+            ahead = horizon.ahead(node_id, batch, received_at)
+            report = Report(
+                node_id, batch, received_at, *headers, ahead=ahead, address=address, body=body
+            )
+            return (await store.write(report)).receipt
 
     return [receive_metrics, receive_locally]
 
 
-async def _note(
-    store: Store, node_id: str, headers: BatchHeaders, refusal: Problem, received_at: datetime
-) -> None:
+async def _note(store: Store, rejection: Report | None) -> None:
     """Note in the ledger the points that will not come again, if the store can write now."""
-    if points := headers.points_given_up(refusal):
-        note = Report(node_id, (), received_at, headers.name, rejected=points)
+    if rejection is not None:
         with suppress(StoreError):
-            await store.write(note)
+            await store.write(rejection)
 
 
 def parse_report(body: bytes) -> MetricBatch:
@@ -139,56 +163,46 @@ def parse_report(body: bytes) -> MetricBatch:
     return batch
 
 
-def refuse_future(batch: MetricBatch, now: datetime) -> None:
-    """Refuse points of the far future, which would be the newest until then. Raises `Problem` 422.
-
-    Any past is allowed: a spool may be delivered weeks later.
-    """
-    latest = now + _MAX_AHEAD
-    for index, point in enumerate(batch):
-        if point.timestamp > latest:
-            detail = f"point {index}: timestamp: more than 24 h ahead of the server's clock"
-            raise Problem(422, detail, index=index, field="timestamp")
-
-
 def _shortened(text: str) -> str:
     """Shorten a text that may contain names of any length."""
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
 class BatchHeaders(NamedTuple):
-    """The two headers of a report."""
+    """The three headers of a report."""
 
     name: BatchName | None = None
+    after: Predecessor | None = None
     dropped: int = 0
 
     def check(self, batch: MetricBatch) -> None:
         """Raise `Problem` 400 if the points do not fit the batch in the headers."""
-        if self.name is None:
-            return
-        if not batch:
-            raise _refusal(_BATCH, "a batch that has a name holds points")
-        if self.name.offset + len(batch) > self.name.of:
-            held = f"{len(batch)} points from {self.name.offset} on are more than {self.name.of}"
-            raise _refusal(_BATCH, held)
+        if self.name is not None and self.name.points != len(batch):
+            raise _refusal(_BATCH, f"the body holds {len(batch)} points, not {self.name.points}")
 
-    def points_given_up(self, refusal: Problem) -> int:
-        """Count the points that the node gives up after this refusal; 0 if it tries again.
+    def rejection(
+        self, node_id: str, refusal: Problem, received_at: datetime, address: str
+    ) -> Report | None:
+        """Return what the node gives up after this refusal; None if it tries again.
 
         A report that is too large comes again in pieces, unless it is a single point.
         """
         if self.name is None:
-            return 0
-        left = self.name.of - self.name.offset
-        is_final = refusal.status in _FINAL or (refusal.status == _TOO_LARGE and left == 1)
-        return left if is_final else 0
+            return None
+        is_single = refusal.status == _TOO_LARGE and self.name.points == 1
+        if not is_single and refusal.status not in _FINAL:
+            return None
+        return Report(node_id, (), received_at, *self, is_rejected=True, address=address)
 
 
 def parse_batch_headers(request: Request[Any, Any, Any]) -> BatchHeaders:
-    """Read the two headers. Raises `Problem` 400 if one of them is malformed."""
-    batch, dropped = _only(request, _BATCH), _only(request, _DROPPED)
+    """Read the three headers. Raises `Problem` 400 if one of them is malformed."""
+    batch, after = _only(request, _BATCH), _only(request, _AFTER)
+    dropped = _only(request, _DROPPED)
     return BatchHeaders(
-        None if batch is None else _name(batch), 0 if dropped is None else _count(dropped)
+        None if batch is None else _parse(BatchName, _BATCH, batch),
+        None if after is None else _parse(Predecessor, _AFTER, after),
+        0 if dropped is None else _count(dropped),
     )
 
 
@@ -199,11 +213,11 @@ def _only(request: Request[Any, Any, Any], header: str) -> str | None:
     return values[0] if values else None
 
 
-def _name(text: str) -> BatchName:
+def _parse(kind: type[T], header: str, text: str) -> T:
     try:
-        return BatchName.parse(text)
+        return kind.parse(text)
     except DecodeError as err:
-        raise _refusal(_BATCH, err.reason) from None
+        raise _refusal(header, err.reason) from None
 
 
 def _count(text: str) -> int:

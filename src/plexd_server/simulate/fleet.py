@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
-from plexd.api import BatchName, MetricPoint
+from plexd.api import BatchName, MetricBatch, MetricPoint, Predecessor
 from plexd_server.simulate.readings import read_node
 from plexd_server.simulate.world import HOLE, World
 
@@ -54,7 +54,8 @@ class Simulation:
         self._identities = identities
         self._names = [identity.node_id for identity in identities]
         self._epochs = [secrets.token_hex(16) for _ in identities]
-        self._batches = Counter[int]()
+        self._places = Counter[int]()
+        self._dropped = Counter[int]()
         self._uplink = uplink
         self._clock = clock
         self._start = clock.now()
@@ -118,9 +119,13 @@ class Simulation:
             await self._send(node, points[first : first + _BATCH], 0)
 
     async def _send(self, node: int, points: Sequence[MetricPoint], dropped: int) -> None:
-        self._batches[node] += 1
-        name = BatchName(self._epochs[node], self._batches[node], 0, len(points))
-        await self._uplink.send(node, self._identities[node], points, name, dropped)
+        """Send points; the ``dropped`` ones before them have places as well."""
+        self._dropped[node] += dropped
+        self._places[node] += dropped
+        name = BatchName(self._epochs[node], self._places[node] + 1, len(points))
+        self._places[node] += len(points)
+        batch = MetricBatch(points, name=name, dropped=self._dropped[node], after=Predecessor())
+        await self._uplink.send(node, self._identities[node], batch)
 
     def _read(self, node: int, at: float) -> list[MetricPoint]:
         return read_node(self._world, node, self._names, self._start, at)

@@ -10,13 +10,11 @@ from typing import TYPE_CHECKING, Final
 from isal import isal_zlib
 from msgspec import Struct
 
-from plexd.api import BatchName, HTTPTransport, MetricBatch, MetricPoint, TransportError, Trust
+from plexd.api import HTTPTransport, MetricBatch, TransportError, Trust
 from plexd.closing import AsyncClosing
 from plexd_server.errors import SimulationError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from plexd.clock import Clock
     from plexd_server.simulate.identities import SimulatedIdentity
 
@@ -64,29 +62,23 @@ class Uplink(AsyncClosing):
         for transport in self._transports:
             await transport.aclose()
 
-    async def send(
-        self,
-        number: int,
-        identity: SimulatedIdentity,
-        points: Sequence[MetricPoint],
-        name: BatchName,
-        dropped: int,
-    ) -> None:
+    async def send(self, number: int, identity: SimulatedIdentity, batch: MetricBatch) -> None:
         """Send a batch until it is accepted. Raises `SimulationError` if it never will be."""
-        body = isal_zlib.compress(MetricBatch(points).to_json(), _LEVEL, wbits=_GZIP)
+        body = isal_zlib.compress(batch.to_json(), _LEVEL, wbits=_GZIP)
         headers = {
             "Authorization": f"Bearer {identity.auth_token}",
             "Content-Type": "application/json",
             "Content-Encoding": "gzip",
-            "Plexd-Batch": str(name),
-            "Plexd-Dropped": str(dropped),
+            "Plexd-Batch": str(batch.name),
+            "Plexd-After": str(batch.after),
+            "Plexd-Dropped": str(batch.dropped),
         }
         url = f"{self._server}/v1/nodes/{identity.node_id}/metrics"
         transport = self._transports[number % len(self._transports)]
         while not await self._try(transport, url, headers, body):
             self._sent.retries += 1
             await self._clock.sleep(_RETRY_SECONDS)
-        self._sent.points += len(points)
+        self._sent.points += len(batch)
         self._sent.batches += 1
 
     def sent(self) -> Sent:

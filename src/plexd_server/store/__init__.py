@@ -2,26 +2,30 @@
 
 from plexd_server.store.duckdb import DuckDBStore
 from plexd_server.store.port import (
+    HORIZON,
+    Branch,
     Ledger,
     Loss,
     NodeSummary,
-    Receipt,
     Report,
     Series,
     SeriesQuery,
     Store,
     StoredPoint,
+    Written,
 )
 
 __all__ = [
+    "HORIZON",
+    "Branch",
     "DuckDBStore",
     "Ledger",
     "Loss",
     "NodeSummary",
-    "Receipt",
     "Report",
     "Series",
     "SeriesQuery",
     "Store",
     "StoredPoint",
+    "Written",
 ]

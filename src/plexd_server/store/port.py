@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta  # noqa: TC003 -- msgspec reads the annotations
-from typing import TYPE_CHECKING, Protocol
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from msgspec import Struct
 
@@ -15,23 +15,31 @@ if TYPE_CHECKING:
         BatchName,
         LatencyResult,
         MetricPoint,
+        Predecessor,
+        Receipt,
         SystemStats,
         TunnelStats,
     )
 
 
+# Points further ahead of the server's clock are rejected.
+HORIZON: Final = timedelta(hours=24)
+
+
 class Report(Struct, frozen=True):
-    """What a node sent: points that are stored all or not at all, or rejected points.
+    """What a node sent: points that are stored all or not at all, or a batch that was rejected.
 
     Attributes:
         node_id: the node that sent it.
         points: its points.
         received_at: when it arrived.
-        name: the sealed batch of the node, and the part of it, that this is; without a name no
-            duplicate is recognized.
-        dropped: points that the node lost before this batch.
-        rejected: points of the batch ``name`` that were rejected for good, so that the node gives
-            them up. Such a report has no points and changes only the ledger.
+        name: the names of the points; without them no duplicate is recognized.
+        after: what was delivered before the epoch of ``name``.
+        dropped: points that the epoch of ``name`` has lost on the node so far.
+        ahead: which of the points, by index, are rejected as ahead of the server's clock.
+        is_rejected: whether the batch ``name`` was rejected whole and for good, so that the node
+            gives it up. Such a report has no points and changes only the ledger.
+        address: where it came from.
         body: the JSON that ``points`` were read from, if at hand; it is not encoded again then.
     """
 
@@ -39,25 +47,39 @@ class Report(Struct, frozen=True):
     points: Sequence[MetricPoint]
     received_at: datetime
     name: BatchName | None = None
+    after: Predecessor | None = None
     dropped: int = 0
-    rejected: int = 0
+    ahead: Sequence[int] = ()
+    is_rejected: bool = False
+    address: str = ""
     body: bytes = b""
 
 
-class Receipt(Struct, frozen=True):
-    """The result of a report: ``accepted`` points are durable."""
+class Written(NamedTuple):
+    """The result of a report: the answer, and which of its points were stored.
 
-    accepted: int
-    duplicate: bool = False
+    ``is_notable``: whether the node's ledger has something new beside what was received.
+    """
+
+    receipt: Receipt
+    points: Sequence[MetricPoint] = ()
+    is_notable: bool = False
 
 
 class Loss(Struct, frozen=True, kw_only=True):
     """Points of a node that are missing, and why.
 
-    They were collected after ``since`` (None: since the node's beginning) and by ``until``.
-    ``reason`` is ``evicted`` (lost on the node, which reported it), ``rejected`` (by this server)
-    or ``gap`` (``batches`` sealed batches never came and were not reported as dropped; nobody knows
-    how many points they held, and ``points`` is 0).
+    Attributes:
+        reason: ``evicted`` (lost on the node, which reported it), ``rejected`` (by this server),
+            ``ahead`` (rejected, as their time stamps were ahead of the server's clock), ``gap``
+            (they never came, and the node did not report them), or ``put_back``: nothing is
+            missing, but the node does not know of this many points that it sent before.
+        since: they were collected after that; None if nobody knows.
+        until: they were collected by that.
+        noticed_at: when the report arrived that showed it.
+        points: how many, as far as it is known.
+        detail: why ``since`` is not known, and the number is only the least: ``predecessor
+            unknown`` or ``spool begun anew``; empty otherwise.
     """
 
     reason: str
@@ -65,21 +87,42 @@ class Loss(Struct, frozen=True, kw_only=True):
     until: datetime
     noticed_at: datetime
     points: int
-    batches: int
+    detail: str = ""
+
+
+class Branch(Struct, frozen=True, kw_only=True):
+    """An epoch of a node of which more may come.
+
+    Attributes:
+        epoch: the epoch.
+        complete_until: what was collected before that is stored, or among the losses.
+        received_at: when something new came of it last.
+        address: where that came from.
+    """
+
+    epoch: str
+    complete_until: datetime | None
+    received_at: datetime | None
+    address: str
 
 
 class Ledger(Struct, frozen=True, kw_only=True):
     """A node's account: up to when its points are complete, and what is missing.
 
     Attributes:
-        complete_until: the newest time stamp up to which every point that the node collected is
-            stored, or among the ``losses``; None before the first named batch.
-        received: points stored under a batch's name.
+        complete_until: every point that the node collected before this time stamp is stored, or
+            among the ``losses``; the least of its ``branches``. None before the first named batch.
+        received: points stored under a name.
         duplicates: reports that had been stored before and had no effect.
         evicted: points lost on the node, by its own account, except those rejected here.
         rejected: points rejected here for good.
-        gap_batches: batches that never came and were not reported as dropped.
+        gap: points that never came and were not reported as dropped.
+        ahead: points rejected because their time stamps were ahead of the clock.
         losses: the latest losses, oldest first; bounded.
+        branches: the epochs of which more may come, the latest last; bounded. More than one: the
+            node was copied, or was put back to an earlier state.
+        machines: the addresses of the machines that report under this identity, if it is certain
+            that there are two or more; empty otherwise.
     """
 
     complete_until: datetime | None = None
@@ -87,8 +130,11 @@ class Ledger(Struct, frozen=True, kw_only=True):
     duplicates: int = 0
     evicted: int = 0
     rejected: int = 0
-    gap_batches: int = 0
+    gap: int = 0
+    ahead: int = 0
     losses: Sequence[Loss] = ()
+    branches: Sequence[Branch] = ()
+    machines: Sequence[str] = ()
 
 
 class StoredPoint(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -141,13 +187,13 @@ class Series(Struct, frozen=True):
 class Store(Protocol):
     """A store of points that answers queries. It raises `StoreError` when it cannot."""
 
-    async def write(self, report: Report) -> Receipt:
+    async def write(self, report: Report) -> Written:
         """Return once the points are durable. Cancelling the wait does not undo the write.
 
-        For each node and epoch the highest batch number, and how much of that batch came, is
-        stored with the points in one transaction. A report at or below that mark is answered as a
-        duplicate and has no effect, for ever; of a report that reaches beyond the mark only the
-        part beyond it is stored.
+        The mark of the report's epoch is stored with the points in one transaction. A report at or
+        below the mark is answered as a duplicate and has no effect, for ever; of a report that
+        reaches beyond the mark only the part beyond it is stored. A report whose places are those
+        of other points than came before is answered as a clash and has no effect.
         """
         ...
 

@@ -10,7 +10,9 @@ const TIME = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digi
 export const REASONS = {
   evicted: "lost on the node",
   rejected: "refused by this server",
-  gap: "batches that never came",
+  gap: "never came",
+  ahead: "refused, as the node's clock was ahead",
+  put_back: "unknown to the node, which was put back or copied",
 };
 
 /** Tells of each distance between neighbours whether it is a gap: well beyond the usual one. */
@@ -24,15 +26,17 @@ export function usualDistance(moments, stepSeconds) {
 }
 
 function lossIn(losses, from, to) {
-  return losses.find((loss) => {
+  return losses.filter(({ reason }) => reason !== "put_back").find((loss) => {
     const since = loss.since ? Date.parse(loss.since) : -Infinity;
     return since <= to - 1 && Date.parse(loss.until) >= from + 1;
   });
 }
 
 export function describeLoss(loss) {
-  const what = loss.points ? counted(loss.points, "point") : counted(loss.batches, "batch", "batches");
-  return loss.reason === "gap" ? `${what} never came` : `${what} ${REASONS[loss.reason] ?? loss.reason}`;
+  const least = loss.detail ? "at least " : "";
+  const what = loss.points || !loss.detail ? `${least}${counted(loss.points, "point")}` : "an unknown number of points";
+  const why = loss.detail ? ` (${loss.detail})` : "";
+  return `${what} ${REASONS[loss.reason] ?? loss.reason}${why}`;
 }
 
 function explained(from, to, isOpen, losses, who) {

@@ -28,12 +28,19 @@ function table(losses) {
 }
 
 function sentence(ledger) {
-  const lost = ledger.evicted + ledger.rejected;
+  const lost = ledger.evicted + ledger.rejected + ledger.gap + ledger.ahead;
   const parts = [`${counted(ledger.received, "point")} stored`];
-  parts.push(lost ? `${number(lost)} lost` : ledger.gap_batches ? "" : "none lost");
-  if (ledger.gap_batches) parts.push(`${counted(ledger.gap_batches, "batch", "batches")} never came`);
+  parts.push(lost ? `${number(lost)} lost` : "none lost");
   if (ledger.duplicates) parts.push(`${counted(ledger.duplicates, "delivery", "deliveries")} repeated without effect`);
-  return `${parts.filter(Boolean).join(", ")}.`;
+  return `${parts.join(", ")}.`;
+}
+
+/** Whom the account is waiting for, if the node was copied or put back. */
+function branches({ branches, machines, now }) {
+  if (branches.length < 2) return [];
+  const what = machines.length ? "More than one machine reports as this node" : "This node was copied, or put back to an earlier state";
+  const said = branches.map(({ address, received_at: at }) => `from ${address || "an unknown address"} ${duration(secondsBetween(at, now))} ago`);
+  return [el("p", {}, `${what}; points came ${said.join(", ")}.`)];
 }
 
 /** Put the ledger into `target`; whether there is anything to tell. */
@@ -43,6 +50,6 @@ export function showLedger(target, ledger) {
   const kind = ledger.losses.length ? "warn" : "good";
   const word = ledger.losses.length ? "complete but for what is listed" : "complete";
   const head = el("p", {}, el("span", { class: `badge ${kind}` }, word), ` up to ${age} ago: ${sentence(ledger)}`);
-  target.replaceChildren(head, ...(ledger.losses.length ? [table(ledger.losses)] : []));
+  target.replaceChildren(head, ...branches(ledger), ...(ledger.losses.length ? [table(ledger.losses)] : []));
   return true;
 }

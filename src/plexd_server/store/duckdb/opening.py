@@ -1,4 +1,4 @@
-"""Opening the embedded store's file: it is created, upgraded, or refused with what to do."""
+"""Opening the embedded store's file: it is created, or refused with what to do."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def open_database(path: Path, memory: str) -> duckdb.DuckDBPyConnection:
             _create(path, memory)
         connection = _connect(path, memory)
         try:
-            migrate(connection, path)
+            _check_version(connection, path)
             _check_sum(connection, path)
         except BaseException:
             connection.close()
@@ -44,7 +44,7 @@ def _create(path: Path, memory: str) -> None:
     draft.unlink(missing_ok=True)
     connection = _connect(draft, memory)
     try:
-        migrate(connection, draft)
+        create_tables(connection)
     finally:
         connection.close()
     # Unlike a rename, a link never replaces a file that another process made meanwhile.
@@ -72,24 +72,19 @@ def _connect(path: Path, memory: str) -> duckdb.DuckDBPyConnection:
     return connection
 
 
-def migrate(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
-    """Upgrade in one transaction: a kill leaves the old version or the new one."""
-    statements = _missing_statements(connection, path)
-    if statements:
-        connection.begin()
-        for statement in statements:
-            connection.execute(statement)
-        connection.commit()
+def create_tables(connection: duckdb.DuckDBPyConnection) -> None:
+    """Create them in one transaction: a kill leaves all of them or none."""
+    connection.begin()
+    for statement in schema.create_statements():
+        connection.execute(statement)
+    connection.commit()
 
 
-def _missing_statements(connection: duckdb.DuckDBPyConnection, path: Path) -> list[str]:
-    """Return the statements that lead to this version."""
+def _check_version(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
     if not connection.execute("SHOW TABLES").fetchall():
-        return list(schema.create_statements())
-    version = read_meta(connection, "schema_version")
-    if version is None or version > schema.SCHEMA_VERSION:
+        create_tables(connection)
+    if read_meta(connection, "schema_version") != schema.SCHEMA_VERSION:
         raise StartError(f"{path} was written by a newer plexd-server; upgrade")
-    return list(schema.upgrade_statements(version)) if version < schema.SCHEMA_VERSION else []
 
 
 def _check_sum(connection: duckdb.DuckDBPyConnection, path: Path) -> None:

@@ -30,7 +30,7 @@ _VALID_RECEIPTS: Final = (
     "(SELECT max(ordinal) FROM receipts {where} GROUP BY node_id, epoch) ORDER BY ordinal"
 )
 _ALL_MARKS: Final = _VALID_RECEIPTS.format(where="")
-_MARKS_OF_NODE: Final = _VALID_RECEIPTS.format(where="WHERE node_id = ? AND epoch <> ''")
+_MARKS_OF_NODE: Final = _VALID_RECEIPTS.format(where="WHERE node_id = ?")
 _MARK_OF_EPOCH: Final = _VALID_RECEIPTS.format(where="WHERE node_id = ? AND epoch = ?")
 _LOSSES_OF_NODE: Final = (
     f"SELECT {', '.join(_LOSS_FIELDS)} FROM losses WHERE node_id = ? "  # noqa: S608 -- our own names
@@ -79,6 +79,11 @@ def read_mark(cursor: duckdb.DuckDBPyConnection, node_id: str, epoch: str) -> Ma
     return next(_marks(cursor, _MARK_OF_EPOCH, node_id, epoch), None)
 
 
+def read_marks_of(cursor: duckdb.DuckDBPyConnection, node_id: str) -> list[Mark]:
+    """Return the valid marks of a node, in order of ``ordinal``."""
+    return list(_marks(cursor, _MARKS_OF_NODE, node_id))
+
+
 def _marks(cursor: duckdb.DuckDBPyConnection, query: str, *parameters: str) -> Iterator[Mark]:
     rows = cursor.execute(query, parameters).fetchall()
     return (Mark(**dict(zip(_MARK_FIELDS, map(_zoned, row), strict=True))) for row in rows)
@@ -89,13 +94,13 @@ def read_ledger(cursor: duckdb.DuckDBPyConnection, node_id: str, cached: Sequenc
 
     ``cached`` marks replace the stored ones, as they alone count the duplicates since then.
     """
-    marks = {mark.epoch: mark for mark in _marks(cursor, _MARKS_OF_NODE, node_id)}
+    marks = {mark.epoch: mark for mark in read_marks_of(cursor, node_id)}
     marks |= {mark.epoch: mark for mark in cached if mark.epoch in marks}
     rows = cursor.execute(_LOSSES_OF_NODE, [node_id]).fetchall()
     losses = [
         Loss(**dict(zip(_LOSS_FIELDS, map(_zoned, row), strict=True))) for row in reversed(rows)
     ]
-    return make_ledger(list(marks.values()), losses)
+    return make_ledger(marks.values(), losses)
 
 
 def read_latest(
@@ -142,7 +147,7 @@ def read_fleet(
 ) -> list[NodeSummary]:
     """Return a summary of every node.
 
-    ``last_seen`` has the newest arrivals, except of nodes that reported only before version 2.
+    ``last_seen`` has the newest arrivals.
     """
     rows = cursor.execute(fleet_query()).fetchall()
     system = {node_id: _stored(GROUP_SYSTEM, *rest) for node_id, *rest in rows}

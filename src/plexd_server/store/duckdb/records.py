@@ -1,10 +1,13 @@
 """A report as a record of the journal.
 
-    record      MessagePack array: version, node, arrival, batch or nil, dropped, rejected, body
+    record      MessagePack array: version, node, arrival, address, batch or nil, predecessor or
+                nil, dropped, whether it was rejected whole, indexes of points rejected as ahead,
+                body
     body        the points as the wire has them, gzip; empty if there are none
 
 The points keep the form in which they came: it is specified, checked when read, and costs nothing
-to make.
+to make. What depends on the clock was decided when they came, so that reading the record again
+decides nothing.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ import msgspec
 from isal import isal_zlib
 from isal.igzip_lib import IsalError
 
-from plexd.api import BatchName, MetricBatch, decode_batch
+from plexd.api import BatchName, MetricBatch, Predecessor, decode_batch
 from plexd_server.store.port import Report
 
 # No report, but as large as a large one: a full disk still has room for a few bytes.
@@ -30,9 +33,12 @@ class _Record(msgspec.Struct, array_like=True, frozen=True):
     version: int
     node_id: str
     received_at: datetime
+    address: str
     name: BatchName | None
+    after: Predecessor | None
     dropped: int
-    rejected: int
+    is_rejected: bool
+    ahead: tuple[int, ...]
     body: bytes
 
 
@@ -46,8 +52,20 @@ def encode_record(report: Report) -> bytes:
     if report.points:
         text = report.body or MetricBatch(report.points).to_json()
         body = isal_zlib.compress(text, _FASTEST, _GZIP)
-    origin = (report.node_id, report.received_at, report.name)
-    return _ENCODER.encode(_Record(_VERSION, *origin, report.dropped, report.rejected, body))
+    return _ENCODER.encode(
+        _Record(
+            _VERSION,
+            report.node_id,
+            report.received_at,
+            report.address,
+            report.name,
+            report.after,
+            report.dropped,
+            report.is_rejected,
+            tuple(report.ahead),
+            body,
+        )
+    )
 
 
 def decode_record(record: bytes) -> Report | None:
@@ -62,5 +80,13 @@ def decode_record(record: bytes) -> Report | None:
     except (msgspec.MsgspecError, IsalError) as err:  # type: ignore[misc]  # as in body.py
         raise ValueError(str(err)) from err
     return Report(
-        found.node_id, points, found.received_at, found.name, found.dropped, found.rejected
+        found.node_id,
+        points,
+        found.received_at,
+        found.name,
+        found.after,
+        found.dropped,
+        found.ahead,
+        found.is_rejected,
+        found.address,
     )

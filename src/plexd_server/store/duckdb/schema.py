@@ -7,16 +7,14 @@ One table per group, with columns typed and named as on the wire. Times are UTC 
     receipts(<the fields of Mark>)   marks, appended with the points of a report; of each (node,
                                      epoch) only the row with the highest ordinal is valid, and the
                                      superseded ones may be deleted
-    losses(node_id, reason, since, until, noticed_at, points, batches)
+    losses(node_id, <the fields of Loss>)
     meta(key, value)       schema_version, unaccounted, journal: the number of the journal's last
                            record of which everything is in the tables
 
 Every receipt has running totals, so one sum over the valid ones is the number of points. The
-difference is ``meta.unaccounted``: points from before there were receipts, less those removed
-since. Code that removes points subtracts their number from it in the same transaction; a store in
-which the sum is wrong has lost receipts or points.
-
-Version 1 had no receipts, version 2 no journal.
+difference is ``meta.unaccounted``, which is 0 or less: the points that were removed since. Code
+that removes points subtracts their number from it in the same transaction; a store in which the sum
+is wrong has lost receipts or points.
 """
 
 from __future__ import annotations
@@ -41,7 +39,7 @@ if TYPE_CHECKING:
 
     import msgspec
 
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 1
 RECEIPTS: Final = "receipts"
 LOSSES: Final = "losses"
 JOURNAL: Final = "journal"
@@ -67,15 +65,18 @@ _COLUMN_TYPES: dict[str, str] = {
     "gc_num_gc": "UINTEGER",
     "gc_pause_total_ns": "UBIGINT",
 }
-_TIMES = {"newest", "complete_until", "received_at", "since", "until", "noticed_at"}
-_MAY_BE_NULL = {"newest", "complete_until", "received_at", "since"}
-_TEXTS = {"node_id", "epoch", "reason"}
+_MAY_BE_NULL = {
+    *("last", "newest", "newest_stored", "floor", "complete_until", "received_at", "since"),
+}
+_LEDGER_TYPES = {
+    **dict.fromkeys((*_MAY_BE_NULL, "until", "noticed_at"), "TIMESTAMP"),
+    **dict.fromkeys(("node_id", "epoch", "predecessor", "address", "reason", "detail"), "VARCHAR"),
+    "is_root": "BOOLEAN",
+}
 
 
 def _ledger_type(name: str) -> str:
-    if name in _TIMES:
-        return "TIMESTAMP"
-    return "VARCHAR" if name in _TEXTS else "BIGINT"
+    return _LEDGER_TYPES.get(name, "BIGINT")
 
 
 RECEIPT_TYPES: Final = {name: _ledger_type(name) for name in Mark.__struct_fields__}
@@ -105,7 +106,9 @@ def column_type(field: str) -> str:
 def create_statements() -> Iterable[str]:
     """Yield what an empty database needs."""
     yield "CREATE TABLE meta(key VARCHAR PRIMARY KEY, value VARCHAR NOT NULL)"
-    yield "INSERT INTO meta VALUES ('schema_version', '1')"
+    values = {"schema_version": SCHEMA_VERSION, UNACCOUNTED: 0, JOURNAL: 0}
+    for key, value in values.items():
+        yield f"INSERT INTO meta VALUES ('{key}', '{value}')"  # noqa: S608 -- our own names
     for group in PAYLOADS:
         columns = [
             "node_id VARCHAR NOT NULL",
@@ -114,18 +117,8 @@ def create_statements() -> Iterable[str]:
             *(f"{name} {column_type(name)} NOT NULL" for name in data_fields(group)),
         ]
         yield f"CREATE TABLE {table_of(group)}({', '.join(columns)})"
-    yield from upgrade_statements(1)
-
-
-def upgrade_statements(version: int) -> Iterable[str]:
-    """Yield what turns a database of an earlier version into one of this version."""
-    if version < 2:
-        for table, types in ((RECEIPTS, RECEIPT_TYPES), (LOSSES, LOSS_TYPES)):
-            columns = map(_ledger_column, types, types.values())
-            yield f"CREATE TABLE {table}({', '.join(columns)})"
-        yield f"INSERT INTO meta SELECT '{UNACCOUNTED}', ({COUNT_POINTS})::VARCHAR"
-    yield f"INSERT INTO meta VALUES ('{JOURNAL}', '0')"  # noqa: S608 -- our own name
-    yield f"UPDATE meta SET value = '{SCHEMA_VERSION}' WHERE key = 'schema_version'"  # noqa: S608 -- a number
+    for table, types in ((RECEIPTS, RECEIPT_TYPES), (LOSSES, LOSS_TYPES)):
+        yield f"CREATE TABLE {table}({', '.join(map(_ledger_column, types, types.values()))})"
 
 
 def _ledger_column(name: str, kind: str) -> str:

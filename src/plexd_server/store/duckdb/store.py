@@ -14,6 +14,7 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, TypeVar
 
+from plexd.api import Receipt
 from plexd.clock import SystemClock
 from plexd_server.errors import JournalDamaged, StartError, StoreBusy, StoreClosed, StoreError
 from plexd_server.store.duckdb.changeset import Changeset, MarkCache, StagedReports
@@ -25,6 +26,7 @@ from plexd_server.store.duckdb.queries import (
     read_latest,
     read_ledger,
     read_mark,
+    read_marks_of,
     read_series,
 )
 from plexd_server.store.duckdb.records import TRIAL, decode_record, encode_record
@@ -33,12 +35,12 @@ from plexd_server.store.duckdb.writer import GroupWriter
 from plexd_server.store.port import (
     Ledger,
     NodeSummary,
-    Receipt,
     Report,
     Series,
     SeriesQuery,
     Store,
     StoredPoint,
+    Written,
 )
 
 if TYPE_CHECKING:
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
 
     import duckdb
 
+    from plexd_server.store.duckdb.changeset import StoredMarks
     from plexd_server.store.marks import Mark
 
     T = TypeVar("T")
@@ -78,8 +81,8 @@ class DuckDBStore:
         self._tables = Tables(
             data_dir / FILE_NAME, memory, loading=self._loading, reading=FaultLog("reading", clock)
         )
-        self._marks = MarkCache(self._tables.marks(), self._find_mark)
         self._loader = Loader(self._load)
+        self._marks = MarkCache(self._tables.marks(), _StoredMarks(self._tables, self._loader))
         try:
             self._open_journal(data_dir / _JOURNAL_NAME)
         except BaseException:
@@ -92,9 +95,9 @@ class DuckDBStore:
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="store-reader")
         self._closing: asyncio.Task[None] | None = None
 
-    async def write(self, report: Report) -> Receipt:
-        if not report.points and not report.rejected:
-            return Receipt(accepted=0)
+    async def write(self, report: Report) -> Written:
+        if not report.points and not report.is_rejected:
+            return Written(Receipt(accepted=0))
         if self._loader.backlog >= self._max_pending:
             raise StoreBusy("too much is waiting to be stored; try again in a moment")
         return await self._writer.write(report)
@@ -154,7 +157,7 @@ class DuckDBStore:
         self._readers.shutdown()
         self._tables.close()
 
-    def _commit(self, reports: Sequence[Report]) -> list[Receipt]:
+    def _commit(self, reports: Sequence[Report]) -> list[Written]:
         """Commit a group of reports; runs on the writer's thread only."""
         staged = StagedReports(self._marks)
         steps = [(report, staged.add(report)) for report in reports]
@@ -164,7 +167,7 @@ class DuckDBStore:
         if records:
             self._append(records, staged)
         staged.apply()
-        return [step.receipt for _, step in steps]
+        return [Written(step.receipt, step.points, step.is_notable) for _, step in steps]
 
     def _append(self, records: Sequence[bytes], staged: StagedReports) -> None:
         try:
@@ -220,14 +223,6 @@ class DuckDBStore:
         staged.apply()
         return StagedReports(self._marks)
 
-    def _find_mark(self, node_id: str, epoch: str) -> Mark | None:
-        # The queue first: a changeset is in the tables before it leaves the queue.
-        for changeset in reversed(self._loader.pending()):
-            for mark in changeset.marks:
-                if (mark.node_id, mark.epoch) == (node_id, epoch):
-                    return mark
-        return self._tables.read(lambda cursor: read_mark(cursor, node_id, epoch))
-
     async def _read(self, query: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
         return await self._on_reader(lambda: self._flush_and_read(query))
 
@@ -242,5 +237,34 @@ class DuckDBStore:
         return await asyncio.get_running_loop().run_in_executor(self._readers, task)
 
 
+class _StoredMarks:
+    """The marks in the tables, and those on their way there."""
+
+    def __init__(self, tables: Tables, loader: Loader) -> None:
+        self._tables = tables
+        self._loader = loader
+
+    def find(self, node_id: str, epoch: str) -> Mark | None:
+        # The queue first: a changeset is in the tables before it leaves the queue.
+        for changeset in reversed(self._loader.pending()):
+            for mark in changeset.marks:
+                if (mark.node_id, mark.epoch) == (node_id, epoch):
+                    return mark
+            if (node_id, epoch) in changeset.removed:
+                return None
+        return self._tables.read(lambda cursor: read_mark(cursor, node_id, epoch))
+
+    def of_node(self, node_id: str) -> list[Mark]:
+        pending = self._loader.pending()
+        found = {m.epoch: m for m in self._tables.read(lambda c: read_marks_of(c, node_id))}
+        for changeset in pending:
+            for node, epoch in changeset.removed:
+                if node == node_id:
+                    found.pop(epoch, None)
+            found |= {mark.epoch: mark for mark in changeset.marks if mark.node_id == node_id}
+        return list(found.values())
+
+
 if TYPE_CHECKING:
     _: type[Store] = DuckDBStore
+    _marks: type[StoredMarks] = _StoredMarks

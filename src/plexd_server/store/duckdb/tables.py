@@ -7,6 +7,7 @@ the tables is read from ``meta.journal``, which is written with it.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -43,11 +44,14 @@ _REMOVE_SUPERSEDED: Final = (
     "DELETE FROM receipts WHERE ordinal NOT IN "
     "(SELECT max(ordinal) FROM receipts GROUP BY node_id, epoch)"
 )
+_REMOVE_MARKS: Final = (
+    "DELETE FROM receipts WHERE node_id = ? AND epoch IN (SELECT unnest(?::VARCHAR[]))"
+)
 _REMOVE_LOSSES: Final = "DELETE FROM losses WHERE noticed_at < ?"
 
 
 class Tables:
-    """The database at ``path``, created or upgraded if need be. Raises `StartError`.
+    """The database at ``path``, created if need be. Raises `StartError`.
 
     ``memory`` is DuckDB's own limit; ``loading`` and ``reading`` log the failures of either.
     """
@@ -94,8 +98,7 @@ class Tables:
 
     def _write(self, changesets: Sequence[Changeset]) -> None:
         reports = [report for changeset in changesets for report in changeset.points]
-        # Only the last mark of an epoch is valid.
-        marks = {(m.node_id, m.epoch): m for changeset in changesets for m in changeset.marks}
+        marks, removed = _last_marks(changesets)
         losses = [
             (node_id, *astuple(loss))
             for changeset in changesets
@@ -104,8 +107,11 @@ class Tables:
         self._writing.begin()
         for group, columns in columns_by_group(reports).items():
             self._insert(schema.table_of(group), columns)
-        receipts = columns_of(schema.RECEIPT_TYPES, map(astuple, marks.values()))
-        self._insert(schema.RECEIPTS, receipts)
+        for node_id, epochs in removed.items():
+            self._writing.execute(_REMOVE_MARKS, [node_id, epochs])
+        if marks:
+            receipts = columns_of(schema.RECEIPT_TYPES, map(astuple, marks))
+            self._insert(schema.RECEIPTS, receipts)
         if losses:
             self._insert(schema.LOSSES, columns_of(schema.LOSS_TYPES, losses))
         self._writing.execute(_SET_JOURNAL, [str(changesets[-1].record)])
@@ -162,6 +168,23 @@ class Tables:
         self._writing.close()
         self.connection.close()
         self._is_open = False
+
+
+def _last_marks(
+    changesets: Sequence[Changeset],
+) -> tuple[list[Mark], dict[str, list[str]]]:
+    """Return the marks after all changesets, and the epochs of each node that lost theirs.
+
+    Of an epoch only the last mark is valid. One that lost its mark may have begun again since.
+    """
+    marks: dict[tuple[str, str], Mark] = {}
+    removed: dict[str, list[str]] = defaultdict(list)
+    for changeset in changesets:
+        for node_id, epoch in changeset.removed:
+            marks.pop((node_id, epoch), None)
+            removed[node_id].append(epoch)
+        marks |= {(mark.node_id, mark.epoch): mark for mark in changeset.marks}
+    return list(marks.values()), removed
 
 
 def _expire(cursor: duckdb.DuckDBPyConnection, before: datetime) -> int:

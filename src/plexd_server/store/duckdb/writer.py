@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from plexd_server.store.duckdb.fault_log import FaultLog
-    from plexd_server.store.port import Receipt, Report
+    from plexd_server.store.port import Report, Written
 
 _GROUP_POINTS = 50_000
 
 
 class _Pending(NamedTuple):
     report: Report
-    done: asyncio.Future[Receipt]
+    done: asyncio.Future[Written]
 
     @property
     def weight(self) -> int:
@@ -35,7 +35,7 @@ class _Pending(NamedTuple):
 class GroupWriter:
     """Passes reports to ``commit`` in groups, in order, on a thread of its own.
 
-    ``commit`` makes a group durable and returns a receipt for each report, or raises `StoreError`
+    ``commit`` makes a group durable and returns the result of each report, or raises `StoreError`
     and has written none. The reports of a group that failed are committed one by one, so that a bad
     report fails alone. At most ``max_points`` points wait; a single larger report is accepted when
     no other waits. ``faults`` logs every failure.
@@ -43,7 +43,7 @@ class GroupWriter:
 
     def __init__(
         self,
-        commit: Callable[[Sequence[Report]], Sequence[Receipt]],
+        commit: Callable[[Sequence[Report]], Sequence[Written]],
         *,
         max_points: int,
         faults: FaultLog,
@@ -58,7 +58,7 @@ class GroupWriter:
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
         self._thread.start()
 
-    async def write(self, report: Report) -> Receipt:
+    async def write(self, report: Report) -> Written:
         """Return once the report is durable. Raises `StoreBusy` at once when too much waits."""
         pending = _Pending(report, asyncio.get_running_loop().create_future())
         with self._changed:
@@ -100,7 +100,7 @@ class GroupWriter:
             self._points -= points
             return group
 
-    def _try(self, group: Sequence[_Pending]) -> Sequence[Receipt] | StoreError:
+    def _try(self, group: Sequence[_Pending]) -> Sequence[Written] | StoreError:
         try:
             return self._commit([pending.report for pending in group])
         except StoreError as err:
@@ -111,9 +111,9 @@ class GroupWriter:
             return StoreError("the store failed; the server's log says why")
 
 
-def _answer(group: Sequence[_Pending], answers: Sequence[Receipt] | StoreError) -> None:
+def _answer(group: Sequence[_Pending], answers: Sequence[Written] | StoreError) -> None:
     """Give each caller its answer, on the caller's loop; a closed loop has no callers left."""
-    each: Sequence[Receipt | StoreError] = (
+    each: Sequence[Written | StoreError] = (
         [answers] * len(group) if isinstance(answers, StoreError) else answers
     )
     pairs = list(zip((pending.done for pending in group), each, strict=True))
@@ -125,7 +125,7 @@ def _answer(group: Sequence[_Pending], answers: Sequence[Receipt] | StoreError) 
             continue
 
 
-def _finish(pairs: Sequence[tuple[asyncio.Future[Receipt], Receipt | StoreError]]) -> None:
+def _finish(pairs: Sequence[tuple[asyncio.Future[Written], Written | StoreError]]) -> None:
     for done, answer in pairs:
         if done.done():  # its caller was cancelled
             continue

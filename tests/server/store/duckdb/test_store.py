@@ -10,14 +10,15 @@ import duckdb
 import msgspec
 import pytest
 
-from plexd.api import BatchName
+from plexd.api import BatchName, Predecessor, Receipt
 from plexd_server.errors import JournalDamaged, StartError, StoreBusy, StoreError
 from plexd_server.store import DuckDBStore, Report
-from plexd_server.store.duckdb import schema
+from plexd_server.store.duckdb import changeset, schema
 from plexd_server.store.duckdb.changeset import EPOCHS_IN_MEMORY
 from plexd_server.store.duckdb.journal import Journal
-from plexd_server.store.duckdb.opening import migrate
+from plexd_server.store.duckdb.opening import create_tables
 from plexd_server.store.duckdb.schema import SCHEMA_VERSION
+from plexd_server.store.marks import FOLDED
 from support.points import EPOCH, EXAMPLE, NOW
 
 if TYPE_CHECKING:
@@ -69,12 +70,12 @@ async def test_failing_tables_are_reported_and_in_the_end_hold_what_was_acknowle
     store = DuckDBStore(tmp_path)
     rename(store, "points_system", "elsewhere")
 
-    assert not (await store.write(named(1))).duplicate
+    assert not await is_duplicate(store, named(1))
     with pytest.raises(StoreError, match="cannot be read"):
         await store.latest("n1")
     with pytest.raises(StoreError, match="not in their tables yet"):
         await store.check()
-    assert (await store.write(named(1))).duplicate
+    assert await is_duplicate(store, named(1))
     rename(store, "elsewhere", "points_system")
     await store.check()
 
@@ -94,7 +95,7 @@ async def test_what_waits_for_the_tables_is_bounded(tmp_path: Path) -> None:
 
     rename(store, "elsewhere", "points_system")
     await store.check()
-    assert not (await store.write(named(3))).duplicate
+    assert not await is_duplicate(store, named(3))
     await store.aclose()
 
 
@@ -110,7 +111,7 @@ async def test_what_a_store_could_not_put_into_its_tables_the_next_one_does(tmp_
         connection.execute("ALTER TABLE elsewhere RENAME TO points_system")
 
     store = DuckDBStore(tmp_path)
-    assert (await store.write(named(2))).duplicate
+    assert await is_duplicate(store, named(2))
     assert (await store.ledger("n1")).received == 6
     assert count(store, "points_system") == 2
     await store.aclose()
@@ -127,7 +128,7 @@ async def test_a_copy_of_a_running_store_has_what_was_acknowledged_once(tmp_path
     await store.aclose()
 
     copy = DuckDBStore(tmp_path / "copy")
-    assert [(await copy.write(named(seq))).duplicate for seq in (1, 2, 3)] == [True, True, False]
+    assert [await is_duplicate(copy, named(seq)) for seq in (1, 2, 3)] == [True, True, False]
     assert (await copy.ledger("n1")).received == 9
     assert count(copy, "points_system") == 3
     await copy.aclose()
@@ -180,14 +181,18 @@ async def test_the_largest_numbers_a_node_can_send_do_not_stop_the_loader(tmp_pa
     """One record that does not fit a table would stop the records of all nodes."""
     store = DuckDBStore(tmp_path)
     largest, parts = 2**63 - 1, 2**31 - 1
-    for seq in (1, largest - 1, largest):
-        names = [BatchName(EPOCH, seq, offset, parts) for offset in (0, 3)]
-        for name in names:
-            await store.write(Report("n1", EXAMPLE, NOW, name=name, dropped=largest))
-        await store.write(Report("n1", (), NOW, name=names[0], rejected=parts))
+    after = Predecessor("f" * 32, largest, largest)
+    for epoch in (EPOCH, "e" * 32):
+        for first in (1, largest - 5, largest - 2):
+            name = BatchName(epoch, first, 3)
+            await store.write(Report("n1", EXAMPLE, NOW, name, after, largest, ahead=(2,)))
+        rejected = BatchName(EPOCH[::-1], largest - parts + 1, parts)
+        await store.write(Report("n1", (), NOW, rejected, after, largest, is_rejected=True))
 
     await store.check()
-    assert (await store.ledger("n1")).received == 18
+    ledger = await store.ledger("n1")
+    assert (ledger.received, ledger.ahead) == (12, 6)
+    assert ledger.gap + ledger.evicted > largest
     await store.aclose()
 
 
@@ -216,8 +221,9 @@ async def test_rejections_that_wait_for_the_tables_are_bounded_and_outlive_the_s
     await store.aclose()
 
 
-def rejection(seq: int) -> Report:
-    return Report("n1", (), NOW, name=BatchName(EPOCH, seq, 0, 3), rejected=3)
+def rejection(number: int) -> Report:
+    name = BatchName(EPOCH, 3 * number - 2, 3)
+    return Report("n1", (), NOW, name, Predecessor(), is_rejected=True)
 
 
 def rename(store: DuckDBStore, table: str, name: str) -> None:
@@ -240,8 +246,14 @@ async def test_the_database_cannot_reach_outside_itself(tmp_path: Path) -> None:
     await store.aclose()
 
 
-def named(seq: int, epoch: str = EPOCH) -> Report:
-    return Report("n1", EXAMPLE, NOW, name=BatchName(epoch, seq, 0, 3))
+def named(number: int, epoch: str = EPOCH) -> Report:
+    """The ``number``-th batch of an epoch, of three points like all of them."""
+    name = BatchName(epoch, 3 * number - 2, 3)
+    return Report("n1", EXAMPLE, NOW, name, Predecessor())
+
+
+async def is_duplicate(store: DuckDBStore, report: Report) -> bool:
+    return (await store.write(report)).receipt.duplicate
 
 
 @pytest.mark.parametrize(
@@ -272,44 +284,6 @@ async def test_a_store_whose_receipts_do_not_fit_its_points_is_refused(
         DuckDBStore(tmp_path)
 
 
-def make_version_1(path: Path) -> None:
-    """Make a store as it was before there were receipts, with a point in it."""
-    old = len(list(schema.create_statements())) - len(list(schema.upgrade_statements(1)))
-    with duckdb.connect(path) as connection:
-        for statement in list(schema.create_statements())[:old]:
-            connection.execute(statement)
-        connection.execute("INSERT INTO points_latency VALUES ('n1', now(), now(), 'p', 5)")
-
-
-async def test_a_store_of_version_1_is_upgraded_and_keeps_its_points(tmp_path: Path) -> None:
-    make_version_1(tmp_path / "points.duckdb")
-
-    for _ in range(2):
-        store = DuckDBStore(tmp_path)
-        assert "p" in {point.peer_id for point in await store.latest("n1")}
-        await store.write(named(1))
-        await store.aclose()
-
-    store = DuckDBStore(tmp_path)
-    assert (await store.ledger("n1")).received == 3
-    await store.aclose()
-
-
-async def test_a_store_of_version_2_is_upgraded_and_knows_its_batches(tmp_path: Path) -> None:
-    store = DuckDBStore(tmp_path)
-    await store.write(named(1))
-    await store.aclose()
-    (tmp_path / "journal").rmdir()
-    with duckdb.connect(tmp_path / "points.duckdb") as connection:
-        connection.execute("DELETE FROM meta WHERE key = 'journal'")
-        connection.execute("UPDATE meta SET value = '2' WHERE key = 'schema_version'")
-
-    store = DuckDBStore(tmp_path)
-    assert [(await store.write(named(seq))).duplicate for seq in (1, 2)] == [True, False]
-    assert (await store.ledger("n1")).received == 6
-    await store.aclose()
-
-
 class FaultyConnection:
     """Fails at the n-th step of a transaction."""
 
@@ -336,29 +310,21 @@ class FaultyConnection:
         self.connection.commit()
 
 
-@pytest.mark.slow
-async def test_an_upgrade_that_fails_anywhere_leaves_the_old_store_or_the_new(
+async def test_tables_that_are_cut_off_while_being_made_are_made_by_the_next_start(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "points.duckdb"
-    steps = len(list(schema.upgrade_statements(1))) + 2
-    for allowed in range(steps + 1):
+    steps = len(list(schema.create_statements())) + 2
+    for allowed in (0, 1, 5, steps - 1):
         path.unlink(missing_ok=True)
-        make_version_1(path)
-        connection = duckdb.connect(path)
-        faulty: Any = FaultyConnection(connection, allowed)
-        if allowed < steps:
+        with duckdb.connect(path) as connection:
+            faulty: Any = FaultyConnection(connection, allowed)
             with pytest.raises(duckdb.IOException):
-                migrate(faulty, path)
-        else:
-            migrate(faulty, path)
-        connection.close()
+                create_tables(faulty)
         with duckdb.connect(path) as opened:
-            (version,) = opened.execute("SELECT value FROM meta").fetchone() or ("",)
-            tables = {name for (name,) in opened.execute("SHOW TABLES").fetchall()}
-        assert (version == str(SCHEMA_VERSION)) == ("receipts" in tables) == (allowed == steps)
+            assert not opened.execute("SHOW TABLES").fetchall()
         store = DuckDBStore(tmp_path)
-        assert len(await store.latest("n1")) == 1
+        assert not await is_duplicate(store, named(1))
         await store.aclose()
 
 
@@ -366,18 +332,55 @@ async def test_epochs_that_are_no_longer_in_memory_are_still_known(tmp_path: Pat
     epochs = [f"{number:032x}" for number in range(3 * EPOCHS_IN_MEMORY)]
     store = DuckDBStore(tmp_path)
     for epoch in epochs:
-        assert not (await store.write(named(1, epoch))).duplicate
+        assert not await is_duplicate(store, named(1, epoch))
+    assert (await store.ledger("n1")).received == 3 * len(epochs)
     for seq in (1, 2):
         assert len(store._marks.of_node("n1")) == EPOCHS_IN_MEMORY
-        assert (await store.write(named(seq, epochs[0]))).duplicate == (seq == 1)
-        assert (await store.write(named(seq, epochs[-1]))).duplicate == (seq == 1)
+        assert await is_duplicate(store, named(seq, epochs[0])) == (seq == 1)
+        assert await is_duplicate(store, named(seq, epochs[-1])) == (seq == 1)
         await store.aclose()
         store = DuckDBStore(tmp_path)
     for epoch in epochs:
-        assert (await store.write(named(1, epoch))).duplicate
+        assert await is_duplicate(store, named(1, epoch))
 
     assert (await store.ledger("n1")).received == 3 * (len(epochs) + 2)
     await store.aclose()
+
+
+async def test_a_node_keeps_a_bounded_number_of_marks_and_no_point_comes_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(changeset, "MARKS_OF_NODE", 20)
+    monkeypatch.setattr(changeset, "_FOLDED_AT_ONCE", 7)
+    epochs = [f"{number:032x}" for number in range(100)]
+    store = DuckDBStore(tmp_path)
+    for number, epoch in enumerate(epochs):
+        assert not await is_duplicate(store, later(number, epoch))
+    old: list[Receipt] = []
+    for _ in range(2):
+        marks = store._marks.stored.of_node("n1")
+        assert len(marks) == store._marks.counts["n1"] <= 21
+        (folded,) = [mark for mark in marks if mark.epoch == FOLDED]
+        assert folded.floor is not None
+        old.append((await store.write(later(0, epochs[0]))).receipt)
+        assert await is_duplicate(store, later(99, epochs[99]))
+        await store.aclose()
+        store = DuckDBStore(tmp_path)
+    ledger = await store.ledger("n1")
+    newer = later(101, epochs[1])
+
+    assert (ledger.received, ledger.rejected) == (300, 3)
+    assert "no longer knows whether they came" in old[0].reason
+    assert [(receipt.rejected, receipt.duplicate) for receipt in old] == [(3, False), (0, True)]
+    assert (await store.write(newer)).receipt.accepted == 3
+    await store.aclose()
+
+
+def later(number: int, epoch: str) -> Report:
+    """Three points of an epoch, so many minutes later."""
+    moment = NOW + timedelta(minutes=number)
+    points = [msgspec.structs.replace(point, timestamp=moment) for point in EXAMPLE]
+    return Report("n1", points, NOW, BatchName(epoch, 1, 3), Predecessor())
 
 
 async def test_a_failed_write_leaves_no_mark(
@@ -392,9 +395,9 @@ async def test_a_failed_write_leaves_no_mark(
     with pytest.raises(StoreError, match="could not be stored"):
         await store.check()
 
-    assert not (await store.write(named(2))).duplicate
-    assert (await store.write(named(1))).duplicate
-    assert (await store.write(named(2))).duplicate
+    assert not await is_duplicate(store, named(2))
+    assert await is_duplicate(store, named(1))
+    assert await is_duplicate(store, named(2))
     await store.check()
     await store.aclose()
 
@@ -410,8 +413,8 @@ async def test_a_clock_that_was_put_back_changes_neither_marks_nor_their_order(
     await store.aclose()
 
     store = DuckDBStore(tmp_path)
-    assert (await store.write(named(2))).duplicate
-    assert not (await store.write(named(3))).duplicate
+    assert await is_duplicate(store, named(2))
+    assert not await is_duplicate(store, named(3))
     assert (await store.ledger("n1")).received == 12
     await store.aclose()
 
@@ -521,13 +524,13 @@ async def test_after_a_failed_fsync_the_file_is_opened_again_and_nothing_is_doub
     await store.latest("n1")
     failing: Any = FaultyCursor(store._tables._writing)
     store._tables._writing = failing
-    assert not (await store.write(named(2))).duplicate
+    assert not await is_duplicate(store, named(2))
     with pytest.raises(StoreError, match="cannot be read"):
         await store.latest("n1")
 
     await store.check()
 
-    assert [(await store.write(named(seq))).duplicate for seq in (1, 2, 3)] == [True, True, False]
+    assert [await is_duplicate(store, named(seq)) for seq in (1, 2, 3)] == [True, True, False]
     assert (await store.ledger("n1")).received == 9
     assert count(store, "points_system") == 3
     await store.aclose()
@@ -539,12 +542,12 @@ async def test_a_file_that_does_not_open_is_tried_again(tmp_path: Path) -> None:
     (tmp_path / "points.duckdb").rename(tmp_path / "elsewhere")
     (tmp_path / "points.duckdb").write_bytes(b"not a database" * 1000)
     for seq in (1, 2):
-        assert not (await store.write(named(seq))).duplicate
+        assert not await is_duplicate(store, named(seq))
         with pytest.raises(StoreError):
             await store.check()
     (tmp_path / "elsewhere").rename(tmp_path / "points.duckdb")
 
     await store.check()
-    assert (await store.write(named(2))).duplicate
+    assert await is_duplicate(store, named(2))
     assert count(store, "points_system") == 2
     await store.aclose()
