@@ -11,7 +11,7 @@ import random
 import shutil
 import signal
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -30,8 +30,9 @@ __all__ = ["Clones", "clone_and_put_back"]
 
 _NODE = "node-1"
 _LEAST_SECONDS, _MOST_SECONDS = 0.02, 0.15
-# More runs than one machine has in a bench, so that no two machines use one number.
-_RUNS_OF_A_MACHINE = 100_000
+# More runs than the first machine and a twin have, so that no two use one number. A run's numbers
+# are also its points' stamps, and must not lie in the future.
+_RUNS_OF_THE_FIRST, _RUNS_OF_A_TWIN = 4000, 10
 
 
 class Clones(NamedTuple):
@@ -65,7 +66,7 @@ class _Bench:
     def machine(self) -> Node:
         settings = {"token": self.token, "batch_size": 20, "hurry": 200.0}
         place = self.directory / f"machine-{self.machines}"
-        runs = self.machines * _RUNS_OF_A_MACHINE
+        runs = 0 if not self.machines else _RUNS_OF_THE_FIRST + _RUNS_OF_A_TWIN * self.machines
         self.machines += 1
         return Node(_NODE, place, self.server.url, runs=runs, settings=settings)
 
@@ -123,10 +124,8 @@ def _copy(machine: Node, twin: Node) -> None:
 
 
 def _copy_file(source: str, target: str) -> None:
-    try:
+    with suppress(FileNotFoundError):  # SQLite deleted its log meanwhile
         shutil.copy2(source, target)
-    except FileNotFoundError:
-        pass  # SQLite deleted its log meanwhile
 
 
 def clone_and_put_back(rounds: int, directory: Path, seed: int) -> Clones:
