@@ -1,0 +1,46 @@
+"""What a failed connection usually means, as the end of its reason.
+
+Numbers are those of OpenSSL's ``x509_vfy.h``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from plexd.api.errors import TLSError
+
+if TYPE_CHECKING:
+    import ssl
+    from datetime import datetime
+
+_NOT_YET_VALID, _EXPIRED = 9, 10
+_WRONG_NAME, _WRONG_ADDRESS = 62, 64
+# A server without TLS answers in plain text, which OpenSSL reads as a record of TLS.
+_NO_TLS = {"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG"}
+_SAYS_HTTPS = 500  # bytes; nginx and Go say it in the first line
+
+MAYBE_HTTPS = "; does it speak HTTPS? Then the URL has to begin with https://"
+
+
+def why_not_accepted(error: ssl.SSLCertVerificationError, now: datetime) -> str:
+    """The reason why a certificate was not accepted; ``now`` is this machine's clock."""
+    reason = f"certificate not accepted: {error.verify_message}"
+    if error.verify_code in {_NOT_YET_VALID, _EXPIRED}:
+        return f"{reason}; this machine's clock says {now:%Y-%m-%dT%H:%MZ}: is it right?"
+    if error.verify_code in {_WRONG_NAME, _WRONG_ADDRESS}:
+        return f"{reason.rstrip('.')}; the URL needs a name or address that is in the certificate"
+    return reason
+
+
+def why_no_handshake(error: ssl.SSLError) -> str:
+    """The reason why a handshake failed before there was a certificate."""
+    reason = f"TLS handshake failed: {error.reason}"
+    if error.reason in _NO_TLS:
+        return f"{reason}; what answers there does not speak HTTPS: check the port of the URL"
+    return reason
+
+
+def refuse_if_https(body: bytes) -> None:
+    """Raise `TLSError` for the answer of servers that want HTTPS to a request without it."""
+    if b"https" in body[:_SAYS_HTTPS].lower():
+        raise TLSError("it speaks HTTPS: the URL has to begin with https://")
