@@ -112,7 +112,7 @@ async def _shown(
         return _page(page, status)
     response = _login_page()
     if status == HTTPStatus.OK:
-        response.set_cookie(_return_cookie(request, gate))
+        _remember(response, request, _return_name(gate))
     return response
 
 
@@ -144,13 +144,16 @@ def _target(request: Request[Any, Any, Any], gate: Gate) -> str:
     return next((path for path in wanted if _OWN_PATH.fullmatch(path)), "/")
 
 
-def _return_cookie(request: Request[Any, Any, Any], gate: Gate) -> Cookie:
-    """Make the cookie that holds the page to go to after logging in."""
+def _remember(response: Response[str], request: Request[Any, Any, Any], name: str) -> None:
+    """Have the browser keep in a cookie which page to go to after logging in; none for ``/``."""
     scope = request.scope
     path = scope["raw_path"].partition(b"?")[0] + b"?" + scope["query_string"]
     text = path.decode("latin-1").removesuffix("?")
-    value = quote(text, safe="") if _OWN_PATH.fullmatch(text) else ""
-    return _cookie(request, _return_name(gate), value, seconds=_RETURN_SECONDS)
+    if text != "/" and _OWN_PATH.fullmatch(text):
+        value = quote(text, safe="")
+        response.set_cookie(_cookie(request, name, value, seconds=_RETURN_SECONDS))
+    elif name in request.cookies:
+        response.set_cookie(_cookie(request, name, "", seconds=0))
 
 
 def _return_name(gate: Gate) -> str:
