@@ -38,6 +38,7 @@ from plexd_server.routes.state import PeerCache
 from plexd_server.store import DuckDBStore, Store
 from plexd_server.upkeep.data_dir import provide_registry
 from plexd_server.upkeep.quiesce import pausing_writes_on_request
+from plexd_server.upkeep.reserved_ids import reserving_ids
 from plexd_server.upkeep.retention import retaining
 from plexd_server.web import (
     Address,
@@ -173,8 +174,6 @@ async def _composed(options: ServeOptions, address: Address, token: str) -> Asyn
         )
         live, operator = LiveMesh(), OperatorKey.of(token)
         async with aclosing(ObservedStore(embedded, live, registry)) as store:
-            known = [node.node_id for node in await store.fleet()]
-            await asyncio.to_thread(registry.reserve, known)
             if options.operator_token_file is not None:
                 await asyncio.to_thread(registry.end_sessions_of_another, operator.token_hash)
             app = build_app(
@@ -189,6 +188,7 @@ async def _composed(options: ServeOptions, address: Address, token: str) -> Asyn
             )
             async with (
                 feeding(store, live, clock),
+                reserving_ids(store, registry, clock),
                 retaining(store, options.retention, clock),
                 pausing_writes_on_request(embedded.quiesce, options.data_dir, clock),
             ):
