@@ -252,7 +252,8 @@ def _outcome(made: Registration, missing: list[str], directory: Path, *, has_add
 
 
 def _is_numbered(node_id: str, hostname: str) -> bool:
-    return re.fullmatch(re.escape(hostname) + r"-\d+", node_id) is not None
+    """Whether the id is the host's name with the number that the server puts after a taken one."""
+    return re.fullmatch(re.escape(hostname) + r"-([2-9]|[1-9]\d+)", node_id) is not None
 
 
 def _not_in_the_file(settings: Settings, interface: str) -> list[str]:
