@@ -17,6 +17,7 @@ from plexd_server.registry.enrolment import Applicant, admit
 from plexd_server.registry.ids import new_node_secret_key
 from plexd_server.registry.master_key import FILE_NAME as KEY_NAME
 from plexd_server.registry.master_key import MasterKey
+from plexd_server.registry.mesh_addresses import parse_address
 from plexd_server.registry.node_secrets import NodeSecrets, node_key
 from plexd_server.registry.nodes import (
     Node,
@@ -30,7 +31,7 @@ from plexd_server.registry.nodes import (
     refuse_taken_address,
     reserve_ids,
 )
-from plexd_server.registry.sessions import Sessions, end_all
+from plexd_server.registry.sessions import Sessions
 from plexd_server.registry.tokens import (
     INGEST,
     NODE,
@@ -84,9 +85,10 @@ class Registry:
         """Register a node and return its identity, the only time its secrets are seen.
 
         Raises `NodeConflict` for the id, key or address of another node; also for the id of one
-        that is gone, unless ``is_back`` says that it is the same.
+        that is gone, unless ``is_back`` says that it is the same. Raises `ValueError` for a
+        malformed mesh address.
         """
-        now = self._clock.now()
+        now, mesh_ip = self._clock.now(), parse_address(mesh_ip)
         with self._database.writing() as connection:
             if not is_back:
                 refuse_former_id(connection, node_id)
@@ -234,17 +236,23 @@ class Registry:
 
     def end_sessions_of_another(self, token_hash: bytes) -> None:
         """End all sessions if the login token in the operator's file is another than before."""
-        with self._database.writing() as connection:
-            if _setting(connection, _OPERATOR) != token_hash:
-                end_all(connection)
+        with self._database.reading() as connection:
+            is_same = _setting(connection, _OPERATOR) == token_hash
+        if not is_same:
+            self.sessions.end_all()
+            with self._database.writing() as connection:
                 _put_setting(connection, _OPERATOR, token_hash)
 
     def backup_to(self, directory: Path) -> None:
-        """Copy the registry and its key into a directory and read both back."""
+        """Copy the registry and its key into a directory and read both back.
+
+        The copy has no sessions: one that is ended later must not come back with it.
+        """
         self._database.copy_to(directory / FILE_NAME)
         self._master.copy_to(directory / KEY_NAME)
         with closing(Registry(directory, clock=self._clock)) as copy:
             copy.check_key()
+            copy.sessions.end_all()
 
     def check_key(self) -> None:
         """Raise `StartError` unless the master key is the one that sealed this registry."""

@@ -69,6 +69,11 @@ class Sessions:
         with self._database.writing() as connection:
             connection.execute(SESSIONS.delete().where(SESSIONS.c.token_hash == token_hash))
 
+    def end_all(self) -> None:
+        """End every session."""
+        with self._database.writing() as connection:
+            connection.execute(SESSIONS.delete())
+
     def _note_seen(self, token_hash: bytes, now: datetime) -> None:
         seen = SESSIONS.update().where(SESSIONS.c.token_hash == token_hash).values(seen_at=now)
         try:
@@ -76,11 +81,6 @@ class Sessions:
                 connection.execute(seen)
         except RegistryUnavailable:
             return  # the next request tries again
-
-
-def end_all(connection: sa.Connection) -> None:
-    """End every session, in the caller's transaction."""
-    connection.execute(SESSIONS.delete())
 
 
 def _is_current(now: datetime) -> sa.ColumnElement[bool]:

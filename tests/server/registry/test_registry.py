@@ -38,6 +38,15 @@ def test_a_node_is_known_by_its_token_from_then_on(registry: Registry, tmp_path:
     second.close()
 
 
+def test_two_spellings_of_an_address_are_one_for_a_node_made_by_hand(registry: Registry) -> None:
+    assert registry.create_node("n1", mesh_ip="FD00:0::2").mesh_ip == "fd00::2"
+
+    with pytest.raises(NodeConflict, match="fd00::2 is that of node n1"):
+        registry.create_node("n2", mesh_ip="fd00::0:2")
+    with pytest.raises(ValueError, match="zone"):
+        registry.create_node("n2", mesh_ip="fd00::2%x")
+
+
 def test_a_clock_step_neither_shuts_a_node_out_nor_lets_a_revoked_one_in(tmp_path: Path) -> None:
     clock = ManualClock()
     with closing(Registry(tmp_path, clock=clock)) as registry:

@@ -102,3 +102,13 @@ def test_another_login_token_in_the_operators_file_ends_all_sessions(registry: R
     assert is_there(registry, cookie)
     registry.end_sessions_of_another(b"2" * 32)
     assert not is_there(registry, cookie)
+
+
+def test_a_backup_brings_no_session_back(registry: Registry, tmp_path: Path) -> None:
+    cookie = registry.sessions.begin(WHOSE)
+    (tmp_path / "backup").mkdir()
+    registry.backup_to(tmp_path / "backup")
+
+    assert is_there(registry, cookie)
+    with closing(Registry(tmp_path / "backup", clock=ManualClock())) as copy:
+        assert not is_there(copy, cookie)
