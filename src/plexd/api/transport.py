@@ -20,7 +20,13 @@ from urllib.parse import urlsplit
 from msgspec import Struct
 
 from plexd.api.answers import one_line
-from plexd.api.diagnosis import MAYBE_HTTPS, why_no_handshake, why_not_accepted
+from plexd.api.diagnosis import (
+    MAYBE_HTTPS,
+    is_of_another_name,
+    names_shown,
+    why_no_handshake,
+    why_not_accepted,
+)
 from plexd.api.errors import TLSError, TransportError
 from plexd.clock import SystemClock
 from plexd.closing import AsyncClosing
@@ -126,7 +132,10 @@ class HTTPTransport(AsyncClosing):
                 send = partial(self._send, method, url, headers, body, cap)
                 return await self._at_most_twice(send, repeatable=repeatable)
         except aiohttp.ClientSSLError as err:
-            raise TLSError(_tls_reason(err), place, was_connected=False) from err
+            names = ""
+            if is_of_another_name(getattr(err, "certificate_error", None)):
+                names = await names_shown(url, self._trust.context())
+            raise TLSError(_tls_reason(err) + names, place, was_connected=False) from err
         except aiohttp.ClientConnectorError as err:
             raise TransportError(_reason(err), place, was_connected=False) from err
         except aiohttp.ConnectionTimeoutError as err:
