@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from plexd_server.auth import BehindProxies
 from plexd_server.auth.proxies import parse_client, parse_proxies
@@ -217,6 +220,26 @@ async def test_a_hostile_long_header_costs_no_time_and_forges_nothing(line: str)
         assert (await seen(*headers))[0] == "192.0.2.7"
         assert (await seen(*headers[:1]))[0] in {"127.0.0.1", "192.0.2.7"}
         assert time.thread_time() - began < 0.2
+
+
+_SENT = st.text(st.characters(max_codepoint=255, exclude_characters="\r\n"), max_size=200)
+
+
+@given(sent=_SENT, is_one_line=st.booleans())
+@example(sent='for="', is_one_line=True)
+@example(sent='for="\\', is_one_line=True)
+@example(sent="for=6.6.6.6;", is_one_line=False)
+def test_whatever_a_client_sends_before_it_the_proxys_word_counts(
+    sent: str, is_one_line: bool
+) -> None:
+    for name, word in (
+        ("X-Forwarded-For", "192.0.2.7"),
+        ("Forwarded", "for=192.0.2.7;proto=https"),
+    ):
+        lines = [f"{sent}, {word}"] if is_one_line else [sent, word]
+        client, scheme = asyncio.run(seen(*((name, line) for line in lines)))
+        assert client == "192.0.2.7"
+        assert scheme == ("https" if name == "Forwarded" else "http")
 
 
 @pytest.mark.parametrize(

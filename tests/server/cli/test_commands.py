@@ -380,3 +380,25 @@ def test_hostile_text_of_a_node_reaches_no_terminal_raw(tmp_path: Path) -> None:
     shown = command("node", "show", "a-b", "--json", "--data-dir", tmp_path).stdout
     assert json.loads(shown)["metadata"] == about
     assert shown.replace("\n", "").isprintable()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ["secret", "set", "n1", "local", "hunter2-canary"],
+        ["secret", "set", "n1", "local", "--value", "hunter2-canary"],
+        ["token", "revoke", "plexd-join-hunter2-canary"],
+        ["token", "plexd-join-hunter2-canary"],
+        ["ingest-token", "create", "n1", "--token=hunter2-canary"],
+        ["serve", "--operator-token", "hunter2-canary"],
+    ],
+    ids=" ".join,
+)
+def test_a_secret_in_the_wrong_place_is_not_repeated(tmp_path: Path, line: list[str]) -> None:
+    create_node(tmp_path)
+    at = ["--data-dir", str(tmp_path)] if len(line) > 2 else []
+    done = command(*line, *at, check=False)
+
+    assert done.returncode != 0
+    assert done.stderr.count("\n") == 1
+    assert "canary" not in done.stdout + done.stderr
