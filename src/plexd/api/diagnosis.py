@@ -6,6 +6,7 @@ Numbers are those of OpenSSL's ``x509_vfy.h``.
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -22,7 +23,13 @@ _WRONG_NAME, _WRONG_ADDRESS = 62, 64
 _NO_TLS = {"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG"}
 _MOST_NAMES = 5
 _NAMES_SECONDS = 5.0
-_SAYS_HTTPS = 500  # bytes; nginx and Go say it in the first line
+_SAYS_HTTPS = 500  # bytes; servers say it in the first lines
+# The words of Go's net/http, nginx and Apache. "https" alone is in the type of many a problem.
+_WANTS_HTTPS = re.compile(
+    rb"http request to an https server|http request was sent to https port"
+    rb"|speaking plain http to an ssl-enabled",
+    re.IGNORECASE,
+)
 
 MAYBE_HTTPS = "; does it speak HTTPS? Then the URL has to begin with https://"
 
@@ -71,5 +78,5 @@ def why_no_handshake(error: ssl.SSLError) -> str:
 
 def refuse_if_https(body: bytes) -> None:
     """Raise `TLSError` for the answer of servers that want HTTPS to a request without it."""
-    if b"https" in body[:_SAYS_HTTPS].lower():
+    if _WANTS_HTTPS.search(body[:_SAYS_HTTPS]):
         raise TLSError("it speaks HTTPS: the URL has to begin with https://")
