@@ -79,4 +79,5 @@ def why_no_handshake(error: ssl.SSLError) -> str:
 def refuse_if_https(body: bytes) -> None:
     """Raise `TLSError` for the answer of servers that want HTTPS to a request without it."""
     if _WANTS_HTTPS.search(body[:_SAYS_HTTPS]):
-        raise TLSError("it speaks HTTPS: the URL has to begin with https://")
+        reason = "it speaks HTTPS: the URL has to begin with https://"
+        raise TLSError(reason, was_connected=False)  # what was sent had no effect
