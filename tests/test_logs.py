@@ -95,6 +95,8 @@ def test_an_event_without_a_component_names_its_logger() -> None:
         ('a "b" c=d', '"a \\"b\\" c=d"'),
         ("é", '"é"'),
         ("\x1b[31m\u2028\ud800", '"\\u001b[31m\\u2028\\ud800"'),
+        ("\x9b2J\x85", '"\\u009b2J\\u0085"'),
+        ("gnp\u202eexe.\u2066\u200f", '"gnp\\u202eexe.\\u2066\\u200f"'),
         (Unprintable(), '"<Unprintable>"'),
     ],
 )

@@ -1,21 +1,28 @@
 """Standard output and error, written without Python's buffers, and the parser of arguments.
 
 Python's buffers keep what could not be written, try again at exit and then change the exit
-status; a reader that has ended (``| head``) would cause a traceback.
+status; a reader that has ended (``| head``) would cause a traceback. Text is escaped on its way: no
+name that a node or a control plane chose can move a terminal's cursor or reorder a line.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import re
 from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn
 
+from plexd.text import escaped, nearest, quoted, without_tokens
+
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from _typeshed import SupportsWrite
 
 WRONG_USAGE = 2
 _STDIN, STDOUT, _STDERR = 0, 1, 2
+_OPTION = re.compile(r"(--[a-z][a-z-]{1,30}|-[A-Za-z])(=.*)?", re.DOTALL)
 
 
 class OutputError(Exception):
@@ -43,9 +50,9 @@ def put_whole(output: str | bytes) -> None:
 
 
 def note(sentence: str) -> None:
-    """Write one line to standard error. Never fails."""
+    """Write one line to standard error, without bootstrap tokens. Never fails."""
     # A message may quote a path with a line break in it.
-    line = "".join(char if char.isprintable() else "?" for char in sentence)
+    line = "".join(char if char.isprintable() else "?" for char in without_tokens(sentence))
     with suppress(OSError):
         _write(_STDERR, f"{line}\n")
 
@@ -53,6 +60,14 @@ def note(sentence: str) -> None:
 def complain(program: str, sentence: str) -> None:
     """Write one line to standard error, in the name of ``program``. Never fails."""
     note(f"{program}: {sentence}")
+
+
+def show_traceback(error: BaseException) -> None:
+    """Write the traceback of a fault of the program to standard error. Never fails."""
+    import traceback  # noqa: PLC0415 - only when things went wrong
+
+    with suppress(OSError):
+        _write(_STDERR, without_tokens("".join(traceback.format_exception(error))))
 
 
 def guard_descriptors() -> None:
@@ -75,6 +90,15 @@ class Parser(argparse.ArgumentParser):
         layout = argparse.RawDescriptionHelpFormatter
         super().__init__(formatter_class=layout, allow_abbrev=False, **options)  # type: ignore[arg-type]  # texts only
 
+    def parse_args(  # type: ignore[override]  # argparse allows any namespace
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> argparse.Namespace:
+        """Parse all arguments; what is unknown is named without values, which may be secrets."""
+        options, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            self.error(_complaint_about(unknown))
+        return options
+
     def error(self, message: str) -> NoReturn:
         """Say what is wrong and where the help is; exit with `WRONG_USAGE`."""
         complain(self.prog.partition(" ")[0], f"{message} (see {self.prog} --help)")
@@ -83,8 +107,6 @@ class Parser(argparse.ArgumentParser):
     def _check_value(self, action: argparse.Action, value: str) -> None:
         # argparse would list every command; the one that was meant helps more.
         if isinstance(action, Commands) and value not in (action.choices or ()):
-            from plexd.text import nearest, quoted  # noqa: PLC0415 - only when mistyped
-
             hint = nearest(value, action.choices or ())
             raise argparse.ArgumentError(None, f"there is no command {quoted(value)}{hint}")
         super()._check_value(action, value)
@@ -96,8 +118,15 @@ class Parser(argparse.ArgumentParser):
 Commands = argparse._SubParsersAction  # noqa: SLF001 - argparse names the type nowhere else
 
 
+def _complaint_about(unknown: Sequence[str]) -> str:
+    named = [option[1] for option in map(_OPTION.fullmatch, unknown) if option]
+    if named:
+        return f"unrecognized arguments: {' '.join(named)}"
+    return "unexpected argument, not shown as it may be a secret"
+
+
 def _write(descriptor: int, output: str | bytes) -> None:
-    data = output if isinstance(output, bytes) else output.encode("utf-8", "backslashreplace")
+    data = output if isinstance(output, bytes) else escaped(output).encode()
     rest = memoryview(data)
     while rest:
         rest = rest[os.write(descriptor, rest) :]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
+import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -10,12 +10,38 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _LONGEST = 60
+_PERHAPS_UNSAFE = re.compile(r"[^ -~\n\t]")
+_BOOTSTRAP_TOKEN = re.compile(r"(plexd-join-)[\w-]+", re.ASCII)
+_WITHOUT_SCHEME = re.compile(
+    r"(?://)?((?:[\w.-]+|\[[\da-fA-F:.]+\])(?::\d{1,5})?(?:/[!-~]*)?)", re.ASCII
+)
 
 
 def printable(text: str | Path) -> str:
     """``text`` with every character escaped that could move the cursor or break the line."""
     plain = str(text)
     return plain if plain.isprintable() else plain.encode("unicode_escape").decode("ascii")
+
+
+def escaped(text: str) -> str:
+    """``text`` of several lines, with what a terminal would act on escaped as in JSON.
+
+    That are all control characters but line ends and tabs, also those beyond ASCII (U+0080 to
+    U+009F), and the invisible ones that change the order or look of others. A JSON document stays
+    the same document.
+    """
+    return _PERHAPS_UNSAFE.sub(_escape, text)
+
+
+def _escape(found: re.Match[str]) -> str:
+    import json  # noqa: PLC0415 - seldom needed
+
+    return found[0] if found[0].isprintable() else json.dumps(found[0])[1:-1]
+
+
+def without_tokens(text: str) -> str:
+    """``text`` without the secret part of bootstrap tokens: people give them in wrong places."""
+    return _BOOTSTRAP_TOKEN.sub(r"\1[redacted]", text)
 
 
 def quoted(text: str) -> str:
@@ -26,5 +52,13 @@ def quoted(text: str) -> str:
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """A question to append to a message, or nothing when no known name looks like ``name``."""
+    import difflib  # noqa: PLC0415 - only when something was mistyped
+
     close = difflib.get_close_matches(name[:_LONGEST], list(known), n=1, cutoff=0.7)
     return f"; did you mean {close[0]}?" if close else ""
+
+
+def with_scheme(text: str) -> str:
+    """A question to append to a message about a URL, if ``text`` lacks nothing but its scheme."""
+    found = _WITHOUT_SCHEME.fullmatch(text)
+    return f"; did you mean https://{found[1]}?" if found else ""

@@ -15,7 +15,13 @@ from litestar import Litestar
 
 from plexd.clock import Clock, SystemClock
 from plexd.console import put_whole
-from plexd_server.auth import Gate, OperatorKey, new_operator_token, read_operator_token
+from plexd_server.auth import (
+    BehindProxies,
+    Gate,
+    OperatorKey,
+    new_operator_token,
+    read_operator_token,
+)
 from plexd_server.dashboard.pages import refusal_page
 from plexd_server.mesh import LiveMesh, ObservedStore, feeding
 from plexd_server.routes import (
@@ -32,6 +38,7 @@ from plexd_server.routes.state import PeerCache
 from plexd_server.store import DuckDBStore, Store
 from plexd_server.upkeep.data_dir import provide_registry
 from plexd_server.upkeep.quiesce import pausing_writes_on_request
+from plexd_server.upkeep.reserved_ids import reserving_ids
 from plexd_server.upkeep.retention import retaining
 from plexd_server.web import (
     Address,
@@ -48,7 +55,8 @@ from plexd_server.web import (
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterable
+    from ipaddress import IPv4Network, IPv6Network
     from pathlib import Path
     from ssl import SSLContext
 
@@ -74,6 +82,7 @@ class ServeOptions:
     mesh_network: str | None = None
     node_rate: float = 50.0
     certificate: Certificate | None = None
+    trusted_proxies: tuple[IPv4Network | IPv6Network | None, ...] = ()
 
 
 async def serve(
@@ -125,7 +134,7 @@ def build_app(
     port: int,
     clock: Clock,
     node_rate: float = 0.0,
-    is_secure: bool = False,
+    hosts: Iterable[str] = (),
 ) -> Litestar:
     """Make the application of parts that the caller opened and will close."""
     gate = Gate(
@@ -134,7 +143,7 @@ def build_app(
         cookie_name=f"plexd-operator-{port}",
         clock=clock,
         node_rate=node_rate,
-        is_secure=is_secure,
+        hosts=hosts,
     )
     peers = PeerCache(registry, clock)
     handlers = [
@@ -163,24 +172,28 @@ async def _composed(options: ServeOptions, address: Address, token: str) -> Asyn
         embedded = await asyncio.to_thread(
             DuckDBStore, options.data_dir, memory=options.store_memory
         )
-        live = LiveMesh()
+        live, operator = LiveMesh(), OperatorKey.of(token)
         async with aclosing(ObservedStore(embedded, live, registry)) as store:
+            if options.operator_token_file is not None:
+                await asyncio.to_thread(registry.end_sessions_of_another, operator.token_hash)
             app = build_app(
                 store,
                 live,
                 registry,
-                OperatorKey.of(token),
+                operator,
                 port=address.port,
                 clock=clock,
                 node_rate=options.node_rate,
-                is_secure=options.certificate is not None,
+                hosts=_allowed(options),
             )
             async with (
                 feeding(store, live, clock),
+                reserving_ids(store, registry, clock),
                 retaining(store, options.retention, clock),
                 pausing_writes_on_request(embedded.quiesce, options.data_dir, clock),
             ):
-                yield ErrorPages(Guard(InFlight(app, clock), _allowed(options)), refusal_page)
+                guarded = Guard(InFlight(app, clock), _allowed(options))
+                yield BehindProxies(ErrorPages(guarded, refusal_page), options.trusted_proxies)
 
 
 def _prepare(registry: Registry, mesh_network: str | None) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from plexd.api import Config, ControlPlane, TLSError, TransportError
+from plexd.api import APIError, Config, ControlPlane, TLSError, TransportError
 from support.points import EXAMPLE
 from support.servers import Connection, RawServer, Reply, ScriptedServer
 from support.tls import refuse_handshake
@@ -241,3 +241,19 @@ async def test_a_certificate_exchanged_again_and_again_under_load_costs_no_repor
             await asyncio.gather(*(plane.report_metrics("node-1", EXAMPLE) for _ in range(10)))
         assert len(server.requests) == 50
         assert plane.reconnect_count() == 49
+
+
+@pytest.mark.parametrize(
+    ("body", "error"),
+    [
+        (b"Client sent an HTTP request to an HTTPS server.\n", TLSError),
+        (b'{"type": "https://example.com/problems/bad-point", "detail": "no"}', APIError),
+        (b" " * 1000 + b"http request to an https server", APIError),
+    ],
+)
+async def test_only_a_server_that_asks_for_https_is_taken_for_one(
+    body: bytes, error: type[Exception]
+) -> None:
+    async with ScriptedServer(Reply(status=400, body=body)) as server, client(server.url) as plane:
+        with pytest.raises(error):
+            await plane.report_metrics("node-1", EXAMPLE)

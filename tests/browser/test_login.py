@@ -31,3 +31,25 @@ async def test_one_can_log_out(visit: Opener, path: str) -> None:
         await page.get_by_role("button", name="Log out").click()
         await expect(page.locator("h1")).to_have_text("Log in")
         assert await page.context.cookies() == []
+
+
+async def test_the_page_that_was_asked_for_comes_after_logging_in(
+    visit: Opener, site: Site
+) -> None:
+    async with visit("phone") as visitor:
+        page, asked = visitor.page, f"{site.server.url}/nodes/sim-berlin?range=7d"
+        await page.context.clear_cookies()
+        await page.goto(asked)
+        await expect(page.locator("h1")).to_have_text("Log in")
+        await page.goto(site.server.login)
+        await expect(page).to_have_url(asked)
+
+
+async def test_a_log_out_that_is_refused_says_so(visit: Opener) -> None:
+    async with visit("phone") as visitor:
+        page = await visitor.open("/mesh")
+        detail = '{"detail": "this page may not do that: it is of another origin"}'
+        await page.route("**/logout", lambda route: route.fulfill(status=403, body=detail))
+        await page.get_by_role("button", name="Log out").click()
+        await expect(page.locator("#status")).to_contain_text("Not logged out: this page may not")
+        assert page.url.endswith("/mesh")

@@ -76,6 +76,10 @@ class Server:
     def operator_token(self) -> str:
         return self.login.partition("token=")[2]
 
+    @property
+    def port(self) -> int:
+        return int(self.url.rpartition(":")[2])
+
 
 @dataclass
 class Running(Server):
@@ -217,9 +221,9 @@ def _end(process: subprocess.Popen[str]) -> None:
 
 
 @contextmanager
-def served(data_dir: Path, **options: Any) -> Iterator[Server]:
+def served(data_dir: Path, *, port: int = 0, **options: Any) -> Iterator[Server]:
     """A server over ``data_dir`` on a thread of this process, with `ServeOptions`."""
-    chosen = ServeOptions(Address("127.0.0.1", 0), data_dir, **options)
+    chosen = ServeOptions(Address("127.0.0.1", port), data_dir, **options)
     started: Future[tuple[str, asyncio.AbstractEventLoop, asyncio.Event]] = Future()
 
     async def serve_until_stopped() -> None:

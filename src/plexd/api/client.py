@@ -13,12 +13,14 @@ from msgspec import Struct
 from plexd import __version__
 from plexd.api.answers import parse_reason, parse_retry_after
 from plexd.api.bearer import Bearer
+from plexd.api.diagnosis import refuse_if_https
 from plexd.api.errors import APIError, DecodeError
 from plexd.api.secret import Secret
 from plexd.api.transport import Answer, HTTPTransport, Trust
 from plexd.api.wire import Peer, Receipt, Registration, SecretResponse
 from plexd.clock import Clock, SystemClock
 from plexd.closing import AsyncClosing
+from plexd.text import with_scheme
 
 if TYPE_CHECKING:
     import logging
@@ -183,6 +185,8 @@ class ControlPlane(AsyncClosing):
     def _accepted(self, answer: Answer, hide: Secret) -> Answer:
         if 200 <= answer.status < 300:
             return answer
+        if answer.status == 400 and self._base_url.startswith("http:"):
+            refuse_if_https(answer.body)
         reason = parse_reason(answer.status, answer.body, hide=hide)
         if 300 <= answer.status < 400:
             reason = "redirects are not followed: correct the base URL"
@@ -201,12 +205,14 @@ def _checked_base_url(text: str) -> str:
         parts = urlsplit(text)
         _ = parts.port  # raises for a port that is no number
     except ValueError:
-        raise ValueError(f"base_url must be an http or https URL, got {text!r}") from None
+        hint = with_scheme(text)
+        raise ValueError(f"base_url must be an http or https URL, got {text!r}{hint}") from None
     if "@" in parts.netloc:
         raise ValueError("base_url must not hold a user name or a password")
     known = parts.scheme in {"http", "https"} and parts.hostname
     if not known or _NOT_IN_A_URL.search(text):
-        raise ValueError(f"base_url must be an http or https URL, got {text!r}")
+        hint = with_scheme(text)
+        raise ValueError(f"base_url must be an http or https URL, got {text!r}{hint}")
     if "?" in text or "#" in text:
         raise ValueError(f"base_url must end with its path, got {text!r}")
     return text.rstrip("/")

@@ -20,7 +20,15 @@ from urllib.parse import urlsplit
 from msgspec import Struct
 
 from plexd.api.answers import one_line
+from plexd.api.diagnosis import (
+    MAYBE_HTTPS,
+    is_of_another_name,
+    names_shown,
+    why_no_handshake,
+    why_not_accepted,
+)
 from plexd.api.errors import TLSError, TransportError
+from plexd.clock import SystemClock
 from plexd.closing import AsyncClosing
 
 if TYPE_CHECKING:
@@ -94,6 +102,7 @@ class HTTPTransport(AsyncClosing):
         self._context: ssl.SSLContext | None = None
         self._session: aiohttp.ClientSession | None = None
         self._closed = False
+        self._was_answered = False
         self.connections = 0
 
     async def request(
@@ -123,7 +132,10 @@ class HTTPTransport(AsyncClosing):
                 send = partial(self._send, method, url, headers, body, cap)
                 return await self._at_most_twice(send, repeatable=repeatable)
         except aiohttp.ClientSSLError as err:
-            raise TLSError(_tls_reason(err), place, was_connected=False) from err
+            names = ""
+            if is_of_another_name(getattr(err, "certificate_error", None)):
+                names = await names_shown(url, self._trust.context())
+            raise TLSError(_tls_reason(err) + names, place, was_connected=False) from err
         except aiohttp.ClientConnectorError as err:
             raise TransportError(_reason(err), place, was_connected=False) from err
         except aiohttp.ConnectionTimeoutError as err:
@@ -135,6 +147,10 @@ class HTTPTransport(AsyncClosing):
         except aiohttp.ClientResponseError as err:
             # Chained past aiohttp's error, whose repr shows the request's headers and the token.
             raise TransportError(_reason(err), place) from err.__cause__
+        except (aiohttp.ServerDisconnectedError, ConnectionResetError) as err:
+            # A TLS server closes so, too; one that answered before was only restarted.
+            is_new = url.startswith("http:") and not self._was_answered
+            raise TransportError(_reason(err) + MAYBE_HTTPS * is_new, place) from err
         except (aiohttp.ClientError, OSError, ValueError) as err:
             raise TransportError(_reason(err), place) from err
 
@@ -172,6 +188,7 @@ class HTTPTransport(AsyncClosing):
             ssl=self._tls(url),
             trace_request_ctx=connection,
         ) as response:
+            self._was_answered = True
             content, cut = await _read(response, cap)
             return Answer(response.status, response.headers, content, cut)
 
@@ -255,9 +272,9 @@ def _origin(url: str) -> str:
 def _tls_reason(err: aiohttp.ClientSSLError) -> str:
     cause: BaseException | None = getattr(err, "certificate_error", None) or err.__cause__ or err
     if isinstance(cause, ssl.SSLCertVerificationError):
-        return f"certificate not accepted: {cause.verify_message}"
+        return why_not_accepted(cause, SystemClock().now())
     if isinstance(cause, ssl.SSLError) and cause.reason:
-        return f"TLS handshake failed: {cause.reason}"
+        return why_no_handshake(cause)
     return f"TLS handshake failed: {cause}"
 
 

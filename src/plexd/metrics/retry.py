@@ -47,8 +47,8 @@ _RENEW = (
     "it is read again before each attempt; a node that was revoked needs `plexd register --force`"
 )
 _CORRECT = (
-    "a configuration error: check the control plane's address (api.base_url) and the authority "
-    "its certificate is from (api.ca_file)"
+    "a configuration error: check the control plane's address (api.base_url), the authority its "
+    "certificate is from (api.ca_file), and this machine's clock"
 )
 _LOOK = "an answer that is not understood; is it the control plane that answers there?"
 

@@ -1,15 +1,16 @@
 """Who asks, and may they: nodes and the operator by their tokens, and bounds on guessing."""
 
 from plexd_server.auth.gate import Gate
-from plexd_server.auth.sessions import OperatorKey, new_operator_token, read_operator_token
-from plexd_server.auth.throttle import WrongTokens, address_of, retry_after
+from plexd_server.auth.operator_token import OperatorKey, new_operator_token, read_operator_token
+from plexd_server.auth.proxies import BehindProxies
+from plexd_server.auth.throttle import WrongTokens, address_of
 
 __all__ = [
+    "BehindProxies",
     "Gate",
     "OperatorKey",
     "WrongTokens",
     "address_of",
     "new_operator_token",
     "read_operator_token",
-    "retry_after",
 ]

@@ -1,8 +1,8 @@
-"""A bound on guessing: an address that sends many wrong tokens has to wait.
+"""A bound on guessing: an address that sends many wrong tokens has to wait for further answers.
 
-While an address waits, its tokens are not even compared, or it could go on guessing. A token that
-was right before passes, so the neighbours of an attacker, behind the same address, are not locked
-out. The same wrong token again and again counts once: it is a node with an old identity, not
+A token is looked up first, whatever came from its address before: a right one always passes, so
+nobody behind a shared address is locked out by a neighbour. Only the answers to wrong ones are
+slowed. The same wrong token again and again counts once: it is a node with an old identity, not
 guessing.
 """
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 _BURST: Final = 30
 _PER_SECOND: Final = 0.2
-_RIGHT_ONES: Final = 50_000
 _IPV6_NETWORK: Final = 64  # the bits that belong to one household or machine
 
 
@@ -36,26 +35,15 @@ class WrongTokens:
 
     def __init__(self, clock: Clock) -> None:
         self._left = TokenBuckets(clock, rate=_PER_SECOND, burst=_BURST)
-        self._right = Recent(_RIGHT_ONES)
         self._wrong = Recent()
 
-    def refuse_blocked(self, address: str, token_hash: bytes) -> None:
-        """Raise `Problem` 429 if the address has to wait and the token was never right."""
-        if token_hash in self._right:
-            return
-        if wait := self._left.wait(address):
-            raise Problem(429, "too many wrong tokens", headers=retry_after(wait))
-
-    def note_right(self, token_hash: bytes) -> None:
-        """Remember that the token was right."""
-        self._right.add(token_hash)
-
-    def note_wrong(self, address: str, token_hash: bytes) -> None:
-        """Count a wrong token for the address, unless the same token is counted already."""
+    def count(self, address: str, token_hash: bytes) -> None:
+        """Count a wrong token. Raises `Problem` 429 for one too many."""
         if (address, token_hash) in self._wrong:
             return
+        if wait := self._left.take(address):
+            raise Problem(429, "too many wrong tokens", headers=retry_after(wait))
         self._wrong.add((address, token_hash))
-        self._left.take(address)
         if self._left.wait(address):
             _LOG.warning("too many wrong tokens", extra={"address": address})
 

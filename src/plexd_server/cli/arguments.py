@@ -32,9 +32,10 @@ Registers a node by hand and prints its identity, for a machine that cannot
 reach the server to enrol itself.
 """
 _REVOKE = """\
-The node's token, key and secrets are forgotten, it is no peer of others any
-more, and within five seconds nothing of it is taken. Its points stay. A token
-made with `token create --node` lets it in again.
+The node's token, key and secrets are deleted, it is no peer of others any
+more, and within five seconds nothing of it is accepted. Its points stay, and
+its id is given to no other machine. A token made with `token create --node`
+lets it in again.
 """
 _ROTATE = """\
 Prints the node's identity with a new token, to take the place of the node's
@@ -50,7 +51,11 @@ Opens POST /ingest/NODE for a node of another control plane, which this server
 is the local endpoint of. Prints a token; hand it to the control plane:
   plexd-server secret set NODE NAME
 """
-_PRUNE = "Forgets nodes revoked, and tokens expired or used up, longer ago than that.\n"
+_PRUNE = """\
+Deletes nodes revoked, and tokens expired or used up, longer ago than that. The
+ids of the nodes are given to no other machine, as their points stay; a token
+made with `token create --node` lets the same machine in again.
+"""
 _BACKUP = """\
 Copies everything to a new directory and reads it back, also while a server
 runs: what nodes report meanwhile waits. Keep the copy as safe as the master
@@ -122,6 +127,13 @@ def _add_serve(parser: Parser) -> None:
         default=[],
         metavar="NAME",
         help="answer to this name too; loopback names and the one listened on always work",
+    )
+    add(
+        "--trusted-proxy",
+        action="append",
+        default=[],
+        metavar="NETWORK",
+        help="believe proxies of this network (or unix) whom they forward for; repeatable",
     )
     add("--tls-cert", type=Path, metavar="FILE", help="serve HTTPS with this chain (PEM)")
     add("--tls-key", type=Path, metavar="FILE", help="and its key; both are read anew on change")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from plexd.clock import SystemClock
 from plexd.console import note, put_whole
+from plexd.text import printable
 from plexd_server.cli.options import parse_duration
 from plexd_server.cli.output import as_cell, print_json, print_table
 from plexd_server.errors import StartError
@@ -106,7 +107,7 @@ def _value(path: Path | None, prompt: str) -> str:
     if path is None and sys.stdin is not None and sys.stdin.isatty():
         from getpass import getpass  # noqa: PLC0415 -- at a terminal only
 
-        return getpass(prompt)
+        return getpass(printable(prompt))
     try:
         with open(path or 0, "rb", closefd=path is not None) as source:
             text = source.read(_MAX_BYTES + 1).decode()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from plexd.console import WRONG_USAGE, OutputError, complain, guard_descriptors
+from plexd.console import WRONG_USAGE, OutputError, complain, guard_descriptors, show_traceback
 from plexd_server.cli.arguments import parse_arguments
 
 if TYPE_CHECKING:
@@ -29,13 +29,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return WRONG_USAGE
     except KeyboardInterrupt:
         return _INTERRUPTED
-    except Exception as err:
+    except Exception as err:  # noqa: BLE001 -- a fault of the program is shown with its place
         from plexd_server.errors import ServerError  # noqa: PLC0415 -- only what a command needs
 
         cause = _alone(err)
-        if not isinstance(cause, ServerError | OutputError):
-            raise
-        complain("plexd-server", _with_cause(cause))
+        if isinstance(cause, ServerError | OutputError):
+            complain("plexd-server", _with_cause(cause))
+        else:
+            show_traceback(err)
         return _FAILED
     return 0
 

@@ -103,7 +103,14 @@ def revoke(options: argparse.Namespace, opening: Opening) -> None:
     """Shut a node out."""
     with opening as registry:
         registry.revoke_node(options.node_id)
-        note(f"node {options.node_id} is revoked and its secrets are forgotten; its points stay")
+        note(
+            f"node {options.node_id} is revoked and its secrets are forgotten; its points stay, "
+            f"and so does its id: {_let_in_again(options.node_id)}"
+        )
+
+
+def _let_in_again(node_id: str) -> str:
+    return f"let it in again with: plexd-server token create --node {node_id}"
 
 
 def rotate(options: argparse.Namespace, opening: Opening) -> None:

@@ -54,11 +54,16 @@ def parse_host(text: str) -> str:
 
 
 def parse_mesh_ip(text: str) -> str:
-    """Return an address in its usual form; empty for none."""
+    """Return an address in its usual form; empty for none. Raises `NodeConflict` for unfit ones."""
+    from plexd_server.registry import parse_address, refuse_unfit  # noqa: PLC0415 -- as below
+
     try:
-        return str(ipaddress.ip_address(text)) if text else ""
+        address = parse_address(text)
     except ValueError:
         raise ValueError(f"--mesh-ip {text!r} is no IP address, such as 10.42.0.7") from None
+    if address:
+        refuse_unfit(address, "")
+    return address
 
 
 def parse_network(text: str) -> str:
@@ -67,6 +72,19 @@ def parse_network(text: str) -> str:
         return str(ipaddress.ip_network(text)) if text else ""
     except ValueError:
         raise ValueError(f"--mesh-network {text!r} is no network, such as 10.99.0.0/16") from None
+
+
+def parse_proxies(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
+    """Parse a network of proxies that are believed; None for ``unix``."""
+    from plexd_server.auth import proxies  # noqa: PLC0415 -- only what a command needs
+
+    try:
+        return proxies.parse_proxies(text)
+    except ValueError:
+        raise ValueError(
+            f"--trusted-proxy {text!r} is no network of proxies, such as 10.0.0.0/8, 192.0.2.1 or "
+            "unix; one of all addresses would let each client choose its own"
+        ) from None
 
 
 def parse_rate(number: float) -> float:

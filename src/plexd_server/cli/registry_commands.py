@@ -43,6 +43,11 @@ def _prune(options: argparse.Namespace, opening: Opening) -> None:
             print_json({"before": before, "removed": gone})
         else:
             put("".join(f"{number} {kind} removed\n" for kind, number in gone.items()))
+        if gone["nodes"]:
+            note(
+                "no other machine gets the id of a removed node; let the same one in again with: "
+                "plexd-server token create --node NODE"
+            )
 
 
 def _backup(options: argparse.Namespace, opening: Opening) -> None:

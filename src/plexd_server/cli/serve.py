@@ -37,6 +37,7 @@ def run(options: argparse.Namespace) -> None:
         mesh_network=None if network is None else values.parse_network(network),
         node_rate=values.parse_rate(options.node_rate),
         certificate=_certificate(options),
+        trusted_proxies=tuple(map(values.parse_proxies, options.trusted_proxy)),
     )
     asyncio.run(serve(chosen))
 

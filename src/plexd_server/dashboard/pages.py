@@ -106,16 +106,6 @@ in.</p></div>""",
     )
 
 
-def redirect_page(target: str) -> str:
-    """Return a page that moves on to ``target``, a path of this server, by itself."""
-    path = escape(target)
-    return _page(
-        "Logged in",
-        f'<div class="empty"><h1>Logged in</h1><p><a href="{path}">Go on</a></p></div>',
-        head=f'<meta http-equiv="refresh" content="0;url={path}">\n',
-    )
-
-
 def _page(
     title: str,
     main: str,

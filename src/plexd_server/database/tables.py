@@ -63,6 +63,25 @@ BOOTSTRAP = sa.Table(
     _time("expires_at"),
 )
 
+# Ids of nodes that are gone: never given to another machine, which could read their points.
+FORMER = sa.Table(
+    "former_nodes",
+    METADATA,
+    sa.Column("node_id", sa.String(63), primary_key=True),
+)
+
+# Browsers that are logged in, by the hash of their cookie.
+SESSIONS = sa.Table(
+    "sessions",
+    METADATA,
+    sa.Column("token_hash", sa.LargeBinary(32), primary_key=True),
+    sa.Column("account", sa.String(63), nullable=False),
+    sa.Column("role", sa.String(16), nullable=False),
+    _time("created_at"),
+    _time("seen_at"),
+    _time("ends_at"),
+)
+
 SETTINGS = sa.Table(
     "settings",
     METADATA,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -11,12 +10,8 @@ import sqlalchemy as sa
 from plexd_server.database.tables import NODES
 from plexd_server.errors import NodeConflict
 from plexd_server.registry.ids import free_node_id
-from plexd_server.registry.nodes import (
-    add_node,
-    free_address,
-    parse_address,
-    refuse_taken_address,
-)
+from plexd_server.registry.mesh_addresses import free_address, parse_address, refuse_unfit
+from plexd_server.registry.nodes import add_node, ids_given, refuse_taken_address
 from plexd_server.registry.tokens import use_token
 
 if TYPE_CHECKING:
@@ -64,7 +59,7 @@ def admit(
 
 
 def _new_id(connection: sa.Connection, applicant: Applicant) -> str:
-    return free_node_id(applicant.hostname, set(connection.scalars(sa.select(NODES.c.node_id))))
+    return free_node_id(applicant.hostname, ids_given(connection))
 
 
 def _refuse_known_key(connection: sa.Connection, public_key: str, node_id: str) -> None:
@@ -83,18 +78,9 @@ def _address(
     """Return the machine's address, else the one the node had, else a free one."""
     address = parse_address(applicant.mesh_ip)
     if address:
-        _refuse_unfit(address, network)
+        refuse_unfit(address, network)
     address = address or kept
     if not address and network:
-        return free_address(connection, network)
+        return free_address(network, set(connection.scalars(sa.select(NODES.c.mesh_ip))))
     refuse_taken_address(connection, address, node_id)
     return address
-
-
-def _refuse_unfit(address: str, network: str) -> None:
-    # Every node will ping the address, so a machine may not name just any.
-    parsed = ip_address(address)
-    if network and parsed not in ip_network(network):
-        raise NodeConflict(f"the mesh address {address} is not of the mesh network {network}")
-    if parsed.is_loopback or parsed.is_multicast or parsed.is_unspecified or parsed.is_link_local:
-        raise NodeConflict(f"{address} cannot be the address of a node")

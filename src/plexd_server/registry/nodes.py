@@ -5,7 +5,6 @@ Every function works on a connection whose transaction is its caller's.
 
 from __future__ import annotations
 
-import ipaddress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,12 +12,12 @@ import msgspec
 import sqlalchemy as sa
 
 from plexd.api import Peer
-from plexd_server.database.tables import NODES, utc
+from plexd_server.database.tables import FORMER, NODES, utc
 from plexd_server.errors import NodeConflict, RegistryError, UnknownNode
 from plexd_server.registry.ids import check_node_id, is_public_key
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from datetime import datetime
 
 
@@ -35,11 +34,6 @@ class Node:
     enrolled_at: datetime | None = None
     revoked_at: datetime | None = None
     has_key: bool = False
-
-
-def parse_address(text: str) -> str:
-    """Return an address in its usual form, empty for none. Raises `ValueError`."""
-    return str(ipaddress.ip_address(text)) if text else ""
 
 
 def add_node(connection: sa.Connection, row: Mapping[str, object]) -> None:
@@ -113,6 +107,29 @@ def peers_of(connection: sa.Connection, node_id: str) -> list[Peer]:
     return [Peer(*row) for row in connection.execute(query)]
 
 
+def ids_given(connection: sa.Connection) -> set[str]:
+    """Return every id that is a node's or was one's."""
+    return {*connection.scalars(sa.union(sa.select(NODES.c.node_id), sa.select(FORMER.c.node_id)))}
+
+
+def reserve_ids(connection: sa.Connection, node_ids: Iterable[str]) -> None:
+    """Keep these ids from being given to another machine, from now on and for ever."""
+    known = set(connection.scalars(sa.select(FORMER.c.node_id)))
+    if rows := [{"node_id": node_id} for node_id in set(node_ids) - known]:
+        connection.execute(FORMER.insert(), rows)
+
+
+def refuse_former_id(connection: sa.Connection, node_id: str) -> None:
+    """Raise `NodeConflict` for the id of a node that is gone."""
+    query = sa.select(FORMER.c.node_id).where(FORMER.c.node_id == node_id)
+    is_known = sa.select(NODES.c.node_id).where(NODES.c.node_id == node_id)
+    if connection.scalar(is_known) is None and connection.scalar(query) is not None:
+        raise NodeConflict(
+            f"{node_id} was another node, whose points are kept under this id; let the same "
+            f"machine in again with a token made with: plexd-server token create --node {node_id}"
+        )
+
+
 def refuse_taken_address(connection: sa.Connection, address: str, node_id: str) -> None:
     """Raise `NodeConflict` if another node has the address."""
     c = NODES.c
@@ -122,12 +139,3 @@ def refuse_taken_address(connection: sa.Connection, address: str, node_id: str) 
     owner = connection.scalar(query.limit(1))
     if address and owner is not None:
         raise NodeConflict(f"the mesh address {address} is that of node {owner}")
-
-
-def free_address(connection: sa.Connection, network: str) -> str:
-    """Return the lowest address that no node has or had. Raises `NodeConflict`."""
-    taken = {ip for ip in connection.scalars(sa.select(NODES.c.mesh_ip)) if ip}
-    for address in ipaddress.ip_network(network).hosts():
-        if str(address) not in taken:
-            return str(address)
-    raise NodeConflict(f"the mesh network {network} has no free address")

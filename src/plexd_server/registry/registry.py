@@ -17,16 +17,21 @@ from plexd_server.registry.enrolment import Applicant, admit
 from plexd_server.registry.ids import new_node_secret_key
 from plexd_server.registry.master_key import FILE_NAME as KEY_NAME
 from plexd_server.registry.master_key import MasterKey
+from plexd_server.registry.mesh_addresses import parse_address
 from plexd_server.registry.node_secrets import NodeSecrets, node_key
 from plexd_server.registry.nodes import (
     Node,
     add_node,
     find_node,
+    ids_given,
     list_nodes,
     peers_of,
+    refuse_former_id,
     refuse_revoked,
     refuse_taken_address,
+    reserve_ids,
 )
+from plexd_server.registry.sessions import Sessions
 from plexd_server.registry.tokens import (
     INGEST,
     NODE,
@@ -41,6 +46,7 @@ from plexd_server.registry.tokens import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from datetime import datetime, timedelta
     from pathlib import Path
 
@@ -49,6 +55,7 @@ if TYPE_CHECKING:
 FILE_NAME: Final = "registry.db"
 _CHECK: Final = "seal_check"
 _MESH_NETWORK: Final = "mesh_network"
+_OPERATOR: Final = "operator_token"
 
 
 class Registry:
@@ -65,16 +72,26 @@ class Registry:
         self._database = Database(data_dir / FILE_NAME)
         self.tokens = BootstrapTokens(self._database, clock)
         self.secrets = NodeSecrets(self._database, self._master, clock)
+        self.sessions = Sessions(self._database, clock)
         try:
             self._provide_key()
         except BaseException:
             self.close()
             raise
 
-    def create_node(self, node_id: str, *, mesh_ip: str = "", public_key: str = "") -> Registration:
-        """Register a node and return its identity, the only time its secrets are seen."""
-        now = self._clock.now()
+    def create_node(
+        self, node_id: str, *, mesh_ip: str = "", public_key: str = "", is_back: bool = False
+    ) -> Registration:
+        """Register a node and return its identity, the only time its secrets are seen.
+
+        Raises `NodeConflict` for the id, key or address of another node; also for the id of one
+        that is gone, unless ``is_back`` says that it is the same. Raises `ValueError` for a
+        malformed mesh address.
+        """
+        now, mesh_ip = self._clock.now(), parse_address(mesh_ip)
         with self._database.writing() as connection:
+            if not is_back:
+                refuse_former_id(connection, node_id)
             refuse_taken_address(connection, mesh_ip, node_id)
             row = {"mesh_ip": mesh_ip, "public_key": public_key or None, "created_at": now}
             add_node(connection, {"node_id": node_id, **row})
@@ -133,7 +150,7 @@ class Registry:
             connection.execute(NODES.update().where(NODES.c.node_id == node_id).values(**gone))
 
     def remove_node(self, node_id: str) -> None:
-        """Delete a node, if it exists; its points stay."""
+        """Delete a node that nobody used, if it exists: its id is free again."""
         with self._database.writing() as connection:
             connection.execute(NODES.delete().where(NODES.c.node_id == node_id))
 
@@ -191,9 +208,13 @@ class Registry:
             _put_setting(connection, _MESH_NETWORK, value.encode())
 
     def prune(self, before: datetime) -> dict[str, int]:
-        """Delete what ended before then and return the number of rows by kind."""
+        """Delete what ended before then and return the number of rows by kind.
+
+        The ids of nodes stay reserved: another machine of this name would read their points.
+        """
+        revoked = NODES.c.revoked_at < before
         ended = {
-            "nodes": NODES.delete().where(NODES.c.revoked_at < before),
+            "nodes": NODES.delete().where(revoked),
             "node tokens": TOKENS.delete().where(TOKENS.c.expires_at < before),
             "bootstrap tokens": BOOTSTRAP.delete().where(
                 (BOOTSTRAP.c.expires_at < before)
@@ -201,14 +222,37 @@ class Registry:
             ),
         }
         with self._database.writing() as connection:
+            gone = connection.scalars(sa.select(NODES.c.node_id).where(revoked)).all()
+            reserve_ids(connection, gone)
             return {kind: connection.execute(query).rowcount for kind, query in ended.items()}
 
+    def reserve(self, node_ids: Iterable[str]) -> None:
+        """Keep the ids of nodes that have points and are not known here from other machines."""
+        with self._database.reading() as connection:
+            unknown = set(node_ids).difference(ids_given(connection))
+        if unknown:
+            with self._database.writing() as connection:
+                reserve_ids(connection, unknown)
+
+    def end_sessions_of_another(self, token_hash: bytes) -> None:
+        """End all sessions if the login token in the operator's file is another than before."""
+        with self._database.reading() as connection:
+            is_same = _setting(connection, _OPERATOR) == token_hash
+        if not is_same:
+            self.sessions.end_all()
+            with self._database.writing() as connection:
+                _put_setting(connection, _OPERATOR, token_hash)
+
     def backup_to(self, directory: Path) -> None:
-        """Copy the registry and its key into a directory and read both back."""
+        """Copy the registry and its key into a directory and read both back.
+
+        The copy has no sessions: one that is ended later must not come back with it.
+        """
         self._database.copy_to(directory / FILE_NAME)
         self._master.copy_to(directory / KEY_NAME)
         with closing(Registry(directory, clock=self._clock)) as copy:
             copy.check_key()
+            copy.sessions.end_all()
 
     def check_key(self) -> None:
         """Raise `StartError` unless the master key is the one that sealed this registry."""

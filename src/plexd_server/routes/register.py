@@ -1,7 +1,7 @@
 """``POST /v1/register``: a machine with a bootstrap token becomes a node.
 
-There is no bearer token, as the bootstrap token is in the body. So the body is small, and few
-bodies are read from one address.
+There is no bearer token, as the bootstrap token is in the body. So the body is small. A right token
+passes whatever else comes from its address; wrong ones are counted.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ from litestar import Request, post
 from msgspec.structs import asdict
 
 from plexd.api import Registration  # noqa: TC001 -- msgspec reads the annotations
-from plexd.rates import TokenBuckets
-from plexd_server.auth import WrongTokens, address_of, retry_after
+from plexd_server.auth import WrongTokens, address_of
 from plexd_server.errors import RegistryError, TokenRefused
 from plexd_server.registry import Applicant, Registry, hash_token, is_public_key, parse_address
 from plexd_server.routes.openapi import NO_STORE, UPLOADS, described, operation
@@ -72,12 +71,11 @@ def registration_routes(
 
 
 class _Registrar:
-    """Registers machines, so many a minute from each address."""
+    """Registers machines, two at a time."""
 
     def __init__(self, registry: Registry, clock: Clock) -> None:
         self._registry = registry
         self._clock = clock
-        self._arrivals = TokenBuckets(clock, rate=1.0, burst=60)
         self._wrong = WrongTokens(clock)
         # Writers wait for each other, on threads that token look-ups need as well.
         self._writers = asyncio.Semaphore(_AT_ONCE)
@@ -85,22 +83,18 @@ class _Registrar:
     async def register(self, request: Request[Any, Any, Any]) -> Registration:
         """Read the application and enrol the machine. Raises `Problem`."""
         address = address_of(request)
-        if wait := self._arrivals.take(address):
-            raise Problem(429, "too many registrations", headers=retry_after(wait))
         applicant = _applicant(await read_small(request, _MAX_BYTES, clock=self._clock))
-        token_hash = hash_token(applicant.token)
-        self._wrong.refuse_blocked(address, token_hash)
-        made = await self._enrol(applicant, address, token_hash)
+        made = await self._enrol(applicant, address)
         extra = {"node_id": made.node_id, "mesh_ip": made.mesh_ip, "address": address}
         _LOG.info("node enrolled", extra=extra)
         return made
 
-    async def _enrol(self, applicant: Applicant, address: str, token_hash: bytes) -> Registration:
+    async def _enrol(self, applicant: Applicant, address: str) -> Registration:
         try:
             async with self._writers:
                 return await asyncio.to_thread(self._registry.enrol, applicant)
         except TokenRefused as err:
-            self._wrong.note_wrong(address, token_hash)
+            self._wrong.count(address, hash_token(applicant.token))
             _LOG.warning("registration refused", extra={"address": address, "reason": str(err)})
             raise Problem(401, str(err)) from None
         except RegistryError as err:

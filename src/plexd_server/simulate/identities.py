@@ -39,7 +39,7 @@ def register_here(data_dir: Path, names: Sequence[str], clock: Clock) -> list[Si
         for number, name in enumerate(names):
             registry.remove_node(name)
             address = f"10.98.{number // 250}.{number % 250 + 1}"
-            node = registry.create_node(name, mesh_ip=address)
+            node = registry.create_node(name, mesh_ip=address, is_back=True)
             made.append(SimulatedIdentity(node.node_id, node.auth_token))
     return made
 

@@ -7,6 +7,7 @@ import io
 import json
 import socket
 import stat
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -18,6 +19,7 @@ from plexd.agent.cli.main import main
 from plexd.agent.identity import Identity, load_identity, save_identity
 from plexd.agent.interface import read_address
 from plexd.api import Peer, Registration
+from plexd_server.cli.main import main as server_main
 from support.servers import RawServer, Reply, ScriptedServer
 
 if TYPE_CHECKING:
@@ -214,6 +216,170 @@ async def test_a_wrong_option_is_reported_before_anything_is_sent(
 @pytest.mark.parametrize("server", ["", "plane.example", "ftp://plane.example"])
 async def test_an_address_that_is_none_is_status_two(server: str) -> None:
     assert await registering(server) == 2
+
+
+@pytest.mark.parametrize(
+    "server", ["192.0.2.254:8443", "plane.example", "//plane.example/x", "[2001:db8::1]:8443"]
+)
+async def test_an_address_without_a_scheme_is_asked_for_with_one(
+    server: str, capfd: Captured
+) -> None:
+    assert await registering(server) == 2
+
+    said = capfd.readouterr().err
+    assert said.endswith(f"; did you mean https://{server.removeprefix('//')}?\n")
+
+
+@pytest.mark.parametrize("server", ["http:/x", "a b", "user@plane.example", "plane.example:x", "?"])
+async def test_nothing_is_guessed_where_more_than_the_scheme_is_missing(
+    server: str, capfd: Captured
+) -> None:
+    assert await registering(server) == 2
+    assert "did you mean" not in capfd.readouterr().err
+
+
+PASTED = "plexd-join-dQw4w9WgXcQ_canary-of-43-characters-AAAA"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--token", PASTED],
+        [f"--token={PASTED}"],
+        ["--token-file", "/dev/null", "--token", PASTED],
+        [PASTED],
+        ["--token-file", PASTED],
+        ["--bootstrap-token", PASTED],
+        [f"--auth={PASTED}"],
+        ["-t", PASTED],
+        [f"-t{PASTED}"],
+        ["--server", PASTED],
+        ["--server", f"https://{PASTED}@plane.example"],
+        ["--interface", PASTED],
+        ["--mesh-ip", PASTED],
+        ["--public-key", PASTED],
+        ["--config", PASTED],
+    ],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("program", ["register", "run", "token"])
+def test_a_token_on_the_command_line_is_never_repeated(
+    program: str, options: list[str], capfd: Captured
+) -> None:
+    if program == "token":
+        assert server_main_status(["token", "create", *options]) != 0
+    else:
+        assert main([program, *options]) != 0
+
+    said = capfd.readouterr()
+    assert said.err.count("\n") == 1
+    assert PASTED.removeprefix("plexd-join-") not in said.out + said.err
+
+
+def server_main_status(line: list[str]) -> int:
+    try:
+        return server_main(line)
+    except SystemExit as wrong_usage:
+        return int(wrong_usage.code or 0)
+
+
+@pytest.mark.parametrize(
+    "options", [["--token"], ["--token", "x"], ["--token=x"], ["--force", "--token", "x"]]
+)
+def test_a_token_on_the_command_line_is_answered_with_where_it_belongs(
+    options: list[str], capfd: Captured
+) -> None:
+    assert main(["register", *options]) == 2
+
+    said = capfd.readouterr().err
+    assert said.startswith("plexd: a token is not accepted on the command line")
+    assert all(way in said for way in ("PLEXD_TOKEN=", "--token-file FILE", "standard input"))
+
+
+@pytest.mark.parametrize("secret", ["hunter2", "-abcDEF123_secret", "--x=hunter2", "--hunter2=a"])
+def test_no_value_of_an_unknown_option_is_repeated(secret: str, capfd: Captured) -> None:
+    assert main(["register", "--auth-token", secret]) == 2
+
+    said = capfd.readouterr().err
+    assert "unrecognized arguments: --auth-token" in said
+    assert "hunter2" not in said
+    assert "secret" not in said.removeprefix("plexd: ")
+
+
+async def test_http_to_a_port_of_https_is_answered_with_the_scheme(
+    authority: Authority, capfd: Captured
+) -> None:
+    async with ScriptedServer(tls=authority.server()) as plane:
+        assert await registering(plane.url.replace("https:", "http:")) == 1
+    assert "does it speak HTTPS? Then the URL has to begin with https://" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"Client sent an HTTP request to an HTTPS server.\n",
+        b"<html><title>400 The plain HTTP request was sent to HTTPS port</title></html>",
+        b"<p>Reason: You're speaking plain HTTP to an SSL-enabled server port.<br />",
+    ],
+)
+async def test_a_server_that_asks_for_https_is_understood(body: bytes, capfd: Captured) -> None:
+    async with ScriptedServer(Reply(status=400, body=body)) as plane:
+        assert await registering(plane.url) == 1
+    assert "it speaks HTTPS: the URL has to begin with https://" in capfd.readouterr().err
+
+
+async def test_https_to_a_port_of_http_is_answered_with_the_port(capfd: Captured) -> None:
+    async with welcoming() as plane:
+        assert await registering(plane.url.replace("http:", "https:")) == 1
+    assert "does not speak HTTPS: check the port of the URL" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["not_yet_valid", "expired"])
+async def test_a_certificate_of_another_time_asks_for_this_machines_clock(
+    authority: Authority, capfd: Captured, kind: str
+) -> None:
+    async with ScriptedServer(tls=getattr(authority, kind)()) as plane:
+        assert await registering(plane.url, "--config", config(authority)) == 1
+
+    said = capfd.readouterr().err
+    year = datetime.now(UTC).year
+    assert f"; this machine's clock says {year}-" in said
+    assert ": is it right?" in said
+    assert "api.ca_file" not in said
+
+
+async def test_a_certificate_of_another_name_asks_for_the_url(
+    authority: Authority, capfd: Captured
+) -> None:
+    async with ScriptedServer(tls=authority.wrong_name()) as plane:
+        assert await registering(plane.url, "--config", config(authority)) == 1
+
+    said = capfd.readouterr().err
+    assert said.endswith(
+        "; the URL needs a name or address that is in the certificate: elsewhere.example\n"
+    )
+    assert "api.ca_file" not in said
+
+
+def config(authority: Authority) -> str:
+    file = authority.ca_file.with_suffix(".yaml")
+    file.write_text(f"api: {{ca_file: {authority.ca_file}}}\n")
+    return str(file)
+
+
+@pytest.mark.parametrize(
+    ("node_id", "is_said"),
+    [("b", False), ("b-1", False), ("b-2", True), ("b-10", True), ("c", False)],
+)
+async def test_a_machine_that_got_a_number_after_its_name_learns_the_way_back(
+    node_id: str, is_said: bool, capfd: Captured
+) -> None:
+    made = msgspec.structs.replace(MADE, node_id=node_id)
+    async with ScriptedServer(Reply(body=msgspec.json.encode(made))) as plane:
+        assert await registering(plane.url, "--hostname", "b") == 0
+
+    said = capfd.readouterr().err
+    assert said.endswith("plexd-server token create --node b\n") == is_said
 
 
 async def test_the_token_may_come_from_a_file_or_from_standard_input(

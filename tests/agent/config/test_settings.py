@@ -158,7 +158,10 @@ BAD_FILES = [
     ),
     (
         "api: {base_url: plane.example}",
-        '1: api.base_url: expected an address such as https://plane.example, found "plane.example"',
+        (
+            "1: api.base_url: expected an address such as https://plane.example, "
+            'found "plane.example"; did you mean https://plane.example?'
+        ),
     ),
     (
         "api: {base_url: 'https://a:hunter2@plane.example'}",

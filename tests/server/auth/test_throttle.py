@@ -1,4 +1,4 @@
-"""Guessing and fast callers wait; they cost no memory and lock no neighbour out."""
+"""Guessing and fast callers wait; they cost no memory and lock no neighbour out, ever."""
 
 from __future__ import annotations
 
@@ -88,23 +88,36 @@ async def test_an_address_that_guesses_has_to_wait(askers: Askers) -> None:
     assert set(askers.waits) == {"5"}
 
 
-async def test_while_an_address_waits_even_the_right_token_is_not_compared(
-    askers: Askers,
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_a_right_token_passes_however_many_wrong_ones_came_from_its_address(
+    askers: Askers, restarted: bool
 ) -> None:
-    await askers.guess(30)
-
-    assert await askers.status(OPERATOR) == 429
-    with pytest.raises(Problem):
-        askers.gate.login(request(), OPERATOR)
-
-
-async def test_neighbours_that_were_right_before_pass(askers: Askers) -> None:
     node = askers.registry.create_node("n1").auth_token
-    assert [await askers.status(node), await askers.status(OPERATOR)] == [200, 200]
+    cookie = await askers.gate.login(request(), OPERATOR)
+    await askers.guess(1000)
+    if restarted:
+        askers = Askers(askers.registry, askers.clock)
+        await askers.guess(1000)
 
+    assert [await askers.status(node), await askers.status(OPERATOR)] == [200, 200]
+    assert await askers.gate.login(request(), OPERATOR) is not None
+    assert await askers.gate.is_operator(request(cookie=f"{COOKIE}={cookie}"))
+    assert await askers.status("guess-1001") == 429
+
+
+async def test_a_right_token_passes_beside_a_cookie_that_has_ended(askers: Askers) -> None:
+    node = askers.registry.create_node("n1").auth_token
     await askers.guess(30)
 
-    assert [await askers.status(node), await askers.status(OPERATOR)] == [200, 200]
+    for token in (node, OPERATOR):
+        await askers.gate.require_reader(request(token, cookie=f"{COOKIE}=old"), "n1")
+
+
+async def test_networks_of_ipv6_wait_apart(askers: Askers) -> None:
+    assert await askers.guess(31, "2001:db8:0:1::1") == [401] * 30 + [429]
+
+    assert await askers.status("guess", "2001:db8:0:1:ffff::2") == 429
+    assert await askers.status("guess", "2001:db8:0:2::1") == 401
 
 
 async def test_a_node_with_an_old_identity_locks_nobody_out(askers: Askers) -> None:
@@ -115,19 +128,56 @@ async def test_a_node_with_an_old_identity_locks_nobody_out(askers: Askers) -> N
 
 async def test_wrong_cookies_and_logins_count_as_guesses(askers: Askers) -> None:
     for n in range(15):
-        assert not askers.gate.is_operator(request(cookie=f"{COOKIE}={n}"))
-        assert askers.gate.login(request(), f"guess-{n}") is None
+        assert not await askers.gate.is_operator(request(cookie=f"{COOKIE}={n}"))
+        assert await askers.gate.login(request(), f"guess-{n}") is None
 
     with pytest.raises(Problem, match="429"):
-        askers.gate.is_operator(request(cookie=f"{COOKIE}=right?"))
+        await askers.gate.is_operator(request(cookie=f"{COOKIE}=right?"))
+    with pytest.raises(Problem, match="429"):
+        await askers.gate.login(request(), "right?")
 
 
 async def test_tokens_sent_to_a_page_count_as_guesses(askers: Askers) -> None:
     for n in range(30):
-        assert not askers.gate.is_operator(request(f"guess-{n}"))
+        assert not await askers.gate.is_operator(request(f"guess-{n}"))
 
     with pytest.raises(Problem, match="429"):
-        askers.gate.is_operator(request(OPERATOR))
+        await askers.gate.is_operator(request("guess-30"))
+    assert await askers.gate.is_operator(request(OPERATOR))
+
+
+FOREIGN = [
+    {"sec-fetch-site": "cross-site"},
+    {"sec-fetch-site": "same-site", "origin": "http://localhost:8080"},
+    {"sec-fetch-site": "none, cross-site"},
+    {"origin": "http://evil.example"},
+    {"origin": "http://localhost:8081"},
+    {"origin": "null"},
+]
+
+
+@pytest.mark.parametrize("headers", FOREIGN, ids=str)
+async def test_a_login_from_another_site_is_refused_before_it_counts(
+    askers: Askers, headers: dict[str, str]
+) -> None:
+    headers = {"host": "localhost:8080", **headers}
+    for token in (*(f"guess-{n}" for n in range(40)), OPERATOR):
+        with pytest.raises(Problem, match="403"):
+            await askers.gate.login(request(**headers), token)
+
+    assert await askers.gate.login(request(), "wrong") is None
+    assert await askers.gate.login(request(**headers), "") is None  # the page without a link
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{}, {"sec-fetch-site": "none"}, {"sec-fetch-site": "same-origin"}, {"origin": "http://h"}],
+    ids=str,
+)
+async def test_a_login_that_was_typed_or_is_of_our_own_page_passes(
+    askers: Askers, headers: dict[str, str]
+) -> None:
+    assert await askers.gate.login(request(host="h", **headers), OPERATOR) is not None
 
 
 async def test_a_revoked_token_does_not_pass_for_having_been_right(askers: Askers) -> None:
@@ -144,7 +194,6 @@ async def test_a_step_of_the_clock_neither_ends_a_wait_nor_begins_one(
     askers: Askers, years: int
 ) -> None:
     node = askers.registry.create_node("n1").auth_token
-    assert await askers.status(node) == 200
     await askers.guess(30)
 
     askers.clock.step(timedelta(days=365 * years))
@@ -166,39 +215,81 @@ async def test_a_node_over_its_rate_waits_and_others_do_not(registry: Registry) 
     assert [await askers.status(one) for _ in range(3)] == [200, 200, 429]
 
 
+PLANE = "plane.example"
+
+
 @pytest.mark.parametrize(
-    ("origin", "passes"),
+    ("host", "origin", "passes"),
     [
-        ("http://localhost:8080", True),
-        ("https://localhost:8080", True),  # a proxy that ends TLS in front of us
-        ("http://localhost:8081", False),
-        ("http://evil.example", False),
-        ("http://localhost:8080.evil.example", False),
-        ("null", False),
-        ("", False),
-        ("http://[", False),
+        ("localhost:8080", "http://localhost:8080", True),
+        ("localhost:8080", "https://localhost:8080", True),  # a proxy ends TLS in front of us
+        ("localhost:8080", "http://localhost:8081", False),
+        ("localhost:8080", "http://127.0.0.1:8080", False),
+        ("localhost:8080", "http://evil.example", False),
+        ("localhost:8080", "http://localhost:8080.evil.example", False),
+        ("localhost:8080", "http://a@localhost:8080", False),
+        ("localhost:8080", "localhost:8080", False),
+        ("localhost:8080", "ftp://localhost:8080", False),
+        ("localhost:8080", "null", False),
+        ("localhost:8080", "", False),
+        ("localhost:8080", "http://[", False),
+        (PLANE, "https://plane.example:8443", True),  # a proxy on a port that Host lacks
+        (f"{PLANE}:443", "https://plane.example", True),
+        (f"{PLANE}:80", "https://plane.example", False),
+        ("127.0.0.1:8080", "https://plane.example:8443", True),  # a proxy that replaces Host
+        ("127.0.0.1:8080", "https://evil.example", False),
+        (PLANE, "https://plane.example.evil.example", False),
+        (PLANE, "https://sub.plane.example", False),
+        ("[::1]:8080", "http://[::1]:8080", True),
+        ("[::1]", "http://[::1]:8080", True),
     ],
 )
-def test_the_cookie_changes_something_only_from_our_own_pages(
-    askers: Askers, origin: str, passes: bool
+async def test_the_cookie_changes_something_only_from_our_own_pages(
+    registry: Registry, host: str, origin: str, passes: bool
 ) -> None:
-    cookie = askers.gate.login(request(), OPERATOR)
-    headers = {"cookie": f"{COOKIE}={cookie}", "host": "localhost:8080", "origin": origin}
+    askers = Askers(registry, ManualClock(), hosts=[PLANE])
+    cookie = await askers.gate.login(request(), OPERATOR)
+    headers = {"cookie": f"{COOKIE}={cookie}", "host": host, "origin": origin}
 
-    assert askers.gate.is_operator(request(**headers))  # reading
+    assert await askers.gate.is_operator(request(**headers))  # reading
     if passes:
-        assert askers.gate.is_operator(request(method="POST", **headers))
+        assert await askers.gate.is_operator(request(method="POST", **headers))
     else:
         with pytest.raises(Problem, match="403"):
-            askers.gate.is_operator(request(method="POST", **headers))
+            await askers.gate.is_operator(request(method="POST", **headers))
 
 
-def test_without_an_origin_the_cookie_changes_nothing_and_the_token_does(askers: Askers) -> None:
-    cookie = askers.gate.login(request(), OPERATOR)
+@pytest.mark.parametrize("site", ["cross-site", "same-site", "none"])
+async def test_the_browsers_own_word_outranks_an_origin(askers: Askers, site: str) -> None:
+    cookie = await askers.gate.login(request(), OPERATOR)
+    headers = {"cookie": f"{COOKIE}={cookie}", "host": "h", "origin": "http://h"}
+
+    assert await askers.gate.is_operator(
+        request(method="POST", **headers, **{"sec-fetch-site": "same-origin"})
+    )
+    with pytest.raises(Problem, match="403"):
+        await askers.gate.is_operator(request(method="POST", **headers, **{"sec-fetch-site": site}))
+
+
+async def test_a_page_without_tls_changes_nothing_where_the_browser_speaks_https(
+    askers: Askers,
+) -> None:
+    cookie = await askers.gate.login(request(), OPERATOR)
+    asked = request(method="POST", cookie=f"{COOKIE}={cookie}", host="h", origin="http://h")
+    asked.scope["scheme"] = "https"
 
     with pytest.raises(Problem, match="403"):
-        askers.gate.is_operator(request(method="POST", cookie=f"{COOKIE}={cookie}"))
-    assert askers.gate.is_operator(request(OPERATOR, method="POST"))
+        await askers.gate.is_operator(asked)
+
+
+async def test_without_an_origin_the_cookie_changes_nothing_and_the_token_does(
+    askers: Askers,
+) -> None:
+    cookie = await askers.gate.login(request(), OPERATOR)
+
+    with pytest.raises(Problem, match="403"):
+        await askers.gate.is_operator(request(method="POST", cookie=f"{COOKIE}={cookie}"))
+    assert await askers.gate.is_operator(request(OPERATOR, method="POST"))
 
 
 async def test_refusals_are_logged_a_few_times_a_minute(

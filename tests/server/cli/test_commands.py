@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import base64
 import json
 import os
+import re
 import stat
 import subprocess
 import sys
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+import requests
 
 import plexd
 from plexd.api import Registration
@@ -17,10 +21,11 @@ from plexd_server.auth import read_operator_token
 from plexd_server.cli.main import main
 from plexd_server.cli.options import parse_host, parse_listen, parse_retention, parse_size
 from plexd_server.errors import StartError
+from plexd_server.registry import Applicant
 from plexd_server.upkeep.data_dir import provide_registry
 from plexd_server.web.guard import host_name
 from plexd_server.web.server import Address, bind
-from server.running import command, create_node, served
+from server.running import command, create_node, running, served
 from support.privileges import bound_by_file_modes
 
 
@@ -338,3 +343,62 @@ def test_help_that_cannot_be_printed_is_a_sentence(arguments: list[str]) -> None
         1,
         "plexd-server: cannot write to standard output: No space left on device\n",
     )
+
+
+@pytest.mark.parametrize("network", ["0.0.0.0/0", "10.0.0.1/8", "plane.example"])
+def test_proxies_are_named_by_networks_and_never_everybody(tmp_path: Path, network: str) -> None:
+    said = refused("serve", "--trusted-proxy", network, "--data-dir", tmp_path, status=2)
+
+    assert f"--trusted-proxy {network!r} is no network of proxies, such as 10.0.0.0/8" in said
+
+
+@pytest.mark.slow
+def test_a_server_believes_the_proxies_of_its_command_line(tmp_path: Path) -> None:
+    networks = ("--trusted-proxy", "192.0.2.0/24", "--trusted-proxy", "127.0.0.1")
+    with running(tmp_path / "d", *networks) as server, requests.Session() as session:
+        session.trust_env = False
+        for number in range(31):
+            headers = {"X-Forwarded-For": "198.51.100.7, 192.0.2.1"}
+            session.get(f"{server.url}/login?token={number}", headers=headers, timeout=10)
+
+    log = (tmp_path / "d.log").read_text()
+    assert re.search(
+        r'msg="too many wrong tokens" component=server address=198\.51\.100\.7$', log, re.MULTILINE
+    )
+
+
+def test_hostile_text_of_a_node_reaches_no_terminal_raw(tmp_path: Path) -> None:
+    with closing(provide_registry(tmp_path, SystemClock())) as registry:
+        token, _ = registry.tokens.create(uses=1, expires_in=timedelta(hours=1))
+        about = {"os": "\x9b2J\u202e", "kernel": "\x1b[31m"}
+        key = base64.b64encode(bytes(32)).decode()
+        registry.enrol(Applicant(token, key, "a\u2066b\x85", about))
+
+    for options in (["node", "show", "a-b"], ["node", "list"], ["node", "list", "--json"]):
+        shown = command(*options, "--data-dir", tmp_path).stdout
+        assert shown.replace("\n", "").isprintable(), options
+    shown = command("node", "show", "a-b", "--json", "--data-dir", tmp_path).stdout
+    assert json.loads(shown)["metadata"] == about
+    assert shown.replace("\n", "").isprintable()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ["secret", "set", "n1", "local", "hunter2-canary"],
+        ["secret", "set", "n1", "local", "--value", "hunter2-canary"],
+        ["token", "revoke", "plexd-join-hunter2-canary"],
+        ["token", "plexd-join-hunter2-canary"],
+        ["ingest-token", "create", "n1", "--token=hunter2-canary"],
+        ["serve", "--operator-token", "hunter2-canary"],
+    ],
+    ids=" ".join,
+)
+def test_a_secret_in_the_wrong_place_is_not_repeated(tmp_path: Path, line: list[str]) -> None:
+    create_node(tmp_path)
+    at = ["--data-dir", str(tmp_path)] if len(line) > 2 else []
+    done = command(*line, *at, check=False)
+
+    assert done.returncode != 0
+    assert done.stderr.count("\n") == 1
+    assert "canary" not in done.stdout + done.stderr

@@ -6,10 +6,14 @@ import sys
 from contextlib import ExitStack
 from html.parser import HTMLParser
 from http.cookies import SimpleCookie
+from ipaddress import ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
+import aiohttp
 import pytest
+from yarl import URL
 
 import plexd_server.dashboard
 from plexd.clock import SystemClock
@@ -20,7 +24,6 @@ from plexd_server.dashboard.pages import (
     mesh_page,
     node_page,
     not_found_page,
-    redirect_page,
     refusal_page,
 )
 from plexd_server.web import ErrorPages
@@ -29,13 +32,22 @@ from plexd_server.web.limits import InFlight
 from server.running import Client, connected, running, served
 
 if TYPE_CHECKING:
-    import aiohttp
-
     from server.conftest import Shared
     from server.running import Answer
 
 STATIC = Path(plexd_server.dashboard.__file__).parent / "static"
 SCRIPTS = sorted(path.name for path in STATIC.iterdir())
+
+
+BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
+
+
+def assert_page(answer: Answer, status: int, heading: str) -> None:
+    assert (answer.status, answer.headers["Content-Type"]) == (status, "text/html; charset=utf-8")
+    assert f"<h1>{heading}</h1>".encode() in answer.body
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
 
 
 def cookie_of(answer: Answer) -> str:
@@ -60,14 +72,26 @@ async def test_the_printed_link_logs_in_and_leads_to_the_nodes(
     assert shared.server.operator_token not in answer.headers["Set-Cookie"]
 
 
-async def test_a_link_followed_from_another_site_redirects_by_a_page(
-    nobody: Client, shared: Shared
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+async def test_a_login_link_on_another_site_is_refused_with_what_to_do(
+    nobody: Client, shared: Shared, site: str
 ) -> None:
-    answer = await log_in(nobody, shared, Sec_Fetch_Site="cross-site")
+    answer = await log_in(nobody, shared, Sec_Fetch_Site=site, Accept=BROWSER)
 
-    assert answer.status == 200
-    assert b'<meta http-equiv="refresh" content="0;url=/">' in answer.body
-    assert "Set-Cookie" in answer.headers
+    assert_page(answer, 403, "Forbidden")
+    assert b"open the login link from the address bar" in answer.body
+    assert "Set-Cookie" not in answer.headers
+
+
+async def test_wrong_links_on_another_site_lock_nobody_out(
+    nobody: Client, shared: Shared, n1: Client
+) -> None:
+    for number in range(40):
+        path = f"/login?token=x{number}"
+        assert (await nobody.get(path, Sec_Fetch_Site="cross-site")).status == 403
+
+    assert (await log_in(nobody, shared)).status == 303
+    assert (await n1.get("/v1/nodes/n1/latest")).status == 200
 
 
 @pytest.mark.parametrize("path", ["/", "/nodes/n1", "/nodes/none"])
@@ -106,7 +130,55 @@ async def test_without_the_cookie_there_is_only_the_login_page(nobody: Client, p
 
     assert answer.status == 401
     assert b"Open the <strong>dashboard</strong> link" in answer.body
-    assert "Set-Cookie" not in answer.headers
+    assert all("-return=" in line for line in answer.headers.getall("Set-Cookie", []))
+
+
+@pytest.mark.parametrize(
+    "page",
+    ["/", "/mesh", "/nodes/n1?range=7d", "/nodes/n1?since=2026-01-01T00:00:00%2B02:00&q=%20;"],
+)
+async def test_login_returns_to_the_page_that_was_asked_for(shared: Shared, page: str) -> None:
+    async with aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)) as browser:
+        async with browser.get(URL(shared.server.url + page, encoded=True)) as asked:
+            assert asked.status == 401
+        async with browser.get(shared.server.login, allow_redirects=False) as answer:
+            assert (answer.status, answer.headers["Location"]) == (303, page)
+        async with browser.get(shared.server.login, allow_redirects=False) as answer:
+            assert answer.headers["Location"] == "/"  # it returns there once
+
+
+@pytest.mark.parametrize(
+    ("wanted", "target"),
+    [
+        ("/nodes/n1?range=7d#x", "/nodes/n1?range=7d#x"),
+        ("//evil.example", "/"),
+        ("/\\evil.example", "/"),
+        ("/\t/evil.example", "/"),
+        ("/\n/evil.example", "/"),
+        (" //evil.example", "/"),
+        ("\\\\evil.example", "/"),
+        ("https://evil.example", "/"),
+        ("evil.example", "/"),
+        ("javascript:alert(1)", "/"),
+        ("/login?token=x", "/"),
+        ("/a\r\nSet-Cookie: a=b", "/"),
+        ("/ä", "/"),
+        ("/" + "a" * 2000, "/"),
+        ("", "/"),
+    ],
+)
+@pytest.mark.parametrize("way", ["parameter", "cookie"])
+async def test_login_leads_to_a_path_of_this_server_and_nowhere_else(
+    nobody: Client, shared: Shared, way: str, wanted: str, target: str
+) -> None:
+    path, port = shared.server.login.removeprefix(shared.server.url), shared.server.port
+    if way == "parameter":
+        answer = await nobody.get(f"{path}&next={quote(wanted, safe='')}")
+    else:
+        cookie = f"plexd-operator-{port}-return={quote(wanted, safe='')}"
+        answer = await nobody.get(path, Cookie=cookie)
+
+    assert (answer.status, answer.headers["Location"]) == (303, target)
 
 
 @pytest.mark.parametrize("path", ["/", "/healthz", "/none", "/static/app.css", "/v1/nodes"])
@@ -119,17 +191,6 @@ async def test_every_answer_carries_the_security_headers(nobody: Client, path: s
     assert "frame-ancestors 'none'" in policy
     assert headers["X-Content-Type-Options"] == "nosniff"
     assert headers["Referrer-Policy"] == "no-referrer"
-
-
-BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
-
-
-def assert_page(answer: Answer, status: int, heading: str) -> None:
-    assert (answer.status, answer.headers["Content-Type"]) == (status, "text/html; charset=utf-8")
-    assert f"<h1>{heading}</h1>".encode() in answer.body
-    assert answer.headers["Cache-Control"] == "no-store"
-    assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
-    assert answer.headers["X-Content-Type-Options"] == "nosniff"
 
 
 @pytest.mark.parametrize(
@@ -312,7 +373,6 @@ class _Sources(HTMLParser):
         mesh_page(),
         node_page("n1"),
         not_found_page(),
-        redirect_page("/nodes/n1"),
         refusal_page(503, "Busy", "too much is asked", "2"),
     ],
 )
@@ -361,3 +421,65 @@ async def test_logging_out_needs_the_cookie_and_a_page_of_this_server(
     assert (answer.status, answer.headers["Location"]) == (303, "/")
     forgotten = SimpleCookie(answer.headers["Set-Cookie"])[cookie.partition("=")[0]]
     assert (forgotten.value, forgotten["max-age"], forgotten["path"]) == ("", "0", "/")
+
+
+async def test_logging_out_ends_that_session_for_good_and_no_other(
+    nobody: Client, shared: Shared
+) -> None:
+    mine, other = [cookie_of(await log_in(nobody, shared)) for _ in range(2)]
+
+    await nobody.post("/logout", b"", Cookie=mine, Origin=shared.server.url)
+
+    assert (await nobody.get("/v1/nodes", Cookie=mine)).status == 401
+    assert (await nobody.post("/logout", b"", Cookie=mine, Origin=shared.server.url)).status == 401
+    assert (await nobody.get("/v1/nodes", Cookie=other)).status == 200
+
+
+async def test_a_restart_logs_nobody_out(tmp_path: Path, session: aiohttp.ClientSession) -> None:
+    with served(tmp_path / "d") as server:
+        client = Client(session, server.url)
+        link = server.login.removeprefix(server.url)
+        stays, ended = [cookie_of(await client.get(link)) for _ in range(2)]
+        await client.post("/logout", b"", Cookie=ended, Origin=server.url)
+    with served(tmp_path / "d", port=server.port) as server:
+        client = Client(session, server.url)
+        assert (await client.get("/v1/nodes", Cookie=stays)).status == 200
+        assert (await client.get("/v1/nodes", Cookie=ended)).status == 401
+
+
+async def test_one_can_log_out_behind_a_proxy_on_another_port_or_with_another_host(
+    tmp_path: Path, session: aiohttp.ClientSession
+) -> None:
+    with served(tmp_path / "d", allowed_hosts=("plane.example",)) as server:
+        client = Client(session, server.url)
+        link = server.login.removeprefix(server.url)
+        for host in ("plane.example", server.url.removeprefix("http://")):
+            cookie, origin = cookie_of(await client.get(link)), "https://plane.example:8443"
+            answer = await client.post("/logout", b"", Cookie=cookie, Host=host, Origin=origin)
+            assert answer.status == 303, host
+
+
+async def test_the_cookie_is_secure_where_a_trusted_proxy_says_that_the_browser_speaks_https(
+    tmp_path: Path, session: aiohttp.ClientSession
+) -> None:
+    networks = (ip_network("127.0.0.0/8"),)
+    for trusted, is_secure in ((networks, True), ((), False)):
+        with served(tmp_path / "d", trusted_proxies=trusted) as server:
+            link = server.login.removeprefix(server.url)
+            answer = await Client(session, server.url).get(link, X_Forwarded_Proto="https")
+            assert ("secure" in answer.headers["Set-Cookie"].lower()) == is_secure
+
+
+async def test_behind_a_trusted_proxy_only_the_client_that_guesses_waits(
+    tmp_path: Path, session: aiohttp.ClientSession
+) -> None:
+    with served(tmp_path / "d", trusted_proxies=(ip_network("127.0.0.1"),)) as server:
+        client = Client(session, server.url)
+        statuses = [
+            (await client.get(f"/login?token={n}", X_Forwarded_For=f"{n}.6.6.6, 192.0.2.7")).status
+            for n in range(31)
+        ]
+        other = await client.get("/login?token=x", X_Forwarded_For="192.0.2.7, 192.0.2.8")
+
+    assert statuses == [401] * 30 + [429]
+    assert other.status == 401

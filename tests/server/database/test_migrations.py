@@ -124,14 +124,26 @@ def test_a_database_of_version_1_keeps_its_nodes_and_their_tokens(tmp_path: Path
     assert tokens == [(b"\1", "n1", "node", time), (b"\2", "n2", "node", time)]
 
 
-def test_a_database_of_version_2_is_adopted_as_it_is(tmp_path: Path) -> None:
+def test_a_database_of_version_2_keeps_every_table_and_row(tmp_path: Path) -> None:
     path = made(tmp_path / "registry.db", VERSION_2)
     before = contents(path)
     Database(path).close()
 
-    added = [line for line in contents(path) if line not in before]
-    assert all("alembic_version" in line for line in added)
-    assert [line for line in before if line not in contents(path)] == []
+    assert [line for line in before[:-1] if line not in contents(path)] == []
+    rows = [line for line in contents(path) if line.startswith("INSERT") and line not in before]
+    assert all("alembic_version" in line for line in rows)
+
+
+def test_a_mesh_address_with_a_zone_is_removed_and_the_node_stays(tmp_path: Path) -> None:
+    path = made(
+        tmp_path / "registry.db",
+        VERSION_2 + "UPDATE nodes SET mesh_ip = 'fd00::2%x'; INSERT INTO nodes VALUES "
+        "('n2', 'h', '{}', 'L', 'fd00::2', x'0a', '2026-01-02', NULL, NULL);",
+    )
+    Database(path).close()
+
+    nodes = query(path, "SELECT node_id, mesh_ip FROM nodes ORDER BY node_id")
+    assert nodes == [("n1", ""), ("n2", "fd00::2")]
 
 
 def test_alembic_is_loaded_only_to_migrate(tmp_path: Path) -> None:

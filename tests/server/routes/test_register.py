@@ -15,7 +15,7 @@ import pytest
 from plexd.clock import SystemClock
 from plexd.nodeapi import decrypt_secret
 from plexd_server.registry import Registry
-from server.running import Client, Running, command, connected, running
+from server.running import Client, Running, command, connected, running, served
 from support.points import EXAMPLE
 
 if TYPE_CHECKING:
@@ -134,7 +134,13 @@ async def test_a_fixed_address_is_kept_and_nobody_elses_is_taken(
     assert three["mesh_ip"] != "10.99.7.7"
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1", "10.98.0.1", "224.0.0.1", "0.0.0.0", "fe80::1"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("127.0.0.1", "10.98.0.1", "224.0.0.1", "0.0.0.0", "255.255.255.255", "10.99.0.0"),
+        *("10.99.255.255", "169.254.169.254", "fe80::1", "::ffff:127.0.0.1", "::ffff:10.99.0.1"),
+    ],
+)
 async def test_nobody_makes_the_mesh_ping_an_address_outside_of_it(
     plane: Plane, client: Client, address: str
 ) -> None:
@@ -143,6 +149,37 @@ async def test_nobody_makes_the_mesh_ping_an_address_outside_of_it(
 
     assert (await client.post("/v1/register", asked)).status == 409
     assert (await enrol(client, token))["mesh_ip"].startswith("10.99.")
+
+
+async def test_two_spellings_of_an_address_are_one(
+    tmp_path: Path, session: aiohttp.ClientSession
+) -> None:
+    with served(tmp_path / "d") as server:
+        client = Client(session, server.url)
+        token = command("token", "create", "--uses", "9", "--data-dir", tmp_path / "d").stdout
+        asked = [
+            application(token.strip(), metadata={"mesh_ip": text})
+            for text in ("fd00::2", "FD00::2", "fd00:0:0::2", "fd00::2%x", "fd00::2%x y", "fd00::3")
+        ]
+        statuses = [(await client.post("/v1/register", body)).status for body in asked]
+
+    assert statuses == [200, 409, 409, 422, 422, 200]
+
+
+async def test_a_right_token_registers_however_many_wrong_ones_came_from_its_address(
+    tmp_path: Path, session: aiohttp.ClientSession
+) -> None:
+    with served(tmp_path / "d") as server:
+        client = Client(session, server.url)
+        wrong = [
+            (await client.post("/v1/register", application(f"guess-{n}"))).status
+            for n in range(100)
+        ]
+        token = command("token", "create", "--data-dir", tmp_path / "d").stdout.strip()
+        right = await client.post("/v1/register", application(token))
+
+    assert wrong == [401] * 30 + [429] * 70
+    assert right.status == 200
 
 
 async def test_knowing_a_nodes_public_key_is_not_enough_to_become_it(

@@ -154,6 +154,26 @@ def test_pruning_deletes_what_ended_long_ago_and_nothing_else(tmp_path: Path) ->
     assert len(listed(tmp_path, "token", "list")["tokens"]) == 1
 
 
+def test_the_way_back_of_a_removed_node_is_said_and_works(tmp_path: Path) -> None:
+    create_node(tmp_path, "payroll")
+    revoked = command("node", "revoke", "payroll", "--data-dir", tmp_path)
+    way_back = "plexd-server token create --node"
+    assert f"{way_back} payroll" in revoked.stderr
+    change(tmp_path, "UPDATE nodes SET revoked_at = '2020-01-01 00:00:00'")
+
+    pruned = command("prune", "--data-dir", tmp_path)
+    again = command("node", "create", "payroll", "--data-dir", tmp_path, check=False)
+
+    assert "1 nodes removed" in pruned.stdout
+    assert f"{way_back} NODE" in pruned.stderr
+    assert (again.returncode, f"{way_back} payroll" in again.stderr) == (1, True)
+    token = command("token", "create", "--node", "payroll", "--data-dir", tmp_path).stdout.strip()
+    with closing(Registry(tmp_path, clock=SystemClock())) as registry:
+        made = registry.enrol(Applicant(token, KEY, "another-name", {}))
+    assert made.node_id == "payroll"
+    assert way_back not in command("prune", "--data-dir", tmp_path).stderr
+
+
 @pytest.mark.slow
 async def test_a_backup_serves_in_place_of_the_original(
     tmp_path: Path, session: aiohttp.ClientSession

@@ -52,7 +52,7 @@ def collect(settings: Settings, *, as_json: bool) -> int:
     cycle = asyncio.run(one_cycle.collect_once(settings, _identity_if_any(settings)))
     failures = [(group, why.removeprefix(f"metrics: {group}: ")) for group, why in cycle.failures]
     if as_json:
-        put(MetricBatch(cycle.points).to_json() + b"\n")
+        put(f"{MetricBatch(cycle.points).to_json().decode()}\n")
         for remark in (*(f"{group}: {reason}" for group, reason in failures), *cycle.unanswered):
             complain("plexd", remark)
     else:

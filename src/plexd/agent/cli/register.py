@@ -6,6 +6,7 @@ import asyncio
 import math
 import os
 import platform
+import re
 import socket
 import sys
 from dataclasses import replace
@@ -42,6 +43,7 @@ _MAX_TOKEN: Final = 4096
 _STDIN: Final = 0
 _BASE_URL: Final = "api.base_url"
 _CA_FILE: Final = "api.ca_file"
+_NO_AUTHORITY: Final = re.compile("issuer|self.signed|first certificate")  # OpenSSL's words
 _REASONS: Final = {
     401: "the control plane does not take this token: {}; make one with: plexd-server token create",
     404: "there is no control plane that registers nodes at {server}: {}",
@@ -72,6 +74,12 @@ def register(options: argparse.Namespace, settings: Settings, environ: Mapping[s
     save_identity(directory, identity)
     missing = _not_in_the_file(settings, interface)
     put(_outcome(made, missing, directory, has_address=bool(metadata.get("mesh_ip"))))
+    if _is_numbered(made.node_id, hostname):
+        complain(
+            "plexd",
+            f"warning: {hostname} is or was another node; to be that one again, register with "
+            f"a token made with: plexd-server token create --node {hostname}",
+        )
 
 
 def _check(option: str, text: str | None, parse: Callable[[str], object]) -> None:
@@ -172,7 +180,7 @@ def _os_name() -> str:
 def _token(file: str | None, environ: Mapping[str, str]) -> str:
     """The bootstrap token: from a file, the environment or standard input."""
     if file is not None:
-        text = _read(file, Path(file))
+        text = _read("--token-file", Path(file))
     elif environ.get(_TOKEN):
         text = environ[_TOKEN].strip()
     elif sys.stdin is not None and sys.stdin.isatty():
@@ -191,7 +199,11 @@ def _read(name: str, source: Path | int) -> str:
         with open(source, "rb", closefd=isinstance(source, Path)) as opened:
             return opened.read(_MAX_TOKEN).decode("ascii", "replace").strip()
     except OSError as err:
-        raise NotReadyError(f"cannot read the token from {quoted(name)}: {err.strerror}") from None
+        # The name is not repeated: it may be the token itself.
+        raise NotReadyError(
+            f"cannot read the token from {name}: {err.strerror}; it has to be a file that holds "
+            "the token"
+        ) from None
 
 
 async def _enrol(
@@ -208,7 +220,7 @@ async def _enrol(
     except TransportError as err:
         unsure = "; if it had the token already, a one-time token is used up"
         reason = printable(err.reason) + (unsure if err.was_connected else "")
-        if isinstance(err, TLSError) and "certificate" in reason and not settings.api.ca_file:
+        if isinstance(err, TLSError) and _NO_AUTHORITY.search(reason) and not settings.api.ca_file:
             reason += f"; name the authority it is from in api.ca_file or {variable(_CA_FILE)}"
         raise NotReadyError(
             f"cannot reach the control plane at {settings.api.base_url}: {reason}"
@@ -237,6 +249,11 @@ def _outcome(made: Registration, missing: list[str], directory: Path, *, has_add
         lines += ["next: say in /etc/plexd/config.yaml:", *(f"  {line}" for line in missing)]
     lines.append("next: plexd run")
     return "".join(f"{printable(line)}\n" for line in lines)
+
+
+def _is_numbered(node_id: str, hostname: str) -> bool:
+    """Whether the id is the host's name with the number that the server puts after a taken one."""
+    return re.fullmatch(re.escape(hostname) + r"-([2-9]|[1-9]\d+)", node_id) is not None
 
 
 def _not_in_the_file(settings: Settings, interface: str) -> list[str]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from plexd.api import Secret
-from plexd.text import nearest, quoted
+from plexd.text import nearest, quoted, with_scheme
 from plexd.units import format_duration, format_size, parse_duration, parse_size
 
 if TYPE_CHECKING:
@@ -159,7 +159,8 @@ def _parse_web_address(text: str) -> str:
     if has_userinfo(text):
         raise ValueError("must not contain a user or password; use api.auth_token")
     if text and not _is_web_address(text):
-        raise ValueError(f"expected an address such as https://plane.example, found {quoted(text)}")
+        expected = "an address such as https://plane.example"
+        raise ValueError(f"expected {expected}, found {quoted(text)}{with_scheme(text)}")
     return text
 
 

@@ -1,8 +1,7 @@
-"""The operator's login token, and the cookie that a browser keeps in its place."""
+"""The operator's login token: made at each start, or kept in a file."""
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import secrets
 import stat
@@ -21,32 +20,18 @@ _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 
 @dataclass(frozen=True, slots=True)
 class OperatorKey:
-    """What is kept of the operator's token: its hash, and the hash of its cookie.
-
-    The cookie is derived from the token, so it outlives a restart with the same token without
-    containing the token.
-    """
+    """What is kept of the operator's token: its hash."""
 
     token_hash: bytes
-    cookie_hash: bytes
 
     @classmethod
     def of(cls, token: str) -> OperatorKey:
-        """Hash a token and its cookie."""
-        return cls(hash_token(token), hash_token(cookie_value(token)))
+        """Hash a token."""
+        return cls(hash_token(token))
 
     def matches_token(self, token_hash: bytes) -> bool:
         """Whether this is the token's hash. Takes the same time either way."""
         return hmac.compare_digest(token_hash, self.token_hash)
-
-    def matches_cookie(self, cookie_hash: bytes) -> bool:
-        """Whether this is the cookie's hash. Takes the same time either way."""
-        return hmac.compare_digest(cookie_hash, self.cookie_hash)
-
-
-def cookie_value(token: str) -> str:
-    """Derive what the browser keeps in place of the token."""
-    return hmac.new(token.encode(), b"plexd-server operator cookie", hashlib.sha256).hexdigest()
 
 
 def new_operator_token() -> str:
