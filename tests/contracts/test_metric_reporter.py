@@ -147,7 +147,7 @@ async def test_what_was_reported_has_arrived_when_it_returns(
     pair: Pair, batch: MetricBatch
 ) -> None:
     reporter, destination = pair
-    assert await reporter.report_metrics(NODE, batch) is None  # type: ignore[func-returns-value]  # the promise itself
+    assert await reporter.report_metrics(NODE, batch) is None
     assert destination.received() == [batch]
 
 

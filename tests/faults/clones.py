@@ -85,7 +85,9 @@ class _Bench:
             assert subject.kill() == -signal.SIGKILL, machine.log.read_text()[-2000:]
         else:
             subject.send(signal.SIGTERM)
-            assert subject.wait() == 0, machine.log.read_text()[-2000:]
+            # The signal may come before the program is ready for it.
+            ended = {0, -signal.SIGTERM}
+            assert subject.wait() in ended, machine.log.read_text()[-2000:]
 
     def clone(self, machine: Node, *, running: bool) -> Node:
         """Copy a machine's spool to another one, and let both run."""

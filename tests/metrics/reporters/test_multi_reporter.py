@@ -16,6 +16,8 @@ from support.points import EPOCH, EXAMPLE, NOW, latency_batch, named
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from plexd.api import Receipt
+
 pytestmark = pytest.mark.usefixtures("nothing_leaks")
 
 NODE = "node-1"
@@ -52,7 +54,7 @@ def warnings_of(caplog: pytest.LogCaptureFixture) -> list[dict[str, object]]:
     return [vars(record) for record in caplog.records if record.name == LOGGER.name]
 
 
-def start(multi: MultiReporter, batch: MetricBatch = EXAMPLE) -> asyncio.Task[None]:
+def start(multi: MultiReporter, batch: MetricBatch = EXAMPLE) -> asyncio.Task[Receipt | None]:
     return asyncio.create_task(multi.report_metrics(NODE, batch))
 
 
