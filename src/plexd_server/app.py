@@ -73,6 +73,7 @@ class ServeOptions:
     grace_seconds: float = 10.0
     mesh_network: str | None = None
     node_rate: float = 50.0
+    foreign_peers: int = 1024
     certificate: Certificate | None = None
 
 
@@ -141,7 +142,7 @@ def build_app(
         *registration_routes(registry, peers, clock),
         *state_routes(gate, registry, peers),
         *report_routes(gate, store, clock),
-        *node_routes(gate, store, registry, clock),
+        *node_routes(gate, store, registry, live, clock),
         *mesh_routes(gate, live, clock),
         *page_routes(gate),
         *health_routes(store, clock),
@@ -163,7 +164,7 @@ async def _composed(options: ServeOptions, address: Address, token: str) -> Asyn
         embedded = await asyncio.to_thread(
             DuckDBStore, options.data_dir, memory=options.store_memory
         )
-        live = LiveMesh()
+        live = LiveMesh(max_foreign=options.foreign_peers, clock=clock)
         async with aclosing(ObservedStore(embedded, live, registry)) as store:
             app = build_app(
                 store,

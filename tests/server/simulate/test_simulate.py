@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from plexd.api import MetricBatch, check_points, decode_batch
 from plexd_server.mesh.live import LiveMesh
+from plexd_server.mesh.moment import Moment
 from plexd_server.simulate.readings import read_node
 from plexd_server.simulate.world import World
 from plexd_server.store import Report
@@ -72,8 +73,11 @@ def links() -> dict[str, Link]:
         for node in range(12):
             if not WORLD.is_silent(node, at):
                 points = read_node(WORLD, node, NAMES, START, at)
-                live.observe(Report(NAMES[node], points, points[0].timestamp))
-    return {link.id: link for link in live.snapshot(START).links}
+                live.observe(
+                    Report(NAMES[node], points, points[0].timestamp),
+                    Moment(START.timestamp() + at, at),
+                )
+    return {link.id: link for link in live.snapshot(Moment(START.timestamp(), 0.0)).links}
 
 
 @pytest.mark.parametrize(

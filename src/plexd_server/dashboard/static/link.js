@@ -28,7 +28,7 @@ function line(end, name, field, scale = 1) {
     const answer = data.ends[end]?.[field === "rtt_nano" ? "latency" : "tunnel"];
     if (!answer) return NOTHING;
     const values = answer.fields[field].avg.map((value) => (value === null ? null : value * scale));
-    return { times: answer.times, values };
+    return { times: answer.times, values, silentAfter: answer.silent_after_seconds };
   };
   return { name, end: name, of, losses: (data) => data.ends[end]?.losses ?? [] };
 }

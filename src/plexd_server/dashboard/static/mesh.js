@@ -141,7 +141,7 @@ function showTable({ table, filter }) {
 function summarise(answer) {
   const counts = {};
   for (const link of answer.links) counts[link.state] = (counts[link.state] ?? 0) + 1;
-  const left = answer.links_left_out ? ` (${number(answer.links_left_out)} more that are better)` : "";
+  const left = answer.left_out ? ` (${number(answer.left_out)} more that are better)` : "";
   const text = `${counted(answer.nodes.length, "node")}, ${counted(answer.links.length, "link")}: ${countStates(counts)}${left}`;
   const made = answer.nodes.some((node) => node.simulated) ? [" ", simulatedBadge()] : [];
   return [text, ...made];
