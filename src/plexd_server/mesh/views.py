@@ -32,7 +32,7 @@ class Frame(NamedTuple):
 
     Attributes:
         shown: what is added to a stamp to have it by the server's clock as it is now.
-        before: what is added to a stamp to have its age at the node's last arrival, negated.
+        arrived: the node's last arrival, by the node's clock.
         since: the seconds since that arrival.
         limit: the age from which a reading is too old.
     """

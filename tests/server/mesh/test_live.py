@@ -530,6 +530,17 @@ def test_a_link_that_is_up_and_loses_many_pings_is_an_alert() -> None:
     assert (alert.kind, alert.severity) == ("loss", "warn")
 
 
+def test_a_peer_that_answers_has_not_lost_all_its_pings() -> None:
+    live = LiveMesh()
+    report(live, "n1", reading("n2", at(0), **DEAD))  # type: ignore[arg-type]
+    report(live, "n1", reading("n2", at(15), loss=100.0))
+
+    found = view(live, at(17))
+    assert (found.state, found.loss_percent) == ("up", None)
+    assert found.reason == "answers in 14 ms; handshake 40 s old"
+    assert texts(live, at(17), "n1", "n2") == []
+
+
 def test_a_full_disk_is_an_alert() -> None:
     live = LiveMesh()
     point = system_point(at(0))
