@@ -81,6 +81,7 @@ class ServeOptions:
     grace_seconds: float = 10.0
     mesh_network: str | None = None
     node_rate: float = 50.0
+    foreign_peers: int = 1024
     certificate: Certificate | None = None
     trusted_proxies: tuple[IPv4Network | IPv6Network | None, ...] = ()
 
@@ -150,7 +151,7 @@ def build_app(
         *registration_routes(registry, peers, clock),
         *state_routes(gate, registry, peers),
         *report_routes(gate, store, clock),
-        *node_routes(gate, store, registry, clock),
+        *node_routes(gate, store, registry, live, clock),
         *mesh_routes(gate, live, clock),
         *page_routes(gate),
         *health_routes(store, clock),
@@ -172,7 +173,8 @@ async def _composed(options: ServeOptions, address: Address, token: str) -> Asyn
         embedded = await asyncio.to_thread(
             DuckDBStore, options.data_dir, memory=options.store_memory
         )
-        live, operator = LiveMesh(), OperatorKey.of(token)
+        live = LiveMesh(max_foreign=options.foreign_peers, clock=clock)
+        operator = OperatorKey.of(token)
         async with aclosing(ObservedStore(embedded, live, registry)) as store:
             if options.operator_token_file is not None:
                 await asyncio.to_thread(registry.end_sessions_of_another, operator.token_hash)

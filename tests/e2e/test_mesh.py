@@ -70,7 +70,7 @@ def test_every_node_sees_every_other(mesh: Mesh, tmp_path: Path) -> None:
             assert tunnels[peer]["handshake_succeeded"]
             assert not tunnels[peer]["handshake_stale"]
             assert tunnels[peer]["rx_bytes"] > 0
-            assert tunnels[peer]["packet_loss_percent"] == 0
+            assert tunnels[peer]["packet_loss_percent"] == -1  # one ping says nothing
             moment = datetime.fromisoformat(tunnels[peer]["last_handshake_time"])
             assert timedelta() <= datetime.now(UTC) - moment < timedelta(minutes=3)
 
@@ -84,7 +84,7 @@ def test_a_person_sees_a_line_for_each_peer(mesh: Mesh, tmp_path: Path) -> None:
         (line,) = [line for line in table if line.strip().startswith(f"{other.namespace} ")]
         assert other.address in line
         assert " ago " in line
-        assert line.endswith(" 0 %")
+        assert line.endswith(" ?")
 
 
 def test_a_cut_link_shows_at_that_peer_alone(mesh: Mesh, tmp_path: Path) -> None:
@@ -93,9 +93,8 @@ def test_a_cut_link_shows_at_that_peer_alone(mesh: Mesh, tmp_path: Path) -> None
     run(*nft, "add table ip cut")
     run(*nft, "add chain ip cut out { type filter hook output priority 0 ; }")
     run(*nft, f"add rule ip cut out ip daddr {victim.underlay} drop")
-    tunnels, latencies = seen(node, [victim, *others], tmp_path)
+    _, latencies = seen(node, [victim, *others], tmp_path)
     assert latencies[victim.namespace]["rtt_nano"] == -1
-    assert tunnels[victim.namespace]["packet_loss_percent"] == 100
     assert all(latencies[other.namespace]["rtt_nano"] > 0 for other in others)
 
 

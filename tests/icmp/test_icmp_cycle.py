@@ -46,7 +46,6 @@ async def test_five_hundred_peers_are_known_before_the_interval_is_over() -> Non
         assert ([point.peer_id for point in points], rejected) == (PEERS, 0)
         seen = pinger.statistics()
         assert (seen.sent, seen.answered, seen.receive_drops) == (500, 500, 0)
-        assert {pinger.loss(peer) for peer in PEERS} == {0.0}
 
 
 @pytest.mark.slow

@@ -41,10 +41,10 @@ async def test_a_peer_answers(pair: Pair, address: str, kind: str) -> None:
     if kind == "datagram":
         allow_datagram_sockets(pair.near)
     async with ICMPPinger(itself, timeout=PATIENT) as pinger:
-        for _ in range(3):
+        for _ in range(8):
             assert 0 < await pinger.ping(address) < 20_000_000_000
         assert pinger.loss(address) == 0
-        assert pinger.statistics().answered == 3
+        assert pinger.statistics().answered == 8
 
 
 async def test_a_user_without_rights_pings_through_datagram_sockets(pair: Pair) -> None:
@@ -92,7 +92,6 @@ async def test_an_unreachable_peer_fails_at_once_and_names_the_reporter(
         for _ in range(3):
             with pytest.raises(UndeliveredError, match=f"reported by {address}"):
                 await pinger.ping(address)
-        assert pinger.loss(address) == 100
         assert pinger.statistics().lost == 3
 
 
@@ -125,10 +124,11 @@ async def test_exceeded_time_to_live_fails_at_once(pair: Pair) -> None:
 async def test_a_firewall_of_our_own_is_the_reason(pair: Pair) -> None:
     pair.near.rules("output", f"ip daddr {FAR} drop")
     async with ICMPPinger(itself, timeout=timedelta(days=1)) as pinger:
-        with pytest.raises(UndeliveredError, match="Operation not permitted"):
-            await pinger.ping(FAR)
+        for _ in range(8):
+            with pytest.raises(UndeliveredError, match="Operation not permitted"):
+                await pinger.ping(FAR)
         assert pinger.loss(FAR) == 100
-        assert pinger.statistics().send_errors == 1
+        assert pinger.statistics().send_errors == 8
         assert pinger.statistics().sent == 0
 
 
@@ -244,7 +244,7 @@ async def test_a_late_answer_does_not_count(silent: Pair) -> None:
             await ping
         responder.reply(asked)
         await until(lambda: pinger.statistics().late == 1)
-        assert pinger.loss(FAR) == 100
+        assert pinger.statistics().lost == 1
 
 
 async def test_what_arrived_in_time_counts_though_it_is_read_after_the_deadline(
@@ -291,14 +291,16 @@ async def test_the_window_follows_the_latest_twenty(silent: Pair) -> None:
                 with pytest.raises(PingError):
                     await under_way
 
-        for _ in range(3):
+        for _ in range(6):
             await ping(answered=True)
         await ping(answered=False)
+        assert pinger.loss(FAR) == -1
+        await ping(answered=False)
         assert pinger.loss(FAR) == 25
-        for _ in range(16):
+        for _ in range(12):
             await ping(answered=True)
-        assert pinger.loss(FAR) == 5
-        for _ in range(4):
+        assert pinger.loss(FAR) == 10
+        for _ in range(8):
             await ping(answered=True)
         assert pinger.loss(FAR) == 0
 

@@ -43,7 +43,8 @@ def test_a_peer_keeps_its_losses_when_its_address_changes() -> None:
     addresses = {"peer": "127.0.0.1"}
     peers = Peers(addresses.__getitem__)
     before = peers.find("peer")
-    before.window.add(lost=True)
+    for _ in range(8):
+        before.window.add(lost=True)
     assert peers.find("peer") is before
     addresses["peer"] = "fe80::1%lo"
     after = peers.find("peer")
@@ -64,13 +65,49 @@ def test_an_address_needs_no_codec_of_host_names() -> None:
 def test_only_so_many_peers_are_remembered() -> None:
     peers = Peers(lambda _: "127.0.0.1")
     for number in range(MOST_PEERS + 1):
-        peers.find(str(number)).window.add(lost=True)
+        window = peers.find(str(number)).window
+        if number < 2:
+            for _ in range(8):
+                window.add(lost=True)
     assert peers.loss("0") == -1
     assert peers.loss("1") == 100
 
 
-def test_the_loss_of_an_empty_window_is_unknown() -> None:
-    assert LossWindow().percent() == -1
+def window_of(fates: str, size: int = 20) -> LossWindow:
+    """Make a window of answered (``.``) and lost (``x``) probes."""
+    window = LossWindow(size)
+    for fate in fates:
+        window.add(lost=fate == "x")
+    return window
+
+
+@pytest.mark.parametrize(
+    ("fates", "percent"),
+    [
+        ("", -1),
+        ("x......", -1),
+        ("xxxxxxx", -1),
+        ("x.......", 12.5),
+        ("xxxxxxxx", 100),
+        ("." * 12 + "x" * 20, 100),
+        ("x" * 20 + ".", -1),  # a tunnel that came back begins again
+        ("x" * 20 + "." * 7, -1),
+        ("x" * 20 + "." * 8, 0),
+        ("x" * 20 + ".......x", 12.5),
+        ("." * 12 + "x" * 8 + "." * 8, 0),
+        ("." * 12 + "x" * 7 + ".", 35),  # seven in a row are no outage
+    ],
+)
+def test_the_loss_is_known_from_eight_probes_on_and_begins_again_after_an_outage(
+    fates: str, percent: float
+) -> None:
+    assert window_of(fates).percent() == percent
+
+
+def test_a_window_may_be_longer_and_never_shorter_than_eight() -> None:
+    assert window_of("x" + "." * 39, size=40).percent() == 2.5
+    with pytest.raises(ValueError, match="at least 8, not 7"):
+        ICMPPinger(str, loss_window=7)
 
 
 def test_sequence_numbers_are_unique_until_all_are_in_use() -> None:

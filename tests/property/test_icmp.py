@@ -78,5 +78,11 @@ def test_the_window_is_the_share_of_the_latest_probes(fates: list[bool]) -> None
     window = LossWindow()
     for lost in fates:
         window.add(lost=lost)
-    latest = fates[-WINDOW_PROBES:]
-    assert window.percent() == sum(latest) * 100 / len(latest)
+    since = max((end for end in range(8, len(fates)) if _comes_back(fates, end)), default=0)
+    latest = fates[since:][-WINDOW_PROBES:]
+    assert window.percent() == (sum(latest) * 100 / len(latest) if len(latest) >= 8 else -1)
+
+
+def _comes_back(fates: list[bool], position: int) -> bool:
+    """Return whether this answer is the first after eight lost probes or more."""
+    return not fates[position] and all(fates[position - 8 : position])

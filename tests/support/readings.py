@@ -32,7 +32,7 @@ def tunnel(
             rx_bytes=moved if rx is None else rx,
             tx_bytes=moved,
             handshake_succeeded=handshake_age is not None,
-            handshake_stale=handshake_age is None or handshake_age > 180,
+            handshake_stale=handshake_age is not None and handshake_age > 180,
             packet_loss_percent=loss,
         ),
     )

@@ -6,6 +6,7 @@ Loaded only if an interface is configured, so that a node without a mesh does no
 from __future__ import annotations
 
 import logging
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from plexd import metrics
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from plexd.agent.config.settings import Settings
     from plexd.api import Peer
 
+_SHORTEST = timedelta(seconds=1)
+_FEWEST_PINGS = 8  # fewer say nothing about the loss
+
 
 class Tunnels:
     """The sources behind the groups ``tunnel`` and ``latency``.
@@ -28,7 +32,9 @@ class Tunnels:
 
     def __init__(self, settings: Settings, known: Iterable[Peer]) -> None:
         self.index = PeerIndex(settings.peers or known)
-        self.pinger = ICMPPinger(self._address, timeout=settings.ping.timeout)
+        self.pinger = ICMPPinger(
+            self._address, timeout=settings.ping.timeout, loss_window=_pings_in_window(settings)
+        )
         self._reader = WireGuardStatsReader(
             settings.wireguard.interface,
             self.index,
@@ -61,3 +67,9 @@ class Tunnels:
         except WireGuardError:
             return False
         return True
+
+
+def _pings_in_window(settings: Settings) -> int:
+    """How many pings the loss is over: each peer is pinged at every collection."""
+    interval = max(settings.metrics.collect_interval, _SHORTEST)
+    return max(_FEWEST_PINGS, round(settings.ping.loss_window / interval))

@@ -18,14 +18,14 @@ from plexd.icmp.errors import ClosedError
 from plexd.icmp.pacing import Pacer
 from plexd.icmp.probe import Probe
 from plexd.icmp.sockets import open_socket
-from plexd.icmp.targets import Peers
+from plexd.icmp.targets import NEEDED_PROBES, WINDOW_PROBES, Peers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
 class ICMPPinger(AsyncClosing):
-    """A `Pinger`, and the loss of each peer's latest 20 probes; an async context manager.
+    """A `Pinger`, and the loss of each peer's latest probes; an async context manager.
 
     ``resolve`` names the IPv4 or IPv6 address of a peer and raises `LookupError` for one it does
     not know; it is called at each ping. Any number of pings may be under way, several of one peer
@@ -44,10 +44,13 @@ class ICMPPinger(AsyncClosing):
         resolve: Callable[[str], str],
         *,
         timeout: timedelta = timedelta(seconds=2),
+        loss_window: int = WINDOW_PROBES,
         clock: Clock | None = None,
         logger: logging.Logger | None = None,
     ) -> None:
-        self._peers = Peers(resolve)
+        if loss_window < NEEDED_PROBES:
+            raise ValueError(f"loss_window must be at least {NEEDED_PROBES}, not {loss_window}")
+        self._peers = Peers(resolve, loss_window)
         self._timeout_seconds = timeout.total_seconds()
         self._clock = clock or SystemClock()
         self._logger = logger or logging.getLogger("plexd.icmp")
@@ -78,7 +81,10 @@ class ICMPPinger(AsyncClosing):
             raise
 
     def loss(self, peer_id: str) -> float:
-        """Return the lost share of the peer's latest 20 probes in percent; -1 if none has ended.
+        """Return the lost share of the peer's latest probes in percent; -1 if it is not known.
+
+        They are ``loss_window``, 20 by default, and at least eight must have ended. The first
+        answer after an outage of eight or more begins the window again.
 
         Probes under way are not counted, nor are pings that were cancelled or never had a
         socket or an address to go out by. What the kernel refuses to send is lost.

@@ -12,35 +12,45 @@ if TYPE_CHECKING:
 
 MOST_PEERS = 65_536
 WINDOW_PROBES = 20
-_MASK = (1 << WINDOW_PROBES) - 1
+NEEDED_PROBES = 8
+_OUTAGE = (1 << NEEDED_PROBES) - 1
 _UNKNOWN = -1.0
 
 SocketAddress: TypeAlias = tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]
 
 
 class LossWindow:
-    """The fate of the latest 20 probes: five minutes at one every 15 s.
+    """The fate of the latest probes, 20 by default: five minutes at one every 15 s.
 
     Only probes that have ended are in it: answered, or lost (no answer in time, refused on the
-    way or by this kernel). One in flight, cancelled, or cut off by closing is neither.
+    way or by this kernel). One in flight, cancelled, or cut off by closing is neither. The window
+    begins again with the first answer after an outage of at least eight probes: what was lost
+    while there was no tunnel says nothing about the one that came back.
     """
 
-    __slots__ = ("_count", "_lost")
+    __slots__ = ("_count", "_lost", "_size")
 
-    def __init__(self) -> None:
+    def __init__(self, size: int = WINDOW_PROBES) -> None:
+        self._size = size
         self._lost = 0  # one bit a probe, the latest lowest
         self._count = 0
 
     def add(self, *, lost: bool) -> None:
         """Add the next probe and drop the oldest one."""
+        if not lost and self._lost & _OUTAGE == _OUTAGE:
+            self._lost = self._count = 0
         if lost or self._lost:
-            self._lost = (self._lost << 1 | lost) & _MASK
-        if self._count < WINDOW_PROBES:
+            self._lost = (self._lost << 1 | lost) & ((1 << self._size) - 1)
+        if self._count < self._size:
             self._count += 1
 
     def percent(self) -> float:
-        """Return 0 to 100; -1 as long as no probe has ended."""
-        return self._lost.bit_count() * 100 / self._count if self._count else _UNKNOWN
+        """Return 0 to 100; -1 as long as fewer than eight probes have ended."""
+        return self._lost.bit_count() * 100 / self._count if self._is_known else _UNKNOWN
+
+    @property
+    def _is_known(self) -> bool:
+        return self._count >= NEEDED_PROBES
 
 
 class Target:
@@ -63,8 +73,9 @@ class Peers:
     At most 65,536 peers are remembered; the one remembered first is forgotten first.
     """
 
-    def __init__(self, resolve: Callable[[str], str]) -> None:
+    def __init__(self, resolve: Callable[[str], str], window: int = WINDOW_PROBES) -> None:
         self._resolve = resolve
+        self._window = window
         self._targets: dict[str, Target] = {}
 
     def find(self, peer_id: str) -> Target:
@@ -85,7 +96,8 @@ class Peers:
 
     def _remember(self, peer_id: str, text: str, before: Target | None) -> Target:
         try:
-            target = Target(peer_id, text, LossWindow() if before is None else before.window)
+            window = LossWindow(self._window) if before is None else before.window
+            target = Target(peer_id, text, window)
         except (OSError, ValueError) as err:
             raise UnknownPeerError(peer_id, f"{text!r} is no IP address") from err
         if before is None and len(self._targets) >= MOST_PEERS:

@@ -32,7 +32,8 @@ class WireGuardStatsReader:
     ``peers`` names the peer of a key; a key that ``peers`` does not have is reported under the
     key itself. A peer that the interface does not have is not reported, for it has no counters;
     a warning is logged whenever more peers are missing than before. ``loss`` returns a peer's
-    lost pings in percent, or -1. A handshake older than ``stale_after`` is stale.
+    lost pings in percent, or -1. A handshake older than ``stale_after`` is stale; a peer
+    that never had one is not.
     ``connect`` makes a netlink socket, ``directory`` holds the daemons' sockets.
 
     Both sources are looked for at each reading, so an interface may come, go and change its kind.
@@ -114,7 +115,7 @@ class WireGuardStatsReader:
             rx_bytes=peer.rx_bytes,
             tx_bytes=peer.tx_bytes,
             handshake_succeeded=handshake is not None,
-            handshake_stale=now - time > self._stale_after,
+            handshake_stale=handshake is not None and now - time > self._stale_after,
             packet_loss_percent=_NOT_MEASURED if self._loss is None else self._loss(peer_id),
         )
 

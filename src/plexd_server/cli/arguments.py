@@ -155,6 +155,13 @@ def _add_serve(parser: Parser) -> None:
         metavar="N",
         help="requests a second a node may make, for long; 0 for any number; default 50",
     )
+    add(
+        "--foreign-peers",
+        type=int,
+        default=1024,
+        metavar="N",
+        help="show so many peers of each node that are no nodes here; default %(default)s",
+    )
     add("--retention", default="365d", metavar="DURATION", help="keep points for; default 365d")
     add("--store-memory", default="256MB", metavar="SIZE", help="default %(default)s")
     add("--log-format", choices=("logfmt", "json"), default="logfmt", help="default %(default)s")

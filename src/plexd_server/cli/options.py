@@ -16,6 +16,7 @@ _MAX_PORT: Final = 65_535
 _MAX_DURATION: Final = timedelta(days=3660)
 _LEAST_RETENTION: Final = timedelta(hours=1)
 _MAX_RATE: Final = 1e6
+_MAX_FOREIGN_PEERS: Final = 100_000
 _HOST = re.compile(r"[\w.-]+|\[[0-9a-fA-F:.]+\]", re.ASCII)
 
 
@@ -91,6 +92,16 @@ def parse_rate(number: float) -> float:
     """Check a number of requests a second; 0 is no limit."""
     if not 0 <= number < _MAX_RATE:
         raise ValueError(f"--node-rate {number:g} is no number of requests a second, such as 50")
+    return number
+
+
+def parse_foreign_peers(number: int) -> int:
+    """Check how many peers of a node that are no nodes are kept."""
+    if not 0 <= number <= _MAX_FOREIGN_PEERS:
+        raise ValueError(
+            f"--foreign-peers {number} is no number of peers, such as 1024; "
+            f"at most {_MAX_FOREIGN_PEERS}"
+        )
     return number
 
 

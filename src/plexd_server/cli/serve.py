@@ -36,6 +36,7 @@ def run(options: argparse.Namespace) -> None:
         store_memory=values.parse_size(options.store_memory),
         mesh_network=None if network is None else values.parse_network(network),
         node_rate=values.parse_rate(options.node_rate),
+        foreign_peers=values.parse_foreign_peers(options.foreign_peers),
         certificate=_certificate(options),
         trusted_proxies=tuple(map(values.parse_proxies, options.trusted_proxy)),
     )

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
     from plexd_server.mesh.classify import State
     from plexd_server.mesh.links import Link
-    from plexd_server.mesh.node import LiveNode
+    from plexd_server.mesh.live import LiveNode
+    from plexd_server.mesh.moment import Moment
+    from plexd_server.mesh.node import NodeRow
+    from plexd_server.mesh.status import Presence
 
 _DISK_PERCENT: Final = 90.0
 _DISK_FULL_PERCENT: Final = 97.0
@@ -28,6 +31,7 @@ _LOSS_SECONDS: Final = 86_400.0
 _BAD: Final[frozenset[State]] = frozenset({"never", "one-way", "down"})
 _MANY: Final = 3
 _LOSSY_PERCENT: Final = 20.0
+_AT_ONCE: Final = 500
 _WHY: Final = {
     "evicted": "on the node",
     "rejected": "as this server refused them",
@@ -46,31 +50,45 @@ class Alert(Struct, frozen=True, kw_only=True):
     link_id: str = ""
 
 
-def node_alerts(node: LiveNode, now: float) -> Iterator[Alert]:
+def node_alerts(node: LiveNode, moment: Moment) -> Iterator[Alert]:
     """Return what is wrong with the node itself."""
-    if (silence := silent_for(node, now)) is not None:
-        yield _node_alert(node, "silent", "bad", f"no report for {seconds(silence)}")
-    yield from _clock(node)
-    yield from _disk(node)
-    yield from _ledger(node, now)
+    row, seen = node.row, node.presence(moment)
+    if seen.status == "silent":
+        yield _node_alert(row, "silent", "bad", _silence(seen))
+    yield from _clock(row)
+    yield from _disk(row)
+    yield from _ledger(node, moment.wall)
 
 
-def silent_for(node: LiveNode, now: float) -> float | None:
-    """Return the seconds since the last report of a node that owes one, or None."""
-    if node.received_at is None:
-        return None
-    # While this server was not running, no node could report.
-    is_owed = now - max(node.received_at, node.recalled_at) > node.silent_after
-    return now - node.received_at if is_owed else None
+def _silence(seen: Presence) -> str:
+    quiet, reading = seen.quiet_seconds or 0.0, seen.reading_seconds or 0.0
+    if quiet > seen.silent_after:
+        return f"no report for {seconds(quiet)}"
+    return f"its newest reading is {seconds(reading)} old"
 
 
 def link_alerts(links: Iterable[Link], silent: frozenset[str]) -> Iterator[Alert]:
     """Return what is wrong between nodes that are not silent."""
-    bad = {link.id: link for link in links if _is_bad(link) and silent.isdisjoint((link.a, link.b))}
+    return (alert for alert in finding_alerts(links, silent) if alert is not None)
+
+
+def finding_alerts(links: Iterable[Link], silent: frozenset[str]) -> Iterator[Alert | None]:
+    """Yield the alerts as `link_alerts` does, and None after every step of a few milliseconds."""
+    bad: dict[str, Link] = {}
     theirs: dict[str, dict[str, Link]] = {}
-    for link in bad.values():
-        for end in (link.a, link.b):
-            theirs.setdefault(end, {})[link.id] = link
+    for number, link in enumerate(links):
+        if _is_bad(link) and silent.isdisjoint((link.a, link.b)):
+            bad[link.id] = link
+            for end in (link.a, link.b):
+                theirs.setdefault(end, {})[link.id] = link
+        if number % _AT_ONCE == 0:
+            yield None
+    yield from _folded(bad, theirs)
+    yield from map(_one, bad.values())
+
+
+def _folded(bad: dict[str, Link], theirs: dict[str, dict[str, Link]]) -> Iterator[Alert]:
+    """Yield an alert for each node with many bad links, which are taken out of ``bad``."""
     # The node with the most bad links explains them; the others are then counted again.
     heap = [(-len(links), end) for end, links in theirs.items()]
     heapify(heap)
@@ -83,7 +101,6 @@ def link_alerts(links: Iterable[Link], silent: frozenset[str]) -> Iterator[Alert
         yield _many(end, explained)
         for link in explained:
             del bad[link.id], theirs[link.a][link.id], theirs[link.b][link.id]
-    yield from map(_one, bad.values())
 
 
 def _is_bad(link: Link) -> bool:
@@ -118,22 +135,22 @@ def _many(node_id: str, links: Sequence[Link]) -> Alert:
     )
 
 
-def _clock(node: LiveNode) -> Iterator[Alert]:
-    offset = node.offset
+def _clock(row: NodeRow) -> Iterator[Alert]:
+    offset = row.offset
     if abs(offset) >= _CLOCK_SECONDS:
         side = "ahead" if offset > 0 else "behind"
-        yield _node_alert(node, "clock", "warn", f"its clock is {seconds(abs(offset))} {side}")
+        yield _node_alert(row, "clock", "warn", f"its clock is {seconds(abs(offset))} {side}")
 
 
-def _disk(node: LiveNode) -> Iterator[Alert]:
-    if node.system is None or not node.system[1].disk_total_bytes:
+def _disk(row: NodeRow) -> Iterator[Alert]:
+    if row.system is None or not row.system[1].disk_total_bytes:
         return
-    stats = node.system[1]
+    stats = row.system[1]
     used = 100 * stats.disk_used_bytes / stats.disk_total_bytes
     if used >= _DISK_PERCENT:
         left = size(max(0, stats.disk_total_bytes - stats.disk_used_bytes))
         severity: Literal["bad", "warn"] = "bad" if used >= _DISK_FULL_PERCENT else "warn"
-        yield _node_alert(node, "disk", severity, f"disk {percent(used)} full, {left} left")
+        yield _node_alert(row, "disk", severity, f"disk {percent(used)} full, {left} left")
 
 
 def _ledger(node: LiveNode, now: float) -> Iterator[Alert]:
@@ -146,17 +163,17 @@ def _ledger(node: LiveNode, now: float) -> Iterator[Alert]:
         points = sum(loss.points for loss in recent)
         what = f"{points:,} points" if points else "an unknown number of points"
         why = ", ".join(sorted({_WHY[loss.reason] for loss in recent}))
-        yield _node_alert(node, "ledger", "warn", f"{what} lost within 24 h: {why}")
+        yield _node_alert(node.row, "ledger", "warn", f"{what} lost within 24 h: {why}")
     if node.machines:
         where = " and ".join(sorted(set(node.machines)))
         text = f"{len(node.machines)} machines report as this node, from {where}"
-        yield _node_alert(node, "ledger", "bad", f"{text}: was it copied?")
+        yield _node_alert(node.row, "ledger", "bad", f"{text}: was it copied?")
 
 
 def _node_alert(
-    node: LiveNode,
+    row: NodeRow,
     kind: Literal["silent", "disk", "clock", "ledger"],
     severity: Literal["bad", "warn"],
     text: str,
 ) -> Alert:
-    return Alert(kind=kind, severity=severity, node_ids=(node.node_id,), text=text)
+    return Alert(kind=kind, severity=severity, node_ids=(row.node_id,), text=text)

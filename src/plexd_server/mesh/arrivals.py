@@ -1,7 +1,8 @@
 """When a node's reports arrive, and what follows for its silence and its clock. Pure.
 
-A report may come in several pieces, so all that arrives within five seconds is one arrival. An
-arrival has the least lag of its pieces. A lag is the age of a piece's newest point as it arrives.
+A report may come in several pieces, so all that arrives within five seconds is one arrival. The lag
+of an arrival is the age of its newest point as it arrives, by the server's clock as that was at the
+latest arrival: when the server's clock is set right, all lags are right at once.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from msgspec import Struct
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from plexd_server.mesh.moment import Moment
+
 _KEPT: Final = 8
 _TOGETHER_SECONDS: Final = 5.0
 _LEAST_SILENCE_SECONDS: Final = 150.0  # two and a half of an agent's default report intervals
@@ -26,29 +29,25 @@ _WATCHED_SECONDS: Final = 90.0
 _NEEDED: Final = 3
 
 
-class Arrival(Struct, gc=False):
-    """An arrival ``at`` epoch seconds by the server's clock; its ``lag`` may be negative."""
+class Arrival(Struct, frozen=True, gc=False):
+    """An arrival ``at`` steady seconds, when the wall clock was ``shift`` before the steady one.
+
+    ``newest`` is the newest stamp that arrived, in epoch seconds of the node's clock.
+    """
 
     at: float
-    lag: float
+    shift: float
+    newest: float
 
 
-class Arrivals:
-    """The latest few arrivals of one node."""
-
-    __slots__ = ("latest",)
-
-    def __init__(self) -> None:
-        self.latest: list[Arrival] = []
-
-    def add(self, at: float, lag: float) -> None:
-        """Note a report; one right after another is a piece of the same arrival."""
-        if self.latest and at - self.latest[-1].at < _TOGETHER_SECONDS:
-            last = self.latest[-1]
-            last.lag = min(last.lag, lag)
-            return
-        self.latest.append(Arrival(at, lag))
-        del self.latest[:-_KEPT]
+def with_arrival(
+    arrivals: tuple[Arrival, ...], moment: Moment, newest: float
+) -> tuple[Arrival, ...]:
+    """Return the latest arrivals and this one; what comes right after another is part of it."""
+    if arrivals and moment.steady - arrivals[-1].at < _TOGETHER_SECONDS:
+        last = arrivals[-1]
+        return (*arrivals[:-1], Arrival(last.at, moment.shift, max(last.newest, newest)))
+    return (*arrivals, Arrival(moment.steady, moment.shift, newest))[-_KEPT:]
 
 
 def silent_after(arrivals: Sequence[Arrival]) -> float:
@@ -64,19 +63,25 @@ def clock_offset(arrivals: Sequence[Arrival]) -> float:
     """
     if not arrivals:
         return 0.0
-    lags = [arrival.lag for arrival in arrivals[-_NEEDED:]]
-    if min(lags) < -_AHEAD_SECONDS:
-        return -min(lags)
+    lags = _lags(arrivals)
+    latest = lags[-_NEEDED:]
+    if min(latest) < -_AHEAD_SECONDS:
+        return -min(latest)
     return 0.0 - _behind(arrivals, lags)
+
+
+def _lags(arrivals: Sequence[Arrival]) -> list[float]:
+    shift = arrivals[-1].shift
+    return [arrival.at + shift - arrival.newest for arrival in arrivals]
 
 
 def _behind(arrivals: Sequence[Arrival], lags: Sequence[float]) -> float:
     if len(lags) < _NEEDED or arrivals[-1].at - arrivals[0].at < _WATCHED_SECONDS:
         return 0.0
-    all_lags = [arrival.lag for arrival in arrivals]
-    is_steady = max(all_lags) - min(all_lags) <= _STEADY_SECONDS
+    is_steady = max(lags) - min(lags) <= _STEADY_SECONDS
     explained = max(_LEAST_SILENCE_SECONDS, 1.5 * _usual_gap(arrivals))
-    return min(lags) if is_steady and min(lags) > explained else 0.0
+    least = min(lags[-_NEEDED:])
+    return least if is_steady and least > explained else 0.0
 
 
 def _usual_gap(arrivals: Sequence[Arrival]) -> float:

@@ -17,7 +17,8 @@ from plexd.api import GROUP_SYSTEM
 from plexd.background import in_background
 from plexd.log_once import LogOnce
 from plexd_server.errors import StoreError
-from plexd_server.mesh.live import LiveMesh, Roster
+from plexd_server.mesh.live import POINTS_AT_ONCE, LiveMesh, Roster
+from plexd_server.mesh.moment import Moment
 from plexd_server.mesh.node import HISTORY_MINUTES
 from plexd_server.store import (
     Ledger,
@@ -40,7 +41,6 @@ _LOG = logging.getLogger(__name__)
 _TICK_SECONDS: Final = 2.0
 # A tick takes a twentieth of a core at most, in steps that hold nobody up.
 _POINTS_A_TICK: Final = 50_000
-_POINTS_AT_ONCE: Final = 2_000
 _LEDGERS_A_TICK: Final = 20
 _ROSTER_SHARE: Final = 0.05
 _CPU: Final = "cpu_usage_percent"
@@ -148,8 +148,8 @@ class _Feed:
         """Read queued reports, and look up losses, at every tick."""
         while True:
             await self._clock.sleep(_TICK_SECONDS)
-            for _ in range(min(self._live.waiting, _POINTS_A_TICK) // _POINTS_AT_ONCE + 1):
-                self._live.drain(_POINTS_AT_ONCE)
+            for _ in range(min(self._live.waiting, _POINTS_A_TICK) // POINTS_AT_ONCE + 1):
+                self._live.drain(POINTS_AT_ONCE)
                 await self._clock.sleep(0)
             for node_id in self._store.suspects():
                 await self._look_up_losses(node_id)
@@ -179,10 +179,10 @@ class _Feed:
     async def _recall_node(self, node_id: str) -> None:
         points = await self._store.latest(node_id)
         if points:
-            node = self._live.nodes.get(node_id)
-            has_reported = node is not None and node.received_at is not None
+            has_reported = bool(self._live.look_up(node_id).row.arrivals)
             cpu = [] if has_reported else await self._past_cpu(node_id)
-            self._live.recall(node_id, points, cpu, self._clock.now())
+            for _ in self._live.recalling(node_id, points, cpu, Moment.of(self._clock)):
+                await self._clock.sleep(0)
         await self._look_up_losses(node_id)
 
     async def _past_cpu(self, node_id: str) -> list[tuple[float, float]]:

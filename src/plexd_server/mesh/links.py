@@ -7,9 +7,10 @@ that one loses more than the other.
 from __future__ import annotations
 
 from datetime import datetime  # noqa: TC003 -- msgspec reads the annotations
-from operator import itemgetter
+from heapq import merge
+from itertools import chain, islice
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 
 from msgspec import Struct
 
@@ -17,11 +18,15 @@ from plexd_server.mesh.classify import REJECT_SECONDS, SEVERITY, State
 from plexd_server.mesh.wording import number
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Generator, Iterable, Iterator, Mapping
 
 # Of twenty pings each, read up to a minute apart: four of them may be lost in between.
 _ASYMMETRY_PERCENT: Final = 25.0
 _BETWEEN: Final = "~"  # in no node's id
+_AT_ONCE: Final = 500
+
+T = TypeVar("T")
+_Ends: TypeAlias = tuple[str, str]
 
 
 class View(Struct, frozen=True, gc=False, kw_only=True):
@@ -49,7 +54,9 @@ class View(Struct, frozen=True, gc=False, kw_only=True):
 class Link(Struct, frozen=True, gc=False, kw_only=True):
     """The tunnel between ``a`` and ``b``, ids in order; its ``id`` is the same from both ends.
 
-    ``state`` is the worse of the two views' states, and ``reason`` says which view has it.
+    ``state`` is the worse of the two views' states, and ``reason`` says which view has it. If one
+    end hears nothing, the other is asked: if that receives nothing either, the link is down, and if
+    it has not reported since, the link is stale until it does.
     ``loss_asymmetry`` is b's loss minus a's, in percentage points. ``silence`` says which end is
     not heard, and is empty if there is none.
     """
@@ -65,6 +72,7 @@ class Link(Struct, frozen=True, gc=False, kw_only=True):
     silence: str = ""
 
 
+_Pairs: TypeAlias = dict[_Ends, list[View | None]]
 _NONE: Final[Mapping[str, Link]] = MappingProxyType({})
 
 
@@ -78,18 +86,46 @@ def join(views: Iterable[View], known: Mapping[str, Link] = _NONE) -> Iterator[L
 
     A link of ``known``, by id, is used again if its views are the same objects.
     """
-    pairs: dict[tuple[str, str], list[View | None]] = {}
-    for view in views:
-        ends, side = _ends(view)
-        pairs.setdefault(ends, [None, None])[side] = view
-    for (a, b), (a_to_b, b_to_a) in sorted(pairs.items(), key=itemgetter(0)):
-        link = known.get(f"{a}{_BETWEEN}{b}")
-        if link is None or link.a_to_b is not a_to_b or link.b_to_a is not b_to_a:
-            link = _link(a, b, a_to_b, b_to_a)
-        yield link
+    return (link for link in joining([views], known) if link is not None)
 
 
-def _ends(view: View) -> tuple[tuple[str, str], int]:
+def joining(
+    views: Iterable[Iterable[View]], known: Mapping[str, Link] = _NONE
+) -> Iterator[Link | None]:
+    """Yield the links as `join` does, and None after every step of a few milliseconds."""
+    pairs = yield from _paired(views)
+    ordered: list[list[_Ends]] = []
+    for some in _steps(pairs):
+        ordered.append(sorted(some))
+        yield None
+    for some in _steps(merge(*ordered)):
+        for ends in some:
+            a_to_b, b_to_a = pairs[ends]
+            link = known.get(_BETWEEN.join(ends))
+            if link is None or link.a_to_b is not a_to_b or link.b_to_a is not b_to_a:
+                link = _link(*ends, a_to_b, b_to_a)
+            yield link
+        yield None
+
+
+def _paired(views: Iterable[Iterable[View]]) -> Generator[None, None, _Pairs]:
+    pairs: _Pairs = {}
+    for some in _steps(chain.from_iterable(views)):
+        for view in some:
+            ends, side = _ends(view)
+            pairs.setdefault(ends, [None, None])[side] = view
+        yield None
+    return pairs
+
+
+def _steps(items: Iterable[T]) -> Iterator[list[T]]:
+    """Yield the items, so many at once."""
+    iterator = iter(items)
+    while some := list(islice(iterator, _AT_ONCE)):
+        yield some
+
+
+def _ends(view: View) -> tuple[_Ends, int]:
     if view.node_id <= view.peer_id:
         return (view.node_id, view.peer_id), 0
     return (view.peer_id, view.node_id), 1
@@ -97,15 +133,14 @@ def _ends(view: View) -> tuple[tuple[str, str], int]:
 
 def _link(a: str, b: str, a_to_b: View | None, b_to_a: View | None) -> Link:
     views = [view for view in (a_to_b, b_to_a) if view is not None]
-    worst = max(views, key=lambda view: SEVERITY[view.state])
     asymmetry = _asymmetry(a_to_b, b_to_a)
-    silence = _silence(a_to_b, b_to_a)
+    state, reason, silence = _judged(views, asymmetry)
     return Link(
         id=link_id(a, b),
         a=a,
         b=b,
-        state=worst.state,
-        reason=_reason(worst, silence, asymmetry),
+        state=state,
+        reason=reason,
         a_to_b=a_to_b,
         b_to_a=b_to_a,
         loss_asymmetry=asymmetry,
@@ -113,9 +148,32 @@ def _link(a: str, b: str, a_to_b: View | None, b_to_a: View | None) -> Link:
     )
 
 
-def _reason(worst: View, silence: str, asymmetry: float | None) -> str:
-    if silence:
-        return silence
+def _judged(views: list[View], asymmetry: float | None) -> tuple[State, str, str]:
+    """Return the state, its reason, and which end is not heard; both ends are asked."""
+    worst = max(views, key=lambda view: SEVERITY[view.state])
+    if len(views) == 2 and "unknown" not in {view.state for view in views}:
+        for deaf, other in (views, views[::-1]):
+            if _is_deaf(deaf):
+                return _asked(deaf, other, worst)
+    return worst.state, _reason(worst, asymmetry), ""
+
+
+def _asked(deaf: View, other: View, worst: View) -> tuple[State, str, str]:
+    """Return what follows when one end hears nothing and the other end is asked."""
+    who, whom = other.node_id, deaf.node_id
+    if other.rx_bytes_per_second == 0:
+        return "down", f"neither end receives anything; {whom} about {who}: {deaf.reason}", ""
+    if other.rx_bytes_per_second is None:
+        return worst.state, _reason(worst, None), ""
+    if other.measured_at >= deaf.since:
+        silence = f"{who} hears {whom}, but {whom} does not hear {who}"
+        return worst.state, silence, silence
+    if deaf.state == "down":
+        return worst.state, _reason(worst, None), ""
+    return "stale", f"{_reason(worst, None)}; {who} has reported nothing newer yet", ""
+
+
+def _reason(worst: View, asymmetry: float | None) -> str:
     reason = f"{worst.node_id} about {worst.peer_id}: {worst.reason}"
     if asymmetry is not None and abs(asymmetry) >= _ASYMMETRY_PERCENT:
         return f"{reason}; the two ends' loss differs by {number(abs(asymmetry))} points"
@@ -129,17 +187,6 @@ def _asymmetry(a_to_b: View | None, b_to_a: View | None) -> float | None:
     if a_to_b.loss_percent is None or b_to_a.loss_percent is None:
         return None
     return b_to_a.loss_percent - a_to_b.loss_percent
-
-
-def _silence(a_to_b: View | None, b_to_a: View | None) -> str:
-    """Return which end is heard and does not hear; it takes a recent view of both."""
-    if a_to_b is None or b_to_a is None or "unknown" in {a_to_b.state, b_to_a.state}:
-        return ""
-    for heard, deaf in ((a_to_b, b_to_a), (b_to_a, a_to_b)):
-        if _is_deaf(deaf) and not _is_deaf(heard) and heard.rx_bytes_per_second:
-            who, whom = heard.node_id, deaf.node_id
-            return f"{who} hears {whom}, but {whom} does not hear {who}"
-    return ""
 
 
 def _is_deaf(view: View) -> bool:

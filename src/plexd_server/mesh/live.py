@@ -1,7 +1,7 @@
 """The live mesh in memory, fed with what was stored.
 
-Observing a report costs its sender nothing: the report is only queued. `drain` reads the queue, a
-bounded number of points at a time; so does `snapshot`. When more comes than is read, the oldest
+Observing a report costs its sender nothing: the report is only queued. `drain` judges the queue, a
+bounded number of points at a time; so does `snapshot`. When more comes than is judged, the oldest
 reports leave the queue unread and are counted: the newest readings are what the live mesh is of,
 and all of them are in the store.
 """
@@ -9,15 +9,20 @@ and all of them are in the store.
 from __future__ import annotations
 
 from collections import deque
-from itertools import chain
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
-from plexd_server.mesh.links import Link, View, join
-from plexd_server.mesh.node import LiveNode
+from plexd.clock import Clock, SystemClock
+from plexd_server.mesh.judge import MOST_FOREIGN, Readings, judge, remember_cpu
+from plexd_server.mesh.links import Link, View, joining
+from plexd_server.mesh.moment import Moment
+from plexd_server.mesh.node import NodeRow
+from plexd_server.mesh.peer import FAR_PAST
+from plexd_server.mesh.status import Presence, presence
+from plexd_server.mesh.views import Views
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
-    from datetime import datetime
 
     from plexd.api import MetricPoint
     from plexd_server.registry import Node
@@ -27,16 +32,21 @@ _MAX_WAITING: Final = 50_000
 _MAX_VIEWS: Final = 250_000
 _LEAST_FRESH_SECONDS: Final = 1.0
 _VIEWS_A_SECOND: Final = 10_000
-_AT_ONCE: Final = 1_000
-_NODES_AT_ONCE: Final = 20
+POINTS_AT_ONCE: Final = 500
+_AT_ONCE: Final = 500
+_NO_IDS: Final = frozenset[str]()
 
 
 class Roster(NamedTuple):
-    """The registered ``nodes``, their ``ids`` by key, and the ids and keys of ``revoked`` nodes."""
+    """The registered ``nodes``, their ``ids`` by key, and the ids and keys of ``revoked`` nodes.
+
+    ``names`` are the ids and the keys of the registered nodes.
+    """
 
     nodes: Sequence[Node]
     ids: Mapping[str, str]
     revoked: frozenset[str]
+    names: frozenset[str] = _NO_IDS
 
     @classmethod
     def of(cls, nodes: Iterable[Node]) -> Self:
@@ -49,14 +59,15 @@ class Roster(NamedTuple):
             else:
                 revoked |= {node.node_id, node.public_key}
         ids = {node.public_key: node.node_id for node in registered if node.public_key}
-        return cls(registered, ids, frozenset(revoked))
+        names = frozenset(node.node_id for node in registered).union(ids)
+        return cls(registered, ids, frozenset(revoked), names)
 
 
 class MeshSnapshot(NamedTuple):
-    """All views and links as of ``at``, in epoch seconds; ``links_of`` has them by either end."""
+    """All views and links as of ``moment``; ``links_of`` has them by either end."""
 
-    at: float
-    views: Mapping[str, Sequence[View]]
+    moment: Moment
+    views: dict[str, list[View]]
     links: list[Link]
     links_of: dict[str, list[Link]]
 
@@ -64,21 +75,53 @@ class MeshSnapshot(NamedTuple):
 class _Unread(NamedTuple):
     node_id: str
     points: Sequence[MetricPoint]
-    received_at: float
+    moment: Moment
+
+
+@dataclass(slots=True, eq=False)
+class LiveNode:
+    """One node: its row, the views made of it, and the latest ``losses`` of its ledger.
+
+    ``machines`` are the addresses of those that report under its identity, if there are several.
+
+    ``recalled_at`` is when it was read from the store, in steady seconds: before that, no report
+    could arrive here.
+    """
+
+    row: NodeRow
+    views: Views = field(default_factory=Views)
+    losses: Sequence[Loss] = ()
+    machines: Sequence[str] = ()
+    recalled_at: float = FAR_PAST
+
+    def presence(self, moment: Moment) -> Presence:
+        """Return whether the node reports."""
+        return presence(self.row, moment, self.recalled_at)
 
 
 class LiveMesh:
     """What each node reads of its peers. Bounded: so many points wait and so many views are kept.
 
-    Not safe for threads. Every method is quick but `drain`, which takes about two microseconds a
-    point, and `snapshot`, about ten a view; `building` does the same in steps. ``nodes`` has every
-    registered node, and every node that reported; ``waiting`` counts the points in the queue, and
-    ``skipped`` those that were never read.
+    Not safe for threads. Every method is quick but `drain`, which takes some microseconds a point,
+    and `snapshot`, about ten a view; `building` and `recalling` do the same in steps of a few
+    milliseconds. ``nodes`` has every registered node, and every node that reported; ``waiting``
+    counts the points in the queue, and ``skipped`` those that were never read. Of each node, at
+    most ``max_foreign`` peers are kept that are no registered nodes. ``clock`` says when a report
+    arrived.
     """
 
-    def __init__(self, *, max_waiting: int = _MAX_WAITING, max_views: int = _MAX_VIEWS) -> None:
+    def __init__(
+        self,
+        *,
+        max_waiting: int = _MAX_WAITING,
+        max_views: int = _MAX_VIEWS,
+        max_foreign: int = MOST_FOREIGN,
+        clock: Clock | None = None,
+    ) -> None:
+        self._clock = clock or SystemClock()
         self._max_waiting = max_waiting
         self._max_views = max_views
+        self._max_foreign = max_foreign
         self._queue: deque[_Unread] = deque()
         self.waiting = 0
         self._views = 0
@@ -91,34 +134,46 @@ class LiveMesh:
     @property
     def left_out(self) -> int:
         """The number of readings of peers for which there was no room."""
-        return sum(node.left_out for node in self.nodes.values())
+        return sum(node.row.left_out for node in self.nodes.values())
 
-    def observe(self, report: Report) -> None:
-        """Queue a report's points."""
-        received_at = report.received_at.timestamp()
-        self._queue.append(_Unread(report.node_id, report.points, received_at))
+    def now(self) -> Moment:
+        """Return the present moment."""
+        return Moment.of(self._clock)
+
+    def look_up(self, node_id: str) -> LiveNode:
+        """Return what is kept of a node, which may be nothing."""
+        return self.nodes.get(node_id) or LiveNode(NodeRow(node_id=node_id))
+
+    def observe(self, report: Report, moment: Moment | None = None) -> None:
+        """Queue the points of a report that was stored, at ``moment``, which is now."""
+        arrived = (moment or self.now()).at_arrival(report.received_at)
+        self._queue.append(_Unread(report.node_id, report.points, arrived))
         self.waiting += len(report.points)
         while self.waiting > self._max_waiting and len(self._queue) > 1:
-            self.skipped += len(self._dequeue().points)
+            self.skipped += len(self._queue[0].points)
+            self._take(len(self._queue[0].points))
 
-    def recall(
+    def recalling(
         self,
         node_id: str,
         points: Sequence[StoredPoint],
         cpu: Iterable[tuple[float, float]],
-        now: datetime,
-    ) -> None:
+        moment: Moment,
+    ) -> Iterator[None]:
         """Read a node's newest stored points, and its past CPU as (epoch seconds, percent).
 
         They are never newer than what was observed, so they only fill in. The node owes its next
-        report from ``now`` on.
+        report from ``moment`` on. Does it in steps.
         """
         node = self._node(node_id)
-        node.recalled_at = now.timestamp()
+        node.recalled_at = moment.steady
         for at, percent in cpu:
-            node.remember_cpu(at, percent)
-        received_at = max(point.received_at for point in points).timestamp()
-        self._views += node.read_points(points, received_at, self._max_views - self._views)
+            remember_cpu(node.row, at, percent)
+        arrived = moment.when_stored(max(point.received_at for point in points))
+        for first in range(0, len(points), POINTS_AT_ONCE):
+            piece = points[first : first + POINTS_AT_ONCE]
+            self._judge(node, self._readings(piece, arrived, are_recalled=True))
+            yield
 
     def set_losses(
         self, node_id: str, losses: Sequence[Loss], machines: Sequence[str] = ()
@@ -131,14 +186,13 @@ class LiveMesh:
         self._node(node_id).machines = machines
 
     def drain(self, most: int | None = None) -> None:
-        """Read the queued reports, or about ``most`` points of them."""
+        """Read the queued points, or ``most`` of them."""
         left = self.waiting if most is None else most
         while self._queue and left > 0:
-            unread = self._dequeue()
+            unread = self._take(left)
             left -= len(unread.points)
-            room = self._max_views - self._views
             node = self._node(unread.node_id)
-            self._views += node.read_points(unread.points, unread.received_at, room)
+            self._judge(node, self._readings(unread.points, unread.moment))
 
     def update_roster(self, roster: Roster) -> None:
         """Use ``roster`` from now on."""
@@ -151,53 +205,94 @@ class LiveMesh:
     def forget(self, node_ids: Iterable[str]) -> None:
         """Delete all that is kept of these nodes."""
         for node_id in node_ids:
-            self._views -= len(self.nodes.pop(node_id).peers)
+            self._views -= len(self.nodes.pop(node_id).row.peers)
             self._snapshot = None
 
-    def snapshot(self, now: datetime) -> MeshSnapshot:
+    def snapshot(self, moment: Moment) -> MeshSnapshot:
         """Return all views and links: the same for a second, or longer if the mesh is large."""
-        for _ in self.building(now):
+        for _ in self.building(moment):
             pass
         assert self._snapshot is not None
         return self._snapshot
 
-    def building(self, now: datetime) -> Iterator[None]:
-        """Build the snapshot in steps of some milliseconds; in none if there is a fresh one."""
-        at = now.timestamp()
-        if self._is_fresh(at):
+    def building(self, moment: Moment) -> Iterator[None]:
+        """Build the snapshot in steps of some milliseconds; in none if there is a fresh one.
+
+        Only one may be under way. After the last step, `snapshot` returns what was built.
+        """
+        if self._is_fresh(moment):
             return
         while self._queue:
-            self.drain(_AT_ONCE)
+            self.drain(POINTS_AT_ONCE)
             yield
-        views: dict[str, list[View]] = {}
-        for number, (node_id, node) in enumerate(list(self.nodes.items())):
-            views[node_id] = list(node.views(at, self.roster.ids, self.roster.revoked))
-            if number % _NODES_AT_ONCE == 0:
+        snapshot = MeshSnapshot(moment, {}, [], {})
+        yield from self._view(snapshot)
+        links: dict[str, Link] = {}
+        for link in joining(snapshot.views.values(), self._links):
+            if link is None:
                 yield
-        snapshot = MeshSnapshot(at, views, [], {})
-        for link in join(chain.from_iterable(views.values()), self._links):
-            _add(snapshot, link)
-            if len(snapshot.links) % _AT_ONCE == 0:
-                yield
-        self._snapshot = snapshot
-        self._links = {link.id: link for link in snapshot.links}
+            else:
+                _add(snapshot, link)
+                links[link.id] = link
+        self._snapshot, self._links = snapshot, links
 
-    def _is_fresh(self, at: float) -> bool:
+    def _view(self, snapshot: MeshSnapshot) -> Iterator[None]:
+        """Make the views of all nodes, in steps."""
+        left = _AT_ONCE
+        for node_id, node in list(self.nodes.items()):
+            made = snapshot.views[node_id] = []
+            for view in node.views.of(
+                node.row, snapshot.moment, self.roster.ids, self.roster.revoked
+            ):
+                made.append(view)
+                left -= 1
+                if left <= 0:
+                    left = _AT_ONCE
+                    yield
+            left -= 1
+
+    def _is_fresh(self, moment: Moment) -> bool:
         last = self._snapshot
         if last is None:
             return False
-        return 0 <= at - last.at < max(_LEAST_FRESH_SECONDS, self._views / _VIEWS_A_SECOND)
+        age = moment.steady - last.moment.steady
+        return age < max(_LEAST_FRESH_SECONDS, self._views / _VIEWS_A_SECOND)
 
-    def _dequeue(self) -> _Unread:
+    def _take(self, most: int) -> _Unread:
+        """Take the first ``most`` points of the oldest delivery out of the queue."""
         unread = self._queue.popleft()
+        if len(unread.points) > most:
+            self._queue.appendleft(unread._replace(points=unread.points[most:]))
+            unread = unread._replace(points=unread.points[:most])
         self.waiting -= len(unread.points)
         return unread
+
+    def _readings(
+        self,
+        points: Sequence[MetricPoint | StoredPoint],
+        moment: Moment,
+        *,
+        are_recalled: bool = False,
+    ) -> Readings:
+        return Readings(
+            points,
+            moment,
+            self.roster.names,
+            self._max_foreign,
+            self._max_views - self._views,
+            are_recalled,
+        )
+
+    def _judge(self, node: LiveNode, readings: Readings) -> None:
+        row = judge(node.row, readings)
+        self._views += len(row.peers) - len(node.row.peers)
+        node.row = row
 
     def _node(self, node_id: str) -> LiveNode:
         """Return what is kept of a node; from now on something is."""
         node = self.nodes.get(node_id)
         if node is None:
-            node = self.nodes[node_id] = LiveNode(node_id)
+            node = self.nodes[node_id] = LiveNode(NodeRow(node_id=node_id))
         return node
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -13,14 +14,15 @@ from plexd_server.mesh.overview import FleetAnswer, MeshAnswer, PeersAnswer, fle
 from plexd_server.routes.openapi import CALLERS, NO_STORE, OPERATOR, READER, described
 
 if TYPE_CHECKING:
-    from datetime import datetime
+    from collections.abc import Callable, Generator
 
     from litestar.handlers import HTTPRouteHandler
     from litestar.params import FromPath
 
     from plexd.clock import Clock
     from plexd_server.auth import Gate
-    from plexd_server.mesh.live import LiveMesh
+    from plexd_server.mesh.live import LiveMesh, MeshSnapshot
+    from plexd_server.mesh.moment import Moment
 
 _WORTH_PACKING: Final = 16 * 1024
 _GZIP: Final = 31  # zlib's number for a gzip header
@@ -31,13 +33,26 @@ def mesh_routes(gate: Gate, live: LiveMesh, clock: Clock) -> list[HTTPRouteHandl
     """Return the JSON routes of the live mesh. Large answers are compressed on request."""
     building = asyncio.Lock()
 
-    async def build() -> datetime:
-        """Build the snapshot, once for all callers, in steps between which others work."""
-        now = clock.now()
+    async def build(now: Moment) -> MeshSnapshot:
+        """Build the snapshot, once for all callers."""
         async with building:
             for _ in live.building(now):
                 await clock.sleep(0)
-        return now
+            return live.snapshot(now)
+
+    async def answer(
+        request: Request[Any, Any, Any],
+        make: Callable[[MeshSnapshot, Moment], Generator[None, None, msgspec.Struct]],
+    ) -> Response[bytes]:
+        """Make an answer in steps between which others work."""
+        now = live.now()
+        steps = make(await build(now), now)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                return await _respond(request, end.value)
+            await clock.sleep(0)
 
     @get(
         "/v1/fleet",
@@ -47,7 +62,7 @@ def mesh_routes(gate: Gate, live: LiveMesh, clock: Clock) -> list[HTTPRouteHandl
     )
     async def get_fleet(request: Request[Any, Any, Any]) -> Response[bytes]:
         await gate.require_operator(request)
-        return await _answer(request, fleet(live, await build()))
+        return await answer(request, partial(fleet, live))
 
     @get(
         "/v1/mesh",
@@ -55,7 +70,7 @@ def mesh_routes(gate: Gate, live: LiveMesh, clock: Clock) -> list[HTTPRouteHandl
     )
     async def get_mesh(request: Request[Any, Any, Any]) -> Response[bytes]:
         await gate.require_operator(request)
-        return await _answer(request, mesh(live, await build()))
+        return await answer(request, partial(mesh, live))
 
     @get(
         "/v1/nodes/{node_id:str}/peers",
@@ -70,12 +85,12 @@ def mesh_routes(gate: Gate, live: LiveMesh, clock: Clock) -> list[HTTPRouteHandl
     )
     async def get_peers(node_id: FromPath[str], request: Request[Any, Any, Any]) -> Response[bytes]:
         await gate.require_reader(request, node_id)
-        return await _answer(request, peers(live, node_id, await build()))
+        return await answer(request, partial(peers, live, node_id))
 
     return [get_fleet, get_mesh, get_peers]
 
 
-async def _answer(request: Request[Any, Any, Any], answer: msgspec.Struct) -> Response[bytes]:
+async def _respond(request: Request[Any, Any, Any], answer: msgspec.Struct) -> Response[bytes]:
     body = msgspec.json.encode(answer)
     headers = {**NO_STORE, "Vary": "Accept-Encoding"}
     if len(body) > _WORTH_PACKING and "gzip" in request.headers.get("accept-encoding", ""):

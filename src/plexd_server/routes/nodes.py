@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 from litestar import Request, get
-from msgspec.structs import astuple
+from msgspec.structs import astuple, replace
 
+from plexd_server.mesh.status import Status  # noqa: TC001 -- msgspec reads the annotations
 from plexd_server.routes.openapi import CALLERS, NO_STORE, OPERATOR, READER, described, operation
 from plexd_server.routes.point_schemas import AnyPoint  # noqa: TC001 -- the same
 from plexd_server.routes.series_query import SERIES_PARAMETERS, parse_series_query
@@ -22,20 +23,28 @@ if TYPE_CHECKING:
 
     from plexd.clock import Clock
     from plexd_server.auth import Gate
-    from plexd_server.registry import Registry
-    from plexd_server.store import Series, SeriesQuery, Store
+    from plexd_server.mesh import LiveMesh
+    from plexd_server.mesh.status import Presence
+    from plexd_server.registry import Node, Registry
+    from plexd_server.store import NodeSummary, Series, SeriesQuery, Store
 
 
 class LatestAnswer(msgspec.Struct, frozen=True):
     """The newest point of each group and peer; ``now`` is the server's clock.
 
-    ``revoked_at`` is when the node was revoked, if it was.
+    ``revoked_at`` is when the node was revoked, if it was. ``received_at`` is when its last report
+    arrived, and ``reading_seconds`` how old its newest reading is: both stay right if the server's
+    clock is set. The node is silent ``silent_after_seconds`` after its last report.
     """
 
     node_id: str
     now: datetime
     points: list[AnyPoint]
     revoked_at: datetime | None
+    status: Status
+    received_at: datetime | None
+    reading_seconds: float | None
+    silent_after_seconds: float
 
 
 class LedgerAnswer(msgspec.Struct, frozen=True):
@@ -60,6 +69,7 @@ class NodeEntry(msgspec.Struct, frozen=True):
 
     node_id: str
     mesh_ip: str
+    status: Status
     received_at: datetime | None = None
     system: AnyPoint | None = None
 
@@ -81,7 +91,11 @@ class FieldSeries(msgspec.Struct, frozen=True):
 
 
 class SeriesAnswer(msgspec.Struct, frozen=True):
-    """Fields over time; ``times`` are the starts of the buckets that hold a reading."""
+    """Fields over time; ``times`` are the starts of the buckets that hold a reading.
+
+    Newer readings may be on their way until the node is silent, ``silent_after_seconds`` after its
+    last report.
+    """
 
     node_id: str
     group: str
@@ -89,12 +103,13 @@ class SeriesAnswer(msgspec.Struct, frozen=True):
     since: datetime
     until: datetime
     step_seconds: float
+    silent_after_seconds: float
     times: list[datetime]
     fields: dict[str, FieldSeries]
 
 
 def node_routes(
-    gate: Gate, store: Store, registry: Registry, clock: Clock
+    gate: Gate, store: Store, registry: Registry, live: LiveMesh, clock: Clock
 ) -> list[HTTPRouteHandler]:
     """Make the routes that read nodes and their points."""
 
@@ -105,7 +120,7 @@ def node_routes(
     )
     async def list_nodes(request: Request[Any, Any, Any]) -> NodesAnswer:
         await gate.require_operator(request)
-        return NodesAnswer(clock.now(), await _entries(store, registry))
+        return NodesAnswer(clock.now(), await _entries(store, registry, live))
 
     @get(
         "/v1/nodes/{node_id:str}/latest",
@@ -116,7 +131,18 @@ def node_routes(
         await gate.require_reader(request, node_id)
         node = await asyncio.to_thread(registry.node, node_id)
         revoked_at = None if node is None else node.revoked_at
-        return LatestAnswer(node_id, clock.now(), await store.latest(node_id), revoked_at)
+        points = await store.latest(node_id)
+        seen = _presence(live, node_id, max((point.received_at for point in points), default=None))
+        return LatestAnswer(
+            node_id,
+            clock.now(),
+            points,
+            revoked_at,
+            seen.status,
+            seen.received_at,
+            seen.reading_seconds,
+            seen.silent_after,
+        )
 
     @get(
         "/v1/nodes/{node_id:str}/ledger",
@@ -136,23 +162,34 @@ def node_routes(
     async def series(node_id: FromPath[str], request: Request[Any, Any, Any]) -> SeriesAnswer:
         await gate.require_reader(request, node_id)
         query = parse_series_query(node_id, request.query_params.dict(), now=clock.now())
-        return _series_answer(query, await store.series(query))
+        found = await store.series(query)
+        seen = live.look_up(node_id).presence(live.now())
+        return _series_answer(query, found, seen.silent_after)
 
     return [list_nodes, latest, ledger, series]
 
 
-async def _entries(store: Store, registry: Registry) -> list[NodeEntry]:
+async def _entries(store: Store, registry: Registry, live: LiveMesh) -> list[NodeEntry]:
     nodes = await asyncio.to_thread(registry.nodes)
-    seen = {summary.node_id: summary for summary in await store.fleet()}
-    return [
-        NodeEntry(node.node_id, node.mesh_ip, summary.received_at, summary.system)
-        if (summary := seen.get(node.node_id))
-        else NodeEntry(node.node_id, node.mesh_ip)
-        for node in nodes
-    ]
+    summaries = {summary.node_id: summary for summary in await store.fleet()}
+    return [_entry(live, node, summaries.get(node.node_id)) for node in nodes]
 
 
-def _series_answer(query: SeriesQuery, found: Series) -> SeriesAnswer:
+def _entry(live: LiveMesh, node: Node, summary: NodeSummary | None) -> NodeEntry:
+    seen = _presence(live, node.node_id, None if summary is None else summary.received_at)
+    system = None if summary is None else summary.system
+    return NodeEntry(node.node_id, node.mesh_ip, seen.status, seen.received_at, system)
+
+
+def _presence(live: LiveMesh, node_id: str, stored_at: datetime | None) -> Presence:
+    """Return whether a node reports; until it was read from the store, it owes no report."""
+    seen = live.look_up(node_id).presence(live.now())
+    if seen.received_at is None and stored_at is not None:
+        return replace(seen, status="up", received_at=stored_at)
+    return seen
+
+
+def _series_answer(query: SeriesQuery, found: Series, silent_after: float) -> SeriesAnswer:
     return SeriesAnswer(
         node_id=query.node_id,
         group=query.group,
@@ -160,6 +197,7 @@ def _series_answer(query: SeriesQuery, found: Series) -> SeriesAnswer:
         since=query.since,
         until=query.until,
         step_seconds=query.step.total_seconds(),
+        silent_after_seconds=silent_after,
         times=found.times,
         fields={
             name: FieldSeries(

@@ -56,7 +56,7 @@ def _tunnel(name: str, moment: datetime, path: Path, rate: float) -> TunnelStats
         rx_bytes=int(path.alive * rate),
         tx_bytes=int(path.alive * rate * 0.8 + attempts),
         handshake_succeeded=age is not None,
-        handshake_stale=age is None or age > 180,
+        handshake_stale=age is not None and age > 180,
         packet_loss_percent=path.loss_percent if path.pinged else _LOSS_UNKNOWN,
     )
 

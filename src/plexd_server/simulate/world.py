@@ -33,6 +33,8 @@ _SILENT_SINCE: Final = -600.0
 _DOWN_SINCE: Final = -1200.0
 _ONE_WAY_SINCE: Final = -2100.0
 _FLAP_SECONDS: Final = 240.0
+_LOSS_UNKNOWN: Final = -1.0
+_LOSS_KNOWN_AFTER: Final = 120.0  # eight pings, one every 15 s
 _BEGINNING: Final = -6 * 3600.0  # every counter is zero then
 _LIGHT_KM_PER_MS: Final = 200.0 / 1.4  # in glass, and cables take detours
 _EARTH_KM: Final = 6371.0
@@ -73,7 +75,8 @@ _FAULTS: Final[dict[tuple[int, int], Fault]] = {
 class Path(Struct, frozen=True, gc=False):
     """What ``here`` can read of ``there`` at a moment.
 
-    Of the ``passed`` seconds since the counters were zero, bytes came in during ``alive``.
+    Of the ``passed`` seconds since the counters were zero, bytes came in during ``alive``. The loss
+    is -1 until it is known.
     """
 
     answered: bool
@@ -161,7 +164,7 @@ class World:
         cycles, into = divmod(passed, 2 * _FLAP_SECONDS)
         if into < _FLAP_SECONDS:
             working = self._working(here, there, at, "")
-            loss = 5.0 * round(max(0.0, 100 - into / 3) / 5)
+            loss = working.loss_percent if into >= _LOSS_KNOWN_AFTER else _LOSS_UNKNOWN
             return Path(
                 working.answered,
                 into % 120,

@@ -51,7 +51,7 @@ POINTS = [
     MetricPoint(timestamp=NOW, group="agent", data=AGENT),
     tunnel("peer-abc", 5, 0.5),
     tunnel(UUID, 86400 * 3, 100, stale=True),
-    tunnel("peer-new", None, -1, stale=True),
+    tunnel("peer-new", None, -1),
     tunnel("x" * 256, 59.4, 0),
     tunnel("\x1b[31mred\n", 3700, 1),
     latency("peer-abc", 15_000_000),

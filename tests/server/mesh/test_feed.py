@@ -13,7 +13,8 @@ from plexd.clock import SystemClock
 from plexd.metrics.testing import ManualClock, system_point
 from plexd_server.errors import RegistryUnavailable, StoreError
 from plexd_server.mesh import LiveMesh, ObservedStore, feeding
-from plexd_server.mesh.overview import fleet
+from plexd_server.mesh.moment import Moment
+from plexd_server.mesh.overview import FleetAnswer, finished, fleet
 from plexd_server.registry import Node, Registry
 from plexd_server.store import Ledger, Loss, Receipt, Report, Series, StoredPoint
 
@@ -140,13 +141,18 @@ async def test_the_live_mesh_is_filled_from_the_store_and_its_queue_is_drained(
         await clock.advance(2.5)
         assert live.waiting == 0
 
-    assert live.nodes["n1"].system is not None
-    assert live.nodes["n1"].history[0][1] == 12.0
+    assert live.nodes["n1"].row.system is not None
+    assert live.nodes["n1"].row.history[0][1] == 12.0
     assert store.asked == ["n1", "n1"]
 
 
 def alerts_of(live: LiveMesh) -> list[str]:
-    return [alert.text for alert in fleet(live, NOW).alerts]
+    return [alert.text for alert in fleet_of(live).alerts]
+
+
+def fleet_of(live: LiveMesh) -> FleetAnswer:
+    now = Moment(NOW.timestamp(), 0.0)
+    return finished(fleet(live, live.snapshot(now), now))
 
 
 async def test_a_node_whose_first_report_is_refused_has_its_alert(registry: Registry) -> None:
@@ -197,7 +203,7 @@ async def test_a_new_node_joins_the_live_mesh_and_a_revoked_or_removed_one_leave
         while len(live.nodes) != 2:
             await clock.advance(2.5)
 
-    assert [node.node_id for node in fleet(live, NOW).nodes] == list(live.nodes) == ["n1", "n4"]
+    assert [node.node_id for node in fleet_of(live).nodes] == list(live.nodes) == ["n1", "n4"]
     assert live.roster.revoked >= {"n2"}
 
 
@@ -279,7 +285,7 @@ async def test_a_store_that_fails_leaves_the_live_mesh_empty_and_the_server_runn
 
     assert "mesh not recalled" in caplog.text
     assert "losses not looked up" in caplog.text
-    assert live.nodes["n1"].received_at is not None
+    assert live.nodes["n1"].row.arrivals
 
 
 async def test_losses_that_could_not_be_looked_up_are_looked_up_later(registry: Registry) -> None:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -95,6 +95,42 @@ def test_the_end_that_is_not_heard_is_named(deaf: str, deaf_state: str) -> None:
 )
 def test_without_proof_nobody_is_called_unheard(one: dict[str, Any], other: dict[str, Any]) -> None:
     assert only(view("n1", "n2", **one), view("n2", "n1", **other)).silence == ""
+
+
+DEAF: dict[str, Any] = {"state": "one-way", "rx_bytes_per_second": 0.0, "rtt_nano": None}
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        DEAF,
+        {"state": "up", "rx_bytes_per_second": 0.0, "rtt_nano": None},
+        {"state": "stale", "rx_bytes_per_second": 0.0, "rtt_nano": None},
+        DEAF | {"state": "down"},
+    ],
+)
+def test_when_neither_end_receives_anything_the_link_is_down(other: dict[str, Any]) -> None:
+    for link in (
+        only(view("n1", "n2", **DEAF), view("n2", "n1", **other)),
+        only(view("n1", "n2", **other), view("n2", "n1", **DEAF)),
+    ):
+        assert (link.state, link.silence) == ("down", "")
+        assert link.reason.startswith("neither end receives anything")
+
+
+def test_an_end_that_has_not_reported_since_is_not_called_heard() -> None:
+    before = NOW - timedelta(seconds=40)
+    link = only(view("n1", "n2", **DEAF), view("n2", "n1", measured_at=before))
+
+    assert (link.state, link.silence) == ("stale", "")
+    assert link.reason.endswith("n2 has reported nothing newer yet")
+
+
+def test_one_end_alone_is_believed() -> None:
+    alone = only(view("n1", "n2", **DEAF))
+    old = only(view("n1", "n2", **DEAF), view("n2", "n1", state="unknown"))
+
+    assert (alone.state, old.state) == ("one-way", "one-way")
 
 
 def test_links_come_in_order_of_their_ends() -> None:

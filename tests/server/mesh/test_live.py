@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 import pytest
@@ -9,7 +9,15 @@ import pytest
 from plexd.metrics.testing import system_point
 from plexd_server.mesh.alerts import link_alerts, node_alerts
 from plexd_server.mesh.live import LiveMesh, Roster
-from plexd_server.mesh.overview import fleet, mesh, peers
+from plexd_server.mesh.moment import Moment
+from plexd_server.mesh.overview import (
+    MeshAnswer,
+    PeersAnswer,
+    finished,
+    fleet,
+    mesh,
+    peers,
+)
 from plexd_server.registry import Node
 from plexd_server.store import Loss, Report, StoredPoint
 from support.readings import latency, reading, tunnel
@@ -19,7 +27,9 @@ if TYPE_CHECKING:
 
     from plexd.api import MetricPoint
     from plexd_server.mesh.links import View
-    from plexd_server.mesh.overview import FleetAnswer, MeshAnswer
+    from plexd_server.mesh.overview import FleetAnswer
+
+T = TypeVar("T")
 
 START = datetime(2026, 2, 12, 10, 30, tzinfo=UTC)
 DEAD = {"rtt_nano": -1, "loss": 100.0, "handshake_age": 400.0}
@@ -33,24 +43,58 @@ def roster_of(*nodes: Node | str) -> Roster:
     return Roster.of(Node(node, "", START) if isinstance(node, str) else node for node in nodes)
 
 
-def mesh_of(live: LiveMesh, now: datetime, *nodes: Node | str) -> MeshAnswer:
-    live.update_roster(roster_of(*nodes))
-    return mesh(live, now)
+def moment(now: datetime, server_ahead: float = 0.0) -> Moment:
+    """Return the moment at which the server's clock is so many seconds ahead of ``now``."""
+    return Moment(now.timestamp() + server_ahead, (now - START).total_seconds())
 
 
-def fleet_of(live: LiveMesh, now: datetime, *nodes: Node | str) -> FleetAnswer:
+def mesh_of(live: LiveMesh, now: datetime, *nodes: Node | str, **bound: int) -> MeshAnswer:
     live.update_roster(roster_of(*nodes))
-    return fleet(live, now)
+    answer = mesh(live, live.snapshot(moment(now)), moment(now), **bound)
+    return decoded(finished(answer), MeshAnswer)
+
+
+def peers_of(live: LiveMesh, now: datetime, node: str) -> PeersAnswer:
+    answer = peers(live, node, live.snapshot(moment(now)), moment(now))
+    return decoded(finished(answer), PeersAnswer)
+
+
+def decoded(answer: msgspec.Struct, kind: type[T]) -> T:
+    return msgspec.json.decode(msgspec.json.encode(answer), type=kind)
+
+
+def fleet_of(
+    live: LiveMesh, now: datetime, *nodes: Node | str, server_ahead: float = 0.0
+) -> FleetAnswer:
+    live.update_roster(roster_of(*nodes))
+    then = moment(now, server_ahead)
+    return finished(fleet(live, live.snapshot(then), then))
 
 
 def report(
-    live: LiveMesh, node: str, points: Sequence[MetricPoint], received: datetime | None = None
+    live: LiveMesh,
+    node: str,
+    points: Sequence[MetricPoint],
+    received: datetime | None = None,
+    server_ahead: float = 0.0,
 ) -> None:
-    live.observe(Report(node, points, received or points[-1].timestamp))
+    then = moment(received or points[-1].timestamp, server_ahead)
+    live.observe(Report(node, points, datetime.fromtimestamp(then.wall, UTC)), then)
+
+
+def recall(
+    live: LiveMesh,
+    node: str,
+    points: Sequence[StoredPoint],
+    now: datetime,
+    cpu: Sequence[tuple[float, float]] = (),
+) -> None:
+    for _ in live.recalling(node, points, cpu, moment(now)):
+        pass
 
 
 def view(live: LiveMesh, now: datetime, node: str = "n1", peer: str = "n2") -> View:
-    (found,) = [v for v in live.snapshot(now).views[node] if v.peer_id == peer]
+    (found,) = [v for v in live.snapshot(moment(now)).views[node] if v.peer_id == peer]
     return found
 
 
@@ -180,19 +224,19 @@ def test_a_peer_that_is_not_read_any_more_leaves_the_snapshot() -> None:
     report(live, "n1", reading("n2", at(0)))
     report(live, "n1", reading("n3", at(4000)))
 
-    assert [found.peer_id for found in live.snapshot(at(4001)).views["n1"]] == ["n3"]
+    assert [found.peer_id for found in live.snapshot(moment(at(4001))).views["n1"]] == ["n3"]
 
 
 @pytest.mark.parametrize("ahead", [600.0, -600.0])
 def test_a_clock_that_is_off_is_noticed_and_does_not_age_the_readings(ahead: float) -> None:
     live = LiveMesh()
     for number in range(5):
-        moment = at(60 * number)
-        report(live, "n1", reading("n2", moment + timedelta(seconds=ahead)), moment)
+        then = at(60 * number)
+        report(live, "n1", reading("n2", then + timedelta(seconds=ahead)), then)
     now = at(250)
 
     found = view(live, now)
-    (alert,) = node_alerts(live.nodes["n1"], now.timestamp())
+    (alert,) = node_alerts(live.nodes["n1"], moment(now))
 
     assert found.state == "up"
     assert now - timedelta(seconds=60) < found.measured_at <= now
@@ -205,13 +249,13 @@ def test_a_clock_that_was_ahead_and_is_set_right_hides_nothing() -> None:
     report(live, "n1", [system_point(at(60)), *reading("n2", at(60), moved=5)], at(61))
 
     assert view(live, at(62)).rx_bytes == 5
-    assert live.nodes["n1"].offset == 0.0
-    assert live.nodes["n1"].system == (at(60).timestamp(), system_point(at(60)).data)
+    assert live.nodes["n1"].row.offset == 0.0
+    assert live.nodes["n1"].row.system == (at(60).timestamp(), system_point(at(60)).data)
 
 
 def test_peers_without_room_are_left_out_and_counted_in_a_flood_too() -> None:
     live = LiveMesh(max_waiting=10**9)
-    report(live, "n1", [latency(f"peer-{number}", at(0)) for number in range(4096)])
+    report(live, "n1", [latency(f"peer-{number}", at(0)) for number in range(1024)])
     for wave in range(20):
         report(live, "n1", [latency(f"other-{wave}-{number}", at(1)) for number in range(5000)])
     live.drain()
@@ -225,7 +269,7 @@ def test_a_backlog_is_not_a_slow_clock() -> None:
         report(live, "n1", reading("n2", at(300 * number)), at(7200 + 30 * number))
     live.drain()
 
-    assert live.nodes["n1"].offset == 0.0
+    assert live.nodes["n1"].row.offset == 0.0
 
 
 def test_the_queue_is_bounded_and_its_newest_points_are_read() -> None:
@@ -241,7 +285,7 @@ def test_views_are_bounded_and_what_is_left_out_is_counted() -> None:
     live = LiveMesh(max_views=2)
     report(live, "n1", [latency(f"peer-{number}", at(0)) for number in range(5)])
     report(live, "n2", [latency("peer-0", at(0))])
-    snapshot = live.snapshot(at(1))
+    snapshot = live.snapshot(moment(at(1)))
 
     assert [len(views) for views in snapshot.views.values()] == [2, 0]
     assert live.left_out == 4
@@ -254,18 +298,18 @@ def test_an_expired_peer_makes_room_for_another() -> None:
     report(live, "n1", [latency("n3", at(8000))])
     report(live, "n1", [latency("n4", at(9000))])
 
-    assert [found.peer_id for found in live.snapshot(at(9001)).views["n1"]] == ["n3"]
-    assert live.left_out == 2
+    assert [found.peer_id for found in live.snapshot(moment(at(9001))).views["n1"]] == ["n3"]
+    assert live.left_out == 1
 
 
 def test_a_forgotten_node_makes_room_for_another() -> None:
     live = LiveMesh(max_views=1)
     report(live, "n1", [latency("n2", at(0))])
-    live.snapshot(at(0))
+    live.snapshot(moment(at(0)))
     live.forget(["n1"])
     report(live, "n3", [latency("n2", at(1))])
 
-    assert list(live.snapshot(at(1)).views) == ["n3"]
+    assert list(live.snapshot(moment(at(1))).views) == ["n3"]
 
 
 def test_stored_points_fill_in_and_never_replace_newer_ones() -> None:
@@ -282,12 +326,12 @@ def test_stored_points_fill_in_and_never_replace_newer_ones() -> None:
             data=point.data,  # type: ignore[arg-type]
         )
     ]
-    live.recall("n1", old, [], at(0))
-    live.recall("n3", old, [(at(0).timestamp(), 12.0)], at(0))
+    recall(live, "n1", old, at(0))
+    recall(live, "n3", old, at(0), [(at(0).timestamp(), 12.0)])
 
     assert view(live, at(61)).rx_bytes == 2000
     assert view(live, at(61), "n3").rx_bytes == 1000
-    assert live.nodes["n3"].history[-1][1] == 12.0
+    assert live.nodes["n3"].row.history[-1][1] == 12.0
 
 
 def test_the_mesh_names_registered_silent_waiting_and_foreign_nodes() -> None:
@@ -343,7 +387,7 @@ def test_a_peer_without_a_tunnel_that_never_answered_raises_no_alert() -> None:
     for number in range(3):
         report(live, "n1", [latency("n2", at(15 * number), -1)])
 
-    (link,) = live.snapshot(at(31)).links
+    (link,) = live.snapshot(moment(at(31))).links
     assert (link.state, list(link_alerts([link], frozenset()))) == ("unknown", [])
 
 
@@ -351,7 +395,7 @@ def test_the_loss_of_an_old_reading_raises_no_alert() -> None:
     live = LiveMesh()
     report(live, "n1", reading("n2", at(0), loss=80.0))
 
-    (link,) = live.snapshot(at(600)).links
+    (link,) = live.snapshot(moment(at(600))).links
     assert (link.state, list(link_alerts([link], frozenset()))) == ("unknown", [])
 
 
@@ -359,11 +403,11 @@ def test_a_node_owes_no_report_for_the_time_the_server_was_not_running() -> None
     live = LiveMesh()
     data = system_point(at(0)).data
     point = StoredPoint(timestamp=at(0), received_at=at(0), group="system", data=data)  # type: ignore[arg-type]
-    live.recall("n1", [point], [], at(600))
+    recall(live, "n1", [point], at(600))
 
     node = live.nodes["n1"]
-    assert [list(node_alerts(node, at(s).timestamp())) for s in (601, 749)] == [[], []]
-    (late,) = node_alerts(node, at(751).timestamp())
+    assert [list(node_alerts(node, moment(at(s)))) for s in (601, 749)] == [[], []]
+    (late,) = node_alerts(node, moment(at(751)))
     assert late.text == "no report for 13 min"
 
 
@@ -373,7 +417,7 @@ def test_a_peer_read_by_its_public_key_is_the_node_with_that_key() -> None:
     report(live, "n1", reading("KEY=", at(0)))
     report(live, "n2", reading("n1", at(0)))
 
-    (link,) = peers(live, "n2", at(1)).links
+    (link,) = peers_of(live, at(1), "n2").links
 
     assert (link.id, link.a_to_b is None, link.b_to_a is None) == ("n1~n2", False, False)
 
@@ -405,7 +449,7 @@ def test_every_answer_can_be_encoded() -> None:
     for answer in (
         mesh_of(live, at(1), "n1"),
         fleet_of(live, at(1), "n1"),
-        peers(live, "n1", at(1)),
+        peers_of(live, at(1), "n1"),
     ):
         assert msgspec.json.decode(msgspec.json.encode(answer))["now"] == "2026-02-12T10:30:01Z"
 
@@ -463,17 +507,17 @@ def test_a_snapshot_built_in_steps_is_used_until_it_is_old() -> None:
     live = LiveMesh()
     report(live, "n1", reading("n2", at(0)))
 
-    assert len(list(live.building(at(1)))) > 0
-    assert list(live.building(at(1))) == []
-    assert live.snapshot(at(1)).links_of["n2"] == live.snapshot(at(1)).links
+    assert len(list(live.building(moment(at(1))))) > 0
+    assert list(live.building(moment(at(1)))) == []
+    assert live.snapshot(moment(at(1))).links_of["n2"] == live.snapshot(moment(at(1))).links
 
 
 def test_a_view_and_a_link_are_made_again_only_for_a_new_reading() -> None:
     live = LiveMesh()
     report(live, "n1", reading("n2", at(0)) + reading("n3", at(0)))
-    first = live.snapshot(at(2)).links
+    first = live.snapshot(moment(at(2))).links
     report(live, "n1", reading("n2", at(15)))
-    then = live.snapshot(at(16)).links
+    then = live.snapshot(moment(at(16))).links
 
     assert [a is b for a, b in zip(first, then, strict=True)] == [False, True]
 
@@ -484,6 +528,17 @@ def test_a_link_that_is_up_and_loses_many_pings_is_an_alert() -> None:
 
     (alert,) = fleet_of(live, at(1), "n1").alerts
     assert (alert.kind, alert.severity) == ("loss", "warn")
+
+
+def test_a_peer_that_answers_has_not_lost_all_its_pings() -> None:
+    live = LiveMesh()
+    report(live, "n1", reading("n2", at(0), **DEAD))  # type: ignore[arg-type]
+    report(live, "n1", reading("n2", at(15), loss=100.0))
+
+    found = view(live, at(17))
+    assert (found.state, found.loss_percent) == ("up", None)
+    assert found.reason == "answers in 14 ms; handshake 40 s old"
+    assert texts(live, at(17), "n1", "n2") == []
 
 
 def test_a_full_disk_is_an_alert() -> None:

@@ -21,7 +21,7 @@ from plexd_server.mesh import LiveMesh
 from plexd_server.registry import Registry
 from plexd_server.store import Report
 from server.running import Client, create_node, served
-from support.readings import reading
+from support.readings import reading, tunnel
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -91,6 +91,44 @@ async def test_a_large_answer_is_compressed_on_request(tmp_path: Path) -> None:
     assert "Content-Encoding" not in plain.headers
     assert packed.json["links"][0]["id"] == plain.json["links"][0]["id"] == "a~peer-0"
     assert len(plain.json["links"]) == 200
+
+
+async def test_peers_that_are_no_nodes_are_bounded_by_an_option_and_counted(
+    tmp_path: Path,
+) -> None:
+    token = create_node(tmp_path / "d", "a")["auth_token"]
+    create_node(tmp_path / "d", "b")
+    now = datetime.now(UTC)
+    points = [tunnel(f"peer-{number}", now) for number in range(10)]
+    with served(tmp_path / "d", foreign_peers=3) as server:
+        async with aiohttp.ClientSession() as session:
+            node = Client(session, server.url, token)
+            await node.post(
+                "/v1/nodes/a/metrics", MetricBatch([*points, tunnel("b", now)]).to_json()
+            )
+            answer = await Client(session, server.url, server.operator_token).get("/v1/mesh")
+
+    names = [link["id"] for link in answer.json["links"]]
+    assert names == ["a~b", "a~peer-0", "a~peer-1", "a~peer-2"]
+    assert (answer.json["left_out"], answer.json["peers_left_out"]) == (0, 7)
+
+
+async def test_a_node_is_up_or_silent_by_one_rule_in_every_answer(
+    n1: Client, operator: Client
+) -> None:
+    body = MetricBatch([system_point(datetime.now(UTC))]).to_json()
+    assert (await n1.post("/v1/nodes/n1/metrics", body)).status == 200
+    fleet = (await operator.get("/v1/fleet")).json["nodes"]
+    nodes = (await operator.get("/v1/nodes")).json["nodes"]
+    latest = (await operator.get("/v1/nodes/n1/latest")).json
+    series = (await operator.get("/v1/nodes/n1/series?field=cpu_usage_percent")).json
+
+    (one,) = [node for node in fleet if node["node_id"] == "n1"]
+    (entry,) = [node for node in nodes if node["node_id"] == "n1"]
+    assert one["status"] == entry["status"] == latest["status"] == "up"
+    assert one["silent_after_seconds"] == latest["silent_after_seconds"] == 150
+    assert series["silent_after_seconds"] == 150
+    assert latest["reading_seconds"] < 60
 
 
 async def test_a_peer_read_by_its_key_has_its_name_before_anybody_asks_for_the_fleet(

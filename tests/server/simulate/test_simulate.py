@@ -10,7 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plexd.api import MetricBatch, check_points, decode_batch
-from plexd_server.mesh.live import LiveMesh
+from plexd_server.mesh.live import LiveMesh, Roster
+from plexd_server.mesh.moment import Moment
+from plexd_server.mesh.overview import finished, fleet
+from plexd_server.registry import Node
 from plexd_server.simulate.readings import read_node
 from plexd_server.simulate.world import World
 from plexd_server.store import Report
@@ -72,8 +75,35 @@ def links() -> dict[str, Link]:
         for node in range(12):
             if not WORLD.is_silent(node, at):
                 points = read_node(WORLD, node, NAMES, START, at)
-                live.observe(Report(NAMES[node], points, points[0].timestamp))
-    return {link.id: link for link in live.snapshot(START).links}
+                live.observe(
+                    Report(NAMES[node], points, points[0].timestamp),
+                    Moment(START.timestamp() + at, at),
+                )
+    return {link.id: link for link in live.snapshot(Moment(START.timestamp(), 0.0)).links}
+
+
+def test_a_silent_node_is_silent_as_soon_as_its_past_was_reported() -> None:
+    live = LiveMesh(max_waiting=1_000_000)
+    live.update_roster(Roster.of(Node(name, "", START) for name in NAMES))
+    now = Moment(START.timestamp(), 0.0)
+    for node in range(12):
+        past = [-30.0 * step for step in range(120, 0, -1)]
+        told = [at for at in past if not WORLD.is_silent(node, at)]
+        points = [point for at in told for point in read_node(WORLD, node, NAMES, START, at)]
+        live.observe(Report(NAMES[node], points, START), now)
+    answer = finished(fleet(live, live.snapshot(now), now))
+
+    silent = [node.node_id for node in answer.nodes if node.status == "silent"]
+    assert silent == ["sim-denver"]
+    assert "its newest reading is 10 min old" in {alert.text for alert in answer.alerts}
+    assert not any("denver" in alert.link_id for alert in answer.alerts)
+
+
+@given(st.integers(0, 11), st.integers(0, 11), st.floats(-7200, 7200))
+def test_no_peer_that_answers_has_lost_all_its_pings(here: int, there: int, at: float) -> None:
+    if here != there:
+        path = WORLD.path(here, there, at)
+        assert not (path.answered and path.loss_percent == 100)
 
 
 @pytest.mark.parametrize(

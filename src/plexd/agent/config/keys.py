@@ -170,6 +170,13 @@ _TABLE = (
         "How long a peer may take to answer; shorter than the collect interval.",
     ),
     Key(
+        "ping.loss_window",
+        duration(_SECOND, _HOUR),
+        "5m",
+        "How far back lost pings count: the loss is that of the pings of so long, and of eight at "
+        "least. Below eight it is not known. It begins again when a tunnel comes back.",
+    ),
+    Key(
         "spool.max_bytes",
         size(2**20),
         "256MiB",

@@ -45,9 +45,10 @@ class WireGuardSettings:
 
 @dataclass(frozen=True, slots=True)
 class PingSettings:
-    """How long a peer may take to answer."""
+    """How long a peer may take to answer, and how far back lost pings count."""
 
     timeout: timedelta = timedelta(seconds=2)
+    loss_window: timedelta = timedelta(minutes=5)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,6 @@
 
 const BINARY = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
 const NAME_LETTERS = 24;
-const FRESH_SECONDS = 150;
 const NEVER = "0001-01-01T00:00:00Z";
 
 export const NONE = "–";
@@ -81,12 +80,10 @@ export function handshake(tunnel, now) {
   return `${duration(secondsBetween(tunnel.last_handshake_time, now))} ago`;
 }
 
-/** A word and a class for how long a node has been silent; agents report every minute. */
-export function freshness(receivedAt, now) {
-  if (!receivedAt) return { word: "waiting", kind: "idle", detail: "no report yet" };
-  const age = secondsBetween(receivedAt, now);
-  const detail = `last report ${duration(age)} ago`;
-  return age <= FRESH_SECONDS
-    ? { word: "up", kind: "good", detail }
-    : { word: "silent", kind: "bad", detail };
+const STATUS_KINDS = { up: "good", silent: "bad", waiting: "idle" };
+
+/** A word and a class for a node's status, as the server says it, and when it last reported. */
+export function freshness({ status, received_at: receivedAt, now }) {
+  const detail = receivedAt ? `last report ${duration(secondsBetween(receivedAt, now))} ago` : "no report yet";
+  return { word: status, kind: STATUS_KINDS[status] ?? "idle", detail };
 }

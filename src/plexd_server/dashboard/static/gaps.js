@@ -5,7 +5,6 @@ import { counted } from "./format.js";
 const GAP_FACTOR = 2.5;
 const WINDOW = 3;
 const NEAR_MS = 60_000; // ends that differ by less are the same moment, seen by two
-const REPORT_MS = 150_000; // what is newer may still be on its way
 const TIME = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit" });
 export const REASONS = {
   evicted: "lost on the node",
@@ -48,7 +47,8 @@ function explained(from, to, isOpen, losses, who) {
 /** The gaps of one series within the drawn time, the one up to now included. */
 function gapsOf(line, data) {
   const losses = line.losses(data);
-  const moments = line.of(data).times.map((time) => Date.parse(time));
+  const { times, silentAfter } = line.of(data);
+  const moments = times.map((time) => Date.parse(time));
   if (!moments.length) return [];
   const isGap = usualDistance(moments, data.step_seconds);
   const found = [];
@@ -57,7 +57,8 @@ function gapsOf(line, data) {
   });
   const until = Date.parse(data.until);
   const last = moments.at(-1);
-  if (until - last > Math.max(REPORT_MS, GAP_FACTOR * data.step_seconds * 1000)) {
+  // What is newer may still be on its way, until the node is silent.
+  if (until - last > 1000 * Math.max(silentAfter, GAP_FACTOR * data.step_seconds)) {
     found.push(explained(last, until, true, losses, line.end));
   }
   return found;

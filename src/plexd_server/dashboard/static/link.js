@@ -7,13 +7,13 @@ import { el, endNames, named } from "./dom.js";
 import { duration, NONE, number, percent, rate, secondsBetween } from "./format.js";
 import { chosenRange, fitRange, rangePicker, startOver } from "./ranges.js";
 import { stateBadge } from "./states.js";
-import { handshakeOf, lossOf, receivedOf, roundTripOf, sentOf } from "./views.js";
+import { handshakeOf, LOSS_OVER, lossOf, receivedOf, roundTripOf, sentOf } from "./views.js";
 
 const ROWS = [
   ["State", (view) => (view ? stateBadge(view.state) : "does not report here")],
   ["Why", (view) => view?.reason ?? NONE],
   ["Round trip", roundTripOf],
-  ["Loss", lossOf],
+  [`Loss of ${LOSS_OVER}`, lossOf],
   ["Handshake", handshakeOf],
   ["Received", receivedOf],
   ["Sent", sentOf],
@@ -28,7 +28,7 @@ function line(end, name, field, scale = 1) {
     const answer = data.ends[end]?.[field === "rtt_nano" ? "latency" : "tunnel"];
     if (!answer) return NOTHING;
     const values = answer.fields[field].avg.map((value) => (value === null ? null : value * scale));
-    return { times: answer.times, values };
+    return { times: answer.times, values, silentAfter: answer.silent_after_seconds };
   };
   return { name, end: name, of, losses: (data) => data.ends[end]?.losses ?? [] };
 }
@@ -37,7 +37,7 @@ function chartsOf(link) {
   const both = (field, scale) => [line("a", link.a, field, scale), line("b", link.b, field, scale)];
   return [
     { title: "Round trip, as each end measures it", format: milliseconds, least: 1, lines: both("rtt_nano", 1e-6) },
-    { title: "Loss, as each end measures it", format: percent, top: 100, step: 25, lines: both("packet_loss_percent") },
+    { title: `Loss of ${LOSS_OVER}, as each end measures it`, format: percent, top: 100, step: 25, lines: both("packet_loss_percent") },
     { title: "Received by each end", format: rate, binary: true, least: 64, lines: both("rx_bytes") },
   ];
 }

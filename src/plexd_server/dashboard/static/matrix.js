@@ -4,6 +4,7 @@
 import { el } from "./dom.js";
 import { number } from "./format.js";
 import { sign, STATES } from "./states.js";
+import { LOSS_OVER } from "./views.js";
 
 const LABEL_AT = 13; // the least cell in which names stand beside the rows
 const TEXT_AT = 34;
@@ -46,7 +47,7 @@ const STANDINGS = [...STATES.filter((state) => state !== "up").map(standing), NO
 const LEGENDS = {
   state: [standing("up"), ...STANDINGS],
   rtt: [...RTT_STEPS.map((top, i) => [`--heat-${i}`, `to ${top} ms`]), ["--heat-5", "more"], ["--state-none", "last ping lost, or (empty) none sent"], ...STANDINGS],
-  loss: [...LOSS_STEPS.map((top, i) => [`--heat-${i}`, i ? `to ${top} %` : "none"]), ["--heat-5", "more"], ["--state-none", "not measured"], ...STANDINGS],
+  loss: [...LOSS_STEPS.map((top, i) => [`--heat-${i}`, i ? `to ${top} %` : "none"]), ["--heat-5", "more"], ["--state-none", `not known; a number is of ${LOSS_OVER}`], ...STANDINGS],
 };
 
 function step(steps, value) {

@@ -8,7 +8,7 @@ import { LinkPanel } from "./link.js";
 import { Matrix } from "./matrix.js";
 import { countStates, severity, simulatedBadge, stateBadge } from "./states.js";
 import { SortedTable } from "./table.js";
-import { lossOf, roundTripOf } from "./views.js";
+import { LOSS_OVER, lossOf, roundTripOf } from "./views.js";
 
 const REFRESH_SECONDS = 5;
 const MODES = { rtt: "Round trip", loss: "Loss", state: "State" };
@@ -44,7 +44,7 @@ function describe(from, to) {
   if (from === to) return "";
   const view = viewOf(from, to);
   if (!view) return `${from} does not read ${to}.`;
-  const loss = view.loss_percent === null ? "" : ` Loss ${lossOf(view)}.`;
+  const loss = view.loss_percent === null ? "" : ` Loss ${lossOf(view)} of ${LOSS_OVER}.`;
   return `${from} reads ${to} as ${view.state}: ${view.reason}.${loss}`;
 }
 
@@ -63,7 +63,8 @@ function linkCell(link) {
 
 /** Since when the worse view has been as it is. */
 function since(link) {
-  const view = [link.a_to_b, link.b_to_a].find((one) => one?.state === link.state);
+  const views = [link.a_to_b, link.b_to_a].filter(Boolean).toSorted((one, other) => severity(other.state) - severity(one.state));
+  const view = views.find((one) => one.state === link.state) ?? views[0];
   return view ? secondsBetween(view.since, now) : null;
 }
 
@@ -83,6 +84,7 @@ const COLUMNS = [
   },
   {
     name: "Loss",
+    hint: `of ${LOSS_OVER}`,
     key: (link) => worst(link, (view) => view.loss_percent),
     cell: (link) => both(link, lossOf),
     first: "descending",
@@ -141,7 +143,7 @@ function showTable({ table, filter }) {
 function summarise(answer) {
   const counts = {};
   for (const link of answer.links) counts[link.state] = (counts[link.state] ?? 0) + 1;
-  const left = answer.links_left_out ? ` (${number(answer.links_left_out)} more that are better)` : "";
+  const left = answer.left_out ? ` (${number(answer.left_out)} more that are better)` : "";
   const text = `${counted(answer.nodes.length, "node")}, ${counted(answer.links.length, "link")}: ${countStates(counts)}${left}`;
   const made = answer.nodes.some((node) => node.simulated) ? [" ", simulatedBadge()] : [];
   return [text, ...made];

@@ -15,7 +15,11 @@ const TRAFFIC_MS = 15 * 60_000; // holds two readings of any usual interval
 const line = (field, name) => ({
   field,
   name,
-  of: (answer) => ({ times: answer.times, values: answer.fields[field].avg }),
+  of: (answer) => ({
+    times: answer.times,
+    values: answer.fields[field].avg,
+    silentAfter: answer.silent_after_seconds,
+  }),
   losses: (answer) => answer.losses,
 });
 const CHARTS = [
@@ -123,8 +127,7 @@ function build() {
 }
 
 function showFreshness(latest) {
-  const newest = latest.points.map((point) => point.received_at).sort().at(-1);
-  const state = freshness(newest, latest.now);
+  const state = freshness(latest);
   const isSilent = latest.revoked_at !== null || state.word === "silent";
   const shown = latest.revoked_at === null ? state : { kind: "idle", word: "revoked, this is its history" };
   const badge = document.getElementById("freshness");
@@ -136,11 +139,9 @@ function showFreshness(latest) {
 }
 
 /** What the newest numbers are headed by: those of a silent node are not of now. */
-function heading(reading, now) {
+function heading(reading, { now, reading_seconds: age }) {
   if (!reading || !root.classList.contains("silent")) return "Now";
-  // Whichever is older: what was kept comes late, and the node's clock may be wrong.
-  const ages = [reading.timestamp, reading.received_at].map((then) => secondsBetween(then, now));
-  return `As of ${duration(Math.max(...ages))} ago`;
+  return `As of ${duration(age ?? secondsBetween(reading.received_at, now))} ago`;
 }
 
 function showNumbers(latest, peers, ledger) {
@@ -148,7 +149,7 @@ function showNumbers(latest, peers, ledger) {
   const system = newest("system");
   const agent = newest("agent");
   const rows = peerRows(peers);
-  parts.now.firstChild.textContent = heading(system, latest.now);
+  parts.now.firstChild.textContent = heading(system, latest);
   parts.system.replaceChildren(...(system ? systemTiles(system.data) : []));
   parts.agent.replaceChildren(...(agent ? agentTiles(agent.data) : []));
   parts.peers.show(rows);

@@ -4,7 +4,7 @@ import { el, named } from "./dom.js";
 import { percent } from "./format.js";
 import { severity, stateBadge } from "./states.js";
 import { SortedTable } from "./table.js";
-import { handshakeOf, lossOf, otherEnd, receivedOf, roundTripOf, sentOf, viewsOf } from "./views.js";
+import { handshakeOf, LOSS_OVER, lossOf, otherEnd, receivedOf, roundTripOf, sentOf, viewsOf } from "./views.js";
 
 function peerCell(row) {
   return el("a", { href: `/mesh#${encodeURIComponent(row.link.id)}`, title: "the link's history" }, named(row.id));
@@ -25,7 +25,7 @@ const COLUMNS = [
   { name: "Peer", key: (row) => row.id, cell: peerCell },
   { name: "State", key: ({ mine }) => severity(mine.state), cell: stateCell, first: "descending" },
   { name: "Round trip", key: ({ mine }) => mine.rtt_nano, cell: ({ mine }) => roundTripOf(mine), first: "descending" },
-  { name: "Loss", key: ({ mine }) => mine.loss_percent, cell: lossCell, first: "descending" },
+  { name: "Loss", hint: `of ${LOSS_OVER}`, key: ({ mine }) => mine.loss_percent, cell: lossCell, first: "descending" },
   { name: "Handshake", key: ({ mine }) => mine.handshake_age_seconds, cell: ({ mine, now }) => handshakeOf(mine, now), first: "descending" },
   { name: "Received", key: ({ mine }) => mine.rx_bytes_per_second, cell: ({ mine }) => receivedOf(mine), first: "descending" },
   { name: "Sent", key: ({ mine }) => mine.tx_bytes_per_second, cell: ({ mine }) => sentOf(mine), first: "descending" },

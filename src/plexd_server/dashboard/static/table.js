@@ -11,8 +11,8 @@ function compare(a, b) {
 }
 
 /**
- * `columns` are `{name, key, cell, first}`: `key(row)` is what is sorted by (no key, no sorting),
- * `cell(row)` the content, `first` the direction of the first click ("descending" for numbers of
+ * `columns` are `{name, hint, key, cell, first}`: `key(row)` is what is sorted by (no key, no
+ * sorting), `cell(row)` the content, `hint` what a heading with a key says more, `first` the direction of the first click ("descending" for numbers of
  * which the large ones matter). `sort` is `{column, direction}` to begin with.
  */
 export class SortedTable {
@@ -37,7 +37,7 @@ export class SortedTable {
 
   #heading(column) {
     if (!column.key) return el("th", { scope: "col" }, column.name);
-    const button = el("button", { type: "button" }, column.name);
+    const button = el("button", { type: "button", title: column.hint ?? null }, column.name);
     button.addEventListener("click", () => this.#click(column));
     return el("th", { scope: "col" }, button);
   }
