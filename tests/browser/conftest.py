@@ -139,8 +139,8 @@ def visit(browser: Browser, site: Site) -> Opener:
     """Opens a logged-in browser window of one of the `LOOKS`."""
 
     @asynccontextmanager
-    async def opened(look: str, where: Site = site) -> AsyncIterator[Visit]:
-        context = await browser.new_context(**LOOKS[look])
+    async def opened(look: str, where: Site = site, **more: Any) -> AsyncIterator[Visit]:
+        context = await browser.new_context(**{"timezone_id": "UTC", **LOOKS[look], **more})
         page = await context.new_page()
         found = Visit(page, where.server.url)
         await page.goto(where.server.login)

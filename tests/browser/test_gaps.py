@@ -89,12 +89,12 @@ async def test_gaps_that_differ_by_seconds_are_one(visit: Opener) -> None:
 async def test_labels_of_gaps_stay_within_their_bands(visit: Opener, look: str) -> None:
     async with visit(look) as visitor:
         page = await visitor.open("/mesh#sim-denver~sim-mumbai")
-        await page.wait_for_selector(".link .main-svg")
+        await page.wait_for_selector(".link canvas")
         chart = page.locator(".link .chart").first
         label = re.compile("sim-mumbai: 264 points lost on the node.*sim-denver: no report since")
         await expect(chart).to_have_attribute("aria-label", label)
         texts, bands = await chart.evaluate(
-            """e => [".annotation-text", ".shapelayer path"].map((wanted) =>
+            """e => [".reason", ".gap"].map((wanted) =>
               [...e.querySelectorAll(wanted)].map((one) => one.getBoundingClientRect().toJSON()))"""
         )
         assert texts
@@ -110,8 +110,7 @@ async def test_labels_of_gaps_stay_within_their_bands(visit: Opener, look: str) 
 async def test_a_charts_tooltip_says_name_and_number(visit: Opener) -> None:
     async with visit("desktop") as visitor:
         page = await visitor.open("/nodes/sim-berlin")
-        await page.wait_for_selector(".main-svg")
+        await page.wait_for_selector(".chart canvas")
         await page.locator(".chart").first.hover(position={"x": 200, "y": 80})
-        await expect(page.locator(".hoverlayer").first).to_contain_text(
-            re.compile(r"CPU: [\d.]+ %")
-        )
+        said = page.locator(".pointed-at").first
+        await expect(said).to_contain_text(re.compile(r"\d\d:\d\d:\d\d UTC.*CPU: [\d.]+ %"))

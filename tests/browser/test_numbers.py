@@ -108,3 +108,35 @@ async def _busy(route: Any) -> None:
             node["status"] = "up"
             node["cpu_history"][-1] = None
     await route.fulfill(response=answer, json=fleet)
+
+
+@pytest.mark.parametrize(
+    ("call", "text"),
+    [
+        ("bytes(1023)", "1,023 B"),
+        ("bytes(1023.9)", "1 KiB"),
+        ("bytes(1048575)", "1 MiB"),
+        ("bytes(1023.4 * 1024)", "1,023 KiB"),
+        ("bytes(2 ** 60 - 1)", "1 EiB"),
+        ("bytes(2 ** 70)", "1,024 EiB"),
+        ("bytes(0)", "0 B"),
+        ("rate(1048575)", "1 MiB/s"),
+        ("duration(59.4)", "59 s"),
+        ("duration(59.6)", "1 min"),
+        ("duration(3569)", "59 min"),
+        ("duration(3580)", "1 h"),
+        ("duration(3600 + 59.6 * 60)", "2 h"),
+        ("duration(3600 + 300)", "1 h 5 min"),
+        ("duration(86399)", "1 d"),
+        ("duration(2 * 86400 - 60)", "2 d"),
+        ("duration(86400 + 7200)", "1 d 2 h"),
+        ("duration(-3)", "0 s"),
+    ],
+)
+async def test_a_number_is_rounded_before_its_unit_is_chosen(
+    visit: Opener, call: str, text: str
+) -> None:
+    async with visit("desktop") as visitor:
+        page = visitor.page
+        script = f'import("/static/format.js").then(({{ bytes, rate, duration }}) => {call})'
+        assert await page.evaluate(script) == text

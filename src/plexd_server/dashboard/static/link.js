@@ -19,7 +19,7 @@ const ROWS = [
   ["Sent", sentOf],
   ["Read", (view, now) => (view ? `${duration(secondsBetween(view.measured_at, now))} ago` : NONE)],
 ];
-const milliseconds = (value) => (value === null ? NONE : `${number(value)} ms`);
+const milliseconds = (value) => (value === null ? "no answer" : `${number(value)} ms`);
 const NOTHING = { times: [], values: [] };
 
 /** A line of one end's field; `scale` turns it into the chart's unit. */
@@ -30,7 +30,8 @@ function line(end, name, field, scale = 1) {
     const values = answer.fields[field].avg.map((value) => (value === null ? null : value * scale));
     return { times: answer.times, values };
   };
-  return { name, end: name, of, losses: (data) => data.ends[end]?.losses ?? [] };
+  const unanswered = field === "rtt_nano"; // what a value that is missing means
+  return { name, end: name, of, unanswered, losses: (data) => data.ends[end]?.losses ?? [] };
 }
 
 function chartsOf(link) {
