@@ -134,6 +134,16 @@ async def browser(site: Site) -> AsyncIterator[Browser]:
         await launched.close()
 
 
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def modules(browser: Browser, site: Site) -> AsyncIterator[Page]:
+    """A page of the server, in which its modules can be imported without looking at anything."""
+    context = await browser.new_context(timezone_id="UTC")
+    page = await context.new_page()
+    await page.goto(f"{site.server.url}/login")
+    yield page
+    await context.close()
+
+
 @pytest.fixture
 def visit(browser: Browser, site: Site) -> Opener:
     """Opens a logged-in browser window of one of the `LOOKS`."""

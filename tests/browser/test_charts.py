@@ -113,6 +113,37 @@ async def test_a_gap_of_one_end_breaks_that_ends_line(visit: Opener) -> None:
     assert [x for x in berlin if x in between]
 
 
+@pytest.mark.parametrize(("wanted", "minutes"), [("24h", 14), ("7d", 90)])
+async def test_an_outage_is_not_lost_among_the_buckets(
+    visit: Opener, rude_site: Site, wanted: str, minutes: int
+) -> None:
+    now = datetime.now(UTC)
+    span = {"24h": 24, "7d": 7 * 24}[wanted] * 60
+    ages = [age for age in range(span - 1, -1, -1) if not 0 < age - span // 3 < minutes]
+    points = [busy(now - age * MINUTE, 30) for age in ages]
+    for first in range(0, len(points), 2000):
+        await report(rude_site, points[first : first + 2000])
+    gap = {"since": now - (span // 3 + minutes) * MINUTE, "until": now - span // 3 * MINUTE}
+
+    async def answer(route: Any) -> None:
+        found = await route.fetch()
+        series = await found.json()
+        series.setdefault("gaps", [{end: moment.isoformat() for end, moment in gap.items()}])
+        await route.fulfill(response=found, json=series)
+
+    async with visit("desktop", rude_site) as visitor:
+        await visitor.page.route("**/series?since*", answer)
+        page = await visitor.open(f"/nodes/rude?range={wanted}")
+        cpu = chart(page, "CPU")
+        await expect(cpu).to_have_attribute("data-gaps", "1")
+        left, right = await within(cpu, cpu.locator(".gap"))
+        columns = await drawn(cpu)
+    assert right - left > 2
+    assert not [x for x in columns if left + 1.5 < x < right - 1.5]
+    assert min(columns) < left
+    assert max(columns) > right + 50
+
+
 SPRING = datetime(2026, 3, 8, 9, tzinfo=UTC)  # New York: at 07:00 UTC the clock skips an hour
 AUTUMN = datetime(2026, 10, 25, 4, tzinfo=UTC)  # Berlin: at 01:00 UTC the clock repeats one
 

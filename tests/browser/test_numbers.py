@@ -16,6 +16,8 @@ from server.running import command
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from playwright.async_api import Page
+
     from browser.conftest import Opener, Site
     from plexd.api import MetricPoint
 
@@ -134,9 +136,7 @@ async def _busy(route: Any) -> None:
     ],
 )
 async def test_a_number_is_rounded_before_its_unit_is_chosen(
-    visit: Opener, call: str, text: str
+    modules: Page, call: str, text: str
 ) -> None:
-    async with visit("desktop") as visitor:
-        page = visitor.page
-        script = f'import("/static/format.js").then(({{ bytes, rate, duration }}) => {call})'
-        assert await page.evaluate(script) == text
+    script = f'import("/static/format.js").then(({{ bytes, rate, duration }}) => {call})'
+    assert await modules.evaluate(script) == text

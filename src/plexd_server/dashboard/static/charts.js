@@ -2,7 +2,8 @@
 
 import { showBands } from "./bands.js";
 import { el } from "./dom.js";
-import { describeGaps, findGaps, withGaps } from "./gaps.js";
+import { describeGaps, findGaps } from "./gaps.js";
+import { withGaps } from "./readings.js";
 import { Readout } from "./readout.js";
 import { timeTicks, valueTicks } from "./ticks.js";
 
@@ -66,7 +67,7 @@ class Chart {
       high: this.#spec.top ?? Math.max(top * 1.15, this.#spec.least ?? 0),
       gaps: findGaps(this.#spec.lines, data),
     };
-    const tables = lines.map(({ times, values }) => withGaps(times, values, data.step_seconds));
+    const tables = lines.map((one) => withGaps(one, data));
     this.#plot ??= new window.uPlot(this.#options(), null, this.#target);
     this.#plot.setData(window.uPlot.join(tables, tables.map(() => [EXPAND, EXPAND])));
     this.#empty.hidden = values.length > 0;
@@ -165,7 +166,9 @@ class Chart {
 
 /**
  * Draw, or redraw in place, one chart. `data` has `since`, `until`, `step_seconds` and whatever the
- * lines' `of(data)` take their `{times, values}` from and `losses(data)` those of the ledger.
+ * lines' `of(data)` take their series from and `losses(data)` those of the ledger. A series has
+ * `times`, `values`, and what the server knows of it: its `gaps`, the stamp of the `newest` reading,
+ * the node's `status`, and after how many seconds it is silent (`silentAfter`).
  */
 export function draw(target, spec, data) {
   if (!drawn.has(target)) drawn.set(target, new Chart(target, spec));

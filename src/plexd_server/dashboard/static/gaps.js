@@ -1,12 +1,10 @@
 // Where readings are missing, and what the ledger says about it.
 
 import { counted } from "./format.js";
+import { GAP_FACTOR, readingsOf, unansweredOf } from "./readings.js";
 
-const GAP_FACTOR = 2.5;
-const WINDOW = 3;
 const NEAR_MS = 60_000; // ends that differ by less are the same moment, seen by two
-const UNANSWERED_MS = 120_000; // single pings are lost on the best of links
-const REPORT_MS = 150_000; // what is newer may still be on its way
+const SILENT_SECONDS = 150; // as the server's least
 const TIME = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit" });
 const KINDS = ["unanswered", "lost", "unread"]; // of which a gap of two ends shows the first
 export const REASONS = {
@@ -14,32 +12,6 @@ export const REASONS = {
   rejected: "refused by this server",
   gap: "batches that never came",
 };
-
-/** Says of each distance between neighbours whether it is a gap: well beyond the usual one. */
-function usualDistance(moments, stepSeconds) {
-  const distances = moments.slice(1).map((moment, i) => moment - moments[i]);
-  const usual = (i) => {
-    const near = distances.slice(Math.max(0, i - WINDOW), i + WINDOW + 1).sort((a, b) => a - b);
-    return near[Math.floor(near.length / 2)];
-  };
-  return (i) => distances[i] > GAP_FACTOR * Math.max(usual(i), stepSeconds * 1000);
-}
-
-/** Moments and values as a table for a plot, with a null in each gap, so that it is drawn as one. */
-export function withGaps(times, values, stepSeconds) {
-  const moments = times.map((time) => Date.parse(time));
-  const isGap = usualDistance(moments, stepSeconds);
-  const table = [[], []];
-  moments.forEach((moment, i) => {
-    if (i > 0 && isGap(i - 1)) {
-      table[0].push(moments[i - 1] + 1);
-      table[1].push(null);
-    }
-    table[0].push(moment);
-    table[1].push(values[i]);
-  });
-  return table;
-}
 
 function lossIn(losses, from, to) {
   return losses.find((loss) => {
@@ -53,60 +25,34 @@ export function describeLoss(loss) {
   return loss.reason === "gap" ? `${what} never came` : `${what} ${REASONS[loss.reason] ?? loss.reason}`;
 }
 
-function explained(from, to, isOpen, losses, who) {
+function explained({ from, to }, otherwise, losses, who) {
   const loss = lossIn(losses, from, to);
-  const text = loss ? describeLoss(loss) : isOpen ? "no report since" : "not reported";
+  const text = loss ? describeLoss(loss) : otherwise;
   return { from, to, kind: loss ? "lost" : "unread", said: [{ who, text }] };
 }
 
-/** Of readings without a gap between them, those that had no answer for long. */
-function unanswered(readings, end, who) {
-  const found = [];
-  let from = readings[0].moment; // the latest answer
-  let lost = null; // the first ping since that had none
-  const add = (to, text) => {
-    if (to - lost >= UNANSWERED_MS) found.push({ from, to, kind: "unanswered", said: [{ who, text }] });
-  };
-  for (const { moment, value } of readings) {
-    if (value === null) {
-      lost ??= moment;
-    } else {
-      if (lost !== null) add(moment, "no answer");
-      [from, lost] = [moment, null];
-    }
-  }
-  if (lost !== null) add(end, "no answer since");
-  return found;
-}
-
-/** The readings of a line up to each gap, and what explains the gap; the last may have none. */
-function stretches(line, data) {
-  const { times, values } = line.of(data);
-  const readings = times.map((time, i) => ({ moment: Date.parse(time), value: values[i] }));
-  const isGap = usualDistance(readings.map(({ moment }) => moment), data.step_seconds);
-  const found = [{ readings: [] }];
-  readings.forEach((reading, i) => {
-    found.at(-1).readings.push(reading);
-    if (i + 1 < readings.length && isGap(i)) {
-      found.at(-1).gap = { from: reading.moment, to: readings[i + 1].moment, isOpen: false };
-      found.push({ readings: [] });
-    }
-  });
-  const [last, until] = [readings.at(-1)?.moment, Date.parse(data.until)];
-  if (until - last > Math.max(REPORT_MS, GAP_FACTOR * data.step_seconds * 1000)) {
-    found.at(-1).gap = { from: last, to: until, isOpen: true };
-  }
-  return readings.length ? found : [];
+/** From the latest reading up to now, if newer ones cannot be on their way any more. */
+function openGap({ moments, last }, { newest, silentAfter = SILENT_SECONDS }, data) {
+  const until = Date.parse(data.until);
+  const from = newest ? Math.max(last, Date.parse(newest)) : last;
+  // Where a bucket's newest reading is not known, it may be at the bucket's end.
+  const most = newest ? silentAfter : Math.max(silentAfter, GAP_FACTOR * data.step_seconds);
+  return until - from > most * 1000 ? { from, to: until } : null;
 }
 
 /** The gaps of one series within the drawn time, the one up to now included. */
 function gapsOf(line, data) {
+  const series = line.of(data);
+  if (!series.times.length) return [];
   const losses = line.losses(data);
-  return stretches(line, data).flatMap(({ readings, gap }) => {
-    const end = gap ? readings.at(-1).moment : Date.parse(data.until);
-    const lost = line.unanswered ? unanswered(readings, end, line.end) : [];
-    return gap ? [...lost, explained(gap.from, gap.to, gap.isOpen, losses, line.end)] : lost;
-  });
+  const readings = readingsOf(series, data);
+  const open = openGap(readings, series, data);
+  const since = series.status === "up" ? "no reading since" : "no report since";
+  const unread = readings.gaps.map((gap) => explained(gap, "not reported", losses, line.end));
+  if (open) unread.push(explained(open, since, losses, line.end));
+  if (!line.unanswered) return unread;
+  const silent = unansweredOf(readings, series.values, open ? null : Date.parse(data.until));
+  return [...unread, ...silent.map(({ text, ...gap }) => ({ ...gap, kind: "unanswered", said: [{ who: line.end, text }] }))];
 }
 
 /** Have gaps of two ends that overlap begin and end together where they nearly do. */

@@ -28,7 +28,13 @@ function line(end, name, field, scale = 1) {
     const answer = data.ends[end]?.[field === "rtt_nano" ? "latency" : "tunnel"];
     if (!answer) return NOTHING;
     const values = answer.fields[field].avg.map((value) => (value === null ? null : value * scale));
-    return { times: answer.times, values };
+    return {
+      times: answer.times,
+      values,
+      gaps: answer.gaps,
+      silentAfter: answer.silent_after_seconds,
+      newest: data.ends[end].newest,
+    };
   };
   const unanswered = field === "rtt_nano"; // what a value that is missing means
   return { name, end: name, of, unanswered, losses: (data) => data.ends[end]?.losses ?? [] };
@@ -68,7 +74,7 @@ async function seriesOf(view, range) {
     getJSON(`${path}/series?group=tunnel&field=packet_loss_percent&field=rx_bytes&${query}`),
     getJSON(`${path}/ledger`),
   ]);
-  return { latency, tunnel, losses: ledger.losses };
+  return { latency, tunnel, losses: ledger.losses, newest: view.measured_at };
 }
 
 /** The panel of one link; `show` again with newer numbers. */

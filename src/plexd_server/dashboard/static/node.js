@@ -15,7 +15,14 @@ const TRAFFIC_MS = 15 * 60_000; // holds two readings of any usual interval
 const line = (field, name) => ({
   field,
   name,
-  of: (answer) => ({ times: answer.times, values: answer.fields[field].avg }),
+  of: (answer) => ({
+    times: answer.times,
+    values: answer.fields[field].avg,
+    gaps: answer.gaps,
+    silentAfter: answer.silent_after_seconds,
+    newest: answer.newest,
+    status: answer.status,
+  }),
   losses: (answer) => answer.losses,
 });
 const CHARTS = [
@@ -196,7 +203,7 @@ async function refresh() {
     trafficAt(system),
   ]);
   const shown = fitRange([series]) ? await getJSON(seriesPath()) : series;
-  seriesAnswer = { ...shown, losses: ledger.losses };
+  seriesAnswer = { ...shown, losses: ledger.losses, newest: system?.timestamp, status: latest.status };
   traffic = newest;
   showFreshness(latest);
   if (!latest.points.length) return showNothing("No points yet", "Waiting for the first report.");
