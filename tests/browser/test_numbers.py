@@ -101,6 +101,27 @@ async def test_the_processors_line_ends_in_the_number_beside_it(visit: Opener) -
         assert str(points).endswith(",2.0")  # the top
 
 
+async def test_a_silent_nodes_numbers_are_dimmed_among_the_others(visit: Opener) -> None:
+    async with visit("desktop") as visitor:
+        await visitor.page.route("**/v1/fleet", _quiet)
+        page = await visitor.open("/")
+        colours = [
+            await page.locator(f'tr[data-row="{name}"] td[data-label="CPU"] span').first.evaluate(
+                "e => getComputedStyle(e).color"
+            )
+            for name in ("sim-berlin", "sim-lima")
+        ]
+        assert colours[0] != colours[1]
+
+
+async def _quiet(route: Any) -> None:
+    answer = await route.fetch()
+    fleet = await answer.json()
+    for node in fleet["nodes"]:
+        node["status"] = "silent" if node["node_id"] == "sim-berlin" else "up"
+    await route.fulfill(response=answer, json=fleet)
+
+
 async def _busy(route: Any) -> None:
     answer = await route.fetch()
     fleet = await answer.json()

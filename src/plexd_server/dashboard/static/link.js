@@ -51,7 +51,7 @@ function chartsOf(link) {
 
 function viewsTable(link, now, isNode) {
   const page = (name) => (isNode(name) ? el("a", { href: `/nodes/${encodeURIComponent(name)}` }, named(name)) : named(name));
-  const head = ["", link.a, link.b].map((name, i) => el("th", { scope: "col" }, i ? [page(name), " reads"] : ""));
+  const head = ["", link.a, link.b].map((name, i) => el("th", { scope: "col" }, i ? [page(name), " reads"] : el("span", { class: "hidden" }, "Number")));
   const rows = ROWS.map(([name, of]) =>
     el(
       "tr",

@@ -10,6 +10,16 @@ const AWAY_PX = 12;
 /** Whether the gap is that of this line: of all, unless it names ends. */
 const isOf = (gap, line) => gap?.said.some(({ who }) => !who || who === "both" || who === line.end);
 
+/** How far down the values are that are drawn between two pixels. */
+function heightsWithin(u, from, to) {
+  const places = [...u.data[0].keys()].filter((i) => {
+    const x = u.valToPos(u.data[0][i], "x");
+    return from <= x && x <= to;
+  });
+  const values = u.data.slice(1).flatMap((line) => places.map((i) => line[i]));
+  return values.filter((value) => value !== null && value !== undefined).map((value) => u.valToPos(value, "y"));
+}
+
 export class Readout {
   #lines;
   #format;
@@ -46,16 +56,20 @@ export class Readout {
     return [written(moment), ...numbers, ...(gap ? sayings(gap) : [])];
   }
 
-  /** On the side with more room, above or below the lines: it must not cover what it is about. */
+  /** On the side with more room, above or below the lines: where it covers fewer of their values. */
   #place(u) {
-    const { left, idxs } = u.cursor;
+    const { left } = u.cursor;
     const { clientWidth: wide, clientHeight: high } = u.over;
-    const heights = idxs.slice(1).map((index, i) => u.data[i + 1][index]).filter((value) => value !== null && value !== undefined);
-    const isHigh = heights.some((value) => u.valToPos(value, "y") < high / 2);
+    const isLeft = left < wide / 2;
+    const from = isLeft ? left + AWAY_PX : left - AWAY_PX - this.element.offsetWidth;
+    const heights = heightsWithin(u, from, from + this.element.offsetWidth);
+    const covered = (isCovered) => heights.filter(isCovered).length;
+    const above = covered((y) => y < this.element.offsetHeight);
+    const below = covered((y) => y > high - this.element.offsetHeight);
     const style = this.element.style;
-    style.left = left < wide / 2 ? `${left + AWAY_PX}px` : "";
-    style.right = left < wide / 2 ? "" : `${wide - left + AWAY_PX}px`;
-    style.top = isHigh ? "" : "0";
-    style.bottom = isHigh ? "0" : "";
+    style.left = isLeft ? `${left + AWAY_PX}px` : "";
+    style.right = isLeft ? "" : `${wide - left + AWAY_PX}px`;
+    style.top = above > below ? "" : "0";
+    style.bottom = above > below ? "0" : "";
   }
 }
