@@ -258,3 +258,18 @@ async def test_charts_follow_the_width_and_the_colours(visit: Opener) -> None:
 async def _width(of: Locator) -> int:
     width: int = await of.evaluate("e => e.clientWidth")
     return width
+
+
+async def test_a_chart_without_readings_says_so(visit: Opener, rude_site: Site) -> None:
+    await report(rude_site, reading("peer", datetime.now(UTC)))
+    async with visit("phone", rude_site) as visitor:
+        page = await visitor.open("/nodes/rude")
+        cpu = chart(page, "CPU")
+        await expect(cpu.locator(".no-readings")).to_be_visible()
+        await expect(cpu).to_have_attribute("aria-label", re.compile("CPU: no readings"))
+        assert await drawn(cpu) == {}
+
+        await report(rude_site, [busy(datetime.now(UTC), 40)])
+        await expect(cpu.locator(".no-readings")).to_be_hidden(timeout=15_000)
+        assert await drawn(cpu)
+        assert visitor.faults == []
