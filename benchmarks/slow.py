@@ -27,7 +27,6 @@ from benchmarks.ingest import batch, compressed
 from benchmarks.measure import table
 from benchmarks.processes import Agent
 from plexd.clock import SystemClock
-from plexd_server.dashboard.assets import PLOTLY_NAME
 from plexd_server.registry import Registry
 
 if TYPE_CHECKING:
@@ -39,7 +38,7 @@ QUIET_SECONDS = 15.0
 PAUSE_SECONDS = 0.25
 _PER_SECOND = 500
 _ESTABLISHED = 1  # the kernel's number
-_STATIC = f"/static/{PLOTLY_NAME}"
+_STATIC = "/static/uplot.js"
 
 
 def main() -> None:

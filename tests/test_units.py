@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plexd.units import format_duration, format_size, parse_duration, parse_size
+from plexd.units import format_duration, format_size, parse_duration, parse_size, round_size
 
 
 @pytest.mark.parametrize(
@@ -95,3 +95,17 @@ def test_anything_else_is_no_size(text: str) -> None:
 @given(st.integers(min_value=0, max_value=10**15 - 1))
 def test_a_size_survives_being_written_and_read(value: int) -> None:
     assert parse_size(format_size(value)) == value
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [
+        (1023, "1023 B"),
+        (1024, "1.0 KiB"),
+        (2**20 - 1, "1.0 MiB"),
+        (1023 * 1024, "1023 KiB"),
+        (2**60 - 1, "1.0 EiB"),
+    ],
+)
+def test_a_size_is_rounded_before_its_unit_is_chosen(size: int, text: str) -> None:
+    assert round_size(size) == text

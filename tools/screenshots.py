@@ -32,10 +32,10 @@ SHOTS: list[tuple[str, str, str, dict[str, Any], int]] = [
     ("mesh", "/mesh", "canvas", DESKTOP, 860),
     ("mesh-dark", "/mesh", "canvas", {**DESKTOP, "color_scheme": "dark"}, 860),
     ("mesh-phone", "/mesh", "canvas", PHONE, 1000),
-    ("link", "/mesh#sim-berlin~sim-tokyo", ".link .main-svg", DESKTOP, 850),
-    ("node", "/nodes/sim-mumbai", ".main-svg", DESKTOP, 1060),
-    ("node-dark", "/nodes/sim-mumbai", ".main-svg", {**DESKTOP, "color_scheme": "dark"}, 1060),
-    ("node-phone", "/nodes/sim-mumbai", ".main-svg", PHONE, 1500),
+    ("link", "/mesh#sim-berlin~sim-tokyo", ".link canvas", DESKTOP, 850),
+    ("node", "/nodes/sim-mumbai", ".chart canvas", DESKTOP, 1060),
+    ("node-dark", "/nodes/sim-mumbai", ".chart canvas", {**DESKTOP, "color_scheme": "dark"}, 1060),
+    ("node-phone", "/nodes/sim-mumbai", ".chart canvas", PHONE, 1500),
 ]
 
 

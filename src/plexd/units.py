@@ -95,7 +95,7 @@ def round_size(value: int) -> str:
     """``value`` bytes, rounded, in the unit that makes it short: ``23.5 GiB``."""
     count = float(value)
     for unit in ("B", "KiB", "MiB", "GiB", "TiB", "PiB"):
-        if count < 1024:
+        if round(count) < 1024:
             return f"{count:.1f} {unit}" if unit != "B" and count < 100 else f"{count:.0f} {unit}"
         count /= 1024
     return f"{count:.1f} EiB"

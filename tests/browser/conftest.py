@@ -134,13 +134,23 @@ async def browser(site: Site) -> AsyncIterator[Browser]:
         await launched.close()
 
 
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def modules(browser: Browser, site: Site) -> AsyncIterator[Page]:
+    """A page of the server, in which its modules can be imported without looking at anything."""
+    context = await browser.new_context(timezone_id="UTC")
+    page = await context.new_page()
+    await page.goto(f"{site.server.url}/login")
+    yield page
+    await context.close()
+
+
 @pytest.fixture
 def visit(browser: Browser, site: Site) -> Opener:
     """Opens a logged-in browser window of one of the `LOOKS`."""
 
     @asynccontextmanager
-    async def opened(look: str, where: Site = site) -> AsyncIterator[Visit]:
-        context = await browser.new_context(**LOOKS[look])
+    async def opened(look: str, where: Site = site, **more: Any) -> AsyncIterator[Visit]:
+        context = await browser.new_context(**{"timezone_id": "UTC", **LOOKS[look], **more})
         page = await context.new_page()
         found = Visit(page, where.server.url)
         await page.goto(where.server.login)

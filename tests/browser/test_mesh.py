@@ -45,7 +45,7 @@ async def test_a_key_for_a_name_fits_everywhere_and_leads_nowhere(
         async with visit(look, rude_site) as visitor:
             page = await visitor.open("/mesh")
             await page.locator("table.links a", has_text=long).click()
-            await page.wait_for_selector(".link .main-svg")
+            await page.wait_for_selector(".link canvas")
             cards = page.locator(".link figure")
             for card in await cards.all():
                 assert await card.evaluate("e => e.scrollWidth <= e.clientWidth")

@@ -16,6 +16,8 @@ from server.running import command
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from playwright.async_api import Page
+
     from browser.conftest import Opener, Site
     from plexd.api import MetricPoint
 
@@ -99,6 +101,27 @@ async def test_the_processors_line_ends_in_the_number_beside_it(visit: Opener) -
         assert str(points).endswith(",2.0")  # the top
 
 
+async def test_a_silent_nodes_numbers_are_dimmed_among_the_others(visit: Opener) -> None:
+    async with visit("desktop") as visitor:
+        await visitor.page.route("**/v1/fleet", _quiet)
+        page = await visitor.open("/")
+        colours = [
+            await page.locator(f'tr[data-row="{name}"] td[data-label="CPU"] span').first.evaluate(
+                "e => getComputedStyle(e).color"
+            )
+            for name in ("sim-berlin", "sim-lima")
+        ]
+        assert colours[0] != colours[1]
+
+
+async def _quiet(route: Any) -> None:
+    answer = await route.fetch()
+    fleet = await answer.json()
+    for node in fleet["nodes"]:
+        node["status"] = "silent" if node["node_id"] == "sim-berlin" else "up"
+    await route.fulfill(response=answer, json=fleet)
+
+
 async def _busy(route: Any) -> None:
     answer = await route.fetch()
     fleet = await answer.json()
@@ -108,3 +131,33 @@ async def _busy(route: Any) -> None:
             node["status"] = "up"
             node["cpu_history"][-1] = None
     await route.fulfill(response=answer, json=fleet)
+
+
+@pytest.mark.parametrize(
+    ("call", "text"),
+    [
+        ("bytes(1023)", "1,023 B"),
+        ("bytes(1023.9)", "1 KiB"),
+        ("bytes(1048575)", "1 MiB"),
+        ("bytes(1023.4 * 1024)", "1,023 KiB"),
+        ("bytes(2 ** 60 - 1)", "1 EiB"),
+        ("bytes(2 ** 70)", "1,024 EiB"),
+        ("bytes(0)", "0 B"),
+        ("rate(1048575)", "1 MiB/s"),
+        ("duration(59.4)", "59 s"),
+        ("duration(59.6)", "1 min"),
+        ("duration(3569)", "59 min"),
+        ("duration(3580)", "1 h"),
+        ("duration(3600 + 59.6 * 60)", "2 h"),
+        ("duration(3600 + 300)", "1 h 5 min"),
+        ("duration(86399)", "1 d"),
+        ("duration(2 * 86400 - 60)", "2 d"),
+        ("duration(86400 + 7200)", "1 d 2 h"),
+        ("duration(-3)", "0 s"),
+    ],
+)
+async def test_a_number_is_rounded_before_its_unit_is_chosen(
+    modules: Page, call: str, text: str
+) -> None:
+    script = f'import("/static/format.js").then(({{ bytes, rate, duration }}) => {call})'
+    assert await modules.evaluate(script) == text

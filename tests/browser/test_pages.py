@@ -11,6 +11,7 @@ import pytest
 from playwright.async_api import expect
 
 from browser.conftest import LOOKS, Opener, Site, report
+from browser.drawing import drawn, within
 from plexd.metrics.testing import system_point
 from support.readings import reading
 
@@ -67,7 +68,7 @@ CONTRAST = """() => {
   const poor = new Set();
   for (const e of document.querySelectorAll("main *, header *")) {
     const text = [...e.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim());
-    if (!text || e.closest("svg, .hidden, .js-plotly-plot") || !e.getClientRects().length) continue;
+    if (!text || e.closest("svg, .hidden, canvas") || !e.getClientRects().length) continue;
     const [a, b] = [parse(getComputedStyle(e).color), behind(e)].map(luminance);
     const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
     if (ratio < 4.5) poor.add(`${e.className || e.tagName} ${ratio.toFixed(2)}`);
@@ -82,7 +83,7 @@ async def test_every_page_is_sound_on_every_screen(visit: Opener, look: str) -> 
         for path in PAGES:
             page = await visitor.open(path)
             if path.startswith(("/nodes/sim", "/mesh#")):
-                await page.wait_for_selector(".chart .main-svg")
+                await page.wait_for_selector(".chart canvas")
             assert await page.evaluate(NEEDS) == [], path
             assert await page.evaluate(CONTRAST) == [], path
         assert visitor.faults == []
@@ -117,11 +118,13 @@ async def test_a_gap_is_drawn_as_one_with_its_reason(visit: Opener) -> None:
             "aria-label", re.compile("264 points lost on the node")
         )
         # On a busy machine the simulation may be late, which is a gap of its own.
-        await expect(chart.locator(".shapelayer path")).not_to_have_count(0)
-        reason = chart.locator(".annotation-text", has_text="264 points lost on the node")
-        await expect(reason).to_have_count(1)
-        traces = await chart.evaluate("e => e.data.map((t) => t.y.includes(null))")
-        assert traces == [True]
+        await expect(chart.locator(".gap")).not_to_have_count(0)
+        lost = chart.locator(".gap.lost", has_text="264 points lost on the node")
+        await expect(lost).to_have_count(1)
+        columns = await drawn(chart)
+        left, right = await within(chart, lost)
+        assert [x for x in columns if left + 2 < x < right - 2] == []
+        assert [x for x in columns if x < left]
         await expect(page.locator("section", has_text="Completeness")).to_contain_text("264 lost")
 
 
@@ -186,7 +189,7 @@ async def test_the_matrix_is_walked_and_a_link_opened_by_the_keyboard(visit: Ope
 
         await expect(page.locator("#link-title")).to_have_text("sim-boston ↔ sim-denver")
         await expect(page.locator("#link-title")).to_be_focused()
-        await expect(page.locator(".link .chart .main-svg").first).to_be_visible()
+        await expect(page.locator(".link .chart canvas").first).to_be_visible()
 
 
 async def test_a_cell_is_opened_by_a_click_and_has_both_ends(visit: Opener) -> None:
@@ -288,7 +291,7 @@ async def test_names_that_a_node_made_up_are_only_text(visit: Opener, rude_site:
         links = visitor.page.locator("table.peers tbody th a")
         for href in [await links.nth(number).get_attribute("href") for number in (0, 3)]:
             page = await visitor.open(str(href))
-            await page.wait_for_selector(".link .main-svg")
+            await page.wait_for_selector(".link canvas")
         assert visitor.faults == []
 
 

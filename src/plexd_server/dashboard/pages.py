@@ -6,8 +6,6 @@ from html import escape
 from string import Template
 from typing import Final
 
-from plexd_server.dashboard.assets import PLOTLY_NAME
-
 _LAYOUT: Final = Template("""<!doctype html>
 <html lang="en">
 <head>
@@ -16,8 +14,8 @@ _LAYOUT: Final = Template("""<!doctype html>
 <meta name="color-scheme" content="light dark">
 $head<title>$title</title>
 <link rel="icon" href="/static/icon.svg" type="image/svg+xml">
-<link rel="stylesheet" href="/static/app.css">
-$scripts</head>
+$scripts<link rel="stylesheet" href="/static/app.css">
+</head>
 <body>
 <a class="skip" href="#main">Skip to the numbers</a>
 <header class="bar">
@@ -31,11 +29,9 @@ $main
 </html>
 """)
 
-# Plotly puts an inline style sheet for maps into the page, unless an element has this id. There are
-# no maps, and the policy allows no inline style.
-_NO_MAP_STYLE: Final = (
-    '<meta id="9f215cf04c5486422605d13261cb87401f4e7763b6296af81e98efbc0130da53" name="no-map">\n'
-)
+_PLOTS: Final = """<link rel="stylesheet" href="/static/uplot.css">
+<script src="/static/uplot.js" defer></script>
+"""
 _CURRENT: Final = ' aria-current="page"'
 _PAGES: Final = (("/", "Nodes"), ("/mesh", "Mesh"))
 _LOG_OUT: Final = '<button type="button" id="log-out" class="quiet">Log out</button>\n'
@@ -58,7 +54,7 @@ def mesh_page() -> str:
     main = f"""<h1>Mesh</h1>
 {_NO_SCRIPT}
 <div id="mesh" aria-busy="true"></div>"""
-    return _page("Mesh", main, here="/mesh", modules=("mesh.js", "logout.js"), plotly=True)
+    return _page("Mesh", main, here="/mesh", modules=("mesh.js", "logout.js"), plots=True)
 
 
 def node_page(node_id: str) -> str:
@@ -68,7 +64,7 @@ def node_page(node_id: str) -> str:
 <div class="title"><h1>{name}</h1><span id="freshness" class="badge" hidden></span></div>
 {_NO_SCRIPT}
 <div id="node" data-node="{name}" aria-busy="true"></div>"""
-    return _page(node_id, main, here="/nodes", modules=("node.js", "logout.js"), plotly=True)
+    return _page(node_id, main, here="/nodes", modules=("node.js", "logout.js"), plots=True)
 
 
 def not_found_page() -> str:
@@ -113,12 +109,10 @@ def _page(
     here: str | None = None,
     head: str = "",
     modules: tuple[str, ...] = (),
-    plotly: bool = False,
+    plots: bool = False,
 ) -> str:
     """Return a page; with its own path as ``here``, it links to the other pages."""
-    if plotly:
-        head += _NO_MAP_STYLE
-    scripts = f'<script src="/static/{PLOTLY_NAME}" defer></script>\n' if plotly else ""
+    scripts = _PLOTS if plots else ""
     scripts += "".join(f'<script type="module" src="/static/{m}"></script>\n' for m in modules)
     return _LAYOUT.substitute(
         title=f"{escape(title)} · plexd",

@@ -10,10 +10,12 @@ _STEP: Final = 1024.0
 
 def number(value: float) -> str:
     """Return about three digits, without an exponent."""
-    if value >= 100 or value == int(value):
-        return f"{value:.0f}"
-    text = f"{value:.1f}" if value >= 10 else f"{value:.2f}"
-    return text.rstrip("0").rstrip(".")
+    text = f"{value:.{_decimals(value)}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def _decimals(value: float) -> int:
+    return 0 if value >= 100 else 1 if value >= 10 else 2
 
 
 def percent(value: float) -> str:
@@ -29,9 +31,9 @@ def milliseconds(nanoseconds: int) -> str:
 
 
 def size(count: float) -> str:
-    """Return a text such as ``1.4 KiB``."""
+    """Return a text such as ``1.4 KiB``, in the largest unit of which it is one when rounded."""
     power = 0
-    while count >= _STEP and power < len(_BINARY) - 1:
+    while round(count, _decimals(count)) >= _STEP and power < len(_BINARY) - 1:
         count /= _STEP
         power += 1
     return f"{number(count)} {_BINARY[power]}"
@@ -39,11 +41,11 @@ def size(count: float) -> str:
 
 def seconds(value: float) -> str:
     """Return a text such as ``43 s``, ``7 min`` or ``2 h 5 min``."""
-    whole = max(0, round(value))
+    whole, minutes, hours = (max(0, round(value / unit)) for unit in (1, 60, 3600))
     if whole <= 180:
         return f"{whole} s"
-    if whole < 3600:
-        return f"{round(whole / 60)} min"
-    if whole < 86_400:
-        return f"{whole // 3600} h {whole % 3600 // 60} min"
-    return f"{whole // 86_400} d {whole % 86_400 // 3600} h"
+    if minutes < 60:
+        return f"{minutes} min"
+    if minutes < 1440:
+        return f"{minutes // 60} h {minutes % 60} min"
+    return f"{hours // 24} d {hours % 24} h"

@@ -12,7 +12,6 @@ from litestar import MediaType, Request, Response, get, post
 from litestar.datastructures import Cookie
 from litestar.openapi.spec import Parameter, Schema
 from litestar.openapi.spec.enums import OpenAPIType
-from litestar.types import ASGIApp  # noqa: TC002 -- Litestar reads the annotations
 
 from plexd_server.dashboard.assets import Assets
 from plexd_server.dashboard.pages import (
@@ -98,7 +97,7 @@ def page_routes(gate: Gate) -> list[HTTPRouteHandler]:
             media_type="*/*",
         ),
     )
-    async def static(name: FromPath[str], request: Request[Any, Any, Any]) -> ASGIApp:
+    async def static(name: FromPath[str], request: Request[Any, Any, Any]) -> Response[bytes]:
         return await assets.answer(name, request.headers)
 
     return [show_fleet, show_mesh, show_node, login, logout, static]

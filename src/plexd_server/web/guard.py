@@ -19,13 +19,10 @@ if TYPE_CHECKING:
 
 LOOPBACK_NAMES: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
-# Scripts and style sheets come from this server only. Plotly fills an empty <style> element rule by
-# rule and sets style attributes while drawing: the hash is that of the empty string.
+# Scripts and style sheets come from this server only.
 _POLICY = (
-    "default-src 'none'; script-src 'self'; style-src-attr 'unsafe-inline'; "
-    "style-src 'self' 'sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU='; "
-    "img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
-    "frame-ancestors 'none'"
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 _HEADERS: Final = (
     (b"content-security-policy", _POLICY.encode()),

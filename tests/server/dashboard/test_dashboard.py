@@ -1,9 +1,6 @@
 from __future__ import annotations
 
-import asyncio
 import re
-import sys
-from contextlib import ExitStack
 from html.parser import HTMLParser
 from http.cookies import SimpleCookie
 from ipaddress import ip_network
@@ -17,7 +14,7 @@ from yarl import URL
 
 import plexd_server.dashboard
 from plexd.clock import SystemClock
-from plexd_server.dashboard.assets import PLOTLY_NAME, Assets
+from plexd_server.dashboard.assets import Assets
 from plexd_server.dashboard.pages import (
     fleet_page,
     login_page,
@@ -26,17 +23,19 @@ from plexd_server.dashboard.pages import (
     not_found_page,
     refusal_page,
 )
+from plexd_server.errors import StartError
 from plexd_server.web import ErrorPages
 from plexd_server.web.guard import host_name
 from plexd_server.web.limits import InFlight
-from server.running import Client, connected, running, served
+from server.running import Client, served
 
 if TYPE_CHECKING:
     from server.conftest import Shared
     from server.running import Answer
 
 STATIC = Path(plexd_server.dashboard.__file__).parent / "static"
-SCRIPTS = sorted(path.name for path in STATIC.iterdir())
+SEND_BUFFER_BYTES = 256 * 1024  # of web/server.py
+SERVED = {path.name: path for path in STATIC.rglob("*.*") if path.suffix in {".css", ".js", ".svg"}}
 
 
 BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
@@ -292,56 +291,38 @@ def test_a_host_header_is_a_name_and_a_port(authority: str, name: str) -> None:
     assert host_name(authority) == name
 
 
-@pytest.mark.parametrize("name", SCRIPTS)
+@pytest.mark.parametrize("name", sorted(SERVED))
 async def test_static_files_are_served_as_they_are(nobody: Client, name: str) -> None:
     answer = await nobody.get(f"/static/{name}", Accept_Encoding="identity")
 
     assert answer.status == 200
-    assert answer.body == (STATIC / name).read_bytes()
+    assert answer.body == SERVED[name].read_bytes()
     again = await nobody.get(f"/static/{name}", If_None_Match=answer.headers["ETag"])
     assert (again.status, again.body) == (304, b"")
 
 
-async def test_plotly_is_served_from_its_package_and_cached_for_long(nobody: Client) -> None:
-    answer = await nobody.get(f"/static/{PLOTLY_NAME}")
+def test_no_static_file_is_larger_than_what_the_kernel_takes_of_an_answer() -> None:
+    assert max(path.stat().st_size for path in SERVED.values()) < SEND_BUFFER_BYTES
 
-    assert answer.status == 200
-    assert b"plotly.js" in answer.body[:200]
-    assert "immutable" in answer.headers["Cache-Control"]
+
+async def test_the_charts_library_is_small_on_the_way(nobody: Client) -> None:
+    answer = await nobody.get("/static/uplot.js", Accept_Encoding="gzip")
+
     assert answer.headers["Content-Encoding"] == "gzip"
+    assert int(answer.headers["Content-Length"]) < 30_000
 
 
-def test_plotly_is_found_without_importing_it() -> None:
-    Assets()
-
-    assert "plotly" not in sys.modules
+def test_the_licence_goes_along() -> None:
+    assert "MIT License" in (STATIC / "vendor" / "uplot.LICENSE").read_text()
 
 
-@pytest.mark.slow
-async def test_answers_that_nobody_reads_cost_little_memory_and_free_their_slots(
-    tmp_path: Path, session: aiohttp.ClientSession
+async def test_a_package_without_the_browsers_libraries_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    request = f"GET /static/{PLOTLY_NAME} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
-    with running(tmp_path / "d") as server:
-        client = Client(session, server.url)
-        await client.get(f"/static/{PLOTLY_NAME}")
-        before = server.peak_kib()
-        with ExitStack() as unread:
+    monkeypatch.setattr("plexd_server.dashboard.assets._VENDOR", str(tmp_path / "none"))
 
-            def ask_for_more() -> None:
-                connection = unread.enter_context(connected(server.url))
-                connection.sendall(request)
-
-            for _ in range(150):
-                ask_for_more()
-            # One of those refused may have lost its place to this client's own request.
-            while (await client.get(f"/static/{PLOTLY_NAME}")).status != 503:
-                ask_for_more()
-            assert (await client.get("/healthz")).status == 200
-            assert server.peak_kib() - before < 128 * 1024
-        async with asyncio.timeout(10):
-            while (await client.get(f"/static/{PLOTLY_NAME}")).status != 200:
-                pass
+    with pytest.raises(StartError, match="run make setup"):
+        Assets()
 
 
 @pytest.mark.parametrize("name", ["none.js", "..%2f..%2fcli.py", "assets.py", "app.css%00"])
@@ -385,9 +366,10 @@ def test_a_page_has_nothing_inline_and_loads_nothing_from_elsewhere(html: str) -
     assert [source for source in page.found if not re.match(r"/(?!/)|#", source)] == []
 
 
-@pytest.mark.parametrize("name", SCRIPTS)
+@pytest.mark.parametrize("name", sorted(SERVED))
 def test_a_static_file_loads_nothing_from_elsewhere(name: str) -> None:
-    assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)", (STATIC / name).read_text())
+    code = re.sub(r"/\*.*?\*/", "", SERVED[name].read_text())
+    assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)", code)
 
 
 def test_a_node_id_cannot_become_markup() -> None:

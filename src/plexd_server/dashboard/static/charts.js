@@ -1,191 +1,178 @@
-// Line charts over time, drawn by Plotly in the page's own colours, with gaps that say why.
+// Line charts over time, drawn by uPlot in the page's own colours, with gaps that say why.
 
-import { brief, escaped } from "./format.js";
-import { describeGaps, findGaps, sayings, usualDistance } from "./gaps.js";
+import { showBands } from "./bands.js";
+import { el } from "./dom.js";
+import { describeGaps, findGaps } from "./gaps.js";
+import { withGaps } from "./readings.js";
+import { Readout } from "./readout.js";
+import { timeTicks, valueTicks } from "./ticks.js";
 
-const NO_READINGS = {
-  text: "No readings in this time",
-  showarrow: false,
-  xref: "paper",
-  yref: "paper",
-  x: 0.5,
-  y: 0.5,
-};
 const DARK = matchMedia("(prefers-color-scheme: dark)");
-const DAY_MS = 86_400_000;
-const MARGIN = { l: 68, r: 14, t: 14, b: 32 };
 const HEIGHT = 206;
-const LABEL_SIZE = 11;
-const LABEL_LINE = 14;
-const RULER = document.createElement("canvas").getContext("2d");
-
-/** Times and values with a null wherever readings are missing, so that a gap is drawn as one. */
-export function withGaps(times, values, stepSeconds) {
-  const moments = times.map((time) => Date.parse(time));
-  const isGap = usualDistance(moments, stepSeconds);
-  const x = [];
-  const y = [];
-  moments.forEach((moment, i) => {
-    if (i > 0 && isGap(i - 1)) {
-      x.push(new Date(moments[i - 1] + 1));
-      y.push(null);
-    }
-    x.push(new Date(moment));
-    y.push(values[i]);
-  });
-  return { x, y };
-}
+const PADDING = [14, 14, 0, 0];
+const AXIS_PX = { time: 30, values: 66 };
+const TICK_PX = 58;
+const MOST_TICKS = 7;
+const LINE_PX = 2;
+const DOT_PX = 5;
+const EXPAND = 2; // uPlot's number: a gap reaches to the line's next own value
+const drawn = new WeakMap();
 
 function colour(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 }
 
-function traces(spec, data) {
-  return spec.lines.map((line, i) => {
-    const { times, values } = line.of(data);
-    const drawn = withGaps(times, values, data.step_seconds);
-    return {
-      ...drawn,
-      // Whole, as Plotly would put a space before the colon, and read names as templates.
-      customdata: drawn.y.map((value) => escaped(`${brief(line.name)}: ${spec.format(value)}`)),
-      type: "scatter",
-      mode: times.length === 1 ? "markers" : "lines",
-      line: { color: colour(`--line-${i + 1}`), width: 2 },
-      connectgaps: false,
-      hovertemplate: "%{customdata}<extra></extra>",
+/** Where values stand without a break between them: the first and the last index of each run. */
+export function runsOf(values) {
+  const runs = [];
+  let isBroken = true;
+  values.forEach((value, i) => {
+    if (value === undefined) return; // another line's moment
+    if (value === null) isBroken = true;
+    else if (isBroken) runs.push([i, i]);
+    else runs.at(-1)[1] = i;
+    if (value !== null) isBroken = false;
+  });
+  return runs;
+}
+
+/** The values that need a dot, because the line through them is shorter than the dot would be. */
+function dotted(u, index) {
+  const pixel = (i) => u.valToPos(u.data[0][i], "x");
+  const short = runsOf(u.data[index]).filter(([first, last]) => pixel(last) - pixel(first) < DOT_PX);
+  return short.flatMap(([first, last]) => [...Array(last - first + 1).keys()].map((i) => first + i));
+}
+
+/** One chart on the page, for as long as its element is there. */
+class Chart {
+  #target;
+  #spec;
+  #empty = el("p", { class: "no-readings", hidden: true }, "No readings in this time");
+  #shown;
+  #plot;
+
+  constructor(target, spec) {
+    this.#target = target;
+    this.#spec = spec;
+    new ResizeObserver((_, observer) => this.#fit(observer)).observe(target);
+  }
+
+  show(data) {
+    const lines = this.#spec.lines.map((line) => ({ line, ...line.of(data) }));
+    const values = lines.flatMap((one) => one.values);
+    const top = values.reduce((a, b) => Math.max(a, b ?? 0), 0) || (this.#spec.least ?? 1);
+    this.#shown = {
+      since: Date.parse(data.since),
+      until: Date.parse(data.until),
+      high: this.#spec.top ?? Math.max(top * 1.15, this.#spec.least ?? 0),
+      gaps: findGaps(this.#spec.lines, data),
     };
-  });
-}
+    const tables = lines.map((one) => withGaps(one, data));
+    this.#plot ??= new window.uPlot(this.#options(), null, this.#target);
+    this.#plot.setData(window.uPlot.join(tables, tables.map(() => [EXPAND, EXPAND])));
+    this.#empty.hidden = values.length > 0;
+    this.#describe(lines);
+  }
 
-/** The least tick distance is a round one in units of 1024 when the values are bytes. */
-function binaryStep(top) {
-  const power = 1024 ** Math.floor(Math.log(Math.max(top, 1)) / Math.log(1024));
-  const steps = [1, 2, 5, 10, 20, 50, 100, 200, 256, 512].map((step) => step * power);
-  return steps.find((step) => top / step <= 4) ?? 1024 * power;
-}
+  #describe(lines) {
+    const { gaps } = this.#shown;
+    const text = `${this.#spec.title}. ${lines.map((one) => this.#summary(one)).join("; ")}. ${describeGaps(gaps)}`;
+    this.#target.setAttribute("role", "img");
+    this.#target.setAttribute("aria-label", text);
+    this.#target.dataset.gaps = gaps.length;
+    this.#plot.ctx.canvas.textContent = text;
+  }
 
-function shade(gap) {
-  return {
-    type: "rect",
-    xref: "x",
-    yref: "paper",
-    x0: new Date(gap.from),
-    x1: new Date(gap.to),
-    y0: 0,
-    y1: 1,
-    layer: "below",
-    line: { width: 0 },
-    fillcolor: colour(gap.known ? "--lost" : "--gap"),
-  };
-}
+  #summary({ line, values }) {
+    const known = values.filter((value) => value !== null);
+    if (!known.length) return `${line.name}: no readings`;
+    const highest = known.reduce((a, b) => Math.max(a, b));
+    const { format } = this.#spec;
+    return `${line.name}: now ${format(known.at(-1))}, highest ${format(highest)}`;
+  }
 
-/** How a text of these lines fits into a band: level, upright or (null) not at all. */
-function angle(lines, wide, high) {
-  RULER.font = `${LABEL_SIZE}px ${getComputedStyle(document.body).fontFamily}`;
-  const long = Math.max(...lines.map((line) => RULER.measureText(line).width)) + 8;
-  const thick = lines.length * LABEL_LINE;
-  if (long <= wide && thick <= high) return 0;
-  return thick <= wide && long <= high ? -90 : null;
-}
+  /** Follow the element's width; once it is gone from the page, give up what was taken for it. */
+  #fit(observer) {
+    if (!this.#target.isConnected) {
+      observer.disconnect();
+      this.#plot?.destroy();
+    } else if (this.#target.clientWidth) {
+      this.#plot?.setSize({ width: this.#target.clientWidth, height: HEIGHT });
+    }
+  }
 
-/** A gap's reason within its band, in one line or more; where it has no room, dots that tell it. */
-function label(gap, data, width) {
-  const share = (gap.to - gap.from) / (Date.parse(data.until) - Date.parse(data.since));
-  const [wide, high] = [share * (width - MARGIN.l - MARGIN.r), HEIGHT - MARGIN.t - MARGIN.b];
-  const said = gap.said.map(({ who, text }) => ({ who: who && brief(who), text }));
-  const whole = sayings({ said });
-  const broken = said.flatMap(({ who, text }) => (who ? [`${who}:`, text] : [text]));
-  const ways = [[whole.join(", ")], whole, broken];
-  const lines = ways.find((way) => angle(way, wide, high) === 0) ?? ways.find((way) => angle(way, wide, high) !== null);
-  if (!lines && wide < LABEL_LINE) return null;
-  return {
-    text: lines ? lines.map(escaped).join("<br>") : "⋯",
-    hovertext: lines ? "" : sayings(gap).map(escaped).join("<br>"),
-    showarrow: false,
-    xref: "x",
-    yref: "paper",
-    x: new Date((gap.from + gap.to) / 2),
-    y: 0.5,
-    textangle: lines ? angle(lines, wide, high) : 0,
-    font: { size: LABEL_SIZE, color: colour("--muted") },
-  };
-}
+  #options() {
+    const { format, lines } = this.#spec;
+    const readout = new Readout(lines, format, () => this.#shown);
+    return {
+      width: this.#target.clientWidth,
+      height: HEIGHT,
+      padding: PADDING,
+      legend: { show: false },
+      cursor: { y: false, drag: { x: false, y: false }, sync: { key: "charts" } },
+      scales: {
+        x: { time: false, range: () => [this.#shown.since, this.#shown.until] },
+        y: { range: () => [0, this.#shown.high] },
+      },
+      axes: [this.#timeAxis(), this.#valueAxis()],
+      series: [{}, ...lines.map((_, i) => this.#series(i))],
+      hooks: {
+        init: [(u) => u.over.append(this.#empty, readout.element)],
+        drawClear: [(u) => showBands(u.under, this.#shown)],
+        setCursor: [(u) => readout.follow(u)],
+      },
+    };
+  }
 
-function layout(spec, data, top, gaps, width) {
-  const high = spec.top ?? Math.max(top * 1.15, spec.least ?? 0);
-  const step = spec.binary ? binaryStep(high) : spec.step;
-  const ticks = step && [...Array(Math.floor(high / step) + 1).keys()].map((i) => i * step);
-  const days = Date.parse(data.until) - Date.parse(data.since) > 1.5 * DAY_MS;
-  const isEmpty = spec.lines.every((line) => !line.of(data).times.length);
-  return {
-    annotations: isEmpty ? [NO_READINGS] : gaps.map((gap) => label(gap, data, width)).filter(Boolean),
-    shapes: gaps.map(shade),
-    margin: MARGIN,
-    height: HEIGHT,
-    paper_bgcolor: "transparent",
-    plot_bgcolor: "transparent",
-    font: { family: "inherit", size: 12, color: colour("--muted") },
-    showlegend: false,
-    hovermode: "x unified",
-    hoverlabel: { bgcolor: colour("--card"), bordercolor: colour("--edge") },
-    dragmode: false,
-    xaxis: {
-      type: "date",
-      range: [new Date(data.since), new Date(data.until)],
-      gridcolor: colour("--grid"),
-      fixedrange: true,
-      nticks: 6,
-      ticklabelstandoff: 6,
-      tickformat: days ? "%d %b" : "%H:%M",
-      hoverformat: days ? "%d %b %H:%M" : "%H:%M:%S",
-    },
-    yaxis: {
-      range: [0, high],
-      gridcolor: colour("--grid"),
-      zeroline: false,
-      fixedrange: true,
-      nticks: 5,
-      ...(ticks
-        ? { tickvals: ticks, ticktext: ticks.map(spec.format) }
-        : { tickvals: roundTicks(high), ticktext: roundTicks(high).map(spec.format) }),
-    },
-  };
-}
+  #series(i) {
+    const stroke = () => colour(`--line-${i + 1}`);
+    const points = { show: false, filter: dotted, size: DOT_PX, width: 0, fill: stroke };
+    return { stroke, width: LINE_PX, points };
+  }
 
-/** Four or five round numbers up to `high`. */
-function roundTicks(high) {
-  const power = 10 ** Math.floor(Math.log10(high || 1));
-  const step = [0.1, 0.2, 0.25, 0.5, 1, 2, 2.5].map((one) => one * power).find((one) => high / one <= 5);
-  return [...Array(Math.floor(high / step + 1e-9) + 1).keys()].map((i) => Number((i * step).toPrecision(6)));
-}
+  #axis(options) {
+    return {
+      stroke: () => colour("--muted"),
+      font: `12px ${getComputedStyle(document.body).fontFamily}`,
+      grid: { stroke: () => colour("--grid"), width: 1 },
+      ticks: { show: false },
+      ...options,
+    };
+  }
 
-function summary(spec, data, gaps) {
-  const parts = spec.lines.map((line) => {
-    const values = line.of(data).values.filter((value) => value !== null);
-    if (!values.length) return `${line.name}: no readings`;
-    const highest = values.reduce((a, b) => Math.max(a, b));
-    return `${line.name}: now ${spec.format(values.at(-1))}, highest ${spec.format(highest)}`;
-  });
-  return `${spec.title}. ${parts.join("; ")}. ${describeGaps(gaps)}`;
+  #timeAxis() {
+    const ticks = (u) => {
+      const most = Math.min(MOST_TICKS, Math.floor((u.width - AXIS_PX.values) / TICK_PX));
+      return timeTicks(this.#shown.since, this.#shown.until, Math.max(1, most));
+    };
+    return this.#axis({
+      size: AXIS_PX.time,
+      gap: 8,
+      splits: (u) => ticks(u).moments,
+      values: (u) => ticks(u).texts,
+    });
+  }
+
+  #valueAxis() {
+    const { format } = this.#spec;
+    return this.#axis({
+      size: AXIS_PX.values,
+      gap: 8,
+      splits: () => valueTicks(this.#shown.high, this.#spec),
+      values: (_, splits) => splits.map((value) => format(value)),
+    });
+  }
 }
 
 /**
  * Draw, or redraw in place, one chart. `data` has `since`, `until`, `step_seconds` and whatever the
- * lines' `of(data)` take their `{times, values}` from and `losses(data)` those of the ledger.
+ * lines' `of(data)` take their series from and `losses(data)` those of the ledger. A series has
+ * `times`, `values`, and what the server knows of it: its `gaps`, the stamp of the `newest` reading,
+ * the node's `status`, and after how many seconds it is silent (`silentAfter`).
  */
 export function draw(target, spec, data) {
-  const values = spec.lines.flatMap((line) => line.of(data).values);
-  const top = values.reduce((a, b) => Math.max(a, b ?? 0), 0);
-  const gaps = findGaps(spec.lines, data);
-  target.setAttribute("role", "img");
-  target.setAttribute("aria-label", summary(spec, data, gaps));
-  target.dataset.gaps = gaps.length;
-  return window.Plotly.react(
-    target,
-    traces(spec, data),
-    layout(spec, data, top || (spec.least ?? 1), gaps, target.clientWidth),
-    { displayModeBar: false, responsive: true },
-  );
+  if (!drawn.has(target)) drawn.set(target, new Chart(target, spec));
+  drawn.get(target).show(data);
 }
 
 /** Calls back when the page turns light or dark: colours are baked into a drawing. */

@@ -30,9 +30,7 @@ function cpuCell({ status, system, cpu_history: minutes }) {
   if (!system) return NONE;
   // The picture of the last minute may lag: the line ends in the number beside it.
   const history = status === "up" ? [...minutes.slice(0, -1), system.cpu_usage_percent] : minutes;
-  const known = history.filter((value) => value !== null);
-  const top = known.some((value) => value > 50) ? 100 : 50;
-  return el("span", { class: "with-spark" }, el("span", {}, percent(system.cpu_usage_percent)), sparkline(history, top));
+  return el("span", { class: "with-spark" }, el("span", {}, percent(system.cpu_usage_percent)), sparkline(history, 100));
 }
 
 function peersCell(node) {
@@ -49,6 +47,9 @@ function gauge(value, total) {
   return el("span", { class: "gauge" }, `${number(value)} % `, of, meter(value));
 }
 
+/** The cell of a number; those of a silent node are not of now. */
+const ofNow = (cell) => (node) => (node.status === "silent" ? el("div", { class: "silent" }, cell(node)) : cell(node));
+
 const memoryCell = (node) => shareCell(memoryShare(node), node.system?.memory_total_bytes);
 const diskCell = (node) => shareCell(diskShare(node), node.system?.disk_total_bytes);
 const age = (node) => (node.received_at ? secondsBetween(node.received_at, now) : null);
@@ -60,13 +61,13 @@ const COLUMNS = [
     key: (node) => RANK[node.status],
     cell: (node) => el("span", { class: `badge ${KINDS[node.status]}` }, node.status),
   },
-  { name: "CPU", key: (node) => node.system?.cpu_usage_percent, cell: cpuCell, first: "descending" },
-  { name: "Memory", key: memoryShare, cell: memoryCell, first: "descending" },
-  { name: "Disk", key: diskShare, cell: diskCell, first: "descending" },
+  { name: "CPU", key: (node) => node.system?.cpu_usage_percent, cell: ofNow(cpuCell), first: "descending" },
+  { name: "Memory", key: memoryShare, cell: ofNow(memoryCell), first: "descending" },
+  { name: "Disk", key: diskShare, cell: ofNow(diskCell), first: "descending" },
   {
     name: "Load",
     key: (node) => node.system?.load_avg_1,
-    cell: (node) => load(node.system?.load_avg_1),
+    cell: ofNow((node) => load(node.system?.load_avg_1)),
     first: "descending",
   },
   { name: "Peers", key: badPeers, cell: peersCell, first: "descending" },

@@ -6,11 +6,16 @@ const NEVER = "0001-01-01T00:00:00Z";
 
 export const NONE = "–";
 
+/** How many decimals make three significant digits. */
+function decimals(value) {
+  const size = Math.abs(value);
+  return size >= 100 ? 0 : size >= 10 ? 1 : 2;
+}
+
 /** Three significant digits, without an exponent. */
 export function number(value) {
   if (value === null || value === undefined) return NONE;
-  const size = Math.abs(value);
-  return value.toLocaleString("en", { maximumFractionDigits: size >= 100 ? 0 : size >= 10 ? 1 : 2 });
+  return value.toLocaleString("en", { maximumFractionDigits: decimals(value) });
 }
 
 /** A load average, always with two decimals, as every tool shows it. */
@@ -27,11 +32,12 @@ export function percent(value) {
   return value === null || value === undefined ? NONE : `${number(value)} %`;
 }
 
+/** In the largest unit of which it is one or more once it is rounded. */
 export function bytes(value) {
   if (value === null || value === undefined) return NONE;
   let unit = 0;
   let rest = value;
-  while (rest >= 1024 && unit < BINARY.length - 1) {
+  while (Number(rest.toFixed(decimals(rest))) >= 1024 && unit < BINARY.length - 1) {
     rest /= 1024;
     unit += 1;
   }
@@ -47,27 +53,25 @@ export function share(used, total) {
   return total > 0 ? (100 * used) / total : 0;
 }
 
-/** A round trip; the wire's -1 means the peer did not answer. */
-export function roundTrip(nanoseconds) {
-  return nanoseconds < 0 ? "no answer" : `${number(nanoseconds / 1e6)} ms`;
-}
-
 /** A name of any length, cut to what can stand in a picture. */
 export function brief(name) {
   const letters = [...name];
   return letters.length > NAME_LETTERS ? `${letters.slice(0, NAME_LETTERS - 1).join("")}…` : name;
 }
 
-/** Text for Plotly, which reads some markup in it. */
-export const escaped = (text) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;");
+/** So many of one unit, which is `each` of a smaller one, and what is left of that. */
+function twoUnits(count, [large, each, small]) {
+  const rest = count % each;
+  return `${Math.floor(count / each)} ${large}${rest ? ` ${rest} ${small}` : ""}`;
+}
 
-/** A length of time in its two largest units. */
+/** A length of time in its two largest units, rounded to the smaller one. */
 export function duration(seconds) {
-  const whole = Math.max(0, Math.round(seconds));
+  const [whole, minutes, hours] = [1, 60, 3600].map((unit) => Math.max(0, Math.round(seconds / unit)));
   if (whole < 60) return `${whole} s`;
-  if (whole < 3600) return `${Math.round(whole / 60)} min`;
-  if (whole < 86400) return `${Math.floor(whole / 3600)} h ${Math.floor((whole % 3600) / 60)} min`;
-  return `${Math.floor(whole / 86400)} d ${Math.floor((whole % 86400) / 3600)} h`;
+  if (minutes < 60) return `${minutes} min`;
+  if (minutes < 1440) return twoUnits(minutes, ["h", 60, "min"]);
+  return twoUnits(hours, ["d", 24, "h"]);
 }
 
 /** How long ago `then` was at `now`, both as the server wrote them. */

@@ -1,11 +1,12 @@
 // Where readings are missing, and what the ledger says about it.
 
 import { counted } from "./format.js";
+import { GAP_FACTOR, readingsOf, unansweredOf } from "./readings.js";
 
-const GAP_FACTOR = 2.5;
-const WINDOW = 3;
 const NEAR_MS = 60_000; // ends that differ by less are the same moment, seen by two
+const SILENT_SECONDS = 150; // as the server's least
 const TIME = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit" });
+const KINDS = ["unanswered", "lost", "unread"]; // of which a gap of two ends shows the first
 export const REASONS = {
   evicted: "lost on the node",
   rejected: "refused by this server",
@@ -13,16 +14,6 @@ export const REASONS = {
   ahead: "refused, as the node's clock was ahead",
   put_back: "unknown to the node, which was put back or copied",
 };
-
-/** Tells of each distance between neighbours whether it is a gap: well beyond the usual one. */
-export function usualDistance(moments, stepSeconds) {
-  const distances = moments.slice(1).map((moment, i) => moment - moments[i]);
-  const usual = (i) => {
-    const near = distances.slice(Math.max(0, i - WINDOW), i + WINDOW + 1).sort((a, b) => a - b);
-    return near[Math.floor(near.length / 2)];
-  };
-  return (i) => distances[i] > GAP_FACTOR * Math.max(usual(i), stepSeconds * 1000);
-}
 
 function lossIn(losses, from, to) {
   return losses.filter(({ reason }) => reason !== "put_back").find((loss) => {
@@ -38,30 +29,34 @@ export function describeLoss(loss) {
   return `${what} ${REASONS[loss.reason] ?? loss.reason}${why}`;
 }
 
-function explained(from, to, isOpen, losses, who) {
+function explained({ from, to }, otherwise, losses, who) {
   const loss = lossIn(losses, from, to);
-  const text = loss ? describeLoss(loss) : isOpen ? "no report since" : "not reported";
-  return { from, to, known: Boolean(loss), said: [{ who, text }] };
+  const text = loss ? describeLoss(loss) : otherwise;
+  return { from, to, kind: loss ? "lost" : "unread", said: [{ who, text }] };
+}
+
+/** From the latest reading up to now, if newer ones cannot be on their way any more. */
+function openGap({ moments, last }, { newest, silentAfter = SILENT_SECONDS }, data) {
+  const until = Date.parse(data.until);
+  const from = newest ? Math.max(last, Date.parse(newest)) : last;
+  // Where a bucket's newest reading is not known, it may be at the bucket's end.
+  const most = newest ? silentAfter : Math.max(silentAfter, GAP_FACTOR * data.step_seconds);
+  return until - from > most * 1000 ? { from, to: until } : null;
 }
 
 /** The gaps of one series within the drawn time, the one up to now included. */
 function gapsOf(line, data) {
+  const series = line.of(data);
+  if (!series.times.length) return [];
   const losses = line.losses(data);
-  const { times, silentAfter } = line.of(data);
-  const moments = times.map((time) => Date.parse(time));
-  if (!moments.length) return [];
-  const isGap = usualDistance(moments, data.step_seconds);
-  const found = [];
-  moments.slice(1).forEach((moment, i) => {
-    if (isGap(i)) found.push(explained(moments[i], moment, false, losses, line.end));
-  });
-  const until = Date.parse(data.until);
-  const last = moments.at(-1);
-  // What is newer may still be on its way, until the node is silent.
-  if (until - last > 1000 * Math.max(silentAfter, GAP_FACTOR * data.step_seconds)) {
-    found.push(explained(last, until, true, losses, line.end));
-  }
-  return found;
+  const readings = readingsOf(series, data);
+  const open = openGap(readings, series, data);
+  const since = series.status === "up" ? "no reading since" : "no report since";
+  const unread = readings.gaps.map((gap) => explained(gap, "not reported", losses, line.end));
+  if (open) unread.push(explained(open, since, losses, line.end));
+  if (!line.unanswered) return unread;
+  const silent = unansweredOf(readings, series.values, open ? null : Date.parse(data.until));
+  return [...unread, ...silent.map(({ text, ...gap }) => ({ ...gap, kind: "unanswered", said: [{ who: line.end, text }] }))];
 }
 
 /** Have gaps of two ends that overlap begin and end together where they nearly do. */
@@ -79,7 +74,7 @@ function joined(from, to, [first, second]) {
   if (!second) return { ...first, from, to };
   const isSame = first.said[0].text === second.said[0].text;
   const said = isSame ? [{ ...first.said[0], who: "both" }] : [...first.said, ...second.said];
-  return { from, to, known: first.known || second.known, said };
+  return { from, to, kind: KINDS.find((kind) => [first.kind, second.kind].includes(kind)), said };
 }
 
 /** Of two ends' gaps a row of gaps that do not overlap, each of one end or of both. */

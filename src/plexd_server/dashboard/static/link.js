@@ -19,7 +19,7 @@ const ROWS = [
   ["Sent", sentOf],
   ["Read", (view, now) => (view ? `${duration(secondsBetween(view.measured_at, now))} ago` : NONE)],
 ];
-const milliseconds = (value) => (value === null ? NONE : `${number(value)} ms`);
+const milliseconds = (value) => (value === null ? "no answer" : `${number(value)} ms`);
 const NOTHING = { times: [], values: [] };
 
 /** A line of one end's field; `scale` turns it into the chart's unit. */
@@ -28,9 +28,16 @@ function line(end, name, field, scale = 1) {
     const answer = data.ends[end]?.[field === "rtt_nano" ? "latency" : "tunnel"];
     if (!answer) return NOTHING;
     const values = answer.fields[field].avg.map((value) => (value === null ? null : value * scale));
-    return { times: answer.times, values, silentAfter: answer.silent_after_seconds };
+    return {
+      times: answer.times,
+      values,
+      gaps: answer.gaps,
+      silentAfter: answer.silent_after_seconds,
+      newest: data.ends[end].newest,
+    };
   };
-  return { name, end: name, of, losses: (data) => data.ends[end]?.losses ?? [] };
+  const unanswered = field === "rtt_nano"; // what a value that is missing means
+  return { name, end: name, of, unanswered, losses: (data) => data.ends[end]?.losses ?? [] };
 }
 
 function chartsOf(link) {
@@ -44,7 +51,7 @@ function chartsOf(link) {
 
 function viewsTable(link, now, isNode) {
   const page = (name) => (isNode(name) ? el("a", { href: `/nodes/${encodeURIComponent(name)}` }, named(name)) : named(name));
-  const head = ["", link.a, link.b].map((name, i) => el("th", { scope: "col" }, i ? [page(name), " reads"] : ""));
+  const head = ["", link.a, link.b].map((name, i) => el("th", { scope: "col" }, i ? [page(name), " reads"] : el("span", { class: "hidden" }, "Number")));
   const rows = ROWS.map(([name, of]) =>
     el(
       "tr",
@@ -67,7 +74,7 @@ async function seriesOf(view, range) {
     getJSON(`${path}/series?group=tunnel&field=packet_loss_percent&field=rx_bytes&${query}`),
     getJSON(`${path}/ledger`),
   ]);
-  return { latency, tunnel, losses: ledger.losses };
+  return { latency, tunnel, losses: ledger.losses, newest: view.measured_at };
 }
 
 /** The panel of one link; `show` again with newer numbers. */

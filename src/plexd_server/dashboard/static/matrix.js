@@ -176,8 +176,8 @@ export class Matrix {
         const [fill, text] = view ? MODES[this.mode](view) : ["--track", ""];
         context.fillStyle = colour(fill);
         context.fillRect(x, y, width - gap, height - gap);
-        const short = text.length <= 1;
-        if (view && text && (width >= TEXT_AT || (short && width >= 11))) {
+        const isSign = !/\d/.test(text); // a number stands only where all numbers have room
+        if (view && text && (width >= TEXT_AT || (isSign && text.length === 1 && width >= 11))) {
           context.fillStyle = colour(fill.replace("--", "--on-")) || colour("--text");
           context.fillText(text, x + width / 2, y + height / 2 + 0.5);
         }

@@ -18,7 +18,10 @@ const line = (field, name) => ({
   of: (answer) => ({
     times: answer.times,
     values: answer.fields[field].avg,
+    gaps: answer.gaps,
     silentAfter: answer.silent_after_seconds,
+    newest: answer.newest,
+    status: answer.status,
   }),
   losses: (answer) => answer.losses,
 });
@@ -197,7 +200,7 @@ async function refresh() {
     trafficAt(system),
   ]);
   const shown = fitRange([series]) ? await getJSON(seriesPath()) : series;
-  seriesAnswer = { ...shown, losses: ledger.losses };
+  seriesAnswer = { ...shown, losses: ledger.losses, newest: system?.timestamp, status: latest.status };
   traffic = newest;
   showFreshness(latest);
   if (!latest.points.length) return showNothing("No points yet", "Waiting for the first report.");

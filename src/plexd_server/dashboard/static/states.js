@@ -1,6 +1,7 @@
 // The states of views and links: how they are shown, and from better to worse.
 
 import { el } from "./dom.js";
+import { number } from "./format.js";
 
 /** A badge's class and a sign that does not need colour. */
 const SHOWN = {
@@ -26,7 +27,7 @@ export function stateBadge(state) {
 /** `10 up, 1 down`, worst last. */
 export function countStates(counts) {
   return STATES.filter((state) => counts[state])
-    .map((state) => `${counts[state]} ${state}`)
+    .map((state) => `${number(counts[state])} ${state}`)
     .join(", ");
 }
 
