@@ -39,6 +39,7 @@ endpoints = (
 )
 handshakes = st.just(0) | st.integers(0, 2**62)
 peers = st.builds(DevicePeer, keys, endpoints, handshakes, uint64, uint64)
+NOW_NANO = 1_767_225_600 * 10**9
 devices = st.lists(peers, max_size=8, unique_by=lambda one: one.public_key)
 
 # Bytes made of what these answers are made of get further than bytes at random.
@@ -105,7 +106,7 @@ def test_there_are_no_more_messages_and_attributes_than_headers_fit(said: bytes)
 
 @given(text=st.binary() | almost | almost.map(lambda text: text + b"\nerrno=0\n\n"))
 def test_text_of_any_kind_ends_in_a_value_or_in_a_wireguard_error(text: bytes) -> None:
-    ends_in_a_value_or_a_wireguard_error(lambda: parse_answer("wg0", text))
+    ends_in_a_value_or_a_wireguard_error(lambda: parse_answer("wg0", text, now_nano=NOW_NANO))
 
 
 @given(shown=devices, per_message=st.integers(1, 8), together=st.booleans())
@@ -123,9 +124,24 @@ def test_the_quick_way_and_the_long_way_through_a_dump_agree(shown: list[DeviceP
 @given(shown=devices)
 def test_the_quick_way_and_the_long_way_through_an_answer_agree(shown: list[DevicePeer]) -> None:
     text = uapi(shown)
-    assert list(parse_answer("wg0", text).peers) == shown
+    assert list(parse_answer("wg0", text, now_nano=NOW_NANO).peers) == shown
     other = re.sub(rb"(tx_bytes=\d+\n)(rx_bytes=\d+\n)", rb"\2\1", text)
-    assert list(parse_answer("wg0", other).peers) == shown
+    assert list(parse_answer("wg0", other, now_nano=NOW_NANO).peers) == shown
+
+
+@given(shown=devices, at=st.integers(0, 7), line=almost)
+def test_a_line_of_any_kind_costs_one_peer_at_most(
+    shown: list[DevicePeer], at: int, line: bytes
+) -> None:
+    text = uapi(shown)
+    places = [found.start() for found in re.finditer(rb"protocol_version", text)]
+    place = places[at % len(places)] if places else 0
+    garbled = text[:place] + line.replace(b"\n", b"") + b"\n" + text[place:]
+    if line.replace(b"\n", b"").startswith((b"errno=", b"public_key=")) or not line.strip(b"\n"):
+        return
+    read = parse_answer("wg0", garbled, now_nano=NOW_NANO)
+    assert len(read.peers) >= len(shown) - 1
+    assert set(read.peers) <= set(shown)
 
 
 @given(shown=devices, data=st.data())
@@ -149,7 +165,7 @@ def test_a_cut_answer_is_an_error(shown: list[DevicePeer], data: st.DataObject) 
     text = uapi(shown)
     cut = text[: data.draw(st.integers(0, len(text) - 1))]
     with pytest.raises(WireGuardError):
-        parse_answer("wg0", cut)
+        parse_answer("wg0", cut, now_nano=NOW_NANO)
 
 
 @given(

@@ -10,7 +10,13 @@ import pytest
 
 from plexd.api import Peer
 from plexd.metrics.testing import ManualClock
-from plexd.wireguard import DevicePeer, PeerIndex, WireGuardError, WireGuardStatsReader
+from plexd.wireguard import (
+    DevicePeer,
+    PeerIndex,
+    WireGuardError,
+    WireGuardStatsReader,
+    userspace,
+)
 from wireguard.fakes import ScriptedKernel, answering, daemon
 from wireguard.messages import done, dump, family, key, peer, refusal, uapi
 
@@ -183,3 +189,33 @@ def test_a_handshake_time_is_a_moment_or_none() -> None:
     assert DevicePeer(key(1), None, -5, 0, 0).last_handshake is None
     assert peer(1, 1_000_000_999).last_handshake == datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC)
     assert peer(1, 2**80).last_handshake == datetime.max.replace(tzinfo=UTC)
+
+
+async def test_an_odd_peer_is_named_once_and_the_others_are_read(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    text = uapi([peer(1), peer(2)]).replace(b"tx_bytes=0", b"tx_bytes=-1", 1)
+    reader = bench.reader()
+    async with daemon(bench.directory, answering(text)):
+        for _ in range(3):
+            (stats,) = await reader.read_tunnel_stats()
+            assert stats.peer_id == "bob"
+    (line,) = caplog.records
+    assert line.getMessage() == "peers not readable"
+    assert (line.__dict__["peer_id"], line.__dict__["count"]) == ("alice", 1)
+    assert line.__dict__["error"] == "tx_bytes is no counter of 64 bits: -1"
+
+
+async def test_the_sockets_of_every_daemon_are_looked_for(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directories = tmp_path / "wireguard", tmp_path / "amneziawg"
+    for directory in directories:
+        directory.mkdir()
+    monkeypatch.setattr(userspace, "DIRECTORIES", tuple(map(str, directories)))
+    reader = WireGuardStatsReader("wg0", bench.index, connect=bench.source.connect)
+    with pytest.raises(WireGuardError, match=r"/wireguard/wg0\.sock: .*, .*/amneziawg/wg0\.sock: "):
+        await reader.read_tunnel_stats()
+    async with daemon(directories[1], answering(uapi([peer(1)]))):
+        (stats,) = await reader.read_tunnel_stats()
+    assert stats.peer_id == "alice"

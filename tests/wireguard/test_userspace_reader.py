@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from plexd.metrics.testing import ManualClock
 from plexd.wireguard import Absent, Device, DevicePeer, WireGuardError, userspace
+from plexd.wireguard.device import OddPeer
 from plexd.wireguard.uapi import parse_answer
 from plexd.wireguard.userspace import UserspaceReader
 from wireguard.fakes import answering, daemon
@@ -18,7 +21,6 @@ from wireguard.messages import PRESHARED, PRIVATE, key, peer, spellings, uapi
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from pathlib import Path
 
 pytestmark = pytest.mark.usefixtures("nothing_leaks")
 
@@ -28,11 +30,13 @@ PEERS = (
     DevicePeer(key(3), "[fd00::3]:51820", 0, 7, 8),
 )
 ANSWER = uapi(PEERS)
+NOW_NANO = 1_767_225_600 * 10**9
+GOLDEN = Path(__file__).parent.parent / "golden" / "uapi"
 # As boringtun orders it, with a line of a newer version.
 OTHER_ORDER = (
     f"own_public_key={'00' * 32}\nlisten_port=1\nnew_thing=\n"
     f"public_key={'00' * 31}01\nrx_bytes=5\ntx_bytes=6\nallowed_ip=10.0.0.1/32\n"
-    f"last_handshake_time_nsec=7\nlast_handshake_time_sec=1\nerrno=0\n\n"
+    f"last_handshake_time_nsec=0\nlast_handshake_time_sec=1\nerrno=0\n\n"
 ).encode()
 
 
@@ -71,26 +75,64 @@ async def test_an_answer_byte_by_byte_is_one(tmp_path: Path) -> None:
 
 
 def test_lines_in_any_order_read_the_same() -> None:
-    expected = (DevicePeer(key(1), None, 10**9 + 7, 5, 6),)
-    assert parse_answer("wg0", OTHER_ORDER) == Device("wg0", expected)
+    expected = (DevicePeer(key(1), None, NOW_NANO - 10**9, 5, 6),)
+    assert parse_answer("wg0", OTHER_ORDER, now_nano=NOW_NANO) == Device("wg0", expected)
 
 
 def test_a_key_in_capitals_is_the_same_key() -> None:
     twice = uapi([peer(10), peer(11)]).replace(b"0b\npreshared", b"0A\npreshared")
-    with pytest.raises(WireGuardError, match="a peer twice"):
-        parse_answer("wg0", twice)
+    read = parse_answer("wg0", twice, now_nano=NOW_NANO)
+    assert read == Device("wg0", (peer(10),), (OddPeer(key(10), "the answer has this peer twice"),))
+
+
+@pytest.mark.parametrize("name", ["wireguard-go", "boringtun", "amneziawg-go", "documented"])
+def test_every_daemon_means_what_its_answer_means(name: str) -> None:
+    read = parse_answer("wg0", (GOLDEN / f"{name}.txt").read_bytes(), now_nano=NOW_NANO)
+    peers = {one.public_key: one for one in read.peers}
+    assert read.odd == ()
+    assert peers[key(1)].last_handshake_nano == NOW_NANO - 29_500_000_000
+    assert peers[key(2)].last_handshake_nano <= 0
+    assert peers[key(2)].tx_bytes == 296
+    assert peers[key(1)].rx_bytes == (0 if name == "documented" else 92)
+
+
+@pytest.mark.parametrize(
+    ("handshake", "nano"),
+    [
+        (b"", 0),
+        (b"last_handshake_time_sec=7\n", 7 * 10**9),
+        (b"last_handshake_time_nsec=7\n", 7),
+        # A Go program's zero time.
+        (b"last_handshake_time_sec=-62135596800\n", -62135596800 * 10**9),
+    ],
+)
+def test_a_peer_may_lack_everything_but_its_key(handshake: bytes, nano: int) -> None:
+    text = b"public_key=" + b"00" * 31 + b"01\n" + handshake + b"errno=0\n\n"
+    expected = (DevicePeer(key(1), None, nano, 0, 0),)
+    assert parse_answer("wg0", text, now_nano=NOW_NANO) == Device("wg0", expected)
+
+
+def test_boringtuns_age_is_counted_back_and_a_time_is_a_time() -> None:
+    text = (GOLDEN / "boringtun.txt").read_bytes()
+    time = text.replace(b"time_sec=29", b"time_sec=1767225570")
+    assert parse_answer("wg0", time, now_nano=NOW_NANO) == parse_answer(
+        "wg0", text, now_nano=NOW_NANO
+    )
+    just_now = text.replace(b"time_sec=29", b"time_sec=0").replace(b"nsec=5", b"nsec=0")
+    peers = parse_answer("wg0", just_now, now_nano=NOW_NANO).peers
+    assert peers[1].last_handshake_nano == NOW_NANO
 
 
 def test_an_interface_without_peers_is_a_device() -> None:
-    assert parse_answer("wg0", uapi([])) == Device("wg0")
-    assert parse_answer("wg0", b"errno=0\n\n") == Device("wg0")
+    assert parse_answer("wg0", uapi([]), now_nano=NOW_NANO) == Device("wg0")
+    assert parse_answer("wg0", b"errno=0\n\n", now_nano=NOW_NANO) == Device("wg0")
 
 
 @pytest.mark.parametrize("text", [*spellings(PRIVATE), *spellings(PRESHARED)])
 def test_secret_keys_are_nowhere_in_what_is_read(text: str) -> None:
     other_order = ANSWER.replace(b"listen_port", b"new_thing=\nlisten_port")
-    assert text not in repr(parse_answer("wg0", ANSWER))
-    assert text not in repr(parse_answer("wg0", other_order))
+    assert text not in repr(parse_answer("wg0", ANSWER, now_nano=NOW_NANO))
+    assert text not in repr(parse_answer("wg0", other_order, now_nano=NOW_NANO))
 
 
 @pytest.mark.parametrize(
@@ -100,19 +142,9 @@ def test_secret_keys_are_nowhere_in_what_is_read(text: str) -> None:
         (b"errno=0", b"errno=-13", "the daemon refused: Permission denied"),
         (b"errno=0\n", b"", "does not end with an errno"),
         (b"errno=0", b"errno=zero", "does not end with an errno"),
-        (b"listen_port", b"\nlisten_port", "a line that is no key=value"),
-        (b"listen_port", b"errno=0\nlisten_port", "a line that is no key=value"),
-        (b"listen_port=", b"listen port ", "a line that is no key=value"),
-        (b"rx_bytes=7", b"rx_bytes7", "a line that is no key=value"),
-        (b"rx_bytes=7", b"rx_bytes=-7", "rx_bytes is no count: b'-7'"),
-        (b"rx_bytes=7", b"rx_bytes=" + b"9" * 5000, "no count"),
-        (b"rx_bytes=7", b"rx_bytes=18446744073709551616", "beyond 64 bits"),
-        (b"rx_bytes=7\n", b"", "a peer has no rx_bytes"),
-        (b"rx_bytes=7", b"rx_bytes=7\nrx_bytes=8", "comes twice"),
-        (b"listen_port=51820", b"rx_bytes=1", "belongs to no peer"),
-        (b"03\npreshared", b"01\npreshared", "a peer twice"),
-        (b"03\npreshared", b"0x\npreshared", "not hexadecimal"),
-        (b"0003\npreshared", b"\npreshared", "has 60 digits"),
+        (b"listen_port", b"\nlisten_port", "goes on behind its end"),
+        (b"listen_port", b"errno=0\nlisten_port", "goes on behind its end"),
+        (b"private_key", b"errno=0\nprivate_key", "goes on behind its end"),
     ],
 )
 async def test_an_answer_that_makes_no_sense_is_an_error(
@@ -121,9 +153,38 @@ async def test_an_answer_that_makes_no_sense_is_an_error(
     assert old in ANSWER
     async with daemon(tmp_path, answering(ANSWER.replace(old, new, 1) + b"\n\n")):
         with pytest.raises(WireGuardError, match=reason):
-            parse_answer("wg0", ANSWER.replace(old, new, 1))
+            parse_answer("wg0", ANSWER.replace(old, new, 1), now_nano=NOW_NANO)
         with pytest.raises(WireGuardError, match=r"wg0\.sock: "):
             await (await opened(tmp_path)).read_device()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        (b"rx_bytes=7", b"rx_bytes7", "a line that is no key=value"),
+        (b"rx_bytes=7", b"rx_bytes=-7", "rx_bytes is no counter of 64 bits: -7"),
+        (b"rx_bytes=7", b"rx_bytes=", "rx_bytes is no number: b''"),
+        (b"rx_bytes=7", b"rx_bytes=" + b"9" * 5000, "no number"),
+        (b"rx_bytes=7", b"rx_bytes=18446744073709551616", "no counter of 64 bits"),
+        (b"rx_bytes=7", b"rx_bytes=7\nrx_bytes=8", "rx_bytes comes twice"),
+        (b"sec=0\ntx_bytes=8", b"sec=soon\ntx_bytes=8", "last_handshake_time_nsec is no number"),
+        (b"03\npreshared", b"01\npreshared", "the answer has this peer twice"),
+        (b"03\npreshared", b"0x\npreshared", "peer 3 .* not hexadecimal"),
+        (b"0003\npreshared", b"\npreshared", "peer 3 .* has 60 digits"),
+    ],
+)
+def test_an_odd_peer_costs_itself_only(old: bytes, new: bytes, reason: str) -> None:
+    assert ANSWER.count(old) == 1
+    read = parse_answer("wg0", ANSWER.replace(old, new), now_nano=NOW_NANO)
+    assert read.peers == PEERS[:2]
+    (odd,) = read.odd
+    assert re.search(reason, odd.reason)
+
+
+def test_counters_in_front_of_the_first_peer_are_said_to_belong_to_none() -> None:
+    odd = ANSWER.replace(b"listen_port=51820", b"rx_bytes=1")
+    read = parse_answer("wg0", odd, now_nano=NOW_NANO)
+    assert read == Device("wg0", PEERS, (OddPeer("", "rx_bytes belongs to no peer"),))
 
 
 @pytest.mark.parametrize("said", [b"", ANSWER[:100], ANSWER[:-1]])

@@ -16,7 +16,7 @@ _SIOCGIFADDR: Final = 0x8915  # linux/sockios.h
 _IFREQ: Final = struct.Struct("16s2xH4s16x")  # name, then a sockaddr_in: family, port, address
 _IF_INET6: Final = Path("/proc/net/if_inet6")
 _GLOBAL_SCOPE: Final = "00"
-_SOCKETS: Final = Path(userspace.DIRECTORY)
+_SOCKETS: Final = tuple(map(Path, userspace.DIRECTORIES))
 
 
 async def read_public_key(interface: str) -> str | Absent:
@@ -38,7 +38,7 @@ def is_there(interface: str) -> bool:
 def is_in_userspace(interface: str) -> bool:
     """Whether a userspace daemon has a socket for the interface."""
     with suppress(OSError):
-        return (_SOCKETS / f"{interface}.sock").is_socket()
+        return any((directory / f"{interface}.sock").is_socket() for directory in _SOCKETS)
     return False
 
 

@@ -38,11 +38,22 @@ class DevicePeer(Struct, frozen=True, gc=False):
         return _EPOCH + timedelta(0, 0, min(self.last_handshake_nano, _LATEST_NANO) // 1000)
 
 
+class OddPeer(Struct, frozen=True):
+    """A peer that the source reports in a way nobody can read; ``public_key`` may be empty."""
+
+    public_key: str
+    reason: str
+
+
 class Device(Struct, frozen=True):
-    """One interface and all its peers at one moment, in the source's order."""
+    """One interface and all its peers at one moment, in the source's order.
+
+    ``odd`` are those that could not be read; they are not among ``peers``.
+    """
 
     interface: str
     peers: tuple[DevicePeer, ...] = ()
+    odd: tuple[OddPeer, ...] = ()
 
 
 class Absent(Struct, frozen=True):

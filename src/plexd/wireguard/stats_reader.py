@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Sequence
 
-    from plexd.wireguard.device import DeviceSource
+    from plexd.wireguard.device import DeviceSource, OddPeer
     from plexd.wireguard.peer_index import PeerIndex
 
 _NEVER: Final = datetime.min.replace(tzinfo=UTC)
@@ -32,9 +32,10 @@ class WireGuardStatsReader:
     ``peers`` names the peer of a key; a key that ``peers`` does not have is reported under the
     key itself. A peer that the interface does not have is not reported, for it has no counters;
     a warning is logged whenever more peers are missing than before. ``loss`` returns a peer's
-    lost pings in percent, or -1. A handshake older than ``stale_after`` is stale; a peer
-    that never had one is not.
-    ``connect`` makes a netlink socket, ``directory`` holds the daemons' sockets.
+    lost pings in percent, or -1. A handshake older than ``stale_after`` is stale; a peer that never
+    had one is not. ``connect`` makes a netlink socket, ``directory`` holds the daemons' sockets
+    (default: those of wireguard-go and of amneziawg-go). A peer that the source reports unreadably
+    is left out, and a warning names it when it was readable before.
 
     Both sources are looked for at each reading, so an interface may come, go and change its kind.
     It keeps no connection and nothing of an earlier reading. Use from one event loop at a time.
@@ -50,7 +51,7 @@ class WireGuardStatsReader:
         clock: Clock | None = None,
         logger: logging.Logger | None = None,
         connect: Callable[[], socket.socket] = kernel.netlink_socket,
-        directory: str | os.PathLike[str] = userspace.DIRECTORY,
+        directory: str | os.PathLike[str] | None = None,
     ) -> None:
         self._interface = interface
         self._peers = peers
@@ -59,8 +60,9 @@ class WireGuardStatsReader:
         self._clock = clock or SystemClock()
         self._logger = logger or logging.getLogger(__name__)
         self._connect = connect
-        self._directory = directory
+        self._directories = userspace.DIRECTORIES if directory is None else (directory,)
         self._missing: frozenset[str] = frozenset()
+        self._odd: frozenset[OddPeer] = frozenset()
 
     async def read_tunnel_stats(self) -> Sequence[TunnelStats]:
         """Return every peer of the interface: those known in the index's order, the others by key.
@@ -71,7 +73,9 @@ class WireGuardStatsReader:
         device = await self._read_device()
         known, strangers = await self._stats(device)
         peer_ids = self._peers.peer_ids()
-        self._note_missing(frozenset(peer_ids).difference(known))
+        self._note_odd(frozenset(device.odd))
+        odd = {self._peers.peer_id(one.public_key) for one in device.odd}
+        self._note_missing(frozenset(peer_ids).difference(known, odd))
         ordered = [known.pop(peer_id) for peer_id in peer_ids if peer_id in known]
         # A peer that left the index meanwhile was known when it was looked up.
         return [*ordered, *known.values(), *sorted(strangers, key=lambda stats: stats.peer_id)]
@@ -82,13 +86,16 @@ class WireGuardStatsReader:
         )
         if not isinstance(in_kernel, Absent):
             return in_kernel
-        served = await _read(
-            await userspace.open(self._interface, clock=self._clock, directory=self._directory)
-        )
-        if not isinstance(served, Absent):
-            return served
+        reasons = []
+        for directory in self._directories:
+            served = await _read(
+                await userspace.open(self._interface, clock=self._clock, directory=directory)
+            )
+            if not isinstance(served, Absent):
+                return served
+            reasons.append(served.reason)
         raise WireGuardError(
-            f"{self._interface}: kernel: {in_kernel.reason}; userspace: {served.reason}"
+            f"{self._interface}: kernel: {in_kernel.reason}; userspace: {', '.join(reasons)}"
         )
 
     async def _stats(self, device: Device) -> tuple[dict[str, TunnelStats], list[TunnelStats]]:
@@ -118,6 +125,21 @@ class WireGuardStatsReader:
             handshake_stale=handshake is not None and now - time > self._stale_after,
             packet_loss_percent=_NOT_MEASURED if self._loss is None else self._loss(peer_id),
         )
+
+    def _note_odd(self, odd: frozenset[OddPeer]) -> None:
+        # By key: a counter in the reason would make the same peer a new one at each reading.
+        new = {one.public_key for one in odd} - {one.public_key for one in self._odd}
+        if new:
+            first = min((o for o in odd if o.public_key in new), key=lambda one: one.public_key)
+            extra = {
+                "component": "wireguard",
+                "interface": self._interface,
+                "count": len(odd),
+                "peer_id": self._peers.peer_id(first.public_key) or first.public_key,
+                "error": first.reason,
+            }
+            self._logger.warning("peers not readable", extra=extra)
+        self._odd = odd
 
     def _note_missing(self, missing: frozenset[str]) -> None:
         if missing - self._missing:

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 
 DEADLINE_SECONDS: Final = 2.0
-DIRECTORY: Final = "/var/run/wireguard"
+# wireguard-go and boringtun; amneziawg-go.
+DIRECTORIES: Final = ("/var/run/wireguard", "/var/run/amneziawg")
 # 10,000 peers with fifty networks each, twice over.
 MAX_BYTES: Final = 32 * 1024 * 1024
 
@@ -30,7 +31,7 @@ _CHUNK_BYTES: Final = 256 * 1024
 async def open(  # noqa: A001  # the module is the noun; awaited like the kernel's
     interface: str,
     *,
-    directory: str | os.PathLike[str] = DIRECTORY,
+    directory: str | os.PathLike[str] = DIRECTORIES[0],
     clock: Clock | None = None,
     max_bytes: int = MAX_BYTES,
 ) -> UserspaceReader | Absent:
@@ -75,7 +76,8 @@ class UserspaceReader:
 
     def _parsed(self, text: bytearray) -> Device:
         try:
-            return parse_answer(self._interface, text)
+            now_nano = int(self._clock.now().timestamp() * 1e9)
+            return parse_answer(self._interface, text, now_nano=now_nano)
         except WireGuardError as err:
             raise self._error(str(err)) from err
 
