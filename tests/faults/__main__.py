@@ -119,7 +119,7 @@ def _server_kills(directory: Path, scale: float, seed: int) -> Iterator[Row]:
         place = directory / number.name
         done = kill_servers(round(kills * scale), place, seed, forked=True, number=number)
         again = sum(int(str(ledger["duplicates"])) for ledger in done.ledgers)
-        gaps = sum(int(str(ledger["gap_batches"])) for ledger in done.ledgers)
+        gaps = sum(int(str(ledger["gap"])) for ledger in done.ledgers)
         yield _of(what, done.kills, done.accounts, f"{again} reports came again, {gaps} gaps")
     done = kill_servers(max(1, round(20 * scale)), directory / "real", seed, forked=False)
     yield _of(

@@ -31,4 +31,4 @@ def test_ended_under_load_at_random_moments_it_loses_and_doubles_nothing(
     for found, ledger in zip(done.accounts, done.ledgers, strict=True):
         assert found.is_exact, found
         assert found.told > 0
-        assert (ledger["gap_batches"], ledger["evicted"]) == (0, 0)
+        assert (ledger["gap"], ledger["evicted"]) == (0, 0)
