@@ -9,8 +9,8 @@ spools, the server is the real marks. After every step:
 - nothing that a node still holds, or lost, was measured before ``complete_until`` unless the ledger
   has it.
 
-What the design does not promise is left out where it says so. ``PLEXD_LIVES`` sets another number of
-histories for a longer search.
+What the design does not promise is left out where it says so. ``PLEXD_LIVES`` sets another number
+of histories, for a longer search.
 """
 
 from __future__ import annotations

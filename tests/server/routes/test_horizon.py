@@ -43,9 +43,10 @@ def test_of_two_nodes_the_one_ahead_is_wrong_and_of_one_nobody_knows(
     horizon: Horizon, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):
-        for _ in range(3):
-            with pytest.raises(Problem, match="clock is in doubt") as refusal:
-                horizon.ahead("n1", AHEAD, NOW)
+        with pytest.raises(Problem):
+            horizon.ahead("n1", AHEAD, NOW)
+        with pytest.raises(Problem, match="clock is in doubt") as refusal:
+            horizon.ahead("n1", AHEAD, NOW)
     horizon.ahead("n2", RIGHT, NOW)
 
     assert horizon.ahead("n1", AHEAD, NOW) == (1,)

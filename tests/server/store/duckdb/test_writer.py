@@ -55,7 +55,7 @@ def named(node_id: str, points: int = 1) -> Report:
 
 async def start(
     writer: GroupWriter, disk: ScriptedDisk, *node_ids: str
-) -> list[asyncio.Task[Receipt]]:
+) -> list[asyncio.Task[Written]]:
     """Have the first report in its commit and the others waiting behind it."""
     tasks = [asyncio.create_task(writer.write(named(node_ids[0])))]
     await asyncio.to_thread(disk.entered.acquire)
