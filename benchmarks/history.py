@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections import Counter
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -32,6 +33,8 @@ from plexd_server.store.duckdb.tables import Tables
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from plexd_server.store.marks import Mark
 
 NODES, PEERS, EVERY_SECONDS = 200, 50, 15
 POINTS = int(os.environ.get("PLEXD_BENCH_POINTS", "100_000_000"))
@@ -88,7 +91,8 @@ def write_points(data: Path) -> None:
     registry.close()
     log = FaultLog("benchmark", SystemClock())
     tables = Tables(data / "points.duckdb", "256MB", loading=log, reading=log)
-    marks = MarkCache([], lambda _node, _epoch: None)
+    marks = MarkCache([], _NothingStored())
+    places = Counter[str]()
     world = World(NODES, PEERS)
     left, record, start = POINTS, 0, datetime.now(UTC)
     start -= timedelta(seconds=POINTS / (NODES * (2 + 2 * PEERS)) * EVERY_SECONDS)
@@ -99,13 +103,25 @@ def write_points(data: Path) -> None:
             points = read_node(world, number, names, start, at)[:left]
             left -= len(points)
             if points:
-                batch = BatchName(f"{number:032x}", record + 1, 0, len(points))
+                batch = BatchName(f"{number:032x}", places[name] + 1, len(points))
+                places[name] += len(points)
                 staged.add(Report(name, points, start + timedelta(seconds=at), name=batch))
         record += 1
         tables.load([staged.changeset(record)])
         staged.apply()
     tables.compact(start)
     tables.close()
+
+
+class _NothingStored:
+    """No marks beside those in memory."""
+
+    def find(self, node_id: str, epoch: str) -> None:
+        del node_id, epoch
+
+    def of_node(self, node_id: str) -> list[Mark]:
+        del node_id
+        return []
 
 
 @contextmanager

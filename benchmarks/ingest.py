@@ -119,7 +119,7 @@ class Connection:
         self._socket = socket.create_connection(("127.0.0.1", port))
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._epoch = secrets.token_hex(16)
-        self._seq = 0
+        self._first = 1
         self._body = body
         self._head = (
             f"{head}Host: localhost\r\nContent-Encoding: gzip\r\nContent-Length: {len(body)}\r\n"
@@ -131,9 +131,9 @@ class Connection:
         """Send one report; it has to be accepted."""
         names = ""
         if with_name:
-            self._seq += 1
-            names = f"Plexd-Batch: {self._epoch};seq={self._seq};offset=0;of={POINTS}\r\n"
-            names += "Plexd-Dropped: 0\r\n"
+            names = f"Plexd-Batch: {self._epoch};first={self._first};points={POINTS}\r\n"
+            names += "Plexd-After: none;skipped=0\r\nPlexd-Dropped: 0\r\n"
+            self._first += POINTS
         request = (self._head + names + "\r\n").encode() + self._body
         began = time.perf_counter()
         self._socket.sendall(request)

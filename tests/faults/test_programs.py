@@ -69,7 +69,7 @@ def test_agent_and_server_killed_in_turn_leave_neither_gap_nor_duplicate(
     assert ledger["received"] == sum(points for points, _ in stored) >= sum(told)
     assert [bool(number) for number in told[1::2]] == [True, True]
     assert told[-1] > 0
-    assert (ledger["gap_batches"], ledger["evicted"], ledger["rejected"]) == (0, 0, 0)
+    assert (ledger["gap"], ledger["evicted"], ledger["rejected"]) == (0, 0, 0)
 
 
 def test_a_second_agent_on_one_spool_ends_with_who_has_it(programs: Programs) -> None:

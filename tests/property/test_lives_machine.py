@@ -9,7 +9,8 @@ spools, the server is the real marks. After every step:
 - nothing that a node still holds, or lost, was measured before ``complete_until`` unless the ledger
   has it.
 
-What the design does not promise is left out where it says so.
+What the design does not promise is left out where it says so. ``PLEXD_LIVES`` sets another number
+of histories, for a longer search.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from plexd.api import MetricBatch, Receipt
     from plexd_server.store import Ledger
 
-_EXAMPLES = int(os.environ.get("PLEXD_LIVES", "300"))
+_EXAMPLES = int(os.environ.get("PLEXD_LIVES", "150"))
 _STEPS = 60
 
 
@@ -359,5 +360,71 @@ def lost(ledger: Ledger) -> int:
     return ledger.evicted + ledger.rejected + ledger.gap + ledger.ahead
 
 
-TestLives = pytest.mark.slow(LivesMachine.TestCase)
+TestLives = pytest.mark.slow(pytest.mark.timeout(60 + _EXAMPLES)(LivesMachine.TestCase))
 TestLives.settings = settings(max_examples=_EXAMPLES, stateful_step_count=_STEPS, deadline=None)
+
+
+class History:
+    """A history that once had an end it must not have, step by step."""
+
+    def __init__(self, *, counts_refused: bool) -> None:
+        self.machine = LivesMachine()
+        self.machine.begin(counts_refused=counts_refused)
+
+    def collect(self, number: int, points: int) -> None:
+        self.machine.collect(number=number, points=points)
+
+    def deliver(self, number: int, limit: int) -> None:
+        self.machine.deliver(number=number, limit=limit)
+
+    def refuse(self, number: int, limit: int) -> None:
+        self.machine.refuse(number=number, limit=limit, repeats=2)
+
+    def end(self) -> Ledger:
+        self.machine.nothing_before_complete_until_is_missing_unreported()
+        self.machine.drain()
+        return self.machine.account.server.ledger()
+
+
+@pytest.fixture(params=[False, True], ids=["refused apart", "refused is dropped"])
+def history(request: pytest.FixtureRequest) -> History:
+    return History(counts_refused=request.param)
+
+
+def test_the_lost_end_of_an_epoch_is_one_loss_with_its_dropped(history: History) -> None:
+    history.collect(0, 4)
+    history.machine.lose(number=0, count=1, index=3)
+
+    assert lost(history.end()) == 1
+
+
+def test_an_epoch_that_was_refused_whole_is_no_spool_begun_anew(history: History) -> None:
+    history.collect(0, 2)
+    history.refuse(0, 6)
+
+    ledger = history.end()
+    assert [loss.reason for loss in ledger.losses] == ["rejected"]
+
+
+def test_a_memory_put_back_after_a_rejection_is_a_clash(history: History) -> None:
+    history.collect(0, 7)
+    history.deliver(0, 6)
+    history.refuse(0, 6)
+    history.machine.put_back(number=0, snapshot=0, is_noticed=False)
+    history.collect(0, 1)
+
+    ledger = history.end()
+    assert (ledger.received, ledger.rejected, ledger.gap) == (8, 1, 0)
+
+
+def test_a_branch_does_not_inherit_what_its_twin_completed(history: History) -> None:
+    history.collect(0, 4)
+    history.refuse(0, 5)
+    history.machine.copy_machine(number=0, is_running=True)
+    history.collect(1, 3)
+    history.collect(0, 4)
+    history.deliver(0, 3)
+    history.refuse(1, 2)
+
+    ledger = history.end()
+    assert (ledger.received, ledger.rejected) == (7, 6)

@@ -38,23 +38,23 @@ class Node:
         self.client = client
         self.path = f"/v1/nodes/{node_id}"
         self.epoch = secrets.token_hex(16)
+        self.after = "none;skipped=0"
 
     async def send(
         self,
-        seq: int,
+        first: int,
         body: bytes,
         *,
-        of: int,
-        offset: int = 0,
+        points: int,
         dropped: int = 0,
         content_type: str = "application/json",
     ) -> Answer:
-        name = f"{self.epoch};seq={seq};offset={offset};of={of}"
         return await self.client.post(
             f"{self.path}/metrics",
             body,
             content_type=content_type,
-            Plexd_Batch=name,
+            Plexd_Batch=f"{self.epoch};first={first};points={points}",
+            Plexd_After=self.after,
             Plexd_Dropped=str(dropped),
         )
 

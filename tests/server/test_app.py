@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from plexd_server.store import (
         Ledger,
         NodeSummary,
-        Receipt,
         Report,
         Series,
         SeriesQuery,
         StoredPoint,
+        Written,
     )
 
 METRICS = "/v1/nodes/n1/metrics"
@@ -42,7 +42,7 @@ class FaultyStore:
         self.error = error
         self.written = 0
 
-    async def write(self, delivery: Report) -> Receipt:
+    async def write(self, delivery: Report) -> Written:
         self.written += len(delivery.points)
         raise self.error
 

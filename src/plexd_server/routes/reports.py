@@ -15,8 +15,9 @@ arrives, as no duplicate can be recognized.
 from __future__ import annotations
 
 from contextlib import suppress
+from datetime import datetime  # noqa: TC003 -- msgspec reads the annotations
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple, Self, TypeVar
 
 import msgspec
 from litestar import Request, post
@@ -42,8 +43,6 @@ from plexd_server.web.limits import Admission
 from plexd_server.web.problems import Problem
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from litestar.handlers import HTTPRouteHandler
     from litestar.params import FromPath
 
@@ -95,6 +94,29 @@ _post_points: Final = partial(
 )
 
 
+class ReportAnswer(msgspec.Struct, frozen=True):
+    """What became of the points; ``upto`` and ``newest`` are there with a clash only."""
+
+    accepted: int
+    duplicate: bool
+    clash: bool
+    rejected: int
+    reason: str
+    upto: int | msgspec.UnsetType = msgspec.UNSET
+    newest: datetime | msgspec.UnsetType = msgspec.UNSET
+
+    @classmethod
+    def of(cls, receipt: Receipt) -> Self:
+        """Return the answer that `Receipt` is read from."""
+        answer = cls(
+            receipt.accepted, receipt.duplicate, receipt.clash, receipt.rejected, receipt.reason
+        )
+        if not receipt.clash:
+            return answer
+        newest = msgspec.UNSET if receipt.newest is None else receipt.newest
+        return msgspec.structs.replace(answer, upto=receipt.upto, newest=newest)
+
+
 def report_routes(gate: Gate, store: Store, clock: Clock) -> list[HTTPRouteHandler]:
     """Make the routes that receive points."""
     admission = Admission()
@@ -104,7 +126,9 @@ def report_routes(gate: Gate, store: Store, clock: Clock) -> list[HTTPRouteHandl
         "/v1/nodes/{node_id:str}/metrics",
         **described("reports", "Deliver points", *UPLOADS, *CALLERS, security=NODE),
     )
-    async def receive_metrics(node_id: FromPath[str], request: Request[Any, Any, Any]) -> Receipt:
+    async def receive_metrics(
+        node_id: FromPath[str], request: Request[Any, Any, Any]
+    ) -> ReportAnswer:
         await gate.require_node(request, node_id)
         return await receive(node_id, request)
 
@@ -114,11 +138,13 @@ def report_routes(gate: Gate, store: Store, clock: Clock) -> list[HTTPRouteHandl
             "reports", "Deliver points to a local endpoint", *UPLOADS, *CALLERS, security=INGEST
         ),
     )
-    async def receive_locally(node_id: FromPath[str], request: Request[Any, Any, Any]) -> Receipt:
+    async def receive_locally(
+        node_id: FromPath[str], request: Request[Any, Any, Any]
+    ) -> ReportAnswer:
         await gate.require_ingest(request, node_id)
         return await receive(node_id, request)
 
-    async def receive(node_id: str, request: Request[Any, Any, Any]) -> Receipt:
+    async def receive(node_id: str, request: Request[Any, Any, Any]) -> ReportAnswer:
         headers = parse_batch_headers(request)
         address = request.client.host if request.client is not None else ""
         with admission.admit(node_id) as reservation:
@@ -134,7 +160,7 @@ def report_routes(gate: Gate, store: Store, clock: Clock) -> list[HTTPRouteHandl
             report = Report(
                 node_id, batch, received_at, *headers, ahead=ahead, address=address, body=body
             )
-            return (await store.write(report)).receipt
+            return ReportAnswer.of((await store.write(report)).receipt)
 
     return [receive_metrics, receive_locally]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from plexd.api import BatchName
+from plexd.api import BatchName, Receipt
 from plexd.clock import SystemClock
 from plexd.metrics.testing import ManualClock, system_point
 from plexd_server.errors import RegistryUnavailable, StoreError
@@ -16,7 +16,7 @@ from plexd_server.mesh import LiveMesh, ObservedStore, feeding
 from plexd_server.mesh.moment import Moment
 from plexd_server.mesh.overview import FleetAnswer, finished, fleet
 from plexd_server.registry import Node, Registry
-from plexd_server.store import Ledger, Loss, Receipt, Report, Series, StoredPoint
+from plexd_server.store import Ledger, Loss, Report, Series, StoredPoint, Written
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -33,24 +33,25 @@ class ScriptedStore:
 
     def __init__(self, points: list[StoredPoint], *, fails: bool = False) -> None:
         self.points = points
-        self.losses = [
-            Loss(reason="evicted", since=None, until=NOW, noticed_at=NOW, points=7, batches=1)
-        ]
+        self.losses = [Loss(reason="evicted", since=None, until=NOW, noticed_at=NOW, points=7)]
         self.asked: list[str] = []
         self.was_asked = asyncio.Event()
-        self.receipt = Receipt(accepted=1)
+        self.stores = True
+        self.machines: tuple[str, ...] = ()
         self.fails = fails
 
-    async def write(self, report: Report) -> Receipt:
-        assert report.node_id
-        return self.receipt
+    async def write(self, report: Report) -> Written:
+        if not self.stores:
+            return Written(Receipt(accepted=1, duplicate=True))
+        is_notable = bool(report.dropped or report.is_rejected)
+        return Written(Receipt(accepted=1), report.points[:1], is_notable)
 
     async def ledger(self, node_id: str) -> Ledger:
         self.asked.append(node_id)
         self.was_asked.set()
         if self.fails:
             raise StoreError("no")
-        return Ledger(losses=self.losses)
+        return Ledger(losses=self.losses, machines=self.machines)
 
     async def latest(self, node_id: str) -> list[StoredPoint]:
         if self.fails:
@@ -85,17 +86,17 @@ def observed(
     return ObservedStore(store, live, lister or ScriptedLister()), live  # type: ignore[arg-type]
 
 
-def report(seq: int, **more: Any) -> Report:
-    name = BatchName("0" * 32, seq, 0, 1)
-    return Report("n1", [system_point(NOW)], NOW, name, **more)
+def report(place: int, **more: Any) -> Report:
+    name = BatchName("0" * 32, place, 2)
+    return Report("n1", [system_point(NOW)] * 2, NOW, name, **more)
 
 
-async def test_the_live_mesh_observes_what_is_stored_but_no_duplicate() -> None:
+async def test_the_live_mesh_observes_only_what_was_stored() -> None:
     store = ScriptedStore([])
     observed_store, live = observed(store)
 
-    await observed_store.write(report(1))
-    store.receipt = Receipt(accepted=0, duplicate=True)
+    await observed_store.write(report(1))  # of which one point is stored
+    store.stores = False
     await observed_store.write(report(1))
 
     assert live.waiting == 1
@@ -104,14 +105,12 @@ async def test_the_live_mesh_observes_what_is_stored_but_no_duplicate() -> None:
 @pytest.mark.parametrize(
     ("reports", "suspected"),
     [
-        ([report(1), report(2)], []),
-        ([report(1), report(3)], ["n1"]),
-        ([report(5), report(2)], ["n1"]),  # whether others should have come before is not known
+        ([report(1), report(3)], []),
         ([report(1, dropped=4)], ["n1"]),
-        ([report(1, rejected=1)], ["n1"]),
+        ([report(1), report(3, dropped=4), report(5, is_rejected=True)], ["n1"]),
     ],
 )
-async def test_a_jump_or_a_reported_loss_makes_a_node_a_suspect_once(
+async def test_a_report_with_something_for_the_ledger_makes_its_node_a_suspect_once(
     reports: list[Report], suspected: list[str]
 ) -> None:
     observed_store, _ = observed(ScriptedStore([]))
@@ -163,15 +162,27 @@ async def test_a_node_whose_first_report_is_refused_has_its_alert(registry: Regi
 
     async with feeding(observed_store, live, clock), asyncio.timeout(10):
         await store.was_asked.wait()
-        store.losses = [
-            Loss(reason="rejected", since=None, until=NOW, noticed_at=NOW, points=3, batches=0)
-        ]
-        store.receipt = Receipt(accepted=0)
-        name = BatchName("0" * 32, 1, 0, 3)
-        await observed_store.write(Report("n1", [], NOW, name, rejected=3))
+        store.losses = [Loss(reason="rejected", since=None, until=NOW, noticed_at=NOW, points=3)]
+        name = BatchName("0" * 32, 1, 3)
+        await observed_store.write(Report("n1", [], NOW, name, is_rejected=True))
         await clock.advance(2.5)
 
     assert alerts_of(live) == ["3 points lost within 24 h: as this server refused them"]
+
+
+async def test_two_machines_under_one_identity_are_an_alert_with_both_addresses(
+    registry: Registry,
+) -> None:
+    store = ScriptedStore([])
+    store.losses, store.machines = [], ("192.0.2.2", "192.0.2.1")
+    observed_store, live = observed(store, registry)
+
+    async with feeding(observed_store, live, ManualClock(NOW)), asyncio.timeout(10):
+        await store.was_asked.wait()
+
+    assert alerts_of(live) == [
+        "2 machines report as this node, from 192.0.2.1 and 192.0.2.2: was it copied?"
+    ]
 
 
 async def test_after_a_restart_a_node_without_a_stored_point_has_its_alert(

@@ -558,10 +558,8 @@ def test_a_full_disk_is_an_alert() -> None:
 def test_the_losses_of_the_last_day_are_an_alert_with_their_reason() -> None:
     live = LiveMesh()
     report(live, "n1", [system_point(at(0))])
-    loss = Loss(
-        reason="evicted", since=None, until=at(0), noticed_at=at(0), points=1200, batches=12
-    )
-    live.set_losses("n1", [loss])
+    loss = Loss(reason="evicted", since=None, until=at(0), noticed_at=at(0), points=1200)
+    live.set_losses("n1", [loss, msgspec.structs.replace(loss, reason="put_back")])
 
     assert texts(live, at(1), "n1") == ["1,200 points lost within 24 h: on the node"]
     report(live, "n1", [system_point(at(90_000))])

@@ -28,14 +28,14 @@ async def test_a_batch_of_which_the_answer_was_lost_in_a_kill_is_a_duplicate_aft
     token = create_node(tmp_path / "d")["auth_token"]
     with running(tmp_path / "d") as server:
         node = Node(Client(session, server.url, token))
-        await node.send(1, numbered(1, 2), of=2)
+        await node.send(1, numbered(1, 2), points=2)
         server.process.kill()
         server.process.wait(10)
     with served(tmp_path / "d") as server:
         node.client = Client(session, server.url, token)
-        again = await node.send(1, numbered(1, 2), of=2)
+        again = await node.send(1, numbered(1, 2), points=2)
 
-        assert again.json == {"accepted": 2, "duplicate": True}
+        assert (again.json["accepted"], again.json["duplicate"]) == (2, True)
         assert await node.loads() == [1, 2]
 
 
@@ -45,26 +45,26 @@ async def test_a_server_restored_from_an_older_copy_shows_what_it_lost_as_a_gap(
     token = create_node(tmp_path / "d")["auth_token"]
     with served(tmp_path / "d") as server:
         node = Node(Client(session, server.url, token))
-        await node.send(1, numbered(1), of=1)
+        await node.send(1, numbered(1), points=1)
     shutil.copytree(tmp_path / "d", tmp_path / "copy")
     with served(tmp_path / "d") as server:
         node.client = Client(session, server.url, token)
         for seq in (2, 3):
-            await node.send(seq, numbered(seq), of=1)
+            await node.send(seq, numbered(seq), points=1)
     with served(tmp_path / "copy") as server:
         node.client = Client(session, server.url, token)
-        await node.send(4, numbered(4), of=1)
+        await node.send(4, numbered(4), points=1)
         ledger = await node.ledger()
 
         assert await node.loads() == [1, 4]
         (loss,) = ledger["losses"]
-        assert (loss["reason"], loss["batches"]) == ("gap", 2)
+        assert (loss["reason"], loss["points"]) == ("gap", 2)
         assert (loss["since"], loss["until"]) == ("2026-02-12T10:31:00Z", "2026-02-12T10:34:00Z")
 
 
 async def settled(node: Node, seq: int) -> Answer:
     """The final answer: one that says to come back later is no reason to give up."""
-    while (answer := await node.send(seq, numbered(seq), of=1)).status in {429, 503}:
+    while (answer := await node.send(seq, numbered(seq), points=1)).status in {429, 503}:
         continue
     return answer
 
@@ -109,7 +109,7 @@ async def test_batches_sent_across_graceful_restarts_come_exactly_once(
         ledger = await sender.node.ledger()
         loads = await sender.node.loads()
 
-    assert (ledger["received"], ledger["gap_batches"]) == (sender.count + 1, 0)
+    assert (ledger["received"], ledger["gap"]) == (sender.count + 1, 0)
     assert loads == [float(number) for number in range(1, sender.count + 2)]
 
 
@@ -129,4 +129,4 @@ async def test_a_herd_with_a_backlog_is_stored_whole(tmp_path: Path, memory: str
             ledgers = [await node.ledger() for node in herd]
 
     assert {answer.status for sent in answers for answer in sent} == {200}
-    assert {(ledger["received"], ledger["gap_batches"]) for ledger in ledgers} == {(BACKLOG, 0)}
+    assert {(ledger["received"], ledger["gap"]) for ledger in ledgers} == {(BACKLOG, 0)}

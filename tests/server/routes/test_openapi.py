@@ -102,6 +102,7 @@ def test_a_report_declares_the_headers_of_its_batch() -> None:
     parameters = document()["paths"]["/v1/nodes/{node_id}/metrics"]["post"]["parameters"]
 
     assert {each["name"] for each in parameters if each["in"] == "header"} == {
+        "Plexd-After",
         "Plexd-Batch",
         "Plexd-Dropped",
     }

@@ -15,7 +15,7 @@ from plexd_server.routes.reports import MAX_POINTS
 from plexd_server.web.body import MAX_COMPRESSED_BYTES, MAX_DECOMPRESSED_BYTES
 from plexd_server.web.limits import Admission
 from plexd_server.web.problems import Problem
-from server.running import Answer, Client, connected, create_node, gzipped, running
+from server.running import Answer, Client, connected, create_node, gzipped, running, served
 from support.points import AGENT, EXAMPLE, EXAMPLE_JSON, LATENCY, SYSTEM
 
 if TYPE_CHECKING:
@@ -46,7 +46,10 @@ async def test_a_report_is_accepted_and_counted(n1: Client, path: str) -> None:
     else:
         answer = await n1.post(METRICS, BODY, Content_Encoding="identity")
 
-    assert (answer.status, answer.json) == (200, {"accepted": 3, "duplicate": False})
+    assert answer.status == 200
+    assert answer.json == {
+        "accepted": 3, "duplicate": False, "clash": False, "rejected": 0, "reason": ""
+    }  # fmt: skip
 
 
 async def test_the_specifications_own_example_is_accepted(n1: Client) -> None:
@@ -163,21 +166,36 @@ async def test_a_point_that_breaks_the_contract_is_422_and_named(n1: Client) -> 
     assert "rx_bytes" in problem["detail"]
 
 
-@pytest.mark.parametrize(
-    ("ahead", "status"), [(timedelta(hours=23), 200), (timedelta(hours=25), 422)]
-)
+def stamped(*ahead: timedelta) -> bytes:
+    now = datetime.now(UTC)
+    points = [msgspec.structs.replace(LATENCY, timestamp=now + each) for each in ahead]
+    return MetricBatch(points).to_json()
+
+
 async def test_a_point_may_be_a_day_ahead_and_no_more(
-    shared: Shared, operator: Client, ahead: timedelta, status: int
+    tmp_path: Path, session: aiohttp.ClientSession
 ) -> None:
-    n3 = operator.with_token(shared.n3)
-    late = msgspec.structs.replace(LATENCY, timestamp=datetime.now(UTC) + ahead)
-    batch = MetricBatch([SYSTEM, late])
+    """Points beyond are rejected one by one, as long as most nodes are not ahead."""
+    tokens = [create_node(tmp_path / "d", name)["auth_token"] for name in ("n1", "n2", "n3")]
+    body = stamped(timedelta(), timedelta(hours=25), timedelta(hours=23), timedelta(days=9))
+    with served(tmp_path / "d") as server:
+        n1, n2, n3 = (Client(session, server.url, token) for token in tokens)
+        alone = await n1.post(METRICS, body)
+        for other, name in ((n2, "n2"), (n3, "n3")):
+            await other.post(f"/v1/nodes/{name}/metrics", stamped(timedelta()))
+        answer = await n1.post(METRICS, body, Plexd_Batch=f"{'a' * 32};first=1;points=4")
+        ledger = (await n1.get("/v1/nodes/n1/ledger")).json
+        both_ahead = await n2.post("/v1/nodes/n2/metrics", body)
 
-    answer = await n3.post("/v1/nodes/n3/metrics", batch.to_json())
-
-    assert answer.status == status
-    if status == 422:
-        assert (answer.json["index"], answer.json["field"]) == (1, "timestamp")
+    assert_problem(alone, 503)
+    assert "the server's clock is in doubt" in alone.json["detail"]
+    assert alone.headers["Retry-After"]
+    assert answer.status == 200
+    assert (answer.json["accepted"], answer.json["rejected"]) == (2, 2)
+    assert answer.json["reason"].startswith("2 points more than 24 h ahead of the server's clock")
+    assert (ledger["received"], ledger["ahead"], ledger["rejected"]) == (2, 2, 0)
+    assert [loss["reason"] for loss in ledger["losses"]] == ["ahead"]
+    assert_problem(both_ahead, 503)
 
 
 async def test_points_of_weeks_ago_are_accepted(n1: Client) -> None:

@@ -32,14 +32,14 @@ async def test_a_backup_under_load_is_consistent(
     token = create_node(data_dir)["auth_token"]
     with served(data_dir, node_rate=0.0) as server:
         node = Node(Client(session, server.url, token))
-        assert (await node.send(1, numbered(1), of=1)).status == 200
+        assert (await node.send(1, numbered(1), points=1)).status == 200
         copying = asyncio.create_task(
             asyncio.to_thread(command, "backup", copy, "--data-dir", data_dir)
         )
         seq = 1
         while not copying.done():
             seq += 1
-            assert (await node.send(seq, numbered(seq), of=1)).status == 200
+            assert (await node.send(seq, numbered(seq), points=1)).status == 200
         await copying
         assert (await node.ledger())["received"] == seq
 
@@ -59,7 +59,7 @@ async def test_reports_during_a_backup_are_accepted_and_shown_afterwards(
         with writes_paused(tmp_path / "d") as is_paused:
             assert is_paused
             points = (tmp_path / "d" / "points.duckdb").read_bytes()
-            assert (await node.send(1, numbered(1), of=1)).status == 200
+            assert (await node.send(1, numbered(1), points=1)).status == 200
             assert (tmp_path / "d" / "points.duckdb").read_bytes() == points
             assert not (tmp_path / "d" / "points.duckdb.wal").exists()
         assert (await node.ledger())["received"] == 1
@@ -94,7 +94,7 @@ def test_a_backup_of_a_killed_server_has_what_was_only_in_its_journal(tmp_path: 
 
         async with aiohttp.ClientSession() as session:
             node = Node(Client(session, server.url, token))
-            assert (await node.send(1, numbered(1, 2), of=2)).status == 200
+            assert (await node.send(1, numbered(1, 2), points=2)).status == 200
 
     with running(tmp_path / "d") as server:
         asyncio.run(report())

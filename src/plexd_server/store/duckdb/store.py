@@ -82,7 +82,7 @@ class DuckDBStore:
             data_dir / FILE_NAME, memory, loading=self._loading, reading=FaultLog("reading", clock)
         )
         self._loader = Loader(self._load)
-        self._marks = MarkCache(self._tables.marks(), _StoredMarks(self._tables, self._loader))
+        self._marks = MarkCache(self._tables.marks(), _MarksOfTables(self._tables, self._loader))
         try:
             self._open_journal(data_dir / _JOURNAL_NAME)
         except BaseException:
@@ -237,7 +237,7 @@ class DuckDBStore:
         return await asyncio.get_running_loop().run_in_executor(self._readers, task)
 
 
-class _StoredMarks:
+class _MarksOfTables:
     """The marks in the tables, and those on their way there."""
 
     def __init__(self, tables: Tables, loader: Loader) -> None:
@@ -267,4 +267,4 @@ class _StoredMarks:
 
 if TYPE_CHECKING:
     _: type[Store] = DuckDBStore
-    _marks: type[StoredMarks] = _StoredMarks
+    _marks: type[StoredMarks] = _MarksOfTables

@@ -54,8 +54,8 @@ async def test_a_full_disk_refuses_reports_keeps_reads_and_doubles_nothing(
         node = Client(session, server.url, token)
 
         async def send(seq: int) -> Answer:
-            name = f"{epoch};seq={seq};offset=0;of={POINTS}"
-            return await node.post(METRICS, BODY, Plexd_Batch=name)
+            name = f"{epoch};first={(seq - 1) * POINTS + 1};points={POINTS}"
+            return await node.post(METRICS, BODY, Plexd_Batch=name, Plexd_After="none;skipped=0")
 
         assert (await send(1)).status == 200
         ballast = small_disk / "ballast"
@@ -78,7 +78,7 @@ async def test_a_full_disk_refuses_reports_keeps_reads_and_doubles_nothing(
     assert [(a.status, a.json["duplicate"]) for a in again] == [
         (200, False), (200, True), (200, True)
     ]  # fmt: skip
-    assert (ledger["received"], ledger["gap_batches"]) == (seq * POINTS, 0)
+    assert (ledger["received"], ledger["gap"]) == (seq * POINTS, 0)
     with served(data) as restarted:  # which counts its points and its receipts
         ledger = (await Client(session, restarted.url, token).get("/v1/nodes/n1/ledger")).json
     assert ledger["received"] == seq * POINTS

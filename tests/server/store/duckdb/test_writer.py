@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from plexd.api import Receipt
 from plexd.clock import SystemClock
 from plexd_server.errors import StoreBusy, StoreClosed, StoreError
-from plexd_server.store import Receipt, Report
+from plexd_server.store import Report, Written
 from plexd_server.store.duckdb.fault_log import FaultLog
 from plexd_server.store.duckdb.writer import GroupWriter
 from support.points import NOW, SYSTEM
@@ -25,7 +26,7 @@ class ScriptedDisk:
         self.open = threading.Event()
         self.entered = threading.Semaphore(0)
 
-    def commit(self, reports: Sequence[Report]) -> list[Receipt]:
+    def commit(self, reports: Sequence[Report]) -> list[Written]:
         self.entered.release()
         assert self.open.wait(10)
         names = [report.node_id for report in reports]
@@ -34,7 +35,7 @@ class ScriptedDisk:
         if "odd" in names:
             raise ZeroDivisionError("unforeseen")
         self.groups.append(names)
-        return [Receipt(len(report.points)) for report in reports]
+        return [Written(Receipt(len(report.points))) for report in reports]
 
 
 @pytest.fixture
@@ -54,7 +55,7 @@ def named(node_id: str, points: int = 1) -> Report:
 
 async def start(
     writer: GroupWriter, disk: ScriptedDisk, *node_ids: str
-) -> list[asyncio.Task[Receipt]]:
+) -> list[asyncio.Task[Written]]:
     """Have the first report in its commit and the others waiting behind it."""
     tasks = [asyncio.create_task(writer.write(named(node_ids[0])))]
     await asyncio.to_thread(disk.entered.acquire)
@@ -82,7 +83,7 @@ async def test_a_bad_report_fails_alone(disk: ScriptedDisk) -> None:
     results = await asyncio.gather(*tasks, return_exceptions=True)
 
     assert [type(result) for result in results] == [
-        Receipt, Receipt, StoreError, StoreError, Receipt
+        Written, Written, StoreError, StoreError, Written
     ]  # fmt: skip
     assert disk.groups == [["a"], ["b"], ["c"]]
     await asyncio.to_thread(writer.close)
