@@ -11,7 +11,7 @@ from base64 import b64encode
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from plexd.wireguard.userspace import DIRECTORY
+from plexd.wireguard.userspace import DIRECTORIES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -42,7 +42,7 @@ def what_is_missing() -> str:
 def wireguard_go(peers: Sequence[Peer]) -> Iterator[str]:
     """Yield the name of an interface with ``peers``, in its own namespace."""
     name = f"pxbench{os.getpid() % 10**6}"
-    path = Path(DIRECTORY) / f"{name}.sock"
+    path = Path(DIRECTORIES[0]) / f"{name}.sock"
     _run("ip", "netns", "add", name)
     command = ["ip", "netns", "exec", name, "wireguard-go", "-f", name]
     try:

@@ -22,7 +22,7 @@ from plexd.api import Peer
 from plexd.wireguard import PeerIndex, WireGuardStatsReader
 from plexd.wireguard.dump import parse_dump
 from plexd.wireguard.netlink import encode_attribute
-from plexd.wireguard.userspace import DIRECTORY, UserspaceReader
+from plexd.wireguard.userspace import DIRECTORIES, UserspaceReader
 from plexd.wireguard.userspace import open as open_userspace
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ async def _measured(interface: str) -> dict[str, float]:
     if not isinstance(source, UserspaceReader):
         raise SystemExit(source.reason)
     stats = WireGuardStatsReader(interface, PeerIndex(_peers()))
-    path = Path(DIRECTORY) / f"{interface}.sock"
+    path = Path(DIRECTORIES[0]) / f"{interface}.sock"
     return await _wall_seconds(
         {
             "drained": lambda: _drain(path),

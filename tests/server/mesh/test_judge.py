@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from plexd.api import Receipt
 from plexd.clock import SystemClock
 from plexd.metrics.testing import system_point
 from plexd_server.mesh.feed import ObservedStore, feeding
@@ -23,7 +24,7 @@ from plexd_server.mesh.moment import Moment
 from plexd_server.mesh.node import NodeRow
 from plexd_server.mesh.overview import finished, fleet, mesh, peers
 from plexd_server.registry import Node
-from plexd_server.store import Ledger, Receipt, Report, Series, StoredPoint
+from plexd_server.store import Ledger, Report, Series, StoredPoint, Written
 from support.readings import latency, reading, tunnel
 
 if TYPE_CHECKING:
@@ -156,8 +157,8 @@ class FilledStore:
         self._points = points
         self.was_recalled = asyncio.Event()
 
-    async def write(self, report: Report) -> Receipt:
-        return Receipt(len(report.points))
+    async def write(self, report: Report) -> Written:
+        return Written(Receipt(len(report.points)), report.points)
 
     async def latest(self, node_id: str) -> Sequence[StoredPoint]:
         assert node_id
