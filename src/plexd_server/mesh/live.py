@@ -2,13 +2,13 @@
 
 Observing a report costs its sender nothing: the report is only queued. `drain` judges the queue, a
 bounded number of points at a time; so does `snapshot`. When more comes than is judged, the oldest
-reports leave the queue unread and are counted: the newest readings are what the live mesh is of,
-and all of them are in the store.
+reports of the node that sent the most leave the queue unread and are counted: the newest readings
+are what the live mesh is of, and all of them are in the store. The nodes are read in turns.
 """
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, OrderedDict, deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
@@ -122,7 +122,8 @@ class LiveMesh:
         self._max_waiting = max_waiting
         self._max_views = max_views
         self._max_foreign = max_foreign
-        self._queue: deque[_Unread] = deque()
+        self._queue: OrderedDict[str, deque[_Unread]] = OrderedDict()  # by node, in turns
+        self._waiting: Counter[str] = Counter()
         self.waiting = 0
         self._views = 0
         self._snapshot: MeshSnapshot | None = None
@@ -147,11 +148,12 @@ class LiveMesh:
     def observe(self, report: Report, moment: Moment | None = None) -> None:
         """Queue the points of a report that was stored, at ``moment``, which is now."""
         arrived = (moment or self.now()).at_arrival(report.received_at)
-        self._queue.append(_Unread(report.node_id, report.points, arrived))
-        self.waiting += len(report.points)
-        while self.waiting > self._max_waiting and len(self._queue) > 1:
-            self.skipped += len(self._queue[0].points)
-            self._take(len(self._queue[0].points))
+        node_id, count = report.node_id, len(report.points)
+        self._queue.setdefault(node_id, deque()).append(_Unread(node_id, report.points, arrived))
+        self._waiting[node_id] += count
+        self.waiting += count
+        while self.waiting > self._max_waiting and self.waiting > count:
+            self.skipped += len(self._take(self._waiting.most_common(1)[0][0]).points)
 
     def recalling(
         self,
@@ -189,7 +191,7 @@ class LiveMesh:
         """Read the queued points, or ``most`` of them."""
         left = self.waiting if most is None else most
         while self._queue and left > 0:
-            unread = self._take(left)
+            unread = self._take(next(iter(self._queue)), left)
             left -= len(unread.points)
             node = self._node(unread.node_id)
             self._judge(node, self._readings(unread.points, unread.moment))
@@ -218,13 +220,14 @@ class LiveMesh:
     def building(self, moment: Moment) -> Iterator[None]:
         """Build the snapshot in steps of some milliseconds; in none if there is a fresh one.
 
+        What waits is read first in any case, so that every node is known to report.
         Only one may be under way. After the last step, `snapshot` returns what was built.
         """
-        if self._is_fresh(moment):
-            return
         while self._queue:
             self.drain(POINTS_AT_ONCE)
             yield
+        if self._is_fresh(moment):
+            return
         snapshot = MeshSnapshot(moment, {}, [], {})
         yield from self._view(snapshot)
         links: dict[str, Link] = {}
@@ -258,14 +261,22 @@ class LiveMesh:
         age = moment.steady - last.moment.steady
         return age < max(_LEAST_FRESH_SECONDS, self._views / _VIEWS_A_SECOND)
 
-    def _take(self, most: int) -> _Unread:
-        """Take the first ``most`` points of the oldest delivery out of the queue."""
-        unread = self._queue.popleft()
+    def _take(self, node_id: str, most: int = _MAX_WAITING) -> _Unread:
+        """Take ``most`` points of the node's oldest report out of the queue; others are next."""
+        reports = self._queue[node_id]
+        unread = reports.popleft()
         if len(unread.points) > most:
-            self._queue.appendleft(unread._replace(points=unread.points[most:]))
+            reports.appendleft(unread._replace(points=unread.points[most:]))
             unread = unread._replace(points=unread.points[:most])
-        self.waiting -= len(unread.points)
+        self._count_taken(node_id, len(unread.points))
         return unread
+
+    def _count_taken(self, node_id: str, count: int) -> None:
+        self.waiting -= count
+        self._waiting[node_id] -= count
+        self._queue.move_to_end(node_id)
+        if not self._queue[node_id]:
+            del self._queue[node_id], self._waiting[node_id]
 
     def _readings(
         self,

@@ -281,6 +281,20 @@ def test_the_queue_is_bounded_and_its_newest_points_are_read() -> None:
     assert view(live, at(61)).rx_bytes == 4000
 
 
+def test_a_flood_of_one_node_costs_no_other_node_a_reading() -> None:
+    live = LiveMesh(max_waiting=100)
+    report(live, "n2", reading("n1", at(0)))
+    for number in range(100):
+        flood = [latency(f"p{number}-{peer}", at(number)) for peer in range(30)]
+        report(live, "n1", flood, at(number))
+    report(live, "n3", reading("n1", at(100)))
+
+    assert (live.waiting, live.skipped) == (94, 2910)
+    live.drain(60)
+    assert [bool(live.look_up(name).row.peers) for name in ("n2", "n3")] == [True, True]
+    assert view(live, at(102), "n2", "n1").state == "up"
+
+
 def test_views_are_bounded_and_what_is_left_out_is_counted() -> None:
     live = LiveMesh(max_views=2)
     report(live, "n1", [latency(f"peer-{number}", at(0)) for number in range(5)])
@@ -510,6 +524,16 @@ def test_a_snapshot_built_in_steps_is_used_until_it_is_old() -> None:
     assert len(list(live.building(moment(at(1))))) > 0
     assert list(live.building(moment(at(1)))) == []
     assert live.snapshot(moment(at(1))).links_of["n2"] == live.snapshot(moment(at(1))).links
+
+
+def test_a_report_makes_a_node_known_though_the_snapshot_is_still_fresh() -> None:
+    live = LiveMesh()
+    live.snapshot(moment(at(0)))
+    report(live, "n1", reading("n2", at(0)), at(0))
+    before = live.snapshot(moment(at(0.5)))
+
+    assert live.look_up("n1").presence(moment(at(0.5))).status == "up"
+    assert before.links == []
 
 
 def test_a_view_and_a_link_are_made_again_only_for_a_new_reading() -> None:
