@@ -556,6 +556,16 @@ async def test_a_node_that_was_copied_is_as_complete_as_its_slower_branch(store:
     assert ledger.machines == ("192.0.2.1", "192.0.2.2")
 
 
+async def test_an_epoch_that_moves_after_its_successor_began_is_open_again(store: Store) -> None:
+    await store.write(batch(1, 0))
+    await store.write(batch(1, 90, epoch=OTHER, after=after(1)))
+    assert (await store.ledger("n1")).complete_until == NOW + timedelta(seconds=90)
+
+    await store.write(batch(2, 5))  # from a copy of the node
+
+    assert (await store.ledger("n1")).complete_until == NOW + timedelta(seconds=5)
+
+
 async def test_a_node_that_was_put_back_is_one_machine(store: Store) -> None:
     await store.write(batch(1, 0))
     for number in range(1, 5):
