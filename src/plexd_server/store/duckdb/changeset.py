@@ -149,10 +149,10 @@ class StagedReports:
         known = self._get(report.node_id, epoch)
         mark = known or Mark(node_id=report.node_id, epoch=epoch)
         step = advance(mark, report, self._others(mark, report))
-        if known is not None or step.must_store:
-            self._marks[report.node_id, epoch] = step.mark
         if step.must_store:
             self._store(step)
+        elif known is not None:
+            self._count(step.mark)
         if step.points:
             points = ReportPoints(report.node_id, report.received_at, step.points)
             self._points.append(points)
@@ -199,6 +199,13 @@ class StagedReports:
         self._keep(mark)
         if self._cache.counts[mark.node_id] + self._added[mark.node_id] > MARKS_OF_NODE:
             self._fold_oldest(mark.node_id)
+
+    def _count(self, mark: Mark) -> None:
+        """Keep a mark in memory only; it is stored with the next report that has an effect."""
+        key = mark.node_id, mark.epoch
+        self._marks[key] = mark
+        if key in self._to_store:
+            self._to_store[key] = mark
 
     def _keep(self, mark: Mark) -> None:
         key = mark.node_id, mark.epoch
