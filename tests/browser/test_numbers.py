@@ -65,6 +65,7 @@ async def _grown_old(route: Any) -> None:
     answer = await route.fetch()
     latest = await answer.json()
     latest["now"] = (datetime.fromisoformat(latest["now"]) + timedelta(hours=1)).isoformat()
+    latest |= {"status": "silent", "reading_seconds": 3600}
     await route.fulfill(response=answer, json=latest)
 
 

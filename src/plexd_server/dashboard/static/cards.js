@@ -11,6 +11,6 @@ function legend(chart) {
 /** A figure with the chart's title and legend, and the element to draw it in. */
 export function chartCard(chart) {
   const target = el("div", { class: "chart" });
-  const caption = el("figcaption", {}, el("h3", {}, chart.title), legend(chart));
+  const caption = el("figcaption", {}, el("h3", { title: chart.title }, chart.title), legend(chart));
   return { chart, target, figure: el("figure", { class: "card" }, caption, target) };
 }
