@@ -2,7 +2,7 @@
 
 Nodes append, send, evict, are killed between any two steps, copied and put back; the server is put
 back to a backup, its answers are lost, and a proxy repeats what it saw. The nodes are reference
-spools, the server is the real marks. After every step:
+spools, or the agent's own log of points; the server is the real marks. After every step:
 
 - no point is stored twice;
 - a point that a node gives up because of an answer is stored, or counted in the ledger;
@@ -28,6 +28,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from plexd_server.store import Report
 from plexd_server.store.marks import open_marks
+from support.log_spool import LogSpool
 from support.points import NOW
 from support.pure_server import PureServer
 from support.reference_spool import ReferenceSpool
@@ -79,7 +80,7 @@ class Life:
     ``unnoticed`` are epochs that another timeline has used as well.
     """
 
-    spool: ReferenceSpool
+    spool: ReferenceSpool | LogSpool
     timelines: list[int]
     history: dict[str, datetime] = field(default_factory=dict)
     in_flight: tuple[MetricBatch, Receipt] | None = None
@@ -105,10 +106,13 @@ class LivesMachine(RuleBasedStateMachine):
         self.is_plain = True
         self.is_unnoticed = False
         self.seen: list[tuple[Report, int]] = []
-        spool = ReferenceSpool(self.new_epoch(), counts_refused)
+        spool = self.new_spool(counts_refused=counts_refused)
         self.lives = [Life(spool, [self.new_timeline()])]
         self.snapshots: list[Life] = []
         self.take_snapshot(0)
+
+    def new_spool(self, *, counts_refused: bool) -> ReferenceSpool | LogSpool:
+        return ReferenceSpool(self.new_epoch(), counts_refused)
 
     def new_epoch(self) -> str:
         self.epochs += 1
@@ -360,15 +364,25 @@ def lost(ledger: Ledger) -> int:
     return ledger.evicted + ledger.rejected + ledger.gap + ledger.ahead
 
 
+class LogLivesMachine(LivesMachine):
+    """The same with the log of points that the agent has."""
+
+    def new_spool(self, *, counts_refused: bool) -> LogSpool:
+        del counts_refused  # it always does
+        return LogSpool(self.new_epoch())
+
+
 TestLives = pytest.mark.slow(pytest.mark.timeout(60 + _EXAMPLES)(LivesMachine.TestCase))
 TestLives.settings = settings(max_examples=_EXAMPLES, stateful_step_count=_STEPS, deadline=None)
+TestLogLives = pytest.mark.slow(pytest.mark.timeout(60 + _EXAMPLES)(LogLivesMachine.TestCase))
+TestLogLives.settings = TestLives.settings
 
 
 class History:
     """A history that once had an end it must not have, step by step."""
 
-    def __init__(self, *, counts_refused: bool) -> None:
-        self.machine = LivesMachine()
+    def __init__(self, machine: LivesMachine, *, counts_refused: bool) -> None:
+        self.machine = machine
         self.machine.begin(counts_refused=counts_refused)
 
     def collect(self, number: int, points: int) -> None:
@@ -386,9 +400,11 @@ class History:
         return self.machine.account.server.ledger()
 
 
-@pytest.fixture(params=[False, True], ids=["refused apart", "refused is dropped"])
+@pytest.fixture(params=["refused apart", "refused is dropped", "the agent's own"])
 def history(request: pytest.FixtureRequest) -> History:
-    return History(counts_refused=request.param)
+    if request.param == "the agent's own":
+        return History(LogLivesMachine(), counts_refused=True)
+    return History(LivesMachine(), counts_refused=request.param == "refused is dropped")
 
 
 def test_the_lost_end_of_an_epoch_is_one_loss_with_its_dropped(history: History) -> None:
