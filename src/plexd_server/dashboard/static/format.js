@@ -2,7 +2,6 @@
 
 const BINARY = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
 const NAME_LETTERS = 24;
-const NEVER = "0001-01-01T00:00:00Z";
 
 export const NONE = "–";
 
@@ -77,11 +76,6 @@ export function duration(seconds) {
 /** How long ago `then` was at `now`, both as the server wrote them. */
 export function secondsBetween(then, now) {
   return (Date.parse(now) - Date.parse(then)) / 1000;
-}
-
-export function handshake(tunnel, now) {
-  if (tunnel.last_handshake_time === NEVER) return "never";
-  return `${duration(secondsBetween(tunnel.last_handshake_time, now))} ago`;
 }
 
 const STATUS_KINDS = { up: "good", silent: "bad", waiting: "idle" };
