@@ -656,3 +656,26 @@ async def test_reports_are_accepted_while_points_expire(store: Store) -> None:
     assert not any(receipt.duplicate for receipt in await asyncio.gather(*writes))
     assert await expiring == 17 * 50
     assert (await store.ledger("n1")).received == 29
+
+
+async def test_points_of_unknown_groups_are_stored_and_listed_and_expire(store: Store) -> None:
+    def other(seconds: int, group: str, peer_id: str, data: bytes) -> MetricPoint:
+        stamp = NOW + timedelta(seconds=seconds)
+        return MetricPoint(timestamp=stamp, group=group, peer_id=peer_id, data=msgspec.Raw(data))
+
+    points = [
+        other(0, "path", "p", b'{"hops":1}'),
+        other(1, "path", "p", b'{"hops":2}'),
+        other(1, "path", "q", b"{}"),
+        other(2, "zone", "", b'{"text":"\xc3\xbc"}'),
+    ]
+    await store.write(Report("n1", points, NOW))
+    found = [point for point in await store.latest("n1") if isinstance(point.data, msgspec.Raw)]
+    assert [(p.group, p.peer_id, bytes(p.data)) for p in found] == [
+        ("path", "p", b'{"hops":2}'),
+        ("path", "q", b"{}"),
+        ("zone", "", b'{"text":"\xc3\xbc"}'),
+    ]
+    await store.write(Report("n1", [other(900_000, "path", "", b"{}")], NOW))
+    await store.expire(NOW + timedelta(days=30), timedelta(days=1))
+    assert len(await store.latest("n1")) == 1

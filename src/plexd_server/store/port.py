@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -144,7 +144,7 @@ class StoredPoint(Struct, frozen=True, kw_only=True, omit_defaults=True):
     received_at: datetime
     group: str
     peer_id: str = ""
-    data: SystemStats | TunnelStats | LatencyResult | AgentStats
+    data: SystemStats | TunnelStats | LatencyResult | AgentStats | Raw
 
 
 class NodeSummary(Struct, frozen=True):

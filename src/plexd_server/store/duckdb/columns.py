@@ -63,21 +63,28 @@ def columns_of(types: Mapping[str, str], rows: Iterable[Sequence[Any]]) -> dict[
 def _by_group(points: Sequence[MetricPoint]) -> dict[str, list[MetricPoint]]:
     groups: dict[str, list[MetricPoint]] = defaultdict(list)
     for point in points:
-        groups[point.group].append(point)
+        groups[point.group if point.group in schema.PAYLOADS else schema.OTHER].append(point)
     return groups
 
 
 def _columns(group: str, reports: Sequence[ReportPoints]) -> dict[str, Column]:
     counts = [len(report.points) for report in reports]
     points = [point for report in reports for point in report.points]
-    types = {field: schema.column_type(field) for field in schema.data_fields(group)}
     nodes = np.array([report.node_id for report in reports], dtype=object)
     return {
         "node_id": nodes.repeat(counts),
         "ts": _times(map(_timestamp, points)),
         "received_at": _times(report.received_at for report in reports).repeat(counts),
-        **columns_of(types, map(msgspec.structs.astuple, map(_data, points))),
+        **_data_columns(group, points),
     }
+
+
+def _data_columns(group: str, points: Sequence[MetricPoint]) -> dict[str, Column]:
+    if group == schema.OTHER:
+        rows = [(point.group, point.peer_id, bytes(point.data).decode()) for point in points]  # type: ignore[arg-type]  # Raw
+        return columns_of(schema.OTHER_TYPES, rows)
+    types = {field: schema.column_type(field) for field in schema.data_fields(group)}
+    return columns_of(types, map(msgspec.structs.astuple, map(_data, points)))
 
 
 def _column(kind: str, values: Sequence[Any]) -> Column:

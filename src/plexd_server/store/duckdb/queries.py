@@ -6,8 +6,10 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
+
 from plexd.api import GROUP_SYSTEM
-from plexd_server.store.duckdb.schema import PAYLOADS, data_fields, has_peers, table_of
+from plexd_server.store.duckdb.schema import PAYLOADS, TABLES, data_fields, has_peers, table_of
 from plexd_server.store.marks import LOSSES_IN_LEDGER, Mark, make_ledger
 from plexd_server.store.port import Ledger, Loss, NodeSummary, Series, SeriesQuery, StoredPoint
 
@@ -36,11 +38,17 @@ _LOSSES_OF_NODE: Final = (
     f"SELECT {', '.join(_LOSS_FIELDS)} FROM losses WHERE node_id = ? "  # noqa: S608 -- our own names
     f"ORDER BY rowid DESC LIMIT {LOSSES_IN_LEDGER}"
 )
+_MOST_OTHERS: Final = 1000
+_NEWEST_OTHERS: Final = (
+    'SELECT ts, received_at, "group", peer_id, data FROM points_other '  # noqa: S608 -- a number of ours
+    'WHERE node_id = ? QUALIFY row_number() OVER (PARTITION BY "group", peer_id '
+    f'ORDER BY received_at DESC, rowid DESC) = 1 ORDER BY "group", peer_id LIMIT {_MOST_OTHERS}'
+)
 TOTAL_RECEIVED: Final = f"SELECT coalesce(sum(received), 0)::BIGINT FROM ({_ALL_MARKS})"  # noqa: S608 -- our own names
 
 
 def _extreme(fold: str) -> str:
-    times = " UNION ALL ".join(f"SELECT {fold}(ts) AS ts FROM points_{group}" for group in PAYLOADS)  # noqa: S608 -- our own names
+    times = " UNION ALL ".join(f"SELECT {fold}(ts) AS ts FROM points_{group}" for group in TABLES)  # noqa: S608 -- our own names
     return f"SELECT {fold}(ts) FROM ({times})"  # noqa: S608 -- our own names
 
 
@@ -113,11 +121,28 @@ def read_latest(
     """
     query = partial(_latest, cursor, node_id)
     found: list[StoredPoint] = []
+    others = read_others(cursor, node_id)
     if newest is not None:
         newest = max(newest, _FIRST_TIME + _DAY)
         for group in PAYLOADS:
             found += query(group, newest - _PEER_TIME) or query(group, newest - _DAY)
-    return found or [point for group in PAYLOADS for point in query(group, _FIRST_TIME)]
+    found = found or [point for group in PAYLOADS for point in query(group, _FIRST_TIME)]
+    return found + others
+
+
+def read_others(cursor: duckdb.DuckDBPyConnection, node_id: str) -> list[StoredPoint]:
+    """Return the newest point of each group that this version does not know, and of each peer."""
+    rows = cursor.execute(_NEWEST_OTHERS, [node_id]).fetchall()
+    return [
+        StoredPoint(
+            timestamp=_utc(ts),
+            received_at=_utc(received_at),
+            group=group,
+            peer_id=peer_id,
+            data=msgspec.Raw(data.encode()),
+        )
+        for ts, received_at, group, peer_id, data in rows
+    ]
 
 
 def _latest(

@@ -4,6 +4,8 @@ One table per group, with columns typed and named as on the wire. Times are UTC 
 (DuckDB needs a time zone library to return zoned ones); byte counts are unsigned 64-bit.
 
     points_<group>(node_id, ts, received_at, peer_id?, <the group's fields>)
+    points_other(node_id, ts, received_at, group, peer_id, data)
+                                     points of groups that this version does not know; data is JSON
     receipts(<the fields of Mark>)   marks, appended with the points of a report; of each (node,
                                      epoch) only the row with the highest ordinal is valid, and the
                                      superseded ones may be deleted
@@ -51,7 +53,10 @@ PAYLOADS: Final[dict[str, type[msgspec.Struct]]] = {
     GROUP_LATENCY: LatencyResult,
     GROUP_AGENT: AgentStats,
 }
-_COUNTS = (f"(SELECT count(*) FROM points_{group})" for group in PAYLOADS)  # noqa: S608 -- our own names
+OTHER: Final = "other"
+TABLES: Final = (*PAYLOADS, OTHER)
+OTHER_TYPES: Final = {"group": "VARCHAR", "peer_id": "VARCHAR", "data": "VARCHAR"}
+_COUNTS = (f"(SELECT count(*) FROM points_{group})" for group in TABLES)  # noqa: S608 -- our own names
 COUNT_POINTS: Final = f"SELECT {' + '.join(_COUNTS)}"
 
 _COLUMN_TYPES: dict[str, str] = {
@@ -109,12 +114,13 @@ def create_statements() -> Iterable[str]:
     values = {"schema_version": SCHEMA_VERSION, UNACCOUNTED: 0, JOURNAL: 0}
     for key, value in values.items():
         yield f"INSERT INTO meta VALUES ('{key}', '{value}')"  # noqa: S608 -- our own names
-    for group in PAYLOADS:
+    for group in TABLES:
+        types = OTHER_TYPES if group == OTHER else {f: column_type(f) for f in data_fields(group)}
         columns = [
             "node_id VARCHAR NOT NULL",
             "ts TIMESTAMP NOT NULL",
             "received_at TIMESTAMP NOT NULL",
-            *(f"{name} {column_type(name)} NOT NULL" for name in data_fields(group)),
+            *(f'"{name}" {kind} NOT NULL' for name, kind in types.items()),
         ]
         yield f"CREATE TABLE {table_of(group)}({', '.join(columns)})"
     for table, types in ((RECEIPTS, RECEIPT_TYPES), (LOSSES, LOSS_TYPES)):

@@ -35,7 +35,7 @@ _NEW_ROWS: Final = "new_rows"
 _CHECKPOINT: Final = "FORCE CHECKPOINT"  # without force it fails during a read
 _SLICE: Final = timedelta(hours=1)
 _SET_JOURNAL: Final = f"UPDATE meta SET value = ? WHERE key = '{schema.JOURNAL}'"  # noqa: S608 -- our own name
-_REMOVE_POINTS: Final = [f"DELETE FROM points_{group} WHERE ts < ?" for group in schema.PAYLOADS]  # noqa: S608 -- our own names
+_REMOVE_POINTS: Final = [f"DELETE FROM points_{group} WHERE ts < ?" for group in schema.TABLES]  # noqa: S608 -- our own names
 _SUBTRACT_UNACCOUNTED: Final = (
     "UPDATE meta SET value = (value::BIGINT - ?)::VARCHAR "  # noqa: S608 -- our own name
     f"WHERE key = '{schema.UNACCOUNTED}'"
