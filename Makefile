@@ -5,6 +5,8 @@ BIN := .venv/bin
 # A worker that dies ends the run: without the bound its test would be tried again and again.
 TEST := $(BIN)/python -m pytest --numprocesses auto --max-worker-restart 1
 PROGRAMS := tests/e2e tests/faults tests/browser
+# The tests start hundreds of processes, and each would compile all its modules again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test quick check full measured programs lint coverage test-kernel faults-full fuzz bench lock screenshots clean

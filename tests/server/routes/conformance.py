@@ -10,10 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import hypothesis
 import requests
-import schemathesis
 from hypothesis import HealthCheck
 from requests.adapters import HTTPAdapter
-from schemathesis import checks
 
 from server.routes.documented import ROUTES, document
 from server.running import command, create_node, served
@@ -63,18 +61,22 @@ class Target:
         self.tokens = tokens
         for token in tokens.values():  # known to be right, they pass where others guess
             self.session.get(f"{url}/v1/nodes/n1/latest", headers=bearer(token), timeout=10)
+        # Its import takes over a second, which only the worker that explores has to pay.
+        from schemathesis import checks, openapi  # noqa: PLC0415 -- as above
+
+        self._openapi = openapi
         checks.load_all_checks()
         self._checks = checks.CHECKS.get_by_names(CHECKS)
 
     def explore(self, route: str, examples: int, *, seed: int | None = None) -> Counter[int]:
         """Send what a generator makes up, as everybody; how often which status came.
 
-        Raises for an answer that the document does not tell of. Without a seed the examples are
+        Raises for an answer that the document does not describe. Without a seed the examples are
         the same each time.
         """
         method, path = route.split(" ")
         send = self._apply if path == "/v1/register" else self._ask
-        operation = schemathesis.openapi.from_dict(document())[path][method]
+        operation = self._openapi.from_dict(document())[path][method]
         seen = Counter[int]()
 
         def try_out(case: Any) -> None:

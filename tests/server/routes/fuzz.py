@@ -25,7 +25,7 @@ def main() -> None:
     asked.add_argument("--minutes", type=float, default=60.0)
     asked.add_argument("--seed", type=int, default=secrets.randbits(32))
     options = asked.parse_args()
-    _tell(f"seed {options.seed}")
+    _print(f"seed {options.seed}")
     found: dict[str, Counter[int]] = {route: Counter() for route in ROUTES}
     began = time.monotonic()
     with (
@@ -38,19 +38,19 @@ def main() -> None:
             found[route] += target.explore(route, EXAMPLES, seed=options.seed + number)
             number += 1
             if number % len(ROUTES) == 0:
-                _tell(f"{_total(found):,} requests")
+                _print(f"{_total(found):,} requests")
     for route, statuses in found.items():
         counts = "  ".join(f"{status}: {count:,}" for status, count in sorted(statuses.items()))
-        _tell(f"{route:40} {counts}")
+        _print(f"{route:40} {counts}")
     all_statuses = sum(found.values(), Counter[int]())
     errors = sum(count for status, count in all_statuses.items() if status >= 500)
-    _tell(
+    _print(
         f"{_total(found):,} requests in {(time.monotonic() - began) / 60:.1f} min: "
         f"{errors} answers from 500 on, {all_statuses[503]} of them 503; none undocumented"
     )
 
 
-def _tell(line: str) -> None:
+def _print(line: str) -> None:
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
 
