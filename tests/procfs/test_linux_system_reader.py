@@ -183,3 +183,14 @@ async def test_an_interface_name_need_not_be_utf8(tree: ProcTree, clock: Steppin
     tree.write("net/dev", NET_HEADINGS + ETH0.replace(b"eth0", b"\xff\xfe"))
     reader = reader_of(tree, clock, net_iface=os.fsdecode(b"\xff\xfe"))
     assert (await reader.read_stats()).network_tx_bytes == 200
+
+
+async def test_an_empty_mount_point_is_the_root(tree: ProcTree, clock: SteppingClock) -> None:
+    asked: list[str] = []
+
+    def statvfs(path: str) -> os.statvfs_result:
+        asked.append(path)
+        return STATVFS
+
+    await reader_of(tree, clock, mount_point="", statvfs=statvfs).read_stats()
+    assert asked == ["/"]

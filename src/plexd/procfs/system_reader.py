@@ -48,10 +48,10 @@ _SAMPLES: Final = 5
 class LinuxSystemReader:
     """Reads CPU, memory, disk, network and load of this machine.
 
-    ``mount_point`` is the file system whose usage is reported. ``net_iface`` is the one interface
-    to count, empty for all but ``lo``; a named one that is missing counts zero and is logged once
-    each time it goes missing. ``proc_root`` is where ``/proc`` is mounted, so that a container can
-    be given its host's.
+    ``mount_point`` is the file system whose usage is reported, ``/`` if it is empty.
+    ``net_iface`` is the one interface to count, empty for all but ``lo``; a named one that is
+    missing counts zero and is logged once each time it goes missing. ``proc_root`` is where
+    ``/proc`` is mounted, so that a container can be given its host's.
 
     `SystemStats` has no optional fields and a zero would be a lie, so one source that is missing
     or garbled fails the whole reading; the next reading is not affected. Use from one event loop
@@ -73,7 +73,7 @@ class LinuxSystemReader:
         self._proc_root = Path(proc_root)
         self._net_iface = net_iface
         self._iface_missing = False
-        self._mount = MountPoint(os.fspath(mount_point), clock=self._clock, statvfs=statvfs)
+        self._mount = MountPoint(os.fspath(mount_point) or "/", clock=self._clock, statvfs=statvfs)
 
     async def read_stats(self) -> SystemStats:
         """Return one reading of everything, in 100 ms unless the disk needs longer (at most 2 s).
