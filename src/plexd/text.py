@@ -50,6 +50,11 @@ def quoted(text: str) -> str:
     return f'"{printable(cut)}"'
 
 
+def without_line_end(text: str) -> str:
+    """``text`` without one line break at its end, which editors and ``echo`` leave there."""
+    return text.removesuffix("\n").removesuffix("\r")
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """A question to append to a message, or nothing when no known name looks like ``name``."""
     import difflib  # noqa: PLC0415 - only when something was mistyped

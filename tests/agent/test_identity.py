@@ -177,3 +177,17 @@ def test_arbitrary_bytes_are_one_sentence(tmp_path: Path, content: bytes) -> Non
     with pytest.raises(IdentityError) as caught:
         load_identity(tmp_path)
     assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\r\n"])
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_a_byte_order_mark_and_a_line_break_behind_the_token_are_no_fault(
+    tmp_path: Path, mark: bytes, end: str
+) -> None:
+    place(tmp_path, mark + json.dumps(DOCUMENT | {"auth_token": f"hunter2{end}"}).encode())
+    assert load_identity(tmp_path).auth_token == "hunter2"
+
+
+def test_a_second_line_of_the_token_is_a_fault(tmp_path: Path) -> None:
+    place(tmp_path, DOCUMENT | {"auth_token": "hunter2\n\n"})
+    assert "auth_token is not printable ASCII" in complaint(tmp_path)

@@ -12,7 +12,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from plexd.agent.watchdog import Watchdog, systemd_notifier
+from plexd.agent.app import run
+from plexd.agent.config.settings import Settings, WireGuardSettings
+from plexd.agent.identity import Identity
+from plexd.agent.watchdog import Watchdog, notify_systemd, systemd_notifier
+from plexd.api import Config
+from plexd.metrics import Config as MetricsConfig
 from plexd.metrics.testing import ManualClock
 
 if TYPE_CHECKING:
@@ -97,3 +102,36 @@ def test_a_socket_that_has_gone_stops_nothing(tmp_path: Path) -> None:
     alive = systemd_notifier({"NOTIFY_SOCKET": str(tmp_path / "gone"), "WATCHDOG_USEC": "1"})
     assert alive is not None
     alive()
+
+
+@pytest.mark.parametrize("is_abstract", [False, True])
+def test_a_state_is_sent_to_systemd_and_without_it_to_nobody(
+    tmp_path: Path, *, is_abstract: bool
+) -> None:
+    name = f"{tmp_path}/notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(f"\0{name}" if is_abstract else name)
+        systemd.settimeout(0)
+        notify_systemd({"NOTIFY_SOCKET": f"@{name}" if is_abstract else name}, "READY=1")
+        assert systemd.recv(100) == b"READY=1"
+        for environ in ({}, {"NOTIFY_SOCKET": "vsock:2:1"}, {"NOTIFY_SOCKET": "/no/such"}):
+            notify_systemd(environ, "READY=1")
+        with pytest.raises(BlockingIOError):
+            systemd.recv(100)
+
+
+async def test_the_agent_says_when_it_is_ready_and_when_it_stops(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"{tmp_path}/notify"
+    monkeypatch.setenv("NOTIFY_SOCKET", name)
+    settings = Settings(
+        data_dir=None,
+        api=Config(base_url="http://127.0.0.1:9"),
+        metrics=MetricsConfig(enabled=False),
+        wireguard=WireGuardSettings(interface=""),
+    )
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(name)
+        await run(settings, Identity("node-a", "", "k" * 32, "token"))
+        assert (systemd.recv(100), systemd.recv(100)) == (b"READY=1", b"STOPPING=1")

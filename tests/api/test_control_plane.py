@@ -385,8 +385,13 @@ async def test_peers_are_those_of_the_nodes_state(
     server: ScriptedServer, plane: ControlPlane
 ) -> None:
     peer = {"id": "p1", "public_key": "pk", "mesh_ip": "10.0.0.2", "endpoint": "unknown here"}
-    server.script = [json_reply({"peers": [peer], "version": 9}), json_reply({"version": 9})]
+    server.script = [
+        json_reply({"peers": [peer], "version": 9}),
+        json_reply({"version": 9}),
+        json_reply({"peers": None}),
+    ]
     assert await plane.fetch_peers("node-1") == [Peer("p1", "pk", "10.0.0.2")]
+    assert await plane.fetch_peers("node-1") == []
     assert await plane.fetch_peers("node-1") == []
     assert server.requests[0].target == "/v1/nodes/node-1/state"
     assert server.requests[0].headers["Authorization"] == f"Bearer {TOKEN}"

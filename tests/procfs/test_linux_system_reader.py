@@ -183,3 +183,31 @@ async def test_an_interface_name_need_not_be_utf8(tree: ProcTree, clock: Steppin
     tree.write("net/dev", NET_HEADINGS + ETH0.replace(b"eth0", b"\xff\xfe"))
     reader = reader_of(tree, clock, net_iface=os.fsdecode(b"\xff\xfe"))
     assert (await reader.read_stats()).network_tx_bytes == 200
+
+
+async def test_an_empty_mount_point_is_the_root(tree: ProcTree, clock: SteppingClock) -> None:
+    asked: list[str] = []
+
+    def statvfs(path: str) -> os.statvfs_result:
+        asked.append(path)
+        return STATVFS
+
+    await reader_of(tree, clock, mount_point="", statvfs=statvfs).read_stats()
+    assert asked == ["/"]
+
+
+async def test_an_odd_source_is_read_another_way_and_logged_once(
+    tree: ProcTree, clock: SteppingClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    zeros = b"cpu  0 0 0 0\n"
+    tree.write("meminfo", b"MemTotal: 1000 kB\nMemFree: 900 kB\nMemAvailable: 5000 kB\n")
+    reader = reader_of(tree, clock)
+    for _ in range(3):
+        tree.write_stat(zeros + b"cpu 1 0 0 1\n", zeros + b"cpu 2 0 0 2\n")
+        stats = await reader.read_stats()
+        assert (stats.memory_used_bytes, stats.cpu_usage_percent) == (100 * 1024, 50.0)
+    assert [vars(record)["reason"] for record in caplog.records] == [
+        "no possible MemAvailable: MemFree, Buffers and Cached are added up",
+        "the first cpu line counts nothing: another one is read",
+    ]
+    assert {record.getMessage() for record in caplog.records} == {"source read another way"}

@@ -80,6 +80,21 @@ def test_meminfo_with_carriage_returns_reads_the_same() -> None:
     assert parse_memory(b"MemTotal: 9 kB\r\nMemAvailable: 4 kB\r\n") == (5 * 1024, 9 * 1024)
 
 
+@pytest.mark.parametrize("available", [b"", b"MemAvailable: 5000 kB\n", b"MemAvailable: x kB\n"])
+@pytest.mark.parametrize(("rest", "used"), [(b"", 900), (b"Buffers: 1 kB\nCached: 2 kB\n", 897)])
+def test_without_a_possible_memavailable_it_is_free_buffers_and_cached(
+    available: bytes, rest: bytes, used: int
+) -> None:
+    text = b"MemTotal: 1000 kB\nMemFree: 100 kB\n" + available + rest
+    assert parse_memory(text) == (used * 1024, 1000 * 1024)
+
+
+def test_a_cpu_line_of_zeros_gives_way_to_one_that_counts() -> None:
+    zeros = b"cpu  0 0 0 0 0 0 0 0 0 0\n"
+    assert parse_cpu_times(zeros + b"cpu  1 2 3 4\n") == CpuTimes(1, 2, 3, 4)
+    assert parse_cpu_times(zeros + b"cpu0 1 2 3 4\n") == CpuTimes(0, 0, 0, 0)
+
+
 def test_the_largest_counters_of_an_interface_are_kept() -> None:
     line = b"eth0:%d 1 0 0 0 0 0 0 %d 1 0 0 0 0 0 0\n" % (UINT64_MAX, UINT64_MAX)
     assert parse_interfaces(NET_HEADINGS + line) == [Interface(b"eth0", UINT64_MAX, UINT64_MAX)]
@@ -124,15 +139,15 @@ GARBLED: list[tuple[Callable[[bytes], object], bytes, str]] = [
     (parse_cpu_times, b"cpu  1 2 3 %d\n" % 2**64,
      f"/proc/stat: cpu: idle is beyond 64 bits: {2**64}"),
     (parse_memory, b"", "/proc/meminfo: no MemTotal"),
-    (parse_memory, b"MemTotal: 1 kB\n", "/proc/meminfo: no MemAvailable"),
+    (parse_memory, b"MemTotal: 1 kB\n", "/proc/meminfo: no MemFree"),
     (parse_memory, b" MemTotal: 1 kB\nMemAvailable: 1 kB\n", "/proc/meminfo: no MemTotal"),
     (parse_memory, b"MemTotal: 1 MB\n", "/proc/meminfo: MemTotal is not in kB: ' 1 MB'"),
     (parse_memory, b"MemTotal: 1\n", "/proc/meminfo: MemTotal is not in kB: ' 1'"),
     (parse_memory, b"MemTotal: 0x1 kB\n", "/proc/meminfo: MemTotal is no count: '0x1'"),
     (parse_memory, b"MemTotal: %d kB\n" % 2**63,
      f"/proc/meminfo: MemTotal is beyond 64 bits: {2**73}"),
-    (parse_memory, b"MemTotal: 1 kB\nMemAvailable: 2 kB\n",
-     "/proc/meminfo: MemAvailable 2048 is above MemTotal 1024"),
+    (parse_memory, b"MemTotal: 1 kB\nMemFree: 2 kB\n",
+     "/proc/meminfo: 2048 bytes are free of MemTotal 1024"),
     (parse_interfaces, b"", NO_HEADING),
     (parse_interfaces, ETH0 + ETH0, NO_HEADING),
     (parse_interfaces, NET_HEADINGS + b"eth0 1 2\n",

@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 from plexd import metrics
 from plexd.agent.errors import NotReadyError
 from plexd.agent.peer_refresh import PeerRefresh
-from plexd.agent.watchdog import Watchdog, systemd_notifier
+from plexd.agent.watchdog import Watchdog, notify_systemd, systemd_notifier
 from plexd.api import ControlPlane, Peer
 from plexd.background import in_background
 from plexd.clock import SystemClock
@@ -69,6 +69,7 @@ async def run(
             spool=await _spool(settings, identity.node_id, stack),
         )
         _logger.info("agent started", extra=_about(settings, identity))
+        notify_systemd(os.environ, "READY=1")
         try:
             if settings.metrics.enabled:
                 watchdog = Watchdog(_logger, notify=systemd_notifier(os.environ))
@@ -80,6 +81,7 @@ async def run(
                     await refresh.wait_for_answer()
             await manager.run()
         finally:
+            notify_systemd(os.environ, "STOPPING=1")
             _logger.info("agent stopped", extra=_outcome(manager.statistics()))
 
 

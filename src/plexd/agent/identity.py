@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+from codecs import BOM_UTF8
 from contextlib import suppress
 from ipaddress import ip_address
 from shlex import quote
@@ -19,7 +20,7 @@ import msgspec
 from plexd.agent.errors import IdentityError
 from plexd.api import Peer, Secret
 from plexd.durable import sync, write_private
-from plexd.text import printable
+from plexd.text import printable, without_line_end
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -61,7 +62,11 @@ def load_identity(data_dir: Path) -> Identity:
 def read_identity(path: Path) -> Identity:
     """The identity in the file ``path``. Raises `IdentityError` saying what to do."""
     try:
-        identity = msgspec.json.decode(_read(path), type=Identity)
+        # Editors on Windows put a byte order mark in front.
+        content = _read(path).removeprefix(BOM_UTF8)
+        identity = msgspec.json.decode(content, type=Identity)
+        token = without_line_end(identity.auth_token)
+        identity = msgspec.structs.replace(identity, auth_token=token)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as err:
         raise IdentityError(f"{printable(path)} is not an identity: {_reason(err)}") from None
     _check(path, identity)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import socket
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 from plexd.clock import Clock, SystemClock
@@ -57,16 +58,28 @@ def systemd_notifier(environ: Mapping[str, str]) -> Callable[[], None] | None:
     It has not asked this process if ``WATCHDOG_PID`` names another one. The function never raises
     or waits: a message that cannot be sent is left out.
     """
-    address = environ.get("NOTIFY_SOCKET", "")
     mine = environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
-    if "WATCHDOG_USEC" not in environ or not mine or address[:1] not in {"/", "@"}:
+    if "WATCHDOG_USEC" not in environ or not mine or not _notify_address(environ):
         return None
+    return partial(notify_systemd, environ, "WATCHDOG=1")
+
+
+def notify_systemd(environ: Mapping[str, str], state: str) -> None:
+    """Report ``state``, such as ``READY=1``, to systemd if it started this process and listens.
+
+    Never raises or waits: a message that cannot be sent is left out.
+    """
+    address = _notify_address(environ)
+    if not address:
+        return
+    kind = socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
+    with suppress(OSError), socket.socket(socket.AF_UNIX, kind) as sender:
+        sender.sendto(state.encode(), address)
+
+
+def _notify_address(environ: Mapping[str, str]) -> str:
+    """Return the socket to write to, empty if there is none that this program knows."""
+    address = environ.get("NOTIFY_SOCKET", "")
     if address.startswith("@"):  # a name outside the file system
-        address = "\0" + address[1:]
-
-    def notify() -> None:
-        kind = socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
-        with suppress(OSError), socket.socket(socket.AF_UNIX, kind) as sender:
-            sender.sendto(b"WATCHDOG=1", address)
-
-    return notify
+        return "\0" + address[1:]
+    return address if address.startswith("/") else ""

@@ -44,7 +44,7 @@ _NOT_IN_A_URL = re.compile(r"[^\x21-\x7e]")
 
 
 class _State(Struct, frozen=True):
-    peers: list[Peer] = []
+    peers: list[Peer] | None = None  # null is an empty list
 
 
 class ControlPlane(AsyncClosing):
@@ -114,7 +114,7 @@ class ControlPlane(AsyncClosing):
         """Return the node's peers in the mesh, as the control plane knows them now."""
         path = f"/v1/nodes/{_segment(node_id)}/state"
         answer = await self._request("GET", path, {}, cap=_LONG)
-        return _decode(answer, _State).peers
+        return _decode(answer, _State).peers or []
 
     async def register(
         self, token: str, public_key: str, hostname: str, metadata: Mapping[str, str]

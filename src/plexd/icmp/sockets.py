@@ -75,23 +75,27 @@ class EchoSocket:
     reply: int
 
     def drops(self) -> int:
-        """Return how many packets the kernel threw away because the queue was full."""
-        info = self.sock.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO.size)
-        return int(_MEMINFO.unpack(info)[_MEMINFO_DROPS])
+        """Return how many packets the kernel threw away because the queue was full.
+
+        0 where the kernel cannot say (before Linux 4.12, gVisor).
+        """
+        try:
+            info = self.sock.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO.size)
+            return int(_MEMINFO.unpack(info)[_MEMINFO_DROPS])
+        except (OSError, struct.error):  # another kernel may have fewer fields
+            return 0
 
 
 def open_socket(family: socket.AddressFamily) -> EchoSocket:
-    """Open a datagram ICMP socket if this process may have one, else a raw one.
+    """Open a datagram ICMP socket if there is one for this process, else a raw one.
 
-    Raises `SocketError` with what an operator can do about it if it may have neither.
+    Whatever the datagram socket fails with leads to the raw one: kernels built without it, and
+    sandboxes, refuse it in many ways. Raises `SocketError` with the raw one's failure, and with
+    what an operator can do about it if it is a missing permission.
     """
     name = "IPv4" if family == socket.AF_INET else "IPv6"
-    try:
+    with contextlib.suppress(OSError):
         return _configured(family, socket.SOCK_DGRAM, _bound_identifier)
-    except PermissionError:
-        pass
-    except OSError as err:
-        raise SocketError(f"{name} echo", err.strerror or str(err)) from err
     try:
         return _configured(family, socket.SOCK_RAW, lambda _: secrets.randbits(16))
     except PermissionError as err:

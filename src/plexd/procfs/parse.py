@@ -14,12 +14,14 @@ right, or there is none.
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from plexd.procfs.errors import ProcfsError
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Callable
 
 _UINT64_MAX = 2**64 - 1
 _UINT64_DIGITS = len(str(_UINT64_MAX))
@@ -63,12 +65,25 @@ class Interface(NamedTuple):
     tx_bytes: int
 
 
-def parse_cpu_times(text: bytes, source: str = "/proc/stat") -> CpuTimes:
-    """Return the ``cpu`` line, whose first four fields are required (Linux 2.4 had no more)."""
-    line = _CPU_LINE.search(text)
-    if line is None:
+def _ignore(_fallback: str) -> None:
+    """Take no note."""
+
+
+def parse_cpu_times(
+    text: bytes, source: str = "/proc/stat", note: Callable[[str], None] = _ignore
+) -> CpuTimes:
+    """Return the ``cpu`` line, whose first four fields are required (Linux 2.4 had no more).
+
+    Of several the first that counts anything: some containers put one of zeros before it. Then
+    ``note`` is called with what was done.
+    """
+    lines = _CPU_LINE.findall(text)
+    if not lines:
         raise ProcfsError(source, "no cpu line")
-    fields = line[1].split()[: len(CpuTimes._fields)]
+    line = next((line for line in lines if line.strip(b"0 \t\r")), lines[0])
+    if line is not lines[0]:
+        note("the first cpu line counts nothing: another one is read")
+    fields = line.split()[: len(CpuTimes._fields)]
     required = len(CpuTimes._fields) - len(CpuTimes._field_defaults)
     if len(fields) < required:
         raise ProcfsError(source, f"cpu: no {CpuTimes._fields[len(fields)]}")
@@ -91,13 +106,33 @@ def cpu_usage_percent(earlier: CpuTimes, later: CpuTimes) -> float | None:
     return 100 * (total - spent.idle - spent.iowait) / total
 
 
-def parse_memory(text: bytes, source: str = "/proc/meminfo") -> Usage:
-    """Return ``MemTotal`` and the part that is not ``MemAvailable`` (Linux 3.14 and later)."""
+def parse_memory(
+    text: bytes, source: str = "/proc/meminfo", note: Callable[[str], None] = _ignore
+) -> Usage:
+    """Return ``MemTotal`` and the part that is not ``MemAvailable`` (Linux 3.14 and later).
+
+    Where ``MemAvailable`` is missing or cannot be true, as in some containers, it is taken as the
+    sum of ``MemFree``, ``Buffers`` and ``Cached``, as older programs do, and ``note`` is called.
+    """
     total = _meminfo_bytes(text, source, "MemTotal")
-    available = _meminfo_bytes(text, source, "MemAvailable")
+    try:
+        available = _meminfo_bytes(text, source, "MemAvailable")
+    except ProcfsError:
+        available = total + 1
     if available > total:
-        raise ProcfsError(source, f"MemAvailable {available} is above MemTotal {total}")
+        available = _reclaimable_bytes(text, source, total)
+        note("no possible MemAvailable: MemFree, Buffers and Cached are added up")
     return Usage(total - available, total)
+
+
+def _reclaimable_bytes(text: bytes, source: str, total: int) -> int:
+    free = _meminfo_bytes(text, source, "MemFree")
+    for field in ("Buffers", "Cached"):
+        with suppress(ProcfsError):  # containers leave them out
+            free += _meminfo_bytes(text, source, field)
+    if free > total:
+        raise ProcfsError(source, f"{free} bytes are free of MemTotal {total}")
+    return free
 
 
 def _meminfo_bytes(text: bytes, source: str, field: str) -> int:

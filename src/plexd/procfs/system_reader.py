@@ -4,7 +4,7 @@
 field                 source             method
 ====================  =================  ==========================================
 cpu_usage_percent     /proc/stat         two samples 100 ms apart, busy / total
-memory_*_bytes        /proc/meminfo      MemTotal - MemAvailable, MemTotal
+memory_*_bytes        /proc/meminfo      MemTotal - MemAvailable, MemTotal (see `parse_memory`)
 disk_*_bytes          statvfs            (blocks - bfree) x frsize, blocks x frsize
 network_*_bytes       /proc/net/dev      fields 0 and 8, summed
 load_avg_*            /proc/loadavg      first three fields
@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -48,10 +49,10 @@ _SAMPLES: Final = 5
 class LinuxSystemReader:
     """Reads CPU, memory, disk, network and load of this machine.
 
-    ``mount_point`` is the file system whose usage is reported. ``net_iface`` is the one interface
-    to count, empty for all but ``lo``; a named one that is missing counts zero and is logged once
-    each time it goes missing. ``proc_root`` is where ``/proc`` is mounted, so that a container can
-    be given its host's.
+    ``mount_point`` is the file system whose usage is reported, ``/`` if it is empty.
+    ``net_iface`` is the one interface to count, empty for all but ``lo``; a named one that is
+    missing counts zero and is logged once each time it goes missing. ``proc_root`` is where
+    ``/proc`` is mounted, so that a container can be given its host's.
 
     `SystemStats` has no optional fields and a zero would be a lie, so one source that is missing
     or garbled fails the whole reading; the next reading is not affected. Use from one event loop
@@ -73,7 +74,8 @@ class LinuxSystemReader:
         self._proc_root = Path(proc_root)
         self._net_iface = net_iface
         self._iface_missing = False
-        self._mount = MountPoint(os.fspath(mount_point), clock=self._clock, statvfs=statvfs)
+        self._noted: set[str] = set()
+        self._mount = MountPoint(os.fspath(mount_point) or "/", clock=self._clock, statvfs=statvfs)
 
     async def read_stats(self) -> SystemStats:
         """Return one reading of everything, in 100 ms unless the disk needs longer (at most 2 s).
@@ -81,7 +83,7 @@ class LinuxSystemReader:
         Raises `ProcfsError` when any source cannot be read or trusted. May be cancelled at any
         time.
         """
-        memory = self._parsed("meminfo", parse_memory)
+        memory = self._parsed("meminfo", partial(parse_memory, note=self._note))
         load = self._parsed("loadavg", parse_load)
         received, sent = self._read_traffic()
         cpu_percent, disk = await self._read_cpu_and_disk()
@@ -99,10 +101,11 @@ class LinuxSystemReader:
         return cpu.result(), disk.result()
 
     async def _read_cpu_percent(self) -> float:
-        earlier = self._parsed("stat", parse_cpu_times)
+        parse = partial(parse_cpu_times, note=self._note)
+        earlier = self._parsed("stat", parse)
         for _ in range(_SAMPLES):
             await self._clock.sleep(_SAMPLE_SECONDS)
-            later = self._parsed("stat", parse_cpu_times)
+            later = self._parsed("stat", parse)
             percent = cpu_usage_percent(earlier, later)
             if percent is not None:
                 return percent
@@ -121,6 +124,12 @@ class LinuxSystemReader:
         chosen = [i for i in interfaces if i.name == name]
         self._note_missing(missing=not chosen)
         return chosen
+
+    def _note(self, fallback: str) -> None:
+        if fallback not in self._noted:
+            self._noted.add(fallback)
+            extra = {"component": "procfs", "reason": fallback}
+            self._logger.warning("source read another way", extra=extra)
 
     def _note_missing(self, *, missing: bool) -> None:
         if missing and not self._iface_missing:

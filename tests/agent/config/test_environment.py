@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plexd.agent.config.environment import unknown_variables
+from plexd.agent.config.environment import read_environment, unknown_variables
 from plexd.agent.config.keys import KEYS, variable
 from plexd.agent.config.settings import Settings, load_settings
 from plexd.agent.errors import SettingsError
@@ -101,3 +101,12 @@ def _complaint(environ: dict[str, str]) -> str:
     except SettingsError as err:
         return str(err)
     return ""
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_one_line_break_behind_a_secret_is_trimmed(end: str) -> None:
+    given = read_environment({"PLEXD_API_AUTH_TOKEN": f"hunter2{end}"})
+    assert given["api.auth_token"].value.reveal() == "hunter2"
+    with pytest.raises(SettingsError, match="must be printable ASCII") as caught:
+        read_environment({"PLEXD_API_AUTH_TOKEN": f"hunter2{end}{end}"})
+    assert "hunter2" not in str(caught.value)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from plexd.api import Secret
-from plexd.text import nearest, quoted, with_scheme
+from plexd.text import nearest, quoted, with_scheme, without_line_end
 from plexd.units import format_duration, format_size, parse_duration, parse_size
 
 if TYPE_CHECKING:
@@ -150,6 +150,7 @@ def _parse_boolean(text: str) -> bool:
 
 
 def _parse_secret(text: str) -> Secret:
+    text = without_line_end(text)
     if not (text.isascii() and text.isprintable()) or " " in text:
         raise ValueError("must be printable ASCII without spaces (the value is not shown)")
     return Secret(text)
