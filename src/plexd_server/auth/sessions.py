@@ -19,9 +19,11 @@ _MIN_LENGTH: Final = 16
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class OperatorKey:
     """What is kept of the operator's token: its hash, and the hash of its cookie.
+
+    It is replaced in place when the token's file is read again.
 
     The cookie is derived from the token, so it outlives a restart with the same token without
     containing the token.
@@ -34,6 +36,11 @@ class OperatorKey:
     def of(cls, token: str) -> OperatorKey:
         """Hash a token and its cookie."""
         return cls(hash_token(token), hash_token(cookie_value(token)))
+
+    def replace(self, token: str) -> None:
+        """Keep another token from now on."""
+        other = OperatorKey.of(token)
+        self.token_hash, self.cookie_hash = other.token_hash, other.cookie_hash
 
     def matches_token(self, token_hash: bytes) -> bool:
         """Whether this is the token's hash. Takes the same time either way."""

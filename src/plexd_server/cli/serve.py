@@ -17,6 +17,7 @@ def run(options: argparse.Namespace) -> None:
     # Until the event loop handles signals itself, there is nothing to stop but the process.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: os._exit(0))
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a terminal that closes, or nothing to read anew
     import asyncio  # noqa: PLC0415 -- importing takes a while; signals work from here on
 
     from plexd.logs import setup_logging  # noqa: PLC0415
@@ -37,6 +38,7 @@ def run(options: argparse.Namespace) -> None:
         mesh_network=None if network is None else values.parse_network(network),
         node_rate=values.parse_rate(options.node_rate),
         certificate=_certificate(options),
+        base_path=values.parse_base_path(options.base_path),
     )
     asyncio.run(serve(chosen))
 

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from isal import isal_zlib
 
 from plexd_server.errors import StartError
+from plexd_server.web.negotiation import accepts_gzip, is_known
 from plexd_server.web.problems import RETRY_SOON, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
+    from litestar.datastructures import Headers
     from litestar.types import ASGIApp, Receive, Scope, Send
 
 PLOTLY_NAME: Final = f"plotly-{metadata.version('plotly')}.min.js"
@@ -80,18 +82,18 @@ class Assets:
         self._kept: dict[str, _Asset] = {}
         self._slots = _Slots(_SENDING)
 
-    async def answer(self, name: str, headers: Mapping[str, str]) -> ASGIApp:
+    async def answer(self, name: str, headers: Headers) -> ASGIApp:
         """Return the file of this name; 304 if the browser has it, 404 if there is none."""
         asset = self._kept.get(name)
         if asset is None:
             asset = self._kept[name] = await asyncio.to_thread(self._load, name)
         fields = {"cache-control": asset.caching, "etag": asset.etag, "vary": "Accept-Encoding"}
-        if headers.get("if-none-match") == asset.etag:
+        if is_known(asset.etag, headers.getall("if-none-match", [])):
             return _Sending(304, fields, (), self._slots)
         if self._slots.free <= 0:
             raise Problem(503, "too many files are being sent", headers=RETRY_SOON)
         fields["content-type"] = f"{asset.media_type}; charset=utf-8"
-        if "gzip" in headers.get("accept-encoding", ""):
+        if accepts_gzip(headers.getall("accept-encoding", [])):
             fields |= {"content-encoding": "gzip", "content-length": str(len(asset.packed))}
             return _Sending(200, fields, _packed_pieces(asset.packed), self._slots)
         fields["content-length"] = str(asset.plain_size)

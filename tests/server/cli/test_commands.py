@@ -19,7 +19,7 @@ from plexd_server.cli.options import parse_host, parse_listen, parse_retention, 
 from plexd_server.errors import StartError
 from plexd_server.upkeep.data_dir import provide_registry
 from plexd_server.web.guard import host_name
-from plexd_server.web.server import Address, bind
+from plexd_server.web.listeners import Address, bind
 from server.running import command, create_node, served
 from support.privileges import bound_by_file_modes
 
