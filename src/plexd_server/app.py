@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
+import os
 import signal
 from contextlib import aclosing, asynccontextmanager, closing
 from dataclasses import dataclass
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from litestar import Litestar
 
+from plexd.background import in_background
 from plexd.clock import Clock, SystemClock
 from plexd.console import put_whole
 from plexd_server.auth import (
@@ -23,6 +24,7 @@ from plexd_server.auth import (
     read_operator_token,
 )
 from plexd_server.dashboard.pages import refusal_page
+from plexd_server.errors import StartError
 from plexd_server.mesh import LiveMesh, ObservedStore, feeding
 from plexd_server.routes import (
     health_routes,
@@ -42,12 +44,19 @@ from plexd_server.upkeep.reserved_ids import reserving_ids
 from plexd_server.upkeep.retention import retaining
 from plexd_server.web import (
     Address,
+    BasePath,
     Certificate,
     ErrorPages,
     Guard,
+    HeadAsGet,
     InFlight,
-    bind,
+    UnixPath,
+    address_of_listener,
+    address_to_reach,
+    allowance,
     check_uvicorn,
+    listening_on,
+    log_allowance,
     problem_handlers,
     served_certificate,
     serving,
@@ -55,7 +64,7 @@ from plexd_server.web import (
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import AsyncIterator, Callable, Iterable
+    from collections.abc import AsyncIterator, Callable, Iterable, Sequence
     from ipaddress import IPv4Network, IPv6Network
     from pathlib import Path
     from ssl import SSLContext
@@ -65,14 +74,13 @@ if TYPE_CHECKING:
     from plexd_server.registry import Registry
 
 _LOG = logging.getLogger(__name__)
-_WILDCARDS = ("0.0.0.0", "::", "")  # noqa: S104 -- compared with, never bound to from here
 
 
 @dataclass(frozen=True, slots=True)
 class ServeOptions:
     """The options of ``plexd-server serve``."""
 
-    listen: Address
+    listen: Address | UnixPath
     data_dir: Path
     allowed_hosts: tuple[str, ...] = ()
     operator_token_file: Path | None = None
@@ -84,6 +92,28 @@ class ServeOptions:
     foreign_peers: int = 1024
     certificate: Certificate | None = None
     trusted_proxies: tuple[IPv4Network | IPv6Network | None, ...] = ()
+    base_path: str = ""
+
+
+class _Signals:
+    """What signals ask for; the certificate and the token each have an event of their own."""
+
+    def __init__(self, stop: asyncio.Event | None) -> None:
+        self.stop = stop or asyncio.Event()
+        self.renew_certificate = asyncio.Event()
+        self.renew_token = asyncio.Event()
+        if stop is None:
+            self._listen(asyncio.get_running_loop())
+
+    def _listen(self, loop: asyncio.AbstractEventLoop) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop.set)
+        loop.add_signal_handler(signal.SIGHUP, self._renew)
+
+    def _renew(self) -> None:
+        """Have the files read again; a terminal that closes sends this signal, too."""
+        self.renew_certificate.set()
+        self.renew_token.set()
 
 
 async def serve(
@@ -93,37 +123,58 @@ async def serve(
 ) -> None:
     """Serve until ``stop`` is set, without one until SIGTERM or SIGINT.
 
+    Without ``stop``, SIGHUP has the certificate and the operator's token read again. Listening
+    sockets that a service manager handed over are used in place of ``options.listen``.
     ``announce`` gets the two lines that say where. Raises `StartError` if the server cannot start.
     """
     check_uvicorn()
-    stop = stop or _stop_event()
+    signals = _Signals(stop)
     path = options.operator_token_file
     token = new_operator_token() if path is None else read_operator_token(path)
-    async with served_certificate(options.certificate, SystemClock()) as tls:
-        with bind(options.listen) as listening:
-            await _serve_on(listening, options, tls, token, stop, announce)
+    async with served_certificate(
+        options.certificate, SystemClock(), signals.renew_certificate
+    ) as tls:
+        with listening_on(options.listen, os.environ) as listeners:
+            await _serve_on(listeners, options, tls, token, signals, announce)
     _LOG.info("stopped")
 
 
 async def _serve_on(
-    listening: socket.socket,
+    listeners: Sequence[socket.socket],
     options: ServeOptions,
     tls: SSLContext | None,
     token: str,
-    stop: asyncio.Event,
+    signals: _Signals,
     announce: Callable[[str], None],
 ) -> None:
-    address = Address(*listening.getsockname()[:2])
-    async with _composed(options, address, token) as app:
-        if stop.is_set():
+    addresses = [*map(address_of_listener, listeners)]
+    operator = OperatorKey.of(token)
+    async with _composed(options, addresses, operator, signals.renew_token) as app:
+        if signals.stop.is_set():
             return
-        # Connections wait in the kernel until uvicorn accepts them.
+        # Connections wait in the kernel until they are accepted.
         shown = None if options.operator_token_file else token
-        announce(_addresses(address, shown, is_secure=bool(tls)))
-        _log_start(address, is_secure=bool(tls))
-        async with serving(app, listening, grace_seconds=options.grace_seconds, tls=tls):
-            await stop.wait()
+        announce(_addresses(listeners[0], shown, options.base_path, is_secure=bool(tls)))
+        _log_start(addresses, is_secure=bool(tls))
+        async with serving(app, listeners, grace_seconds=options.grace_seconds, tls=tls):
+            await signals.stop.wait()
             _LOG.info("stopping")
+
+
+async def _renewing(
+    operator: OperatorKey, path: Path | None, registry: Registry, asked: asyncio.Event
+) -> None:
+    """Read the token's file again whenever that is asked for; a wrong one changes nothing."""
+    while path is not None:
+        await asked.wait()
+        asked.clear()
+        try:
+            operator.replace(await asyncio.to_thread(read_operator_token, path))
+            await asyncio.to_thread(registry.end_sessions_of_another, operator.token_hash)
+        except StartError as err:
+            _LOG.warning("operator token not read anew", extra={"error": str(err)})
+        else:
+            _LOG.info("operator token read anew", extra={"file": str(path)})
 
 
 def build_app(
@@ -165,8 +216,16 @@ def build_app(
 
 
 @asynccontextmanager
-async def _composed(options: ServeOptions, address: Address, token: str) -> AsyncIterator[ASGIApp]:
-    """Open the registry and the store for an application, and close both afterwards."""
+async def _composed(
+    options: ServeOptions,
+    addresses: Sequence[Address | UnixPath],
+    operator: OperatorKey,
+    renew: asyncio.Event,
+) -> AsyncIterator[ASGIApp]:
+    """Open the registry and the store for an application, and close both afterwards.
+
+    ``renew`` has the operator's token read again.
+    """
     clock = SystemClock()
     with closing(await asyncio.to_thread(provide_registry, options.data_dir, clock)) as registry:
         await asyncio.to_thread(_prepare, registry, options.mesh_network)
@@ -174,7 +233,6 @@ async def _composed(options: ServeOptions, address: Address, token: str) -> Asyn
             DuckDBStore, options.data_dir, memory=options.store_memory
         )
         live = LiveMesh(max_foreign=options.foreign_peers, clock=clock)
-        operator = OperatorKey.of(token)
         async with aclosing(ObservedStore(embedded, live, registry)) as store:
             if options.operator_token_file is not None:
                 await asyncio.to_thread(registry.end_sessions_of_another, operator.token_hash)
@@ -183,19 +241,21 @@ async def _composed(options: ServeOptions, address: Address, token: str) -> Asyn
                 live,
                 registry,
                 operator,
-                port=address.port,
+                port=next((each.port for each in addresses if isinstance(each, Address)), 0),
                 clock=clock,
                 node_rate=options.node_rate,
-                hosts=_allowed(options),
+                hosts=_allowed(options, addresses),
             )
             async with (
                 feeding(store, live, clock),
                 reserving_ids(store, registry, clock),
                 retaining(store, options.retention, clock),
                 pausing_writes_on_request(embedded.quiesce, options.data_dir, clock),
+                in_background(_renewing(operator, options.operator_token_file, registry, renew)),
             ):
-                guarded = Guard(InFlight(app, clock), _allowed(options))
-                yield BehindProxies(ErrorPages(guarded, refusal_page), options.trusted_proxies)
+                guarded = Guard(InFlight(HeadAsGet(app), clock), _allowed(options, addresses))
+                based = BasePath(ErrorPages(guarded, refusal_page), options.base_path)
+                yield BehindProxies(based, options.trusted_proxies)
 
 
 def _prepare(registry: Registry, mesh_network: str | None) -> None:
@@ -204,41 +264,32 @@ def _prepare(registry: Registry, mesh_network: str | None) -> None:
         registry.mesh_network = mesh_network
 
 
-def _allowed(options: ServeOptions) -> set[str]:
+def _allowed(options: ServeOptions, addresses: Sequence[Address | UnixPath]) -> set[str]:
     """Return the host names of the server, except those of loopback."""
-    hosts = set(options.allowed_hosts)
-    if options.listen.host not in _WILDCARDS:
-        host = options.listen.host
-        hosts.add(f"[{host}]" if ":" in host else host)
-    return hosts
+    listened_on = (each for each in (options.listen, *addresses) if isinstance(each, Address))
+    hosts = {each.host for each in listened_on if not each.is_wildcard}
+    return {*options.allowed_hosts, *(f"[{host}]" if ":" in host else host for host in hosts)}
 
 
-def _stop_event() -> asyncio.Event:
-    """Make an event that the first SIGTERM or SIGINT sets."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    return stop
+def _addresses(
+    listening: socket.socket, token: str | None, base_path: str, *, is_secure: bool
+) -> str:
+    """Make the two lines that people and programs wait for, without a token from a file.
+
+    Only a proxy knows the rest of a link to a Unix socket.
+    """
+    scheme = "https://" if is_secure else "http://"
+    address, reached = address_of_listener(listening), address_to_reach(listening)
+    link = f"{base_path}/login" + (f"?token={token}" if token else "")
+    if isinstance(address, UnixPath):
+        return f"listening on {address}\ndashboard {link}\n"
+    return f"listening on {scheme}{address}\ndashboard {scheme}{reached}{link}\n"
 
 
-def _addresses(address: Address, token: str | None, *, is_secure: bool) -> str:
-    """Make the two lines that people and programs wait for, without a token from a file."""
-    reached = Address("127.0.0.1", address.port) if address.host in _WILDCARDS else address
-    scheme = "https" if is_secure else "http"
-    link = f"{scheme}://{reached}/login" + (f"?token={token}" if token else "")
-    return f"listening on {scheme}://{address}\ndashboard {link}\n"
-
-
-def _log_start(address: Address, *, is_secure: bool) -> None:
-    _LOG.info("started", extra={"listen": str(address)})
-    if not is_secure and not _is_loopback(address):
+def _log_start(addresses: Sequence[Address | UnixPath], *, is_secure: bool) -> None:
+    _LOG.info("started", extra={"listen": ", ".join(map(str, addresses))})
+    log_allowance(allowance())
+    is_local = all(isinstance(each, UnixPath) or each.is_loopback for each in addresses)
+    if not is_secure and not is_local:
         hint = "tokens and secrets travel readable; use --tls-cert and --tls-key, or listen on "
         _LOG.warning("plain HTTP beyond loopback", extra={"hint": f"{hint}a mesh address only"})
-
-
-def _is_loopback(address: Address) -> bool:
-    try:
-        return ipaddress.ip_address(address.host).is_loopback
-    except ValueError:
-        return address.host == "localhost"

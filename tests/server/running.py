@@ -27,7 +27,7 @@ from plexd.clock import SystemClock
 from plexd_server.app import ServeOptions, serve
 from plexd_server.cli.main import main
 from plexd_server.registry import Registry
-from plexd_server.web.server import Address
+from plexd_server.web.listeners import Address
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -18,9 +18,12 @@ _MIN_LENGTH: Final = 16
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class OperatorKey:
-    """What is kept of the operator's token: its hash."""
+    """What is kept of the operator's token: its hash.
+
+    It is replaced in place when the token's file is read again.
+    """
 
     token_hash: bytes
 
@@ -28,6 +31,10 @@ class OperatorKey:
     def of(cls, token: str) -> OperatorKey:
         """Hash a token."""
         return cls(hash_token(token))
+
+    def replace(self, token: str) -> None:
+        """Keep another token from now on."""
+        self.token_hash = hash_token(token)
 
     def matches_token(self, token_hash: bytes) -> bool:
         """Whether this is the token's hash. Takes the same time either way."""

@@ -120,7 +120,13 @@ def _add_json(parser: Parser) -> None:
 
 def _add_serve(parser: Parser) -> None:
     add = parser.add_argument
-    add("--listen", default="127.0.0.1:8080", metavar="HOST:PORT", help="default %(default)s")
+    add(
+        "--listen",
+        default="127.0.0.1:8080",
+        metavar="ADDRESS",
+        help="HOST:PORT, [::]:PORT for both families, or unix:/PATH; default %(default)s",
+    )
+    add("--base-path", default="", metavar="PATH", help="be below this path, such as /plexd")
     add(
         "--allowed-host",
         action="append",

@@ -5,18 +5,20 @@ from __future__ import annotations
 import ipaddress
 import re
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from plexd import units
 
 if TYPE_CHECKING:
-    from plexd_server.web.server import Address
+    from plexd_server.web.listeners import Address, UnixPath
 
 _MAX_PORT: Final = 65_535
 _MAX_DURATION: Final = timedelta(days=3660)
 _LEAST_RETENTION: Final = timedelta(hours=1)
 _MAX_RATE: Final = 1e6
 _MAX_FOREIGN_PEERS: Final = 100_000
+_BASE_PATH = re.compile(r"(/[\w.~-]+)+", re.ASCII)
 _HOST = re.compile(r"[\w.-]+|\[[0-9a-fA-F:.]+\]", re.ASCII)
 
 
@@ -112,11 +114,35 @@ def parse_size(text: str) -> str:
     return text
 
 
-def parse_listen(text: str) -> Address:
-    """Parse ``HOST:PORT``, ``[IPV6]:PORT`` or ``:PORT``."""
-    from plexd_server.web.server import Address  # noqa: PLC0415 -- only what a command needs
+def parse_listen(text: str) -> Address | UnixPath:
+    """Parse ``HOST:PORT``, ``[IPV6]:PORT``, ``:PORT`` or ``unix:/PATH``."""
+    from plexd_server.web.listeners import Address, UnixPath  # noqa: PLC0415 -- only what is needed
 
+    if text.startswith("unix:"):
+        return UnixPath(_parse_socket_path(text))
     host, colon, port = text.rpartition(":")
     if not colon or not port.isascii() or not port.isdigit() or int(port) > _MAX_PORT:
-        raise ValueError(f"--listen {text!r} is not HOST:PORT, such as 127.0.0.1:8080")
+        raise ValueError(
+            f"--listen {text!r} is not HOST:PORT or unix:/PATH, such as 127.0.0.1:8080"
+        )
     return Address(host.removeprefix("[").removesuffix("]") or "0.0.0.0", int(port))  # noqa: S104 -- asked for
+
+
+def _parse_socket_path(text: str) -> Path:
+    path = text.removeprefix("unix:")
+    if not path.startswith("/") or path.endswith("/") or "\0" in path:
+        raise ValueError(
+            f"--listen {text!r} is no absolute path, such as unix:/run/plexd-server/socket"
+        )
+    return Path(path)
+
+
+def parse_base_path(text: str) -> str:
+    """Parse the path below which a proxy serves this server; empty for none."""
+    path = text.rstrip("/")
+    segments = path.split("/")[1:]
+    if path and (not _BASE_PATH.fullmatch(path) or {".", ".."}.intersection(segments)):
+        raise ValueError(
+            f"--base-path {text!r} is no path of letters, digits and . _ ~ -, such as /plexd"
+        )
+    return path

@@ -17,6 +17,7 @@ def run(options: argparse.Namespace) -> None:
     # Until the event loop handles signals itself, there is nothing to stop but the process.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: os._exit(0))
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a terminal that closes, or nothing to read anew
     import asyncio  # noqa: PLC0415 -- importing takes a while; signals work from here on
 
     from plexd.logs import setup_logging  # noqa: PLC0415
@@ -39,6 +40,7 @@ def run(options: argparse.Namespace) -> None:
         foreign_peers=values.parse_foreign_peers(options.foreign_peers),
         certificate=_certificate(options),
         trusted_proxies=tuple(map(values.parse_proxies, options.trusted_proxy)),
+        base_path=values.parse_base_path(options.base_path),
     )
     asyncio.run(serve(chosen))
 

@@ -12,11 +12,13 @@ from isal import isal_zlib
 from litestar import Response
 
 from plexd_server.errors import StartError
+from plexd_server.web.negotiation import accepts_gzip, is_known
 from plexd_server.web.problems import Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from importlib.resources.abc import Traversable
+
+    from litestar.datastructures import Headers
 
 _MEDIA_TYPES: Final = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 _VENDOR: Final = "vendor"  # as hatch_build.py names it
@@ -45,16 +47,16 @@ class Assets:
         self._files = {entry.name: entry for entry in _entries() if _is_served(entry)}
         self._kept: dict[str, _Asset] = {}
 
-    async def answer(self, name: str, headers: Mapping[str, str]) -> Response[bytes]:
+    async def answer(self, name: str, headers: Headers) -> Response[bytes]:
         """Return the file of this name; 304 if the browser has it, 404 if there is none."""
         asset = self._kept.get(name)
         if asset is None:
             asset = self._kept[name] = await asyncio.to_thread(self._load, name)
         fields = {"cache-control": _REVALIDATE, "etag": asset.etag, "vary": "Accept-Encoding"}
-        if headers.get("if-none-match") == asset.etag:
+        if is_known(asset.etag, headers.getall("if-none-match", [])):
             return Response(b"", status_code=304, headers=fields)
         content = asset.plain
-        if "gzip" in headers.get("accept-encoding", ""):
+        if accepts_gzip(headers.getall("accept-encoding", [])):
             content, fields["content-encoding"] = asset.packed, "gzip"
         return Response(content, media_type=asset.media_type, headers=fields)
 

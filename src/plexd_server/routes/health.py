@@ -1,4 +1,4 @@
-"""``GET /healthz``: whether the store works."""
+"""``GET /livez``, ``/readyz``, ``/healthz``: whether the server answers, and the store works."""
 
 from __future__ import annotations
 
@@ -27,15 +27,24 @@ class HealthAnswer(msgspec.Struct, frozen=True):
 
 
 def health_routes(store: Store, clock: Clock) -> list[HTTPRouteHandler]:
-    """Make the route that monitoring calls."""
+    """Make the routes that monitoring calls, named as Kubernetes names them."""
     health = Health(store, clock)
+
+    @get("/livez", **described("server", "Whether the server answers"), response_headers=NO_STORE)
+    async def livez() -> HealthAnswer:
+        return HealthAnswer("ok")
+
+    @get("/readyz", **described("server", "Whether reports are taken"), response_headers=NO_STORE)
+    async def readyz() -> HealthAnswer:
+        await health.check()
+        return HealthAnswer("ok")
 
     @get("/healthz", **described("server", "Whether the server is well"), response_headers=NO_STORE)
     async def healthz() -> HealthAnswer:
         await health.check()
         return HealthAnswer("ok")
 
-    return [healthz]
+    return [livez, readyz, healthz]
 
 
 class Health:

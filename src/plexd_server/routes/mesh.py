@@ -12,6 +12,7 @@ from litestar import MediaType, Request, Response, get
 
 from plexd_server.mesh.overview import FleetAnswer, MeshAnswer, PeersAnswer, fleet, mesh, peers
 from plexd_server.routes.openapi import CALLERS, NO_STORE, OPERATOR, READER, described
+from plexd_server.web.negotiation import accepts_gzip
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -93,7 +94,7 @@ def mesh_routes(gate: Gate, live: LiveMesh, clock: Clock) -> list[HTTPRouteHandl
 async def _respond(request: Request[Any, Any, Any], answer: msgspec.Struct) -> Response[bytes]:
     body = msgspec.json.encode(answer)
     headers = {**NO_STORE, "Vary": "Accept-Encoding"}
-    if len(body) > _WORTH_PACKING and "gzip" in request.headers.get("accept-encoding", ""):
+    if len(body) > _WORTH_PACKING and accepts_gzip(request.headers.getall("accept-encoding", [])):
         body = await asyncio.to_thread(isal_zlib.compress, body, _LEVEL, _GZIP)
         headers["Content-Encoding"] = "gzip"
     return Response(body, media_type=MediaType.JSON, headers=headers)

@@ -63,13 +63,11 @@ class BoundedProtocol(HttpToolsProtocol):
         *args: Any,  # uvicorn's own
         head_seconds: float,
         flush_seconds: float,
-        most_connections: int,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self._head_seconds = head_seconds
         self._flush_seconds = flush_seconds
-        self._most_connections = most_connections
         self._head_timer: asyncio.TimerHandle | None = None
         self._bare_bytes = 0  # since the last head ended or the last piece of a body came
         self._is_bare = True
@@ -77,9 +75,6 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
         super().connection_made(_FlushingTransport(transport, self.loop, self._flush_seconds))  # type: ignore[arg-type]  # it is one in all but its type
-        if len(self.connections) > self._most_connections:
-            transport.abort()
-            return
         self._start_head_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -90,10 +85,16 @@ class BoundedProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._is_idle():  # an empty line stops uvicorn's idle timer and begins no message
             self._start_head_timer()
+        while data and not self.transport.is_closing():
+            piece = data[: _HEAD_BYTES - self._bare_bytes]  # a head that is whole ends in it
+            data = data[len(piece) :]
+            self._parse(piece)
+
+    def _parse(self, piece: bytes) -> None:
         self._is_bare = True
-        super().data_received(data)
-        self._bare_bytes = self._bare_bytes + len(data) if self._is_bare else 0
-        if self._bare_bytes > _HEAD_BYTES and not self.transport.is_closing():
+        super().data_received(piece)
+        self._bare_bytes = self._bare_bytes + len(piece) if self._is_bare else 0
+        if self._bare_bytes >= _HEAD_BYTES and not self.transport.is_closing():
             self.send_400_response(
                 "The head of the request, or what is between its chunks, is long."
             )
@@ -112,6 +113,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._is_in_body:  # a field after the body could change what was already read
             return
+        value = value.strip(b" \t")  # no part of the value (RFC 9110 5.5)
         # The parser looks at the last coding only, and would pass on what the others encoded.
         if name.lower() == _TRANSFER_ENCODING and value.lower() != b"chunked":
             raise ValueError("a transfer coding besides chunked")

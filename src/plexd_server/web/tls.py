@@ -1,4 +1,4 @@
-"""The server's certificate: two PEM files, loaded again when they change.
+"""The server's certificate: two PEM files, loaded again when they change, or on request.
 
 A change affects new connections only; existing ones keep the certificate they began with.
 """
@@ -43,15 +43,18 @@ class Certificate:
         self._load_into(context)
         return context
 
-    async def watch(self, context: ssl.SSLContext, seen: Stamp | None, clock: Clock) -> None:
+    async def watch(
+        self, context: ssl.SSLContext, seen: Stamp | None, clock: Clock, hangup: asyncio.Event
+    ) -> None:
         """Check the files until cancelled, and load into ``context`` what is new and valid.
 
-        ``seen`` is the stamp of the files in ``context``.
+        ``seen`` is the stamp of the files in ``context``. After ``hangup`` they are loaded at once,
+        changed or not.
         """
         while True:
-            await clock.sleep(_EVERY_SECONDS)
+            is_asked = await _is_asked(hangup, clock)
             stamp = self.stamp()
-            if stamp is None or stamp == seen:
+            if not is_asked and (stamp is None or stamp == seen):
                 continue
             seen = stamp
             try:
@@ -88,20 +91,32 @@ class Certificate:
         return [(of.st_ino, of.st_size, of.st_mtime_ns) for of in found]
 
 
+async def _is_asked(hangup: asyncio.Event, clock: Clock) -> bool:
+    """Wait for the next check; whether somebody asked for it."""
+    try:
+        async with clock.timeout(_EVERY_SECONDS):
+            await hangup.wait()
+    except TimeoutError:
+        return False
+    hangup.clear()
+    return True
+
+
 @asynccontextmanager
 async def served_certificate(
-    certificate: Certificate | None, clock: Clock
+    certificate: Certificate | None, clock: Clock, hangup: asyncio.Event
 ) -> AsyncIterator[ssl.SSLContext | None]:
     """Provide a context that always has the current certificate; None without a certificate.
 
-    Raises `StartError` if the files are no certificate at the start.
+    Setting ``hangup`` loads the files at once. Raises `StartError` if they are no certificate at
+    the start.
     """
     if certificate is None:
         yield None
         return
     seen = certificate.stamp()  # first, so that a change during the load is noticed
     context = await asyncio.to_thread(certificate.context)
-    async with in_background(certificate.watch(context, seen, clock)):
+    async with in_background(certificate.watch(context, seen, clock, hangup)):
         yield context
 
 

@@ -1,6 +1,6 @@
-"""The names of uvicorn that this server overrides, calls or reads; few of them are documented.
+"""The names of uvicorn and asyncio that this server overrides, calls or reads; few are documented.
 
-A release of uvicorn may rename one. Without this check, an override would silently have no effect,
+A release may rename one. Without this check, an override would silently have no effect,
 and the bounds in it would be gone.
 """
 
@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import dis
+import platform
+from asyncio.sslproto import SSLProtocol
 from importlib import metadata
 from typing import TYPE_CHECKING, Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
-from uvicorn.server import Server, ServerState
+from uvicorn.server import Server
 
 from plexd_server.errors import StartError
 
@@ -21,12 +23,10 @@ if TYPE_CHECKING:
 
 HOOKS: Final[Mapping[type, Collection[str]]] = {
     Server: ("capture_signals", "serve", "server_state", "should_exit"),
-    ServerState: ("connections",),
     HttpToolsProtocol: (
         "_unset_keepalive_if_required",
         "connection_lost",
         "connection_made",
-        "connections",
         "cycle",
         "data_received",
         "loop",
@@ -40,17 +40,21 @@ HOOKS: Final[Mapping[type, Collection[str]]] = {
         "transport",
     ),
     RequestResponseCycle: ("response_complete",),
+    SSLProtocol: ("buffer_updated", "connection_made", "get_buffer", "max_size"),
 }
+_UPGRADE: Final = "install a supported one with: pip install --upgrade 'plexd[server]'"
 
 
 def check_uvicorn(hooks: Mapping[type, Collection[str]] = HOOKS) -> None:
-    """Raise `StartError` if the installed uvicorn lacks one of the hooks."""
+    """Raise `StartError` if the installed uvicorn, or this Python, lacks one of the hooks."""
     for owner, names in hooks.items():
         if missing := sorted(set(names) - _names_of(owner)):
+            whose = f"uvicorn {metadata.version('uvicorn')}"
+            if owner.__module__.startswith("asyncio."):
+                whose = f"Python {platform.python_version()}"
             raise StartError(
-                f"uvicorn {metadata.version('uvicorn')} cannot be used: its {owner.__name__} has "
-                f"no {', '.join(missing)}; install a supported one with: "
-                "pip install --upgrade 'plexd[server]'"
+                f"{whose} cannot be used: its {owner.__name__} has no {', '.join(missing)}; "
+                f"{_UPGRADE}"
             )
 
 

@@ -24,7 +24,7 @@ from plexd_server.errors import StartError
 from plexd_server.registry import Applicant
 from plexd_server.upkeep.data_dir import provide_registry
 from plexd_server.web.guard import host_name
-from plexd_server.web.server import Address, bind
+from plexd_server.web.listeners import Address, bind
 from server.running import command, create_node, running, served
 from support.privileges import bound_by_file_modes
 
@@ -138,8 +138,10 @@ def test_a_malformed_address_to_listen_on_is_refused(listen: str) -> None:
     ],
 )
 def test_an_address_to_listen_on_is_parsed_and_shown(listen: str, host: str, shown: str) -> None:
-    assert parse_listen(listen).host == host
-    assert str(parse_listen(listen)) == shown
+    address = parse_listen(listen)
+    assert isinstance(address, Address)
+    assert address.host == host
+    assert str(address) == shown
 
 
 @pytest.mark.slow

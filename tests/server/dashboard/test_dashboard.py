@@ -270,7 +270,7 @@ async def _answer_in_pieces(scope: Any, receive: Any, send: Any) -> None:
 
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "", "localhost@evil"])
 async def test_a_foreign_host_is_not_served(nobody: Client, host: str) -> None:
-    answer = await nobody.get("/healthz", Host=host)
+    answer = await nobody.get("/login", Host=host)
 
     assert answer.status == 421
     assert "Content-Security-Policy" in answer.headers
@@ -285,6 +285,12 @@ async def test_a_foreign_host_is_not_served(nobody: Client, host: str) -> None:
         ("[::1]", "[::1]"),
         ("localhost:80:90", "localhost:80"),
         ("localhost:x", "localhost:x"),
+        ("Plane.Example.", "plane.example"),
+        ("plane.example.:443", "plane.example"),
+        ("[0:0:0:0:0:0:0:1]:80", "[::1]"),
+        ("[2001:DB8::0:1]", "[2001:db8::1]"),
+        ("[::ffff:127.0.0.1]", "127.0.0.1"),
+        ("[::g]", "[::g]"),
     ],
 )
 def test_a_host_header_is_a_name_and_a_port(authority: str, name: str) -> None:

@@ -56,7 +56,7 @@ class Scene:
         stored = [
             StoredPoint(
                 timestamp=p.timestamp, received_at=received, group=p.group, peer_id=p.peer_id,
-                data=p.data,  # type: ignore[arg-type]
+                data=p.data,
             )
             for p in points
         ]  # fmt: skip

@@ -127,7 +127,7 @@ async def test_the_live_mesh_is_filled_from_the_store_and_its_queue_is_drained(
     clock = ManualClock(NOW)
     stored = system_point(NOW)
     store = ScriptedStore(
-        [StoredPoint(timestamp=NOW, received_at=NOW, group="system", data=stored.data)]  # type: ignore[arg-type]
+        [StoredPoint(timestamp=NOW, received_at=NOW, group="system", data=stored.data)]
     )
     observed_store, live = observed(store, registry)
 

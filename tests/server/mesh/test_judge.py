@@ -212,7 +212,7 @@ async def test_no_report_holds_the_event_loop(kind: str) -> None:
     stored = [
         StoredPoint(
             timestamp=START, received_at=START, group="latency", peer_id=f"q{n}",
-            data=latency(f"q{n}", START).data,  # type: ignore[arg-type]
+            data=latency(f"q{n}", START).data,
         )
         for n in range(10_000)
     ]  # fmt: skip

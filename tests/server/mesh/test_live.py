@@ -337,7 +337,7 @@ def test_stored_points_fill_in_and_never_replace_newer_ones() -> None:
             received_at=at(1),
             group=point.group,
             peer_id=point.peer_id,
-            data=point.data,  # type: ignore[arg-type]
+            data=point.data,
         )
     ]
     recall(live, "n1", old, at(0))
@@ -416,7 +416,7 @@ def test_the_loss_of_an_old_reading_raises_no_alert() -> None:
 def test_a_node_owes_no_report_for_the_time_the_server_was_not_running() -> None:
     live = LiveMesh()
     data = system_point(at(0)).data
-    point = StoredPoint(timestamp=at(0), received_at=at(0), group="system", data=data)  # type: ignore[arg-type]
+    point = StoredPoint(timestamp=at(0), received_at=at(0), group="system", data=data)
     recall(live, "n1", [point], at(600))
 
     node = live.nodes["n1"]

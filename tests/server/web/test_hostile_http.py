@@ -147,9 +147,9 @@ def test_a_malformed_head_is_400_and_ends_the_connection(shared: Shared, name: s
 @pytest.mark.parametrize(
     "request_",
     [
-        b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\n\r\n",
-        b"GET /healthz HTTP/1.1\r\nHost: localhost/x\r\n\r\n",
-        b"GET /healthz HTTP/1.1\r\n\r\n",
+        b"GET /login HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\n\r\n",
+        b"GET /login HTTP/1.1\r\nHost: localhost/x\r\n\r\n",
+        b"GET /login HTTP/1.1\r\n\r\n",
     ],
     ids=["two hosts", "a host with a path", "no host"],
 )

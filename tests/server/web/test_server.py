@@ -12,8 +12,9 @@ import pytest
 
 from plexd.clock import SystemClock
 from plexd_server.web.limits import InFlight
+from plexd_server.web.listeners import Address, bind
 from plexd_server.web.protocol import BoundedProtocol
-from plexd_server.web.server import Address, bind, serving
+from plexd_server.web.server import serving
 
 WHOLE = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 HALF = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nhalf"
@@ -33,7 +34,7 @@ async def test_a_sender_that_never_ends_is_cut_off_after_the_grace(
     listening = bind(Address("127.0.0.1", 0))
     port = listening.getsockname()[1]
     async with asyncio.timeout(20):
-        async with serving(app, listening, grace_seconds=0.2):
+        async with serving(app, [listening], grace_seconds=0.2):
             _, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(HALF)
             await reading.wait()
@@ -55,7 +56,7 @@ async def test_a_connection_that_never_ends_a_request_s_head_is_cut_and_all_othe
     port = listening.getsockname()[1]
     async with (
         asyncio.timeout(20),
-        serving(answer_when_the_body_is_there, listening, grace_seconds=0.2, head_seconds=0.3),
+        serving(answer_when_the_body_is_there, [listening], grace_seconds=0.2, head_seconds=0.3),
     ):
         kept, slow, half, silent, again = [
             await asyncio.open_connection("127.0.0.1", port) for _ in range(5)
@@ -101,7 +102,7 @@ async def test_a_body_that_goes_on_after_the_answer_has_an_end_and_no_answer_of_
     endless = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999\r\n\r\n"
     async with (
         asyncio.timeout(20),
-        serving(answer_at_once, listening, grace_seconds=0.2, head_seconds=0.5),
+        serving(answer_at_once, [listening], grace_seconds=0.2, head_seconds=0.5),
     ):
         reader, writer = await asyncio.open_connection(*listening.getsockname())
         writer.write(endless)
@@ -132,7 +133,7 @@ async def test_an_unread_answer_keeps_no_connection_and_fills_no_log(
     listening = bind(Address("127.0.0.1", 0))
     async with (
         asyncio.timeout(20),
-        serving(answer_at_length_and_give_up, listening, grace_seconds=10, flush_seconds=0.3),
+        serving(answer_at_length_and_give_up, [listening], grace_seconds=10, flush_seconds=0.3),
     ):
         with socket.create_connection(listening.getsockname()) as unread:
             unread.sendall(WHOLE)
@@ -146,7 +147,7 @@ async def test_a_connection_reset_after_its_answer_leaves_nothing_behind() -> No
     listening = bind(Address("127.0.0.1", 0))
     async with (
         asyncio.timeout(20),
-        serving(answer_at_once, listening, grace_seconds=10),
+        serving(answer_at_once, [listening], grace_seconds=10),
     ):
         for _ in range(3):
             reader, writer = await asyncio.open_connection(*listening.getsockname())
@@ -166,7 +167,7 @@ async def test_idle_connections_alone_do_not_deny_service() -> None:
     address = listening.getsockname()
     async with (
         asyncio.timeout(30),
-        serving(answer_when_the_body_is_there, listening, grace_seconds=0.2),
+        serving(answer_when_the_body_is_there, [listening], grace_seconds=0.2),
     ):
         with ExitStack() as idle:
             for _ in range(2000):

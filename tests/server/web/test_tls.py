@@ -72,7 +72,7 @@ async def test_a_changed_certificate_is_used_from_then_on(
 ) -> None:
     caplog.set_level("INFO")
     clock = ManualClock()
-    async with served_certificate(files.certificate, clock) as context:
+    async with served_certificate(files.certificate, clock, asyncio.Event()) as context:
         assert context is not None
         assert shown_name(context, files.trusted()) == "one.example"
         files.issue("two.example")
@@ -90,7 +90,7 @@ async def test_files_that_are_no_pair_are_logged_and_the_old_certificate_stays(
 ) -> None:
     clock = ManualClock()
     other = trustme.CA().issue_cert("other.example")
-    async with served_certificate(files.certificate, clock) as context:
+    async with served_certificate(files.certificate, clock, asyncio.Event()) as context:
         assert context is not None
         await clock.advance(5)
         if spoil != "key":

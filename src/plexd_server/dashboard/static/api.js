@@ -1,12 +1,14 @@
 // Asking the server, again and again, for as long as somebody looks.
 
+import { below } from "./base.js";
+
 const TIMEOUT_MS = 10_000;
 
 /** The JSON at `path`; throws an Error whose message is for people. */
 export async function getJSON(path) {
   let response;
   try {
-    response = await fetch(path, { signal: AbortSignal.timeout(TIMEOUT_MS) });
+    response = await fetch(below(path), { signal: AbortSignal.timeout(TIMEOUT_MS) });
   } catch {
     throw new Error("The server does not answer. Trying again…");
   }

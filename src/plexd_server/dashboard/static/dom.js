@@ -1,11 +1,17 @@
 // Making elements without ever making markup out of text.
 
-/** An element with attributes (`null` and `false` leave one out) and children (nodes or text). */
+import { below } from "./base.js";
+
+/**
+ * An element with attributes (`null` and `false` leave one out) and children (nodes or text). A
+ * link's path is written from the server's own root.
+ */
 export function el(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
     if (value === null || value === false) continue;
-    element.setAttribute(name, value === true ? "" : value);
+    const text = value === true ? "" : value;
+    element.setAttribute(name, name === "href" ? below(text) : text);
   }
   element.append(...children.flat().filter((child) => child !== null));
   return element;

@@ -1,3 +1,5 @@
 // How a login link of this very server begins, as only the browser knows behind a proxy.
 
-document.getElementById("origin").textContent = location.origin;
+import { below } from "./base.js";
+
+document.getElementById("origin").textContent = location.origin + below("/").slice(0, -1);
