@@ -14,7 +14,7 @@ from msgspec.structs import astuple
 from plexd_server.routes.openapi import CALLERS, NO_STORE, OPERATOR, READER, described, operation
 from plexd_server.routes.point_schemas import AnyPoint  # noqa: TC001 -- the same
 from plexd_server.routes.series_query import SERIES_PARAMETERS, parse_series_query
-from plexd_server.store import Loss  # noqa: TC001 -- msgspec reads the annotations
+from plexd_server.store import Gap, Loss  # noqa: TC001 -- msgspec reads the annotations
 
 if TYPE_CHECKING:
     from litestar.handlers import HTTPRouteHandler
@@ -78,7 +78,11 @@ class FieldSeries(msgspec.Struct, frozen=True):
 
 
 class SeriesAnswer(msgspec.Struct, frozen=True):
-    """Fields over time; ``times`` are the starts of the buckets that hold a reading."""
+    """Fields over time; ``times`` are the starts of the buckets that hold a reading.
+
+    ``gaps`` are the times between two readings that are longer than a bucket, and than two and a
+    half of the usual ones thereabouts.
+    """
 
     node_id: str
     group: str
@@ -88,6 +92,7 @@ class SeriesAnswer(msgspec.Struct, frozen=True):
     step_seconds: float
     times: list[datetime]
     fields: dict[str, FieldSeries]
+    gaps: list[Gap]
 
 
 def node_routes(
@@ -167,4 +172,5 @@ def _series_answer(query: SeriesQuery, found: Series) -> SeriesAnswer:
             )
             for name in query.fields
         },
+        gaps=found.gaps,
     )

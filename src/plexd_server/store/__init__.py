@@ -2,6 +2,7 @@
 
 from plexd_server.store.duckdb import DuckDBStore
 from plexd_server.store.port import (
+    Gap,
     Ledger,
     Loss,
     NodeSummary,
@@ -15,6 +16,7 @@ from plexd_server.store.port import (
 
 __all__ = [
     "DuckDBStore",
+    "Gap",
     "Ledger",
     "Loss",
     "NodeSummary",
