@@ -15,7 +15,7 @@ from plexd_server.mesh.status import Status  # noqa: TC001 -- msgspec reads the 
 from plexd_server.routes.openapi import CALLERS, NO_STORE, OPERATOR, READER, described, operation
 from plexd_server.routes.point_schemas import AnyPoint  # noqa: TC001 -- the same
 from plexd_server.routes.series_query import SERIES_PARAMETERS, parse_series_query
-from plexd_server.store import Branch, Loss  # noqa: TC001 -- msgspec reads the annotations
+from plexd_server.store import Branch, Gap, Loss  # noqa: TC001 -- msgspec reads the annotations
 
 if TYPE_CHECKING:
     from litestar.handlers import HTTPRouteHandler
@@ -95,6 +95,8 @@ class SeriesAnswer(msgspec.Struct, frozen=True):
 
     Newer readings may be on their way until the node is silent, ``silent_after_seconds`` after its
     last report.
+    ``gaps`` are the times between two readings that are longer than a bucket, and than two and a
+    half of the usual ones thereabouts.
     """
 
     node_id: str
@@ -106,6 +108,7 @@ class SeriesAnswer(msgspec.Struct, frozen=True):
     silent_after_seconds: float
     times: list[datetime]
     fields: dict[str, FieldSeries]
+    gaps: list[Gap]
 
 
 def node_routes(
@@ -208,4 +211,5 @@ def _series_answer(query: SeriesQuery, found: Series, silent_after: float) -> Se
             )
             for name in query.fields
         },
+        gaps=found.gaps,
     )

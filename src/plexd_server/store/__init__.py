@@ -4,6 +4,7 @@ from plexd_server.store.duckdb import DuckDBStore
 from plexd_server.store.port import (
     HORIZON,
     Branch,
+    Gap,
     Ledger,
     Loss,
     NodeSummary,
@@ -19,6 +20,7 @@ __all__ = [
     "HORIZON",
     "Branch",
     "DuckDBStore",
+    "Gap",
     "Ledger",
     "Loss",
     "NodeSummary",

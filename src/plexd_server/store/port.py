@@ -171,17 +171,31 @@ class SeriesQuery(Struct, frozen=True):
     peer_id: str = ""
 
 
+class Gap(Struct, frozen=True):
+    """A time without readings: from the last one before it to the first one after it."""
+
+    since: datetime
+    until: datetime
+
+
 class Series(Struct, frozen=True):
     """The non-empty buckets in order of time, with the mean, minimum and maximum of each field.
 
-    A bucket in which a field has no value holds None: a counter has no rate at its first reading
-    and in the interval in which it was reset.
+    The mean of a rate is weighted by time. The first one of a range is that since the reading
+    before the range, if that is at most a day older. A bucket in which a field has no value holds
+    None: a counter has no rate before its first reading, while it was reset, and while the node's
+    clock was set.
+
+    ``gaps`` are the times between two readings that are longer than a bucket, and than two and a
+    half of the usual ones thereabouts. The first may begin before the range; what follows the last
+    reading is none.
     """
 
     times: list[datetime]
     avg: dict[str, list[float | None]]
     min: dict[str, list[float | None]]
     max: dict[str, list[float | None]]
+    gaps: list[Gap] = []
 
 
 class Store(Protocol):

@@ -11,7 +11,7 @@ import msgspec
 from plexd.api import GROUP_SYSTEM
 from plexd_server.store.duckdb.schema import PAYLOADS, TABLES, data_fields, has_peers, table_of
 from plexd_server.store.marks import LOSSES_IN_LEDGER, Mark, make_ledger
-from plexd_server.store.port import Ledger, Loss, NodeSummary, Series, SeriesQuery, StoredPoint
+from plexd_server.store.port import Ledger, Loss, NodeSummary, StoredPoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -23,7 +23,6 @@ PEER_MINUTES: Final = 15  # how long after its last point a peer still counts
 _PEER_TIME: Final = timedelta(minutes=PEER_MINUTES)
 _DAY: Final = timedelta(days=1)
 _FIRST_TIME: Final = datetime(1, 1, 1, tzinfo=UTC)
-_MINUS_ONE_IS_NONE: Final = frozenset({"rtt_nano", "packet_loss_percent"})
 
 _MARK_FIELDS: Final = Mark.__struct_fields__
 _LOSS_FIELDS: Final = Loss.__struct_fields__
@@ -187,50 +186,6 @@ def fleet_query() -> str:
         f"SELECT node_id, ts, received_at, {', '.join(data_fields(GROUP_SYSTEM))} FROM {table} "  # noqa: S608 -- our own names
         f"JOIN (SELECT node_id, max(ts) AS ts FROM {table} GROUP BY node_id) USING (node_id, ts) "
         "QUALIFY row_number() OVER (PARTITION BY node_id ORDER BY received_at DESC) = 1"
-    )
-
-
-def read_series(cursor: duckdb.DuckDBPyConnection, query: SeriesQuery) -> Series:
-    """Return the buckets of the query's fields."""
-    rows = cursor.execute(*series_query(query)).fetchall()
-    folds: list[dict[str, list[float | None]]] = [{}, {}, {}]
-    for column, field in enumerate(query.fields):
-        for fold, values in enumerate(folds):
-            values[field] = [row[1 + 3 * column + fold] for row in rows]
-    return Series([_utc(row[0]) for row in rows], *folds)
-
-
-def series_query(query: SeriesQuery) -> tuple[str, list[Any]]:
-    """Return the statement and its parameters. Columns: bucket, avg, min and max of each field."""
-    if not set(query.fields) <= set(data_fields(query.group)):
-        raise ValueError(f"not all of {query.fields} are fields of {query.group}")
-    values = [_rate(f) if f in query.rates else _gauge(f) for f in query.fields]
-    peer = "AND peer_id = ? " if has_peers(query.group) else ""
-    folds = [f"{fold}({field})" for field in query.fields for fold in ("avg", "min", "max")]
-    statement = (
-        f"WITH readings AS (SELECT ts, {', '.join(values)} FROM {table_of(query.group)} "  # noqa: S608 -- names checked above
-        f"WHERE node_id = ? AND ts >= ? AND ts < ? {peer}WINDOW w AS (ORDER BY ts, received_at)) "
-        f"SELECT time_bucket(to_microseconds(?), ts) AS bucket, {', '.join(folds)} "
-        "FROM readings GROUP BY bucket ORDER BY bucket"
-    )
-    step = round(query.step.total_seconds() * 1e6)
-    window = [query.node_id, query.since.replace(tzinfo=None), query.until.replace(tzinfo=None)]
-    return statement, [*window, *([query.peer_id] if peer else []), step]
-
-
-def _gauge(field: str) -> str:
-    """Return the value; none where the wire has -1 for "unknown" or "no answer"."""
-    value = f"nullif({field}, -1)" if field in _MINUS_ONE_IS_NONE else field
-    return f"{value}::DOUBLE AS {field}"
-
-
-def _rate(field: str) -> str:
-    """Return the change per second since the reading before; none where the counter was reset."""
-    passed = "(epoch_us(ts) - epoch_us(lag(ts) OVER w))"
-    change = f"({field}::HUGEINT - (lag({field}) OVER w)::HUGEINT)"
-    return (
-        f"CASE WHEN {change} >= 0 AND {passed} > 0 "
-        f"THEN {change}::DOUBLE / {passed} * 1e6 END AS {field}"
     )
 
 

@@ -27,9 +27,9 @@ from plexd_server.store.duckdb.queries import (
     read_ledger,
     read_mark,
     read_marks_of,
-    read_series,
 )
 from plexd_server.store.duckdb.records import TRIAL, decode_record, encode_record
+from plexd_server.store.duckdb.series import read_series
 from plexd_server.store.duckdb.tables import Tables
 from plexd_server.store.duckdb.writer import GroupWriter
 from plexd_server.store.port import (
