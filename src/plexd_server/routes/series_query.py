@@ -68,6 +68,8 @@ SERIES_PARAMETERS: Final = (
 )
 _PEER_GROUPS = (GROUP_TUNNEL, GROUP_LATENCY)
 _MAX_RANGE = timedelta(days=31)
+_DEFAULT_RANGE = timedelta(minutes=15)
+_FIRST_TIME = datetime.min.replace(tzinfo=UTC)
 _MAX_BUCKETS = 2_000
 _DEFAULT_BUCKETS = 240
 # A time begins with a year of four digits and a hyphen.
@@ -80,7 +82,7 @@ def parse_series_query(
     """Read the query from a URL's parameters. Raises `Problem` 400 with the wrong parameter."""
     group = _one(parameters, "group", GROUP_SYSTEM)
     until = _time(parameters, "until", now, now)
-    since = _time(parameters, "since", now, until - timedelta(minutes=15))
+    since = _time(parameters, "since", now, _before(until))
     if not timedelta(0) < until - since <= _MAX_RANGE:
         raise _bad("since", f"must lie before until, by at most {_MAX_RANGE.days} days")
     fields = _fields(parameters, group)
@@ -94,6 +96,11 @@ def parse_series_query(
         step=_step(parameters, until - since),
         peer_id=_peer(parameters, group),
     )
+
+
+def _before(until: datetime) -> datetime:
+    """Return the default of ``since``; at the beginning of time it is a wrong ``until``."""
+    return until - _DEFAULT_RANGE if until - _FIRST_TIME > _DEFAULT_RANGE else until
 
 
 def _fields(parameters: Mapping[str, Sequence[str]], group: str) -> tuple[str, ...]:

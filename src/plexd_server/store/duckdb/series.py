@@ -65,13 +65,14 @@ def read_series(cursor: duckdb.DuckDBPyConnection, query: SeriesQuery) -> Series
     for column, field in enumerate(query.fields):
         for fold, values in enumerate(folds):
             values[field] = [bucket.values[len(folds) * column + fold] for bucket in buckets]
-    return Series([_utc(bucket.start) for bucket in buckets], *folds, _gaps(buckets, query.step))
+    times, (means, least, most) = [_utc(bucket.start) for bucket in buckets], folds
+    return Series(times, means, least, most, _gaps(buckets, query.step))
 
 
 def _read(cursor: duckdb.DuckDBPyConnection, query: SeriesQuery, since: datetime) -> list[_Bucket]:
     rows = cursor.execute(*series_query(query, since)).fetchall()
     spacing = len(_Bucket._fields) - 1
-    return [_Bucket(*row[:spacing], row[spacing:]) for row in rows]
+    return [_Bucket._make([*row[:spacing], row[spacing:]]) for row in rows]
 
 
 def _last_before(cursor: duckdb.DuckDBPyConnection, query: SeriesQuery) -> datetime | None:
