@@ -28,7 +28,6 @@ import duckdb
 
 from benchmarks.history import POINTS, write_points
 from benchmarks.measure import table
-from plexd_server.store import SeriesQuery
 from plexd_server.store.duckdb import queries, schema
 
 if TYPE_CHECKING:
@@ -214,26 +213,35 @@ def _series(
 ) -> tuple[list[Statement], list[Statement]]:
     rates = frozenset(f for f in fields if f.endswith("x_bytes"))
     step = (until - since) / 120
-    asked = SeriesQuery(_NODE, group, fields, rates, since, until, step, _PEER)
-    values = ", ".join(f"{_rate(f) if f in rates else _gauge(f)} AS {f}" for f in fields)
     folds = ", ".join(f"{fold}({f})" for f in fields for fold in ("avg", "min", "max"))
     peer = f"AND peer_id = {_number(_PEER)}" if schema.has_peers(group) else ""
     width = round(step.total_seconds() * 1e6)
-    text = (
-        f"WITH readings AS (SELECT ts, {values} FROM points_{group} WHERE node_id = "  # noqa: S608 -- our own names
-        f"{_number(_NODE)} {peer} AND ts >= ? AND ts < ? WINDOW w AS (ORDER BY ts)) "
-        f"SELECT ts / {width} * {width} AS bucket, {folds} FROM readings GROUP BY bucket"
+
+    def text(ticks: str, bucket: str, node: str, peer: str) -> str:
+        values = ", ".join(f"{_rate(f, ticks) if f in rates else _gauge(f)} AS {f}" for f in fields)
+        return (
+            f"WITH readings AS (SELECT ts, {values} FROM points_{group} WHERE node_id = "  # noqa: S608 -- our own names
+            f"{node} {peer} AND ts >= ? AND ts < ? WINDOW w AS (ORDER BY ts)) "
+            f"SELECT {bucket} AS bucket, {folds} FROM readings GROUP BY bucket"
+        )
+
+    duck_peer = f"AND peer_id = '{_PEER}'" if peer else ""
+    bucket = f"time_bucket(to_microseconds({width}), ts)"
+    duck = text("epoch_us(ts)", bucket, f"'{_NODE}'", duck_peer)
+    lite = text("ts", f"ts / {width} * {width}", str(_number(_NODE)), peer)
+    return (
+        [Statement(duck, (since.replace(tzinfo=None), until.replace(tzinfo=None)))],
+        [Statement(lite, (_ticks(since), _ticks(until)))],
     )
-    lite = Statement(text, (_ticks(since), _ticks(until)))
-    return [Statement(*queries.series_query(asked))], [lite]
 
 
 def _gauge(field: str) -> str:
-    return f"nullif({field}, -1) * 1.0"
+    return f"nullif({field}, -1) * 1e0"
 
 
-def _rate(field: str) -> str:
-    passed, change = (f"({value} - lag({value}) OVER w)" for value in ("ts", field))
+def _rate(field: str, ticks: str) -> str:
+    """Return the change per second since the reading before, of equal weight for both engines."""
+    passed, change = (f"({value} - lag({value}) OVER w)" for value in (ticks, f"{field} * 1e0"))
     return f"CASE WHEN {change} >= 0 AND {passed} > 0 THEN {change} * 1e6 / {passed} END"
 
 

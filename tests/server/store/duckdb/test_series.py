@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
-from plexd.api import LatencyResult, MetricPoint
+from plexd.api import LatencyResult, MetricPoint, SystemStats
 from plexd_server.store import DuckDBStore, Gap, Report, Series, SeriesQuery
 from support.points import NOW, SYSTEM
 
@@ -32,6 +32,7 @@ def at(seconds: float) -> timedelta:
 
 
 def reading(seconds: float, rx: int = 0, cpu: float = 10.0) -> MetricPoint:
+    assert isinstance(SYSTEM.data, SystemStats)
     data = msgspec.structs.replace(SYSTEM.data, network_rx_bytes=rx, cpu_usage_percent=cpu)
     return MetricPoint(timestamp=NOW + at(seconds), group="system", data=data)
 
@@ -67,7 +68,7 @@ async def test_a_mean_rate_is_what_moved_divided_by_its_time(store: DuckDBStore)
 async def test_traffic_during_an_outage_of_the_readings_counts_with_its_time(
     store: DuckDBStore,
 ) -> None:
-    late = {1500 + 15 * n: 150_000 for n in range(1, 20)}
+    late = {1500.0 + 15 * n: 150_000 for n in range(1, 20)}
     await written(store, {0: 0, 1500: 150_000, **late})
 
     series = await asked(store, 0, 1800, 1800)
