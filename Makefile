@@ -9,7 +9,7 @@ PROGRAMS := tests/e2e tests/faults tests/browser
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test quick check full measured programs lint coverage test-kernel faults-full fuzz bench lock screenshots clean
+.PHONY: help setup demo test quick check full measured programs lint coverage test-kernel faults-full lives fuzz bench lock screenshots clean
 
 help: ## show the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -42,7 +42,7 @@ quick: setup ## the tests that take under a second, for the inner loop
 
 check: lint measured programs coverage ## the whole gate: style, types, layers, tests, coverage
 
-full: check test-kernel faults-full fuzz ## the gate, and the long forms of its tests
+full: check test-kernel faults-full lives fuzz ## the gate, and the long forms of its tests
 
 # Whole programs, pages and faults wait for each other more than they compute, so there are more
 # workers than cores; measuring what they reach would cost more than it tells.
@@ -68,6 +68,9 @@ test-kernel: setup ## the kernel's tunnels in a real kernel, booted in software 
 
 faults-full: setup ## the fault bench in full: kills, power cuts, full disks, an outage (root, strace, e2fsprogs, nftables)
 	PYTHONPATH=tests $(BIN)/python -m faults $(ARGS)
+
+lives: setup ## clones, snapshots, kills and lost answers in any order, 2,000 histories
+	PLEXD_LIVES=1000 $(TEST) tests/property/test_lives_machine.py $(ARGS)
 
 fuzz: setup ## 100,000 requests made up from the API's document; ARGS="--minutes 10" bounds it
 	PYTHONPATH=tests $(BIN)/python -m server.routes.fuzz $(ARGS)

@@ -39,7 +39,8 @@ if TYPE_CHECKING:
     from plexd.api import MetricBatch, Receipt
     from plexd_server.store import Ledger
 
-_EXAMPLES = int(os.environ.get("PLEXD_LIVES", "150"))
+# `make lives` tries far more.
+_EXAMPLES = int(os.environ.get("PLEXD_LIVES", "50"))
 _STEPS = 60
 
 
@@ -372,9 +373,10 @@ class LogLivesMachine(LivesMachine):
         return LogSpool(self.new_epoch())
 
 
-TestLives = pytest.mark.slow(pytest.mark.timeout(60 + _EXAMPLES)(LivesMachine.TestCase))
+_TIMEOUT = pytest.mark.timeout(200 + 3 * _EXAMPLES)
+TestLives = pytest.mark.slow(_TIMEOUT(LivesMachine.TestCase))
 TestLives.settings = settings(max_examples=_EXAMPLES, stateful_step_count=_STEPS, deadline=None)
-TestLogLives = pytest.mark.slow(pytest.mark.timeout(60 + _EXAMPLES)(LogLivesMachine.TestCase))
+TestLogLives = pytest.mark.slow(_TIMEOUT(LogLivesMachine.TestCase))
 TestLogLives.settings = TestLives.settings
 
 

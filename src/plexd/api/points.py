@@ -93,10 +93,13 @@ def decode_points(body: bytes) -> tuple[list[MetricPoint], int]:
     """
     try:
         return _decode_strictly(body), 0
-    except DecodeError as err:
-        if isinstance(err, MalformedError):
+    except MalformedError:
+        raise
+    except DecodeError:  # without a name, which would keep the body alive in a circle
+        read = _decode_openly(body)
+        if read is None:
             raise
-        return _decode_openly(body, err)
+        return read
 
 
 def _decode_strictly(body: bytes) -> list[MetricPoint]:
@@ -115,12 +118,15 @@ def _decode_strictly(body: bytes) -> list[MetricPoint]:
 # A newer sender may say more than this version knows (docs/spec/delivery.md). What is known is
 # read as strictly as ever, once the rest is out of the way.
 
-_OBJECTS = msgspec.json.Decoder(list[dict[str, Raw]] | None)
+_ELEMENTS = msgspec.json.Decoder(list[Raw] | None)
 _OBJECT = msgspec.json.Decoder(dict[str, Raw])
 _TEXT = msgspec.json.Decoder(str)
 _GROUP = re.compile("[a-z0-9_]{1,64}")
 _POINT_KEYS = frozenset({"timestamp", "group", "peer_id", "data"})
 _MOST_OTHER_BYTES, _MOST_OTHER_DEPTH = 16 * 1024, 16
+# Members cost memory, so that a larger point is refused unread.
+_MOST_POINT_BYTES = 64 * 1024
+_MOST_OBJECTS, _MOST_MEMBERS = 200_000, 64
 
 
 class _OtherPoint(Struct, gc=False, kw_only=True):
@@ -135,44 +141,61 @@ class _OtherPoint(Struct, gc=False, kw_only=True):
 _OTHER = msgspec.json.Decoder(_OtherPoint)
 
 
-def _decode_openly(body: bytes, err: DecodeError) -> tuple[list[MetricPoint], int]:
-    """Return the points with unknown keys skipped; raise ``err`` if there is nothing unknown."""
+def _decode_openly(body: bytes) -> tuple[list[MetricPoint], int] | None:
+    """Return the points with unknown keys skipped; None if it is not that which is wrong."""
+    known: dict[int, Raw] = {}
+    others: dict[int, MetricPoint] = {}
+    skipped = 0
+    for index, element in enumerate(_elements(body)):
+        try:
+            found = _OBJECT.decode(element)
+            group = _TEXT.decode(found["group"])
+        except (msgspec.DecodeError, UnicodeDecodeError, KeyError, RecursionError):
+            return None
+        if group in _FIELDS:
+            known[index], unknown = _known(found, group)
+            skipped += unknown
+        else:
+            others[index] = _other_point(index, group, found)
+            skipped += len(found.keys() - _POINT_KEYS)
+    if not (skipped or others or _is_null(body)):
+        return None
+    points = others | dict(zip(known, _decode_apart(known), strict=True))
+    return [points[index] for index in sorted(points)], skipped
+
+
+def _is_null(body: bytes) -> bool:
+    return body.strip(b" \t\r\n") == b"null"
+
+
+def _elements(body: bytes) -> list[Raw]:
+    """Return the elements of an array of objects of no unusual size; none for anything else."""
+    objects = body.count(b"{")
+    if objects > _MOST_OBJECTS or body.count(b",") > _MOST_MEMBERS * (objects + 1):
+        return []  # millions of elements would cost memory, and are no points
     try:
-        objects = _OBJECTS.decode(body) or []
-        groups = [_TEXT.decode(found["group"]) for found in objects]
-    except (msgspec.DecodeError, UnicodeDecodeError, KeyError, RecursionError):
-        raise err from None
-    known = {i: _known(found, groups[i]) for i, found in enumerate(objects) if groups[i] in _FIELDS}
-    skipped = sum(_skipped(objects[i], found) for i, found in known.items())
-    if objects and not skipped and len(known) == len(objects):
-        raise err
-    points = dict(zip(known, _decode_apart(known), strict=True))
-    for index in range(len(objects)):
-        if index not in known:
-            points[index] = _other_point(index, groups[index], objects[index])
-            skipped += len(objects[index].keys() - _POINT_KEYS)
-    return [points[index] for index in range(len(objects))], skipped
+        elements = _ELEMENTS.decode(body) or []
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return []
+    if any(memoryview(element).nbytes > _MOST_POINT_BYTES for element in elements):
+        return []
+    return elements
 
 
-def _known(found: dict[str, Raw], group: str) -> dict[str, Any]:
-    """Return what this version knows of a point as JSON has it."""
+def _known(found: dict[str, Raw], group: str) -> tuple[Raw, int]:
+    """Return what this version knows of a point, and how many keys that leaves out."""
     kept: dict[str, Any] = {key: found[key] for key in found if key in _POINT_KEYS}
+    skipped = len(found) - len(kept)
     try:
         data = _OBJECT.decode(found["data"])
+        kept["data"] = {key: value for key, value in data.items() if key in _FIELDS[group]}
+        skipped += len(data) - len(kept["data"])
     except (KeyError, msgspec.DecodeError):
-        return kept  # the strict pass says what is wrong with it
-    kept["data"] = {key: value for key, value in data.items() if key in _FIELDS[group]}
-    return kept
+        pass  # the strict pass says what is wrong with it
+    return Raw(_ENCODER.encode(kept)), skipped
 
 
-def _skipped(found: dict[str, Raw], kept: dict[str, Any]) -> int:
-    skipped = len(found) - len(kept)
-    if isinstance(kept.get("data"), dict):
-        skipped += len(_OBJECT.decode(found["data"])) - len(kept["data"])
-    return skipped
-
-
-def _decode_apart(known: dict[int, dict[str, Any]]) -> list[MetricPoint]:
+def _decode_apart(known: dict[int, Raw]) -> list[MetricPoint]:
     """Read the points strictly; an error names the index that the point has in the report."""
     try:
         return _decode_strictly(_ENCODER.encode(list(known.values())))

@@ -47,7 +47,7 @@ class Sizes(Struct):
     dead_letters: int = 0
 
 
-class _UnderWay(Struct, frozen=True):
+class _HandedOut(Struct, frozen=True):
     """The batch that was handed out last, and how much of it was lost since, and why."""
 
     name: BatchName
@@ -56,13 +56,13 @@ class _UnderWay(Struct, frozen=True):
     overtaken: int = 0
     reason: str = ""
 
-    def without(self, row: Row, sent_as: str, reason: str) -> _UnderWay:
+    def without(self, row: Row, sent_as: str, reason: str) -> _HandedOut:
         """Return it after ``row`` was lost."""
         name = self.name
         shared = min(name.last, row.place) - max(name.first, row.first) + 1
         if name.epoch != sent_as or shared <= 0:
             return self
-        return _UnderWay(name, self.dropped, self.skipped, self.overtaken + shared, reason)
+        return _HandedOut(name, self.dropped, self.skipped, self.overtaken + shared, reason)
 
 
 class PointLog:
@@ -94,7 +94,7 @@ class PointLog:
         self._budget = budget
         self._max_age_ms = max_age_ms
         self._on_commit = on_commit
-        self._under_way: _UnderWay | None = None
+        self._under_way: _HandedOut | None = None
         self._sizes = self._measured()
 
     @property
@@ -289,7 +289,7 @@ class PointLog:
             chain.predecessor,
             chain.dropped,
         )
-        self._under_way = _UnderWay(name, dropped, after.skipped)
+        self._under_way = _HandedOut(name, dropped, after.skipped)
         return MetricBatch.of_json(body, name, dropped=dropped, after=after)
 
     def _rows_from(self, oldest: Row) -> Iterator[Row]:

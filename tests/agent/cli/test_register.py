@@ -420,7 +420,7 @@ def test_a_missing_interface_is_reported_with_a_way_out(capfd: Captured) -> None
 def test_the_key_of_an_interface_in_userspace_is_asked_for_with_the_way_to_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Captured
 ) -> None:
-    monkeypatch.setattr(interface, "_SOCKETS", tmp_path)
+    monkeypatch.setattr(interface, "_SOCKETS", (tmp_path,))
     line = ["register", "--server", "http://127.0.0.1:1", "--interface", "lo"]
     assert main(line) == 1
     assert "cannot read the public key of" in capfd.readouterr().err

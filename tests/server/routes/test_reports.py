@@ -205,7 +205,7 @@ async def test_points_of_weeks_ago_are_accepted(n1: Client) -> None:
 
 
 async def test_a_problem_repeats_little_of_a_long_name(n1: Client) -> None:
-    answer = await n1.post(METRICS, _changed(**{"x" * 100_000: 1}))
+    answer = await n1.post(METRICS, _changed(peer_id="x" * 100_000))
 
     assert len(assert_problem(answer, 422)["detail"]) < 300
     assert len(answer.body) < 1000
@@ -254,14 +254,12 @@ def test_bodies_share_one_budget_of_bytes() -> None:
     [
         b"{}",
         b"1",
-        b"null",
         b"[1]",
         b"[" * 100_000,
         _changed(rx_bytes=2**64),
-        _changed(node_id="n2"),
         _changed(peer_id="another"),
     ],
-    ids=["object", "number", "null", "no point", "deep", "2^64", "unknown field", "other peer"],
+    ids=["object", "number", "no point", "deep", "2^64", "other peer"],
 )
 async def test_json_of_another_shape_is_422_or_400(n1: Client, body: bytes) -> None:
     answer = await n1.post(METRICS, body)

@@ -166,7 +166,7 @@ async def test_a_report_in_chunks_of_one_byte_is_a_report(shared: Shared, n1: Cl
     statuses, heard = talk(shared.server.url, request)
 
     assert statuses == [200]
-    assert b'{"accepted":3,"duplicate":false}' in heard
+    assert b'{"accepted":3,"duplicate":false,' in heard
     assert (await n1.get("/healthz")).status == 200
 
 
