@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from plexd_server.store import Ledger
 
 # `make lives` tries far more.
-_EXAMPLES = int(os.environ.get("PLEXD_LIVES", "50"))
+_EXAMPLES = int(os.environ.get("PLEXD_LIVES", "30"))
 _STEPS = 60
 
 

@@ -137,8 +137,9 @@ def test_a_line_of_any_kind_costs_one_peer_at_most(
     places = [found.start() for found in re.finditer(rb"protocol_version", text)]
     place = places[at % len(places)] if places else 0
     garbled = text[:place] + line.replace(b"\n", b"") + b"\n" + text[place:]
-    if line.replace(b"\n", b"").startswith((b"errno=", b"public_key=")) or not line.strip(b"\n"):
-        return
+    is_meant = line.replace(b"\n", b"").startswith((b"errno=", b"public_key=", b"endpoint="))
+    if is_meant or not line.strip(b"\n"):
+        return  # an answer of its own, not garbage
     read = parse_answer("wg0", garbled, now_nano=NOW_NANO)
     assert len(read.peers) >= len(shown) - 1
     assert set(read.peers) <= set(shown)

@@ -18,13 +18,15 @@ class HurriedClock:
 
     def __init__(self, factor: float) -> None:
         self._factor = factor
+        # Processes of one boot share the beginning: another factor must not seem like another day.
+        self._start = time.monotonic()
 
     def now(self) -> datetime:
         """Return the machine's time: stamps need not be faster."""
         return datetime.now(UTC)
 
     def monotonic(self) -> float:
-        return time.monotonic() * self._factor
+        return self._start + (time.monotonic() - self._start) * self._factor
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds / self._factor)

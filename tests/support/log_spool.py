@@ -92,11 +92,11 @@ class LogSpool:
         self._log.set_aside(Refusal(self._head, "no"))
 
     def drop(self, index: int, count: int) -> None:
-        """Lose rows: the oldest are evicted, others are damaged."""
-        numbers = [outline.id for outline in self._log._rows.outlines()][index : index + count]
+        """Lose the oldest rows: by eviction, or by damage, which a log finds when it reads them."""
+        oldest = list(self._log._rows.outlines())[:count]
         with self._log._transaction():
-            for number in numbers:
+            for outline in oldest:
                 if index:
-                    self._log._quarantine(number)
+                    self._log._quarantine(outline)
                 else:
                     self._log._lose_oldest("evicted")

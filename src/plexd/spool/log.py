@@ -232,7 +232,7 @@ class PointLog:
             return
         row = self._rows.read(oldest.id)
         if row is None:
-            self._quarantine(oldest.id)
+            self._quarantine(oldest)
             return
         chain = self._meta.chain
         chain.reach(row.epoch)
@@ -244,13 +244,17 @@ class PointLog:
             self._under_way = self._under_way.without(lost, chain.sent_as, reason)
         chain.drop(row.place, points)
 
-    def _quarantine(self, number: int) -> None:
-        """Drop a row that is not as it was written.
+    def _quarantine(self, oldest: Outline) -> None:
+        """Drop the oldest row, which is not as it was written.
 
         How many points it held follows from ``meta`` and the other rows: the row cannot be trusted.
+        Nor can its epoch, unless the row behind it has the same: then its places tell of the loss.
         """
-        self._rows.drop(number)
+        self._rows.drop(oldest.id)
         self._sizes = self._measured()
+        after = self._rows.oldest()
+        if after is not None and after.epoch == oldest.epoch != "":
+            self._meta.chain.reach(oldest.epoch)
         self._count_damaged(max(0, self._meta.waiting - self._sizes.points))
 
     # Out
@@ -269,7 +273,7 @@ class PointLog:
                     return self._hand_out(row, limit)
             with self._transaction():
                 if row is None:
-                    self._quarantine(oldest.id)
+                    self._quarantine(oldest)
                 else:
                     self._drop(oldest.id, oldest.bytes)
         return None

@@ -92,6 +92,8 @@ class Failover:
 
     def _append_in_memory(self, runs: Sequence[Run]) -> None:
         chain = Chain() if self._readonly is None else self._readonly.meta.chain
+        if self._fallback.moving is not None and self._fallback.moving.meta.chain.acknowledged:
+            chain = self._fallback.moving.meta.chain
         self._fallback.append(runs, chain.delivered_so_far())
 
     def _watch_clocks(self) -> None:
@@ -152,7 +154,7 @@ class Failover:
     def statistics(self) -> tuple[SpoolStatistics, float | None]:
         """Return counts, and since when, by the monotonic clock, the oldest point has waited."""
         disk = self._disk.log if self._disk is not None else self._readonly
-        logs = [log for log in (disk, self._fallback.log) if log is not None]
+        logs = [log for log in (disk, *self._fallback.logs) if log is not None]
         waited = [
             log.steady.now_ms() - oldest
             for log in logs

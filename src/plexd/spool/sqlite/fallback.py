@@ -26,12 +26,13 @@ class Fallback:
         log: the log, None while it is not needed.
         doubtful: rows of which nobody knows whether they are on the disk. They are neither
             delivered nor given up.
+        moving: a log of which the same is true as a whole: its move failed at its very end.
     """
 
     def __init__(self, budget: Budget, max_age_ms: int, clock: Clock) -> None:
         self.log: PointLog | None = None
         self.doubtful: tuple[Row, ...] = ()
-        self._is_move_in_doubt = False
+        self.moving: PointLog | None = None
         self._budget = Budget.in_memory(budget.transaction)
         self._max_age_ms = max_age_ms
         self._clock = clock
@@ -39,7 +40,12 @@ class Fallback:
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing to bring back to the disk."""
-        return self.log is None and not self.doubtful
+        return self.log is None and self.moving is None and not self.doubtful
+
+    @property
+    def logs(self) -> list[PointLog]:
+        """The logs that hold points."""
+        return [log for log in (self.moving, self.log) if log is not None]
 
     @property
     def in_doubt(self) -> int:
@@ -64,9 +70,10 @@ class Fallback:
         """
         if self.doubtful:
             self._restore(disk)
-        if self.log is not None and not (self._is_move_in_doubt and disk.has_absorbed(self.log)):
-            self._move(self.log, disk)
-        self.close()
+        if self.moving is not None and disk.has_absorbed(self.moving):
+            self._drop(self.moving)
+        for log in self.logs:
+            self._move(log, disk)
 
     def _restore(self, disk: PointLog) -> None:
         if not disk.holds(self.doubtful):
@@ -82,12 +89,20 @@ class Fallback:
         try:
             disk.absorb(log)
         except SpoolError:
-            self._is_move_in_doubt = disk.is_in_doubt
+            if disk.is_in_doubt and log is self.log:
+                # What is appended from now on must not share its fate.
+                self.moving, self.log = log, None
             raise
+        self._drop(log)
+
+    def _drop(self, log: PointLog) -> None:
+        log.close()
+        if log is self.log:
+            self.log = None
+        else:
+            self.moving = None
 
     def close(self) -> None:
-        """Drop the log."""
-        self._is_move_in_doubt = False
-        if self.log is not None:
-            self.log.close()
-            self.log = None
+        """Drop the logs."""
+        for log in self.logs:
+            self._drop(log)
