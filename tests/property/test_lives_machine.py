@@ -446,3 +446,18 @@ def test_a_branch_does_not_inherit_what_its_twin_completed(history: History) -> 
 
     ledger = history.end()
     assert (ledger.received, ledger.rejected) == (7, 6)
+
+
+def test_what_is_damaged_while_under_way_hides_no_later_damage(history: History) -> None:
+    history.collect(0, 7)
+    history.machine.send(number=0, limit=1, ahead=set(), commit_fails=False)
+    history.machine.put_server_back()
+    history.machine.lose(number=0, count=5, index=1)
+    history.machine.answer_arrives(number=0)
+    history.machine.restart(number=0)
+    history.collect(0, 1)
+    history.deliver(0, 1)
+    history.machine.lose(number=0, count=1, index=1)
+    history.deliver(0, 1)
+
+    assert lost(history.end()) >= 6

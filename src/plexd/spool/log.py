@@ -334,12 +334,15 @@ class PointLog:
     def _take_out(self, name: BatchName) -> int:
         """Drop the rows that end with ``name`` at the latest; return how many points leave."""
         chain = self._meta.chain
-        points = name.last - max(chain.passed, name.first - 1)
-        while (oldest := self._rows.oldest()) is not None:
-            if oldest.epoch != chain.head or oldest.place > name.last:
+        points, found = name.last - max(chain.passed, name.first - 1), 0
+        while (oldest := self._rows.oldest()) is not None and oldest.epoch == chain.head:
+            found += min(self._left(oldest), max(0, name.last - oldest.place + oldest.points))
+            if oldest.place > name.last:
                 break
             self._drop(oldest.id, oldest.bytes)
-        return min(points, self._meta.waiting)
+        if found != points:  # some were damaged while under way, and may be counted already
+            points = min(points, max(found, self._meta.waiting - self._measured().points))
+        return points
 
     def set_aside(self, refusal: Refusal) -> bool:
         """Give up a batch at the head and keep it as a dead letter."""
