@@ -204,7 +204,6 @@ async def test_the_spool_is_opened_and_its_points_reach_the_releases_own_server(
 ) -> None:
     """Both ends were upgraded at once, with everything that was under way."""
     agent = unpack(release / "agent.tar.xz", tmp_path / "agent")
-    (agent / "identity.json").chmod(0o600)
     identity = load_identity(agent)
     kept = msgspec.json.decode((release / "spool.json").read_bytes(), type=SpoolContents)
     data_dir = unpack(release / "server.tar.xz", tmp_path / "server")

@@ -2,7 +2,8 @@
 
 There is no bearer token, as the bootstrap token is in the body. So the body is small. A right token
 passes whatever else comes from its address; wrong ones are counted. Members that are not known are
-skipped, among them ``capabilities``: the machine may be newer than this server.
+skipped, among them ``capabilities``: the machine may be newer than this server. What the server
+assigns is refused, so that nobody believes to have chosen it.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import msgspec
 from litestar import Request, post
 from msgspec.structs import asdict
 
-from plexd.api import Registration  # noqa: TC001 -- msgspec reads the annotations
+from plexd.api import Registration
 from plexd_server.auth import WrongTokens, address_of
 from plexd_server.errors import RegistryError, TokenRefused
 from plexd_server.registry import Applicant, Registry, hash_token, is_public_key, parse_address
@@ -36,6 +37,7 @@ _LOG = logging.getLogger(__name__)
 _MAX_BYTES: Final = 16 * 1024
 _SHOWN: Final = 200
 _AT_ONCE: Final = 2
+_ASSIGNED: Final = frozenset({*Registration.__struct_fields__, "simulated"})
 
 _Line = Annotated[str, msgspec.Meta(max_length=512)]
 
@@ -119,10 +121,13 @@ def _applicant(body: bytes) -> Applicant:
     """Read an application from a body. Raises `Problem`: 400 no JSON, 422 no application."""
     try:
         application = msgspec.json.decode(body, type=Application)
+        sent = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
     except msgspec.ValidationError as err:
         raise Problem(422, str(err)[:_SHOWN]) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise Problem(400, "the body is not JSON") from None
+    for name in sorted(_ASSIGNED & sent.keys()):
+        raise Problem(422, f"the server assigns `{name}`; leave it out", field=name)
     metadata = application.metadata or {}
     _check(application, metadata)
     return Applicant(

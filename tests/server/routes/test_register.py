@@ -217,6 +217,7 @@ async def test_knowing_a_nodes_public_key_is_not_enough_to_become_it(
         (application("x", metadata={"mesh_ip": "10.0.0.0/8"}), 422),
         (application("x", metadata={"a": 1}), 422),
         (application("x", metadata={str(n): "" for n in range(33)}), 422),
+        (application("x", node_id="admin"), 422),
         (application("nobody-gave-this"), 401),
         (application("x" * 20_000), 413),
     ],
@@ -244,7 +245,7 @@ async def test_an_invalid_application_is_refused_with_its_reason(
 async def test_what_only_a_newer_machine_says_is_accepted_and_has_no_effect(
     plane: Plane, client: Client, members: dict[str, object]
 ) -> None:
-    made = await enrol(client, plane.token(), hostname="newer", node_id="admin", **members)
+    made = await enrol(client, plane.token(), hostname="newer", **members)
 
     assert made["node_id"].startswith("newer")
     assert sorted(made) == [
