@@ -9,7 +9,7 @@ PROGRAMS := tests/e2e tests/faults tests/browser
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test quick check full measured programs lint coverage test-kernel faults-full lives fuzz bench lock screenshots clean
+.PHONY: help setup demo test quick check full measured programs lint coverage test-kernel faults-full lives fuzz bench lock screenshots release-goldens clean
 
 help: ## show the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -88,6 +88,9 @@ lock: setup ## resolve requirements.lock anew (needs uv from PyPI)
 
 screenshots: setup ## docs/images anew (needs Debian's chromium)
 	$(BIN)/python tools/screenshots.py
+
+release-goldens: setup ## record what this version writes and answers, for the versions after it
+	PYTHONPATH=tests $(BIN)/python -m releases
 
 clean: ## remove what the targets made
 	rm -rf src/plexd_server/dashboard/static/vendor

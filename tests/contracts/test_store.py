@@ -481,6 +481,16 @@ async def test_of_points_without_a_name_those_ahead_are_counted_as_well(store: S
     assert (ledger.received, ledger.ahead) == (0, 1)
 
 
+async def test_unknown_keys_are_counted_once_with_a_name_or_without(store: Store) -> None:
+    named = msgspec.structs.replace(batch(1, 0, 1), unknown_keys=3)
+    for report in (named, named, batch(3, 2), Report("n1", [latency(9, 9)], NOW, unknown_keys=4)):
+        await store.write(report)
+    await store.write(Report("n2", [latency(0, 1)], NOW))
+
+    assert (await store.ledger("n1")).unknown_keys == 7
+    assert (await store.ledger("n2")).unknown_keys == 0
+
+
 async def test_a_new_epoch_continues_the_same_ledger(store: Store) -> None:
     await store.write(batch(1, 0))
     await store.write(batch(3, 30, epoch=OTHER, after=after(5, skipped=7)))

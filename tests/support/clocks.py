@@ -1,4 +1,4 @@
-"""A clock that runs faster than the machine's, for tests that run a real program."""
+"""Clocks that run faster than the machine's or at another date, for tests of a real program."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from plexd.clock import Clock
 
-__all__ = ["HurriedClock"]
+__all__ = ["DatedClock", "HurriedClock"]
 
 
 class HurriedClock:
@@ -35,5 +35,25 @@ class HurriedClock:
         return asyncio.timeout(seconds / self._factor)
 
 
+class DatedClock:
+    """A `Clock` that runs as the machine's, on from a moment of another day."""
+
+    def __init__(self, start: datetime) -> None:
+        self._ahead = start - datetime.now(UTC)
+
+    def now(self) -> datetime:
+        return datetime.now(UTC) + self._ahead
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+    def timeout(self, seconds: float) -> asyncio.Timeout:
+        return asyncio.timeout(seconds)
+
+
 if TYPE_CHECKING:
     _: type[Clock] = HurriedClock
+    _dated: type[Clock] = DatedClock

@@ -62,6 +62,7 @@ class LedgerAnswer(msgspec.Struct, frozen=True):
     losses: Sequence[Loss]
     branches: Sequence[Branch]
     machines: Sequence[str]
+    unknown_keys: int
 
 
 class NodeEntry(msgspec.Struct, frozen=True):

@@ -14,6 +14,7 @@ arrives, as no duplicate can be recognized.
 
 from __future__ import annotations
 
+import logging
 from contextlib import suppress
 from datetime import datetime  # noqa: TC003 -- msgspec reads the annotations
 from functools import partial
@@ -33,6 +34,7 @@ from plexd.api import (
     Receipt,
     decode_batch,
 )
+from plexd.log_once import LogOnce
 from plexd_server.errors import StoreError
 from plexd_server.routes.horizon import Horizon
 from plexd_server.routes.openapi import CALLERS, INGEST, NODE, UPLOADS, described, operation
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
 
     T = TypeVar("T", BatchName, Predecessor)
 
+_LOG = logging.getLogger(__name__)
 MAX_POINTS: Final = 10_000
 _SHOWN = 200
 _BATCH: Final = "Plexd-Batch"
@@ -117,10 +120,26 @@ class ReportAnswer(msgspec.Struct, frozen=True):
         return msgspec.structs.replace(answer, upto=receipt.upto, newest=newest)
 
 
+class _NewerNodes:
+    """Logs that nodes say more than this server knows: one line in five minutes for all of them."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._warnings = LogOnce(_LOG, "server", clock=clock)
+
+    def note(self, node_id: str, unknown_keys: int) -> None:
+        """Log that ``unknown_keys`` of a report were skipped, if there were any."""
+        if unknown_keys:
+            hint = "the node is newer than this server: upgrade it to store what they say"
+            self._warnings.warn(
+                "unknown keys skipped", "", node_id=node_id, keys=unknown_keys, hint=hint
+            )
+
+
 def report_routes(gate: Gate, store: Store, clock: Clock) -> list[HTTPRouteHandler]:
     """Make the routes that receive points."""
     admission = Admission()
     horizon = Horizon(clock)
+    newer = _NewerNodes(clock)
 
     @_post_points(
         "/v1/nodes/{node_id:str}/metrics",
@@ -157,8 +176,16 @@ def report_routes(gate: Gate, store: Store, clock: Clock) -> list[HTTPRouteHandl
                 raise
             received_at = clock.now()
             ahead = horizon.ahead(node_id, batch, received_at)
+            newer.note(node_id, batch.unknown_keys)
             report = Report(
-                node_id, batch, received_at, *headers, ahead=ahead, address=address, body=body
+                node_id,
+                batch,
+                received_at,
+                *headers,
+                ahead=ahead,
+                address=address,
+                body=body,
+                unknown_keys=batch.unknown_keys,
             )
             return ReportAnswer.of((await store.write(report)).receipt)
 

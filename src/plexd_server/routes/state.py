@@ -1,4 +1,8 @@
-"""A node's own affairs: ``GET .../state`` has its peers, ``GET .../secrets/{key}`` a secret."""
+"""A node's own affairs: ``GET .../state`` has its peers, ``GET .../secrets/{key}`` a secret.
+
+The state also has ``features``: what only a newer server can do has a name there, and a node does
+not use it without that name.
+"""
 
 from __future__ import annotations
 
@@ -24,11 +28,16 @@ if TYPE_CHECKING:
 
 _FRESH_SECONDS: Final = 5.0
 
+# Names of 1 to 32 of a-z, 0-9 and _, at most 32 of them. What release 0.1.0 can do has no name.
+FEATURES: Final[tuple[str, ...]] = ()
+_FEATURES_JSON: Final = msgspec.json.encode(FEATURES)
+
 
 class StateAnswer(msgspec.Struct):
-    """What a node has to know."""
+    """What a node has to know; ``features`` names what this server can do beyond release 0.1.0."""
 
     peers: list[Peer]
+    features: tuple[str, ...]
 
 
 class PeerCache:
@@ -46,7 +55,7 @@ class PeerCache:
         self._encoded: dict[str, bytes] = {}
 
     async def state_of(self, node_id: str) -> bytes:
-        """Return the JSON of the node's state: its ``peers``."""
+        """Return the JSON of the node's state: `StateAnswer`."""
         async with self._reading:
             if self._clock.monotonic() >= self._fresh_until:
                 self._fresh_until = self._clock.monotonic() + _FRESH_SECONDS
@@ -57,7 +66,7 @@ class PeerCache:
                     raise
             encoded = self._encoded
         others = (peer for peer_id, peer in encoded.items() if peer_id != node_id)
-        return b'{"peers":[' + b",".join(others) + b"]}"
+        return b'{"peers":[' + b",".join(others) + b'],"features":' + _FEATURES_JSON + b"}"
 
     def expire(self) -> None:
         """Read the registry again for the next answer."""

@@ -33,7 +33,9 @@ _BRANCHES_IN_LEDGER: Final = 20
 _LONGEST_SILENCE: Final = timedelta(days=90)
 _RETURNS_OF_TWO: Final = 2
 _LARGEST: Final = 2**63 - 1  # what a column holds
-_COUNTS: Final = ("received", "duplicates", "evicted", "rejected", "gap", "ahead")
+_COUNTS: Final = (
+    *("received", "duplicates", "evicted", "rejected", "gap", "ahead", "unknown_keys"),
+)
 
 
 class Mark(Struct, frozen=True, kw_only=True):
@@ -69,6 +71,7 @@ class Mark(Struct, frozen=True, kw_only=True):
         rejected: points rejected, with those of ``whole``.
         gap: points that never came and that the node did not report as dropped.
         ahead: points rejected because their time stamps were ahead of the clock.
+        unknown_keys: keys that were skipped in its reports.
     """
 
     node_id: str
@@ -98,6 +101,7 @@ class Mark(Struct, frozen=True, kw_only=True):
     rejected: int = 0
     gap: int = 0
     ahead: int = 0
+    unknown_keys: int = 0
 
 
 class Others(NamedTuple):
@@ -167,6 +171,7 @@ def make_ledger(marks: Iterable[Mark], losses: Sequence[Loss]) -> Ledger:
         losses=tuple(losses[-LOSSES_IN_LEDGER:]),
         branches=tuple(_branch(mark) for mark in branches[-_BRANCHES_IN_LEDGER:]),
         machines=tuple(mark.address for mark in machines(branches)),
+        unknown_keys=sum(mark.unknown_keys for mark in known),
     )
 
 
@@ -223,7 +228,12 @@ def _branch(mark: Mark) -> Branch:
 def _unnamed(mark: Mark, report: Report) -> Step:
     stored = [point for i, point in enumerate(report.points) if i not in set(report.ahead)]
     after = replace(mark, received_at=report.received_at, address=report.address)
-    after = _plus(after, received=len(stored), ahead=len(report.ahead))
+    after = _plus(
+        after,
+        received=len(stored),
+        ahead=len(report.ahead),
+        unknown_keys=report.unknown_keys,
+    )
     losses = list(_rejections(mark, report, ahead=len(report.ahead)))
     return Step(
         after,
@@ -402,6 +412,7 @@ def _moved(
         received=len(new.stored),
         rejected=new.whole + len(new.old),
         ahead=new.ahead,
+        unknown_keys=report.unknown_keys,
     )
 
 

@@ -41,6 +41,7 @@ class Report(Struct, frozen=True):
             gives it up. Such a report has no points and changes only the ledger.
         address: where it came from.
         body: the JSON that ``points`` were read from, if at hand; it is not encoded again then.
+        unknown_keys: how many keys were skipped when it was read, as they are not known.
     """
 
     node_id: str
@@ -53,6 +54,7 @@ class Report(Struct, frozen=True):
     is_rejected: bool = False
     address: str = ""
     body: bytes = b""
+    unknown_keys: int = 0
 
 
 class Written(NamedTuple):
@@ -123,6 +125,7 @@ class Ledger(Struct, frozen=True, kw_only=True):
             node was copied, or was put back to an earlier state.
         machines: the addresses of the machines that report under this identity, if it is certain
             that there are two or more; empty otherwise.
+        unknown_keys: keys that were skipped in its reports, as this version does not know them.
     """
 
     complete_until: datetime | None = None
@@ -135,6 +138,7 @@ class Ledger(Struct, frozen=True, kw_only=True):
     losses: Sequence[Loss] = ()
     branches: Sequence[Branch] = ()
     machines: Sequence[str] = ()
+    unknown_keys: int = 0
 
 
 class StoredPoint(Struct, frozen=True, kw_only=True, omit_defaults=True):

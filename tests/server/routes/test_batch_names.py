@@ -239,7 +239,7 @@ async def test_the_answers_json_has_all_that_the_documentation_names(node: Node)
 
     assert list(ledger) == [
         "node_id", "now", "complete_until", "received", "duplicates", "evicted", "rejected",
-        "gap", "ahead", "losses", "branches", "machines",
+        "gap", "ahead", "losses", "branches", "machines", "unknown_keys",
     ]  # fmt: skip
     (loss,) = ledger["losses"]
     assert json.dumps(loss["since"]) == "null"

@@ -231,6 +231,41 @@ async def test_an_invalid_application_is_refused_with_its_reason(
     assert answer.headers["Content-Type"] == "application/problem+json"
 
 
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"capabilities": {"actions": [{"name": "reload"}], "hooks": None}},
+        {"capabilities": ["path", "probe_plan"]},
+        {"capabilities": None},
+        {"labels": {"site": [1, 2.5, None]}, "capabilities": "path"},
+        {"metadata": None},
+    ],
+    ids=str,
+)
+async def test_what_only_a_newer_machine_says_is_accepted_and_has_no_effect(
+    plane: Plane, client: Client, members: dict[str, object]
+) -> None:
+    made = await enrol(client, plane.token(), hostname="newer", **members)
+
+    assert made["node_id"].startswith("newer")
+    assert sorted(made) == [
+        *("auth_token", "features", "mesh_ip", "node_id", "node_secret_key", "peers"),
+    ]
+
+
+async def test_registration_and_state_name_the_features_of_the_server(
+    plane: Plane, client: Client
+) -> None:
+    made = await enrol(client, plane.token())
+    path = f"/v1/nodes/{made['node_id']}/state"
+    node = client.with_token(made["auth_token"])
+
+    state = await node.get(path, Plexd_Features="path,probe_plan,of_a_newer_agent")
+
+    assert list(state.json) == ["peers", "features"]
+    assert state.json["features"] == made["features"] == []
+
+
 async def test_an_application_of_megabytes_is_413_even_to_a_client_still_sending(
     client: Client,
 ) -> None:

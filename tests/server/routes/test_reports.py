@@ -331,3 +331,36 @@ async def test_a_number_as_large_as_the_wire_allows_comes_back_unchanged(
     system = next(point for point in stored if point["group"] == "system")
     assert system["data"] == points[0]["data"]
     assert system["timestamp"] == points[0]["timestamp"]
+
+
+# What only a newer node says
+
+
+NEWER = b"""[
+  {"timestamp": "2026-02-12T10:30:00Z", "group": "agent", "zone": 1, "data": %s},
+  {"timestamp": "2026-02-12T10:30:00Z", "group": "path", "data": {"hops": [1, 2]}, "hop": null}
+]"""
+
+
+async def test_unknown_keys_are_in_the_nodes_ledger_and_logged_once_for_all_nodes(
+    tmp_path: Path, session: aiohttp.ClientSession, caplog: pytest.LogCaptureFixture
+) -> None:
+    tokens = [create_node(tmp_path / "d", name)["auth_token"] for name in ("n1", "n2")]
+    known = json.loads(MetricBatch([AGENT]).to_json())[0]["data"]
+    body = NEWER % json.dumps(known | {"threads": 7}).encode()
+    with served(tmp_path / "d") as server:
+        ledgers = list[dict[str, Any]]()
+        for name, token in zip(("n1", "n2"), tokens, strict=True):
+            node = Client(session, server.url, token)
+            answer = await node.post(f"/v1/nodes/{name}/metrics", body)
+            assert (answer.status, answer.json["accepted"]) == (200, 2)
+            latest = (await node.get(f"/v1/nodes/{name}/latest")).json["points"]
+            assert {point["group"] for point in latest} == {"agent", "path"}
+            ledgers.append((await node.get(f"/v1/nodes/{name}/ledger")).json)
+    with served(tmp_path / "d") as server:
+        node = Client(session, server.url, tokens[0])
+        again = (await node.get("/v1/nodes/n1/ledger")).json
+
+    assert [ledger["unknown_keys"] for ledger in (*ledgers, again)] == [3, 3, 3]
+    (line,) = [record for record in caplog.records if record.message == "unknown keys skipped"]
+    assert (line.node_id, line.keys) == ("n1", 3)  # type: ignore[attr-defined]  # set through extra

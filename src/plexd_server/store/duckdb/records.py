@@ -89,4 +89,5 @@ def decode_record(record: bytes) -> Report | None:
         found.ahead,
         found.is_rejected,
         found.address,
+        unknown_keys=points.unknown_keys if isinstance(points, MetricBatch) else 0,
     )
