@@ -72,7 +72,7 @@ faults-full: setup ## the fault bench in full: kills, power cuts, full disks, an
 lives: setup ## clones, snapshots, kills and lost answers in any order, 2,000 histories
 	PLEXD_LIVES=1000 $(TEST) tests/property/test_lives_machine.py $(ARGS)
 
-fuzz: setup ## 100,000 requests made up from the API's document; ARGS="--minutes 10" bounds it
+fuzz: setup ## 100,000 requests generated from the API's document; ARGS="--minutes 10" bounds it
 	PYTHONPATH=tests $(BIN)/python -m server.routes.fuzz $(ARGS)
 
 bench: setup ## the claims, measured side by side
