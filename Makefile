@@ -9,7 +9,7 @@ PROGRAMS := tests/e2e tests/faults tests/browser
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test quick check full measured programs lint coverage test-kernel faults-full lives fuzz bench lock screenshots clean
+.PHONY: help setup demo test quick check full measured slow lint coverage test-kernel faults-full lives fuzz bench lock screenshots clean
 
 help: ## show the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -40,17 +40,19 @@ test: setup ## the tests, over the cores; ARGS="-k latency" chooses
 quick: setup ## the tests that take under a second, for the inner loop
 	$(TEST) -m "not slow" $(addprefix --ignore=,$(PROGRAMS) tests/kernel tests/property) $(ARGS)
 
-check: lint measured programs coverage ## the whole gate: style, types, layers, tests, coverage
+check: lint measured slow coverage ## the whole gate: style, types, layers, tests, coverage
 
 full: check test-kernel faults-full lives fuzz ## the gate, and the long forms of its tests
 
-# Whole programs, pages and faults wait for each other more than they compute, so there are more
-# workers than cores; measuring what they reach would cost more than it tells.
+# Measuring makes a test up to three times as dear. The short tests reach what is to be reached; what
+# takes longer, many times the same or whole programs, would cost more than it tells.
 measured: setup
-	$(MAKE) test ARGS="--cov --cov-report= $(addprefix --ignore=,$(PROGRAMS)) $(ARGS)"
+	$(MAKE) test ARGS="-m 'not slow' --cov --cov-report= $(ARGS)"
 
-programs: setup
-	$(MAKE) test ARGS="--numprocesses 4 $(PROGRAMS) $(ARGS)"
+# Programs, pages and faults wait for each other more than they compute, so there are more workers
+# than cores. The kernel's tests have a target of their own.
+slow: setup
+	$(MAKE) test ARGS="-m 'slow and not kernel' --numprocesses 4 $(ARGS)"
 
 lint: setup ## style, types, layers
 	$(BIN)/ruff check
