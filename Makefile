@@ -4,7 +4,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 # A worker that dies ends the run: without the bound its test would be tried again and again.
 TEST := $(BIN)/python -m pytest --numprocesses auto --max-worker-restart 1
-PROGRAMS := tests/e2e tests/faults tests/browser
+# In the folders left out every test is slow.
+SLOW := e2e faults browser kernel property
+SHORT := -m 'not slow' $(addprefix --ignore=tests/,$(SLOW))
 # The tests start hundreds of processes, and each would compile all its modules again.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -38,21 +40,21 @@ test: setup ## the tests, over the cores; ARGS="-k latency" chooses
 	$(TEST) $(ARGS)
 
 quick: setup ## the tests that take under a second, for the inner loop
-	$(TEST) -m "not slow" $(addprefix --ignore=,$(PROGRAMS) tests/kernel tests/property) $(ARGS)
+	$(TEST) $(SHORT) $(ARGS)
 
 check: lint measured slow coverage ## the whole gate: style, types, layers, tests, coverage
 
 full: check test-kernel faults-full lives fuzz ## the gate, and the long forms of its tests
 
-# Measuring makes a test up to three times as dear. The short tests reach what is to be reached; what
-# takes longer, many times the same or whole programs, would cost more than it tells.
-measured: setup
-	$(MAKE) test ARGS="-m 'not slow' --cov --cov-report= $(ARGS)"
+# Measuring makes a test up to three times as slow. The short ones reach nearly all there is
+# to reach; the others do the same many times over, or start whole programs.
+measured: setup ## the short tests, with what they reach
+	$(TEST) $(SHORT) --cov --cov-report= $(ARGS)
 
 # Programs, pages and faults wait for each other more than they compute, so there are more workers
 # than cores. The kernel's tests have a target of their own.
-slow: setup
-	$(MAKE) test ARGS="-m 'slow and not kernel' --numprocesses 4 $(ARGS)"
+slow: setup ## the tests that take longer: whole programs, faults, the browser
+	$(TEST) -m 'slow and not kernel' --numprocesses 4 $(ARGS)
 
 lint: setup ## style, types, layers
 	$(BIN)/ruff check

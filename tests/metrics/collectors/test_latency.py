@@ -13,8 +13,6 @@ from plexd.metrics import LatencyCollector
 from plexd.metrics.testing import ManualClock, ManualPeers, ScriptedPinger
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
-
     from plexd.api import MetricPoint
 
 
@@ -163,9 +161,7 @@ async def test_ten_thousand_peers_that_answer_at_once_need_few_tasks() -> None:
     loop = asyncio.get_running_loop()
     made: list[asyncio.Task[Any]] = []
 
-    def make(
-        loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, Any], **options: Any
-    ) -> asyncio.Task[Any]:
+    def make(loop: asyncio.AbstractEventLoop, work: Any, **options: Any) -> asyncio.Task[Any]:
         made.append(asyncio.Task(work, loop=loop, **options))
         return made[-1]
 
