@@ -4,12 +4,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 # A worker that dies ends the run: without the bound its test would be tried again and again.
 TEST := $(BIN)/python -m pytest --numprocesses auto --max-worker-restart 1
-PROGRAMS := tests/e2e tests/faults tests/browser
+# In the folders left out every test is slow.
+SLOW := e2e faults browser kernel property
+SHORT := -m 'not slow' $(addprefix --ignore=tests/,$(SLOW))
 # The tests start hundreds of processes, and each would compile all its modules again.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test quick check full measured programs lint coverage test-kernel faults-full lives fuzz bench lock screenshots release-goldens clean
+.PHONY: help setup demo test quick check full measured slow lint coverage test-kernel faults-full lives fuzz bench lock screenshots release-goldens clean
 
 help: ## show the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -38,19 +40,21 @@ test: setup ## the tests, over the cores; ARGS="-k latency" chooses
 	$(TEST) $(ARGS)
 
 quick: setup ## the tests that take under a second, for the inner loop
-	$(TEST) -m "not slow" $(addprefix --ignore=,$(PROGRAMS) tests/kernel tests/property) $(ARGS)
+	$(TEST) $(SHORT) $(ARGS)
 
-check: lint measured programs coverage ## the whole gate: style, types, layers, tests, coverage
+check: lint measured slow coverage ## the whole gate: style, types, layers, tests, coverage
 
 full: check test-kernel faults-full lives fuzz ## the gate, and the long forms of its tests
 
-# Whole programs, pages and faults wait for each other more than they compute, so there are more
-# workers than cores; measuring what they reach would cost more than it tells.
-measured: setup
-	$(MAKE) test ARGS="--cov --cov-report= $(addprefix --ignore=,$(PROGRAMS)) $(ARGS)"
+# Measuring makes a test up to three times as slow. The short ones reach nearly all there is
+# to reach; the others do the same many times over, or start whole programs.
+measured: setup ## the short tests, with what they reach
+	$(TEST) $(SHORT) --cov --cov-report= $(ARGS)
 
-programs: setup
-	$(MAKE) test ARGS="--numprocesses 4 $(PROGRAMS) $(ARGS)"
+# Programs, pages and faults wait for each other more than they compute, so there are more workers
+# than cores. The kernel's tests have a target of their own.
+slow: setup ## the tests that take longer: whole programs, faults, the browser
+	$(TEST) -m 'slow and not kernel' --numprocesses 4 $(ARGS)
 
 lint: setup ## style, types, layers
 	$(BIN)/ruff check
@@ -72,7 +76,7 @@ faults-full: setup ## the fault bench in full: kills, power cuts, full disks, an
 lives: setup ## clones, snapshots, kills and lost answers in any order, 2,000 histories
 	PLEXD_LIVES=1000 $(TEST) tests/property/test_lives_machine.py $(ARGS)
 
-fuzz: setup ## 100,000 requests made up from the API's document; ARGS="--minutes 10" bounds it
+fuzz: setup ## 100,000 requests generated from the API's document; ARGS="--minutes 10" bounds it
 	PYTHONPATH=tests $(BIN)/python -m server.routes.fuzz $(ARGS)
 
 bench: setup ## the claims, measured side by side

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import logging
+import os
 import signal
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -14,7 +17,7 @@ from plexd.logs import StderrHandler
 from support.tls import Authority
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Generator, Iterator
 
 _OWN_FDS = Path("/proc/self/fd")
 _BROWSER = "tests/browser/"
@@ -52,6 +55,50 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 def _rank(file: str) -> int:
     ranks = (rank for rank, folder in enumerate(_LONGEST) if file.startswith(folder))
     return next(ranks, len(_LONGEST))
+
+
+# The bound of pytest-timeout is an exception in the test, raised once. A task may swallow it, a
+# call into C never sees it, and a test that failed has none while its fixtures end. This one needs
+# no Python to run: it prints where every thread is and ends the process.
+_SPARE_SECONDS = 30.0
+_STDERR = pytest.StashKey[int]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_STDERR] = os.dup(2)  # nothing is captured yet
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    os.close(config.stash[_STDERR])
+
+
+@contextmanager
+def _bounded(item: pytest.Item) -> Iterator[None]:
+    mark = item.get_closest_marker("timeout")
+    seconds = float(mark.args[0] if mark else item.config.getini("timeout")) + _SPARE_SECONDS
+    faulthandler.dump_traceback_later(seconds, exit=True, file=item.config.stash[_STDERR])
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
+    with _bounded(item):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    with _bounded(item):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object]:
+    with _bounded(item):
+        return (yield)
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,7 @@ from playwright.async_api import async_playwright
 
 from plexd.api import MetricBatch
 from server.running import Client, Server, create_node, served
+from support.processes import ending_with_us
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -102,12 +103,14 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 @contextmanager
 def _reporting_on(server: Server, data_dir: Path) -> Iterator[None]:
     """While the body runs the simulated mesh reports, after an hour that is told before it."""
-    line = [sys.executable, "-m", "plexd_server", "simulate", "--server", server.url]
-    line += ["--data-dir", str(data_dir), "--past", "1h"]
-    with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as simulating:
+    command = [sys.executable, "-m", "plexd_server", "simulate", "--server", server.url]
+    command += ["--data-dir", str(data_dir), "--past", "1h"]
+    with subprocess.Popen(
+        ending_with_us(*command), stdout=subprocess.PIPE, text=True
+    ) as simulating:
         assert simulating.stdout is not None
         try:
-            assert any(told.startswith("the past is told") for told in simulating.stdout)
+            assert any(line.startswith("the past is told") for line in simulating.stdout)
             yield
         finally:
             simulating.terminate()

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from support.processes import ending_with_us
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -35,7 +37,7 @@ class Programs:
         name = arguments[0]
         log = (self.directory / f"{name}-{len(self.started)}.log").open("w")
         process = subprocess.Popen(
-            [sys.executable, "-m", *arguments],
+            ending_with_us(sys.executable, "-m", *arguments),
             env={**os.environ, **environment},
             cwd=self.directory,
             stdin=subprocess.DEVNULL,

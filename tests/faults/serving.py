@@ -21,6 +21,7 @@ from faults.numbered import json_of
 from plexd.api import GROUP_LATENCY, LatencyResult, MetricBatch, MetricPoint
 from plexd_server.cli.main import main as run_command
 from plexd_server.store import DuckDBStore
+from support.processes import ending_with_us
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -54,7 +55,7 @@ class _Process:
     def __init__(self, words: list[str], output: Path) -> None:
         with output.open("ab") as out:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "plexd_server", *words],
+                ending_with_us(sys.executable, "-m", "plexd_server", *words),
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,

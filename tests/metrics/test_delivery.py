@@ -366,8 +366,8 @@ class TestOutage:
 async def test_production_above_ten_batches_a_second_is_kept_up_with() -> None:
     rig = Rig(RecordingReporter(), collect_interval=timedelta(seconds=5), batch_size=10)
     async with rig.running():
-        for _ in range(60):
+        for _ in range(30):
             await rig.collect(1005)  # 20 batches a second
             await rig.clock.advance(5)
         assert rig.spool.statistics().waiting <= 1005
-    assert len({batch.name for batch in rig.reporter.batches if batch.name}) >= 59 * 100
+    assert len({batch.name for batch in rig.reporter.batches if batch.name}) >= 29 * 100

@@ -156,11 +156,10 @@ class TestBatches:
             await clock.advance(COLLECT)
             assert [len(batch) for batch in reporter.batches] == [100, 20]
 
-    @pytest.mark.slow
     async def test_batches_never_exceed_the_batch_size(self) -> None:
         clock = ManualClock()
         reporter = RecordingReporter()
-        points = latencies(clock, 20_000)
+        points = latencies(clock, 2_000)
         settings = config(batch_size=7, report_interval=timedelta(days=1))
         collector = ScriptedCollector(points, [])
         async with running(Manager(settings, [collector], reporter, NODE, clock=clock)):

@@ -28,6 +28,7 @@ from plexd_server.app import ServeOptions, serve
 from plexd_server.cli.main import main
 from plexd_server.registry import Registry
 from plexd_server.web.listeners import Address
+from support.processes import ending_with_us
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -201,7 +202,11 @@ def running(data_dir: Path, *arguments: object, listen: str = "127.0.0.1:0") -> 
     with (
         (data_dir.parent / f"{data_dir.name}.log").open("a") as log,
         subprocess.Popen(
-            line, stdout=subprocess.PIPE, stderr=log, text=True, env=dict(os.environ)
+            ending_with_us(*line),
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            env=dict(os.environ),
         ) as process,
     ):
         try:

@@ -92,7 +92,7 @@ class Specimen:
         async with DiskSpool(directory, max_bytes=2**20, clock=ManualClock()) as spool:
             await receiver.drain(spool)
             found = spool.statistics()
-            # Whatever is missing behind the last point shows with the next ones.
+            # What is missing after the last point is reported with the next one.
             await spool.append(latency_points(1, len(self.points)))
             await receiver.drain(spool)
             receiver.points.popitem()

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from support.processes import ending_with_us
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from types import TracebackType
@@ -68,7 +70,7 @@ class Node:
         """Run the daemon with ``peers``, sections of a `wg setconf` file."""
         command = ["ip", "netns", "exec", self.namespace, "wireguard-go", "-f", self.interface]
         self._daemon = subprocess.Popen(
-            command,
+            ending_with_us(*command),
             env={**os.environ, "LOG_LEVEL": "verbose"},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -71,12 +71,12 @@ async def _simulate(
     clock = SystemClock()
     identities = await _identities(options, world, token)
     _print_plan(identities, world, plan)
-    async with Uplink(options.server, options.connections, clock) as sender:
-        simulation = Simulation(plan, world, identities, sender, clock)
+    async with Uplink(options.server, options.connections, clock) as uplink:
+        simulation = Simulation(plan, world, identities, uplink, clock)
         running = asyncio.create_task(simulation.run())
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, running.cancel)
-        announcing = asyncio.create_task(_announce(simulation, sender, plan))
+        announcing = asyncio.create_task(_announce(simulation, uplink, plan))
         try:
             await asyncio.wait([running, announcing], return_when=asyncio.FIRST_COMPLETED)
             await asyncio.wait([running], timeout=seconds)
@@ -84,13 +84,13 @@ async def _simulate(
             await cancel(running, announcing)
             if not running.cancelled():
                 await running
-            _print_sum(sender.sent(), simulation)
+            _print_sum(uplink.sent(), simulation)
 
 
-async def _announce(simulation: Simulation, sender: Uplink, plan: Plan) -> None:
+async def _announce(simulation: Simulation, uplink: Uplink, plan: Plan) -> None:
     await simulation.past_reported.wait()
     if plan.past_seconds:
-        put(f"the past is told: {sender.sent().points:,} points\n")
+        put(f"the past is told: {uplink.sent().points:,} points\n")
 
 
 async def _identities(

@@ -32,28 +32,7 @@ _LEVEL: Final = 1
 
 def mesh_routes(gate: Gate, live: LiveMesh, clock: Clock) -> list[HTTPRouteHandler]:
     """Return the JSON routes of the live mesh. Large answers are compressed on request."""
-    building = asyncio.Lock()
-
-    async def build(now: Moment) -> MeshSnapshot:
-        """Build the snapshot, once for all callers."""
-        async with building:
-            for _ in live.building(now):
-                await clock.sleep(0)
-            return live.snapshot(now)
-
-    async def answer(
-        request: Request[Any, Any, Any],
-        make: Callable[[MeshSnapshot, Moment], Generator[None, None, msgspec.Struct]],
-    ) -> Response[bytes]:
-        """Make an answer in steps between which others work."""
-        now = live.now()
-        steps = make(await build(now), now)
-        while True:
-            try:
-                next(steps)
-            except StopIteration as end:
-                return await _respond(request, end.value)
-            await clock.sleep(0)
+    answers = _Answers(live, clock)
 
     @get(
         "/v1/fleet",
@@ -63,7 +42,7 @@ def mesh_routes(gate: Gate, live: LiveMesh, clock: Clock) -> list[HTTPRouteHandl
     )
     async def get_fleet(request: Request[Any, Any, Any]) -> Response[bytes]:
         await gate.require_operator(request)
-        return await answer(request, partial(fleet, live))
+        return await answers.make(request, partial(fleet, live))
 
     @get(
         "/v1/mesh",
@@ -71,7 +50,7 @@ def mesh_routes(gate: Gate, live: LiveMesh, clock: Clock) -> list[HTTPRouteHandl
     )
     async def get_mesh(request: Request[Any, Any, Any]) -> Response[bytes]:
         await gate.require_operator(request)
-        return await answer(request, partial(mesh, live))
+        return await answers.make(request, partial(mesh, live))
 
     @get(
         "/v1/nodes/{node_id:str}/peers",
@@ -86,9 +65,39 @@ def mesh_routes(gate: Gate, live: LiveMesh, clock: Clock) -> list[HTTPRouteHandl
     )
     async def get_peers(node_id: FromPath[str], request: Request[Any, Any, Any]) -> Response[bytes]:
         await gate.require_reader(request, node_id)
-        return await answer(request, partial(peers, live, node_id))
+        return await answers.make(request, partial(peers, live, node_id))
 
     return [get_fleet, get_mesh, get_peers]
+
+
+class _Answers:
+    """Makes answers from the live mesh, in steps between which others work."""
+
+    def __init__(self, live: LiveMesh, clock: Clock) -> None:
+        self._live = live
+        self._clock = clock
+        self._building = asyncio.Lock()
+
+    async def _snapshot(self, now: Moment) -> MeshSnapshot:
+        """Build the snapshot, once for all callers."""
+        async with self._building:
+            for _ in self._live.building(now):
+                await self._clock.sleep(0)
+            return self._live.snapshot(now)
+
+    async def make(
+        self,
+        request: Request[Any, Any, Any],
+        steps: Callable[[MeshSnapshot, Moment], Generator[None, None, msgspec.Struct]],
+    ) -> Response[bytes]:
+        now = self._live.now()
+        making = steps(await self._snapshot(now), now)
+        while True:
+            try:
+                next(making)
+            except StopIteration as end:
+                return await _respond(request, end.value)
+            await self._clock.sleep(0)
 
 
 async def _respond(request: Request[Any, Any, Any], answer: msgspec.Struct) -> Response[bytes]:

@@ -43,7 +43,10 @@ _LOGIN_PARAMETERS: Final = (
 
 def page_routes(gate: Gate) -> list[HTTPRouteHandler]:
     """Make the routes of the pages, of login and logout, and of ``/static/``."""
-    assets = Assets()
+    return [*_operator_pages(gate), *_session_routes(gate), _static_files(Assets())]
+
+
+def _operator_pages(gate: Gate) -> list[HTTPRouteHandler]:
 
     @get("/", **_described("The fleet's page", 401, 429, security=OPERATOR, answers={200: str}))
     async def show_fleet(request: Request[Any, Any, Any]) -> Response[str]:
@@ -62,6 +65,10 @@ def page_routes(gate: Gate) -> list[HTTPRouteHandler]:
             return await _shown(gate, request, not_found_page(), 404)
         return await _shown(gate, request, node_page(node_id))
 
+    return [show_fleet, show_mesh, show_node]
+
+
+def _session_routes(gate: Gate) -> list[HTTPRouteHandler]:
     @get(
         "/login",
         **_described("Trade the login token for a cookie", 401, 403, 429, answers={303: None}),
@@ -88,6 +95,10 @@ def page_routes(gate: Gate) -> list[HTTPRouteHandler]:
         response.set_cookie(_cookie(request, gate.cookie_name, "", seconds=0))
         return response
 
+    return [login, logout]
+
+
+def _static_files(assets: Assets) -> HTTPRouteHandler:
     @get(
         "/static/{name:str}",
         **_described(
@@ -100,7 +111,7 @@ def page_routes(gate: Gate) -> list[HTTPRouteHandler]:
     async def static(name: FromPath[str], request: Request[Any, Any, Any]) -> Response[bytes]:
         return await assets.answer(name, request.headers)
 
-    return [show_fleet, show_mesh, show_node, login, logout, static]
+    return static
 
 
 async def _shown(

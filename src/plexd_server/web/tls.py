@@ -51,17 +51,20 @@ class Certificate:
         ``seen`` is the stamp of the files in ``context``. After ``hangup`` they are loaded at once,
         changed or not.
         """
+        logged = ""
         while True:
             is_asked = await _is_asked(hangup, clock)
             stamp = self.stamp()
             if not is_asked and (stamp is None or stamp == seen):
                 continue
-            seen = stamp
             try:
                 await asyncio.to_thread(self._load_into, context)
             except (StartError, OSError) as err:  # the latter without descriptors
-                _LOG.warning("certificate not taken", extra={"error": str(err)})
+                if is_asked or str(err) != logged:  # it is tried again at the next check
+                    _LOG.warning("certificate not taken", extra={"error": str(err)})
+                logged = str(err)
             else:
+                seen, logged = stamp, ""
                 _LOG.info("certificate renewed", extra={"file": str(self.chain)})
 
     def _load_into(self, context: ssl.SSLContext) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -69,6 +69,16 @@ async def test_a_pinger_that_cancels_itself_has_failed() -> None:
         "a": -1,
         "b": 15_000_000,
     }
+
+
+async def test_a_pinger_that_ends_in_more_than_an_error_ends_the_collection() -> None:
+    class Grave(BaseException):
+        pass
+
+    pinger = ScriptedPinger({"b": Grave()})
+    with pytest.raises(BaseExceptionGroup) as ended:
+        await gather(LatencyCollector(pinger, ManualPeers("a", "b", "c")))
+    assert ended.group_contains(Grave)
 
 
 async def test_all_peers_are_pinged_at_the_same_time() -> None:
@@ -148,13 +158,13 @@ async def test_a_peer_that_keeps_failing_is_logged_once_in_five_minutes(
 
 async def test_ten_thousand_peers_that_answer_at_once_need_few_tasks() -> None:
     peers = [f"peer-{i}" for i in range(10_000)]
-    most = 0
+    loop = asyncio.get_running_loop()
+    made: list[asyncio.Task[Any]] = []
 
-    class CountingPinger:
-        async def ping(self, peer_id: str) -> int:
-            nonlocal most
-            most = max(most, len(asyncio.all_tasks()))
-            return len(peer_id)
+    def make(loop: asyncio.AbstractEventLoop, work: Any, **options: Any) -> asyncio.Task[Any]:
+        made.append(asyncio.Task(work, loop=loop, **options))
+        return made[-1]
 
-    assert len(await gather(LatencyCollector(CountingPinger(), ManualPeers(*peers)))) == 10_000
-    assert most < 10
+    loop.set_task_factory(make)  # asking for all tasks at every ping would take minutes
+    assert len(await gather(LatencyCollector(ScriptedPinger(), ManualPeers(*peers)))) == 10_000
+    assert 0 < len(made) < 10

@@ -15,6 +15,7 @@ import pytest
 import trustme
 
 from server.running import create_node, served
+from support.processes import ending_with_us
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,7 +62,7 @@ def proxied(server: str, certificate: Path, directory: Path) -> Iterator[int]:
         )
         file.write_text(text)
         with subprocess.Popen(
-            [HAPROXY, "-db", "-f", file],
+            ending_with_us(HAPROXY, "-db", "-f", str(file)),
             pass_fds=[listening.fileno()],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -229,6 +229,7 @@ def test_a_current_database_opens_while_another_process_writes(tmp_path: Path) -
             assert migrate.applied(connection) == NEWEST
 
 
+@pytest.mark.slow
 @AGES
 def test_processes_that_migrate_at_once_all_succeed(tmp_path: Path, script: str) -> None:
     path = made(tmp_path / "registry.db", script)

@@ -1,4 +1,4 @@
-"""Whatever can be sent to the server, made up from its own document and held against it."""
+"""Requests generated from the server's own document, and answers compared with it."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ROUTES", "Target", "bearer", "serving_target"]
 
-MACHINES = 10_000  # that may be let in
-# What a generator does not guess in so few tries.
+MACHINES = 10_000  # that may register
+# Parameters that a generator does not find in so few requests.
 PARAMETERS = {"GET /v1/nodes/{node_id}/series": {"field": "cpu_usage_percent"}}
 CHECKS = [
     "not_a_server_error",
@@ -34,8 +34,8 @@ CHECKS = [
 ]
 
 
-class _Caller(HTTPAdapter):
-    """Calls from an address of loopback that nobody called from before."""
+class _FreshAddress(HTTPAdapter):
+    """Sends from an address of loopback that no request came from before."""
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         a, b, c = secrets.token_bytes(3)
@@ -48,9 +48,9 @@ def bearer(token: str) -> dict[str, str]:
 
 
 class Target:
-    """A server with one node, and the tokens of everybody who may ask it something.
+    """A server with one node, and the tokens of every kind of caller.
 
-    ``join`` lets machines in.
+    ``join`` is the token with which machines register.
     """
 
     def __init__(self, url: str, tokens: dict[str, str], join: str) -> None:
@@ -59,7 +59,7 @@ class Target:
         self.session = requests.Session()
         self.session.trust_env = False  # looking for a .netrc takes longer than an answer
         self.tokens = tokens
-        for token in tokens.values():  # known to be right, they pass where others guess
+        for token in tokens.values():  # a token that was right once is not slowed like a guess
             self.session.get(f"{url}/v1/nodes/n1/latest", headers=bearer(token), timeout=10)
         # Its import takes over a second, which only the worker that explores has to pay.
         from schemathesis import checks, openapi  # noqa: PLC0415 -- as above
@@ -69,18 +69,18 @@ class Target:
         self._checks = checks.CHECKS.get_by_names(CHECKS)
 
     def explore(self, route: str, examples: int, *, seed: int | None = None) -> Counter[int]:
-        """Send what a generator makes up, as everybody; how often which status came.
+        """Send generated requests as every kind of caller, and count the statuses of the answers.
 
-        Raises for an answer that the document does not describe. Without a seed the examples are
+        Raises for an answer that the document does not describe. Without a seed the requests are
         the same each time.
         """
         method, path = route.split(" ")
-        send = self._apply if path == "/v1/register" else self._ask
+        send = self._register if path == "/v1/register" else self._ask
         operation = self._openapi.from_dict(document())[path][method]
         seen = Counter[int]()
 
-        def try_out(case: Any) -> None:
-            # Made-up tokens and cookies are guesses, and guessing is another test's business.
+        def send_all(case: Any) -> None:
+            # Generated tokens and cookies are guesses, which other tests cover.
             case.cookies.clear()
             case.headers.pop("Authorization", None)
             for answer in send(case):
@@ -94,15 +94,15 @@ class Target:
             database=None,
             deadline=None,
             suppress_health_check=list(HealthCheck),
-        )(hypothesis.given(operation.as_strategy())(try_out))
+        )(hypothesis.given(operation.as_strategy())(send_all))
         (trial if seed is None else hypothesis.seed(seed)(trial))()
         if route in PARAMETERS:
             known = operation.Case(path_parameters={"node_id": "n1"}, query=PARAMETERS[route])
-            try_out(known)
+            send_all(known)
         return seen
 
     def _ask(self, case: Any) -> Iterator[Any]:
-        """As everybody, of the node there is as well."""
+        """Send it with every token, for the generated node and for the one that exists."""
         for token in ("", *self.tokens.values()):
             if case.path == "/login" and token:
                 case.query["token"] = token
@@ -111,10 +111,13 @@ class Target:
                     case.path_parameters["node_id"] = node_id
                 yield self._call(case, bearer(token))
 
-    def _apply(self, case: Any) -> Iterator[Any]:
-        """As made up, then as a machine that has a token; from a new address, as few may come."""
-        with closing(_Caller()) as caller:
-            self.session.mount(self.url, caller)
+    def _register(self, case: Any) -> Iterator[Any]:
+        """Send it as generated, then with a valid token.
+
+        Both come from a new address, as attempts from one are limited.
+        """
+        with closing(_FreshAddress()) as adapter:
+            self.session.mount(self.url, adapter)
             yield self._call(case, {})
             if isinstance(case.body, dict):
                 key = base64.b64encode(secrets.token_bytes(32)).decode()
@@ -129,7 +132,7 @@ class Target:
 
 @contextmanager
 def serving_target(data_dir: Path) -> Iterator[Target]:
-    """A server of its own, which lets everybody hurry."""
+    """Run a server of its own that limits no node's requests."""
     node = create_node(data_dir, "n1")["auth_token"]
     ingest = command("ingest-token", "create", "n1", "--data-dir", data_dir).stdout.strip()
     join = command("token", "create", "--uses", MACHINES, "--data-dir", data_dir).stdout.strip()

@@ -1,6 +1,6 @@
-"""``make fuzz``: the server asked whatever its document allows and forbids, for as long as wanted.
+"""``make fuzz``: generated requests that the server's document allows and forbids.
 
-The same as `test_openapi`, but with examples by the ten thousand and new ones each time.
+The same as in `test_openapi`, but many more, and others in each run.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ EXAMPLES = 40  # of each route in a round
 
 
 def main() -> None:
-    """Go round the routes until enough was sent or the time is over; a table at the end."""
-    asked = argparse.ArgumentParser(description=__doc__)
-    asked.add_argument("--requests", type=int, default=100_000)
-    asked.add_argument("--minutes", type=float, default=60.0)
-    asked.add_argument("--seed", type=int, default=secrets.randbits(32))
-    options = asked.parse_args()
+    """Fuzz one route after the other until the requests or the time are used up; print a table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--requests", type=int, default=100_000)
+    parser.add_argument("--minutes", type=float, default=60.0)
+    parser.add_argument("--seed", type=int, default=secrets.randbits(32))
+    options = parser.parse_args()
     _print(f"seed {options.seed}")
     found: dict[str, Counter[int]] = {route: Counter() for route in ROUTES}
     began = time.monotonic()

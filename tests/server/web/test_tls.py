@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import resource
 import ssl
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,6 +18,7 @@ from plexd_server.web.tls import Certificate, served_certificate
 from server.running import command, running
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     import aiohttp
@@ -103,6 +106,50 @@ async def test_files_that_are_no_pair_are_logged_and_the_old_certificate_stays(
 
         assert shown_name(context, files.trusted()) == "one.example"
     assert caplog.records[0].message == "certificate not taken"
+
+
+@pytest.mark.parametrize("spare", [0, 1, 2])
+async def test_a_certificate_that_comes_while_no_descriptor_is_left_is_used_once_there_are(
+    files: Files, caplog: pytest.LogCaptureFixture, spare: int
+) -> None:
+    caplog.set_level("INFO")
+    clock = ManualClock()
+    async with served_certificate(files.certificate, clock, asyncio.Event()) as context:
+        assert context is not None
+        trusted = files.trusted()
+        await clock.advance(5)
+        files.issue("two.example")
+        await asyncio.to_thread(str)  # the thread's start
+        with descriptors_left(spare):
+            async with asyncio.timeout(10):
+                while not caplog.records:
+                    await clock.advance(5)
+            await clock.advance(5)
+        assert shown_name(context, trusted) == "one.example"
+        async with asyncio.timeout(10):
+            while caplog.records[-1].message != "certificate renewed":
+                await clock.advance(5)
+
+        assert shown_name(context, trusted) == "two.example"
+    assert [record.message for record in caplog.records] == [
+        "certificate not taken",
+        "certificate renewed",
+    ]
+    assert "Too many open files" in caplog.records[0].error  # type: ignore[attr-defined]  # set through extra
+
+
+@contextmanager
+def descriptors_left(count: int) -> Iterator[None]:
+    """Let this process open so many files more."""
+    free = [os.dup(0) for _ in range(count + 1)]
+    for each in free:
+        os.close(each)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free[-1], before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 def test_a_key_that_everybody_can_read_is_refused_with_what_to_do(files: Files) -> None:

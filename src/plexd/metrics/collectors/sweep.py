@@ -41,6 +41,7 @@ class Sweep(AsyncClosing):
     async def __aenter__(self) -> Self:
         if self.peers:
             self._task = asyncio.create_task(self._run(), name="sweep")
+            self._task.add_done_callback(lambda _: self._arrived())
         return self
 
     async def aclose(self) -> None:
@@ -48,8 +49,13 @@ class Sweep(AsyncClosing):
             await cancel(self._task)
 
     async def result(self, position: int) -> int:
-        """The round trip to the peer at ``position``, once it is known."""
+        """The round trip to the peer at ``position``, once it is known.
+
+        Raises what ended the pings before: more than an `Exception`, which is a failed ping.
+        """
         while (rtt := self.rtts[position]) is None:
+            if self._task is not None and self._task.done():
+                self._task.result()
             self._awaited = position
             self._arrival = asyncio.get_running_loop().create_future()
             await self._arrival

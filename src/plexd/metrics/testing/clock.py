@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
+import threading
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -14,9 +15,11 @@ if TYPE_CHECKING:
 
     from plexd.clock import Clock
 
-# Turns of the event loop in which tasks woken by a timer come to rest. The pipeline's longest
-# chain, from a tick to an acknowledged report, needs under thirty.
-_TURNS = 100
+# At most so many turns of the event loop are given to tasks that a timer woke. The pipeline's
+# longest chain, from a tick to an acknowledged report, needs under thirty.
+_MOST_TURNS = 100
+# In the first of these turns a socket may still become readable by what was just written.
+_QUIET_TURNS = 2
 
 
 class ManualClock:
@@ -31,6 +34,7 @@ class ManualClock:
         self._elapsed = 0.0
         self._order = itertools.count()
         self._timers: list[tuple[float, int, Callable[[], object]]] = []
+        self._older_threads = frozenset(threading.enumerate())
 
     def now(self) -> datetime:
         """The start, plus what was advanced and stepped."""
@@ -76,19 +80,31 @@ class ManualClock:
     async def advance(self, seconds: float) -> None:
         """Let ``seconds`` pass, firing what is due on the way."""
         target = self._elapsed + seconds
-        await _let_tasks_rest()
+        await self._let_tasks_rest()
         while self._timers and self._timers[0][0] <= target:
             due, _, fire = heapq.heappop(self._timers)
             self._elapsed = max(self._elapsed, due)
             fire()
-            await _let_tasks_rest()
+            await self._let_tasks_rest()
         self._elapsed = target
-        await _let_tasks_rest()
+        await self._let_tasks_rest()
 
+    async def _let_tasks_rest(self) -> None:
+        quiet = 0
+        for _ in range(_MOST_TURNS):
+            await asyncio.sleep(0)
+            quiet = quiet + 1 if self._nothing_is_ready() else 0
+            if quiet == _QUIET_TURNS:
+                return
 
-async def _let_tasks_rest() -> None:
-    for _ in range(_TURNS):
-        await asyncio.sleep(0)
+    def _nothing_is_ready(self) -> bool:
+        """Whether the running task is the only one with work; False if that cannot be known.
+
+        A thread that was started since may have work for the event loop at any time. asyncio has
+        no public way to ask for the rest.
+        """
+        ready = getattr(asyncio.get_running_loop(), "_ready", True)
+        return not ready and self._older_threads.issuperset(threading.enumerate())
 
 
 if TYPE_CHECKING:
