@@ -26,6 +26,7 @@ from plexd_server.auth import (
 from plexd_server.dashboard.pages import refusal_page
 from plexd_server.errors import StartError
 from plexd_server.mesh import LiveMesh, ObservedStore, feeding
+from plexd_server.opened_files import OpenedFiles
 from plexd_server.routes import (
     health_routes,
     mesh_routes,
@@ -227,10 +228,13 @@ async def _composed(
     ``renew`` has the operator's token read again.
     """
     clock = SystemClock()
-    with closing(await asyncio.to_thread(provide_registry, options.data_dir, clock)) as registry:
+    files = OpenedFiles(clock)
+    with closing(
+        await asyncio.to_thread(provide_registry, options.data_dir, clock, files)
+    ) as registry:
         await asyncio.to_thread(_prepare, registry, options.mesh_network)
         embedded = await asyncio.to_thread(
-            DuckDBStore, options.data_dir, memory=options.store_memory
+            DuckDBStore, options.data_dir, memory=options.store_memory, files=files
         )
         live = LiveMesh(max_foreign=options.foreign_peers, clock=clock)
         async with aclosing(ObservedStore(embedded, live, registry)) as store:

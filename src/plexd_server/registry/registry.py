@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from plexd.clock import Clock
+    from plexd_server.opened_files import OpenedFiles
 
 FILE_NAME: Final = "registry.db"
 _CHECK: Final = "seal_check"
@@ -63,13 +64,14 @@ class Registry:
 
     Opens its files on construction and makes them (0600) if they are missing; raises `StartError`.
     Several threads and processes may use it; what one writes counts for the others at once. Every
-    method may raise `RegistryUnavailable`.
+    method may raise `RegistryUnavailable`, and `FilesReplaced` while one of ``files``, of which the
+    registry is one, is not in its place.
     """
 
-    def __init__(self, data_dir: Path, *, clock: Clock) -> None:
+    def __init__(self, data_dir: Path, *, clock: Clock, files: OpenedFiles | None = None) -> None:
         self._clock = clock
         self._master = MasterKey(data_dir / KEY_NAME)
-        self._database = Database(data_dir / FILE_NAME)
+        self._database = Database(data_dir / FILE_NAME, files=files)
         self.tokens = BootstrapTokens(self._database, clock)
         self.secrets = NodeSecrets(self._database, self._master, clock)
         self.sessions = Sessions(self._database, clock)

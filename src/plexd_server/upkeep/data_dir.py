@@ -13,9 +13,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from plexd.clock import Clock
+    from plexd_server.opened_files import OpenedFiles
 
 
-def provide_registry(data_dir: Path, clock: Clock) -> Registry:
+def provide_registry(data_dir: Path, clock: Clock, files: OpenedFiles | None = None) -> Registry:
     """Open the registry in the data directory, and make what is missing. Raises `StartError`."""
     try:
         _make(data_dir)
@@ -25,7 +26,7 @@ def provide_registry(data_dir: Path, clock: Clock) -> Registry:
             "--data-dir"
         ) from err
     _check_writable(data_dir)
-    return Registry(data_dir, clock=clock)
+    return Registry(data_dir, clock=clock, files=files)
 
 
 def open_registry(data_dir: Path, clock: Clock) -> Registry:
