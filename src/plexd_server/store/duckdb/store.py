@@ -115,14 +115,14 @@ class DuckDBStore:
         return await self._read(lambda c: read_ledger(c, node_id, self._marks.of_node(node_id)))
 
     async def latest(self, node_id: str) -> list[StoredPoint]:
-        newest = self._marks.newest_of(node_id)
-        return await self._read(lambda cursor: read_latest(cursor, node_id, newest))
+        last = self._marks.last_report(node_id)
+        return await self._read(lambda cursor: read_latest(cursor, node_id, last))
 
     async def series(self, query: SeriesQuery) -> Series:
         return await self._read(lambda cursor: read_series(cursor, query))
 
     async def fleet(self) -> list[NodeSummary]:
-        return await self._read(lambda cursor: read_fleet(cursor, self._marks.last_seen()))
+        return await self._read(lambda cursor: read_fleet(cursor, self._marks.last_reports()))
 
     async def expire(self, now: datetime, keep: timedelta) -> int:
         """Remove hour by hour, so that reports meanwhile wait for one hour's points at most."""
@@ -205,6 +205,8 @@ class DuckDBStore:
             self._journal.delete_upto(chunk[-1].record)
 
     def _expire(self, now: datetime, keep: timedelta) -> int:
+        with suppress(StoreError):  # then the newest in the tables counts
+            self._loader.flush()
         newest = self._maintain(self._tables.newest)
         if newest is None or newest - _FIRST_TIME <= keep:
             return 0
