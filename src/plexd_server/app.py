@@ -40,6 +40,7 @@ from plexd_server.routes import (
 from plexd_server.routes.state import PeerCache
 from plexd_server.store import DuckDBStore, Store
 from plexd_server.upkeep.data_dir import provide_registry
+from plexd_server.upkeep.missing_files import FoundFiles, report_missing
 from plexd_server.upkeep.quiesce import pausing_writes_on_request
 from plexd_server.upkeep.reserved_ids import reserving_ids
 from plexd_server.upkeep.retention import retaining
@@ -229,6 +230,7 @@ async def _composed(
     """
     clock = SystemClock()
     files = OpenedFiles(clock)
+    found = await asyncio.to_thread(FoundFiles.of, options.data_dir)
     with closing(
         await asyncio.to_thread(provide_registry, options.data_dir, clock, files)
     ) as registry:
@@ -238,6 +240,7 @@ async def _composed(
         )
         live = LiveMesh(max_foreign=options.foreign_peers, clock=clock)
         async with aclosing(ObservedStore(embedded, live, registry)) as store:
+            await asyncio.to_thread(report_missing, found, registry, clock)
             if options.operator_token_file is not None:
                 await asyncio.to_thread(registry.end_sessions_of_another, operator.token_hash)
             app = build_app(

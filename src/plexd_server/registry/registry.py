@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 from contextlib import closing
+from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 import sqlalchemy as sa
@@ -47,7 +48,7 @@ from plexd_server.registry.tokens import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from datetime import datetime, timedelta
+    from datetime import timedelta
     from pathlib import Path
 
     from plexd.clock import Clock
@@ -57,6 +58,7 @@ FILE_NAME: Final = "registry.db"
 _CHECK: Final = "seal_check"
 _MESH_NETWORK: Final = "mesh_network"
 _OPERATOR: Final = "operator_token"
+_POINTS_SINCE: Final = "points_since"
 
 
 class Registry:
@@ -208,6 +210,18 @@ class Registry:
         value = str(ipaddress.ip_network(network)) if network else ""
         with self._database.writing() as connection:
             _put_setting(connection, _MESH_NETWORK, value.encode())
+
+    @property
+    def points_since(self) -> datetime | None:
+        """The time at which a server made the file of the points; None if none did."""
+        with self._database.reading() as connection:
+            value = _setting(connection, _POINTS_SINCE)
+        return datetime.fromisoformat(value.decode()) if value else None
+
+    @points_since.setter
+    def points_since(self, moment: datetime) -> None:
+        with self._database.writing() as connection:
+            _put_setting(connection, _POINTS_SINCE, moment.isoformat().encode())
 
     def prune(self, before: datetime) -> dict[str, int]:
         """Delete what ended before then and return the number of rows by kind.

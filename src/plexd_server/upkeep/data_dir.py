@@ -29,6 +29,11 @@ def provide_registry(data_dir: Path, clock: Clock, files: OpenedFiles | None = N
     return Registry(data_dir, clock=clock, files=files)
 
 
+def has_points(data_dir: Path) -> bool:
+    """Whether a server has kept points there."""
+    return os.path.exists(data_dir / "points.duckdb")  # noqa: PTH110 -- never raises
+
+
 def open_registry(data_dir: Path, clock: Clock) -> Registry:
     """Open a registry that exists; nothing is made. Raises `StartError`."""
     if not os.path.isdir(data_dir):  # noqa: PTH112 -- never raises

@@ -68,6 +68,10 @@ class Journal:
         make_directory(directory)
         self._identity = identity(directory)
 
+    def begins_after(self) -> int:
+        """Return the number of the record before the first one; 0 if there is none."""
+        return next((first - 1 for first, _ in self._segments()), 0)
+
     def replay(self, after: int) -> Iterator[tuple[int, bytes]]:
         """Yield the records after the one numbered ``after``, in order, each with its number.
 

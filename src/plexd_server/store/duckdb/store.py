@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     T = TypeVar("T")
 
 FILE_NAME = "points.duckdb"
-_JOURNAL_NAME = "journal"
+JOURNAL_NAME = "journal"
 _READERS = 2
 _REPLAY_RECORDS = 1000
 _FIRST_TIME = datetime(1, 1, 1, tzinfo=UTC)
@@ -93,7 +93,7 @@ class DuckDBStore:
         self._loader = Loader(self._load)
         self._marks = MarkCache(self._tables.marks(), _MarksOfTables(self._tables, self._loader))
         try:
-            self._open_journal(data_dir / _JOURNAL_NAME)
+            self._open_journal(data_dir / JOURNAL_NAME)
         except BaseException:
             self._loader.close()
             self._tables.close()
@@ -237,7 +237,9 @@ class DuckDBStore:
         """Load what the journal has and the tables have not."""
         staged = StagedReports(self._marks)
         last = count = 0
-        for last, record in self._journal.replay(self._tables.loaded_upto()):
+        # If the database is new, what its predecessor had is gone and the rest is not.
+        upto = self._tables.loaded_upto() or self._journal.begins_after()
+        for last, record in self._journal.replay(upto):
             try:
                 report = decode_record(record)
             except ValueError as err:
