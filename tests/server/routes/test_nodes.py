@@ -48,7 +48,7 @@ async def test_a_node_whose_clock_was_set_right_shows_what_came_last_on_every_pa
     with served(data) as server:
         node = Client(session, server.url, token)
         await node.post(f"{NODE}/metrics", report(timedelta(hours=6), **ahead))
-        await node.post(f"{NODE}/metrics", report(**right))
+        await node.post(f"{NODE}/metrics", report(timedelta(0), **right))
         before = await shown(node, node.with_token(server.operator_token))
     with served(data) as server:
         node = Client(session, server.url, token)

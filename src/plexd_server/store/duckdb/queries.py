@@ -49,8 +49,6 @@ _LOSSES_OF_NODE: Final = (
     f"SELECT {', '.join(_LOSS_FIELDS)} FROM losses WHERE node_id = ? "  # noqa: S608 -- our own names
     f"ORDER BY rowid DESC LIMIT {LOSSES_IN_LEDGER}"
 )
-_TOGETHER: Final = timedelta(seconds=5)  # in which the pieces of one report arrive
-_MOST_OTHERS: Final = 1000
 TOTAL_RECEIVED: Final = f"SELECT coalesce(sum(received), 0)::BIGINT FROM ({_ALL_MARKS})"  # noqa: S608 -- our own names
 
 
