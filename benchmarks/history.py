@@ -23,12 +23,12 @@ from typing import TYPE_CHECKING, Final
 from benchmarks.measure import table
 from plexd.api import BatchName
 from plexd.clock import SystemClock
+from plexd_server.fault_log import FaultLog
 from plexd_server.registry import Registry
 from plexd_server.simulate import World
 from plexd_server.simulate.readings import read_node
 from plexd_server.store import Report
 from plexd_server.store.duckdb.changeset import MarkCache, StagedReports
-from plexd_server.store.duckdb.fault_log import FaultLog
 from plexd_server.store.duckdb.tables import Tables
 
 if TYPE_CHECKING:

@@ -202,7 +202,7 @@ def _latest(node: str, until: datetime) -> tuple[list[Statement], list[Statement
 
 def _fleet() -> Statement:
     return Statement(
-        f"SELECT name, ts, received_at, {_fields('system')} "  # noqa: S608 -- our own names
+        f"SELECT name, ts AS newest, ts, received_at, {_fields('system')} "  # noqa: S608 -- our own names
         "FROM names n CROSS JOIN points_system s ON s.node_id = n.id "
         "AND s.ts = (SELECT max(ts) FROM points_system WHERE node_id = n.id)"
     )

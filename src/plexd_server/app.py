@@ -26,6 +26,7 @@ from plexd_server.auth import (
 from plexd_server.dashboard.pages import refusal_page
 from plexd_server.errors import StartError
 from plexd_server.mesh import LiveMesh, ObservedStore, feeding
+from plexd_server.opened_files import OpenedFiles
 from plexd_server.routes import (
     health_routes,
     mesh_routes,
@@ -39,6 +40,7 @@ from plexd_server.routes import (
 from plexd_server.routes.state import PeerCache
 from plexd_server.store import DuckDBStore, Store
 from plexd_server.upkeep.data_dir import provide_registry
+from plexd_server.upkeep.missing_files import FoundFiles, report_missing
 from plexd_server.upkeep.quiesce import pausing_writes_on_request
 from plexd_server.upkeep.reserved_ids import reserving_ids
 from plexd_server.upkeep.retention import retaining
@@ -227,13 +229,18 @@ async def _composed(
     ``renew`` has the operator's token read again.
     """
     clock = SystemClock()
-    with closing(await asyncio.to_thread(provide_registry, options.data_dir, clock)) as registry:
+    files = OpenedFiles(clock)
+    found = await asyncio.to_thread(FoundFiles.of, options.data_dir)
+    with closing(
+        await asyncio.to_thread(provide_registry, options.data_dir, clock, files)
+    ) as registry:
         await asyncio.to_thread(_prepare, registry, options.mesh_network)
         embedded = await asyncio.to_thread(
-            DuckDBStore, options.data_dir, memory=options.store_memory
+            DuckDBStore, options.data_dir, memory=options.store_memory, files=files
         )
         live = LiveMesh(max_foreign=options.foreign_peers, clock=clock)
         async with aclosing(ObservedStore(embedded, live, registry)) as store:
+            await asyncio.to_thread(report_missing, found, registry, clock)
             if options.operator_token_file is not None:
                 await asyncio.to_thread(registry.end_sessions_of_another, operator.token_hash)
             app = build_app(

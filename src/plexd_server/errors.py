@@ -14,6 +14,7 @@ Exception
     │   └── NoNodeKey      the node has no key to seal secrets with
     └── StoreError         nobody yet: the answer is 503, and the node sends again
         ├── RegistryUnavailable  the registry cannot be read or written now
+        ├── FilesReplaced  a file of the data directory was moved, deleted or replaced
         ├── StoreBusy      the queue of writes is full
         └── StoreClosed    the store is shutting down
 """
@@ -85,6 +86,10 @@ class StoreError(ServerError):
 
 class RegistryUnavailable(StoreError):  # noqa: N818 -- a state, not a fault
     """The registry cannot be read or written now: a lock, a full disk."""
+
+
+class FilesReplaced(StoreError):  # noqa: N818 -- a state of the disk
+    """A file of the data directory was moved, deleted or replaced while it was open."""
 
 
 class StoreBusy(StoreError):  # noqa: N818 -- a state, not a fault

@@ -20,7 +20,7 @@ from plexd.api import (
     continuation,
 )
 from plexd_server.errors import StoreError
-from plexd_server.store import DuckDBStore, Ledger, Report, SeriesQuery, Store
+from plexd_server.store import DuckDBStore, Ledger, Report, SeriesQuery, Store, StoredPoint
 from support.points import AGENT, EPOCH, EXAMPLE, LATENCY, NOW, SYSTEM, TUNNEL
 
 if TYPE_CHECKING:
@@ -120,6 +120,119 @@ async def test_the_latest_point_is_the_newest_by_its_own_time_not_by_arrival(sto
     (newest,) = await store.latest("n1")
 
     assert newest.timestamp == NOW + timedelta(seconds=60)
+
+
+HOUR = 3600.0
+
+
+class Clocks:
+    """A node that reports a minute apart; its clock and the server's may be ahead of the time."""
+
+    def __init__(self, store: Store, *, is_named: bool) -> None:
+        self.store = store
+        self.is_named = is_named
+        self.sent = 0
+
+    async def report(
+        self, seconds: float, load: float, *, node_ahead: float = 0, server_ahead: float = 0
+    ) -> None:
+        points = [
+            system(seconds + node_ahead, load_avg_1=load),
+            latency(seconds + node_ahead, int(load)),
+        ]
+        name = BatchName(EPOCH, self.sent + 1, 2) if self.is_named else None
+        self.sent += 2
+        arrived = NOW + timedelta(seconds=seconds + server_ahead + 1)
+        await self.store.write(Report("n1", points, arrived, name, Predecessor()))
+
+
+async def shown(store: Store) -> tuple[set[float], float]:
+    """The loads of the newest points, and the seconds at which the node last reported."""
+    (summary,) = await store.fleet()
+    assert summary.system is not None
+    loads = [summary.system, *await store.latest("n1")]
+    seconds = (summary.received_at - NOW).total_seconds()
+    return {value_of(point) for point in loads}, seconds
+
+
+def value_of(point: StoredPoint) -> float:
+    if isinstance(point.data, SystemStats):
+        return point.data.load_avg_1
+    assert isinstance(point.data, LatencyResult)
+    return point.data.rtt_nano
+
+
+@pytest.mark.parametrize("is_named", [True, False])
+@pytest.mark.parametrize("ahead", [10, 600, 6 * HOUR, 23 * HOUR])
+async def test_a_node_whose_clock_was_set_right_shows_what_came_last(
+    make: Callable[[], Store], ahead: float, *, is_named: bool
+) -> None:
+    store = make()
+    node = Clocks(store, is_named=is_named)
+    await node.report(-60, 1)
+    await node.report(0, 2, node_ahead=ahead)
+    assert await shown(store) == ({2}, 1)
+    for minute in (0.05, 1, 20, 600):
+        await node.report(60 * minute, 3 + minute)
+        assert await shown(store) == ({3 + minute, int(3 + minute)}, 60 * minute + 1)
+    await store.aclose()
+
+    again = make()
+    assert await shown(again) == ({603}, 36_001)
+    await again.aclose()
+
+
+@pytest.mark.parametrize("is_named", [True, False])
+@pytest.mark.parametrize("node_ahead", [0, HOUR], ids=["server alone", "both on one machine"])
+async def test_a_server_whose_clock_was_set_right_shows_what_came_last(
+    make: Callable[[], Store], node_ahead: float, *, is_named: bool
+) -> None:
+    store = make()
+    node = Clocks(store, is_named=is_named)
+    for minute in range(4):
+        await node.report(60 * minute, 1 + minute, node_ahead=node_ahead, server_ahead=HOUR)
+    for minute in range(4, 8):
+        await node.report(60 * minute, 1 + minute)
+        assert await shown(store) == ({1 + minute}, 60 * minute + 1)
+    await store.aclose()
+
+    again = make()
+    assert await shown(again) == ({8}, 421)
+    await again.aclose()
+
+
+@pytest.mark.parametrize("is_named", [True, False])
+async def test_a_node_that_is_always_ahead_or_behind_shows_what_came_last(
+    store: Store, *, is_named: bool
+) -> None:
+    for ahead in (6 * HOUR, -6 * HOUR):
+        node = Clocks(store, is_named=is_named)
+        node.sent = 0 if ahead > 0 else 20
+        for minute in range(10):
+            await node.report(60 * minute + HOUR * (ahead < 0), 1 + minute, node_ahead=ahead)
+        assert (await shown(store))[0] == {10}
+
+
+async def test_a_backlog_after_a_wrong_clock_shows_its_end(store: Store) -> None:
+    node = Clocks(store, is_named=True)
+    await node.report(0, 1, node_ahead=6 * HOUR)
+    await node.report(60, 2)
+    for minute in range(2, 30):  # kept on the node for eight hours
+        point = system(60 * minute, load_avg_1=minute + 1)
+        name, arrived = BatchName(EPOCH, node.sent + 1, 1), NOW + timedelta(hours=8, minutes=minute)
+        node.sent += 1
+        await store.write(Report("n1", [point], arrived, name, Predecessor()))
+
+        (summary,) = await store.fleet()
+        assert summary.system is not None
+        assert value_of(summary.system) == minute + 1
+
+
+async def test_of_one_stamp_the_last_to_arrive_is_the_latest(store: Store) -> None:
+    await store.write(report(system(0, load_avg_1=1), at=NOW + timedelta(seconds=9)))
+    await store.write(report(system(0, load_avg_1=2), at=NOW))
+
+    assert (await shown(store))[0] == {2}
 
 
 async def test_each_peer_has_a_latest_point(store: Store) -> None:

@@ -70,7 +70,7 @@ _SERVER_CALLS = (
     "fdatasync,fsync",
     "write,writev",
     "sendto",
-    "openat,link,unlink,ftruncate,mkdir",
+    "openat,link,unlink,unlinkat,ftruncate,mkdir",
 )
 _SERVER_FAILURES = {
     "error=ENOSPC": ("pwrite64", "write"),

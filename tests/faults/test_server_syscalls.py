@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 pytestmark = [*needs("strace"), pytest.mark.timeout(120)]
 
 
-@pytest.mark.parametrize("call", ["pwrite64", "fdatasync,fsync", "write", "sendto", "link,unlink"])
+@pytest.mark.parametrize(
+    "call", ["pwrite64", "fdatasync,fsync", "write", "sendto", "link,unlink,unlinkat"]
+)
 def test_killed_at_a_call_it_opens_again_and_stores_the_batch_once(
     tmp_path: Path, call: str
 ) -> None:

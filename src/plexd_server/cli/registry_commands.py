@@ -11,7 +11,7 @@ from plexd_server.cli import credentials, nodes
 from plexd_server.cli.options import parse_duration
 from plexd_server.cli.output import print_json
 from plexd_server.registry import Registry, has_registry
-from plexd_server.upkeep.data_dir import open_registry, provide_registry
+from plexd_server.upkeep.data_dir import has_points, open_registry, provide_registry
 
 if TYPE_CHECKING:
     import argparse
@@ -31,7 +31,12 @@ def _opening(options: argparse.Namespace) -> Iterator[Registry]:
     get_registry = provide_registry if is_new else open_registry
     with closing(get_registry(options.data_dir, SystemClock())) as registry:
         yield registry
-    if is_new:
+    if is_new and has_points(options.data_dir):
+        note(
+            f"{options.data_dir} has points and had no registry: nobody of before is known in the "
+            "new one. If that is not meant, put registry.db and master.key of a backup in its place"
+        )
+    elif is_new:
         note(f"{options.data_dir} is a new data directory; start the server with it")
 
 

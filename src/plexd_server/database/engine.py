@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from plexd_server.database import migrate
 from plexd_server.errors import RegistryUnavailable, StartError
+from plexd_server.opened_files import OpenedFiles
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,12 +38,20 @@ class Database:
     """Opens the file on construction, and makes (0600) and migrates it; raises `StartError`.
 
     Readers never wait. Writers wait for each other, in other processes too, and see what the one
-    before wrote: a transaction for writing has the file to itself from its beginning on.
+    before wrote: a transaction for writing has the file to itself from its beginning on. While one
+    of ``files`` is not in its place, there are no transactions; this one is added to them.
     """
 
-    def __init__(self, path: Path, *, migrations: Path = migrate.DIRECTORY) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        migrations: Path = migrate.DIRECTORY,
+        files: OpenedFiles | None = None,
+    ) -> None:
         self.path = path
         self._migrations = migrations
+        self._files = files or OpenedFiles()
         self._engine = sa.create_engine(f"sqlite:///{path}")
         sa.event.listen(self._engine, "connect", _configure)
         sa.event.listen(self._engine, "begin", _begin)
@@ -52,10 +61,15 @@ class Database:
         except BaseException:
             self.close()
             raise
+        self._files.add(path)
 
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
-        """Open a transaction that sees one state throughout. Raises `RegistryUnavailable`."""
+        """Open a transaction that sees one state throughout.
+
+        Raises `RegistryUnavailable` when it cannot be read, and `FilesReplaced`.
+        """
+        self._files.check()
         with _translated(), self._engine.connect() as connection:
             yield connection
 
@@ -63,8 +77,9 @@ class Database:
     def writing(self) -> Iterator[sa.Connection]:
         """Open a transaction that is durable when the body ends, and undone if the body raises.
 
-        Raises `RegistryUnavailable` when it cannot be written.
+        Raises `RegistryUnavailable` when it cannot be written, and `FilesReplaced`.
         """
+        self._files.check()
         with _translated(), self._writer.begin() as connection:
             yield connection
 

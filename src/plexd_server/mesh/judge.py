@@ -104,7 +104,8 @@ class _Judging:
 
     def _read_system(self, at: float, stats: Any) -> None:
         last = FAR_PAST if self._row.system is None else self._row.system[0]
-        if self._is_newer(at, last):
+        is_again = at == last and not self._readings.are_recalled
+        if is_again or self._is_newer(at, last):
             self._row.system = (at, stats)
         remember_cpu(self._row, at, stats.cpu_usage_percent)
 

@@ -171,7 +171,9 @@ class LiveMesh:
         node.recalled_at = moment.steady
         for at, percent in cpu:
             remember_cpu(node.row, at, percent)
-        arrived = moment.when_stored(max(point.received_at for point in points))
+        # By a clock of the server that was ahead, an older one may seem to have come later.
+        newest = max(points, key=lambda point: point.timestamp)
+        arrived = moment.when_stored(newest.received_at)
         for first in range(0, len(points), POINTS_AT_ONCE):
             piece = points[first : first + POINTS_AT_ONCE]
             self._judge(node, self._readings(piece, arrived, are_recalled=True))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 from contextlib import closing
+from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 import sqlalchemy as sa
@@ -47,15 +48,17 @@ from plexd_server.registry.tokens import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from datetime import datetime, timedelta
+    from datetime import timedelta
     from pathlib import Path
 
     from plexd.clock import Clock
+    from plexd_server.opened_files import OpenedFiles
 
 FILE_NAME: Final = "registry.db"
 _CHECK: Final = "seal_check"
 _MESH_NETWORK: Final = "mesh_network"
 _OPERATOR: Final = "operator_token"
+_POINTS_SINCE: Final = "points_since"
 
 
 class Registry:
@@ -63,13 +66,14 @@ class Registry:
 
     Opens its files on construction and makes them (0600) if they are missing; raises `StartError`.
     Several threads and processes may use it; what one writes counts for the others at once. Every
-    method may raise `RegistryUnavailable`.
+    method may raise `RegistryUnavailable`, and `FilesReplaced` while one of ``files``, of which the
+    registry is one, is not in its place.
     """
 
-    def __init__(self, data_dir: Path, *, clock: Clock) -> None:
+    def __init__(self, data_dir: Path, *, clock: Clock, files: OpenedFiles | None = None) -> None:
         self._clock = clock
         self._master = MasterKey(data_dir / KEY_NAME)
-        self._database = Database(data_dir / FILE_NAME)
+        self._database = Database(data_dir / FILE_NAME, files=files)
         self.tokens = BootstrapTokens(self._database, clock)
         self.secrets = NodeSecrets(self._database, self._master, clock)
         self.sessions = Sessions(self._database, clock)
@@ -206,6 +210,18 @@ class Registry:
         value = str(ipaddress.ip_network(network)) if network else ""
         with self._database.writing() as connection:
             _put_setting(connection, _MESH_NETWORK, value.encode())
+
+    @property
+    def points_since(self) -> datetime | None:
+        """The time at which a server made the file of the points; None if none did."""
+        with self._database.reading() as connection:
+            value = _setting(connection, _POINTS_SINCE)
+        return datetime.fromisoformat(value.decode()) if value else None
+
+    @points_since.setter
+    def points_since(self, moment: datetime) -> None:
+        with self._database.writing() as connection:
+            _put_setting(connection, _POINTS_SINCE, moment.isoformat().encode())
 
     def prune(self, before: datetime) -> dict[str, int]:
         """Delete what ended before then and return the number of rows by kind.

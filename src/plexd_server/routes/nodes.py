@@ -136,7 +136,8 @@ def node_routes(
         node = await asyncio.to_thread(registry.node, node_id)
         revoked_at = None if node is None else node.revoked_at
         points = await store.latest(node_id)
-        seen = _presence(live, node_id, max((point.received_at for point in points), default=None))
+        newest = max(points, key=lambda point: point.timestamp, default=None)
+        seen = _presence(live, node_id, None if newest is None else newest.received_at)
         return LatestAnswer(
             node_id,
             clock.now(),

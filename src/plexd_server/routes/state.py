@@ -7,6 +7,7 @@ not use it without that name.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import math
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,6 +17,7 @@ from litestar import Request, Response, get
 from plexd.api import Peer, SecretResponse  # noqa: TC001 -- Litestar reads the annotations
 from plexd_server.errors import NoNodeKey, UnknownSecret
 from plexd_server.routes.openapi import CALLERS, NO_STORE, NODE, described
+from plexd_server.web.negotiation import is_known
 from plexd_server.web.problems import Problem
 
 if TYPE_CHECKING:
@@ -82,13 +84,21 @@ def state_routes(gate: Gate, registry: Registry, peers: PeerCache) -> list[HTTPR
     @get(
         "/v1/nodes/{node_id:str}/state",
         **described(
-            "nodes", "The node's peers", *CALLERS, security=NODE, answers={200: StateAnswer}
+            "nodes",
+            "The node's peers",
+            *CALLERS,
+            security=NODE,
+            answers={200: StateAnswer, 304: None},
         ),
         response_headers=NO_STORE,
     )
     async def state(node_id: FromPath[str], request: Request[Any, Any, Any]) -> Response[bytes]:
         await gate.require_node(request, node_id)
-        return Response(await peers.state_of(node_id), media_type="application/json")
+        body = await peers.state_of(node_id)
+        etag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
+        if is_known(etag, request.headers.getall("if-none-match", [])):
+            return Response(b"", status_code=304, headers={"etag": etag})
+        return Response(body, media_type="application/json", headers={"etag": etag})
 
     @get(
         "/v1/nodes/{node_id:str}/secrets/{key:str}",

@@ -222,6 +222,10 @@ class Store(Protocol):
     async def latest(self, node_id: str) -> list[StoredPoint]:
         """Return the newest point of each group, and of each peer in the groups that have peers.
 
+        The newest is the one with the newest stamp, and of the same stamp the one that arrived
+        last. A stamp does not count if a point that arrived later shows that the node's clock was
+        ahead: its own stamp is more than five seconds older, and so is its arrival.
+
         A group without points in the day before the node's newest point is left out, and so is a
         peer without points in the quarter of an hour before its group's newest point.
         """
@@ -232,7 +236,10 @@ class Store(Protocol):
         ...
 
     async def fleet(self) -> list[NodeSummary]:
-        """Return every node that ever reported, by id."""
+        """Return every node that ever reported, by id, with when its last report arrived.
+
+        Its system numbers are those of `latest`, however old they are.
+        """
         ...
 
     async def expire(self, now: datetime, keep: timedelta) -> int:

@@ -13,9 +13,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from plexd.clock import Clock
+    from plexd_server.opened_files import OpenedFiles
 
 
-def provide_registry(data_dir: Path, clock: Clock) -> Registry:
+def provide_registry(data_dir: Path, clock: Clock, files: OpenedFiles | None = None) -> Registry:
     """Open the registry in the data directory, and make what is missing. Raises `StartError`."""
     try:
         _make(data_dir)
@@ -25,7 +26,12 @@ def provide_registry(data_dir: Path, clock: Clock) -> Registry:
             "--data-dir"
         ) from err
     _check_writable(data_dir)
-    return Registry(data_dir, clock=clock)
+    return Registry(data_dir, clock=clock, files=files)
+
+
+def has_points(data_dir: Path) -> bool:
+    """Whether a server has kept points there."""
+    return os.path.exists(data_dir / "points.duckdb")  # noqa: PTH110 -- never raises
 
 
 def open_registry(data_dir: Path, clock: Clock) -> Registry:

@@ -13,10 +13,12 @@ from plexd_server.mesh.live import LiveMesh, Roster
 from plexd_server.mesh.moment import Moment
 from plexd_server.mesh.overview import FleetNode, finished, fleet
 from plexd_server.registry import Node
-from plexd_server.store import Report, StoredPoint
+from plexd_server.store import DuckDBStore, Report, StoredPoint
 from support.readings import reading
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from plexd.api import MetricPoint
     from plexd_server.mesh.links import View
 
@@ -36,6 +38,7 @@ class Scene:
         self.live.update_roster(Roster.of([Node("n1", "", START)]))
         self.server_ahead = 0.0
         self.node_ahead = 0.0
+        self.reports: list[Report] = []
 
     def moment(self, seconds: float) -> Moment:
         return Moment(at(seconds + self.server_ahead).timestamp(), seconds)
@@ -49,8 +52,9 @@ class Scene:
     def report(self, seconds: float, cpu: float = 10.0, **peer: Any) -> None:
         then = self.moment(seconds + 1)
         received = datetime.fromtimestamp(then.wall, UTC)
-        points = self.points(seconds, cpu, **peer)
-        self.live.observe(Report("n1", points, received), then)
+        report = Report("n1", self.points(seconds, cpu, **peer), received)
+        self.reports.append(report)
+        self.live.observe(report, then)
 
     def recall(self, points: list[MetricPoint], received: datetime, now: Moment) -> None:
         stored = [
@@ -158,6 +162,39 @@ def test_a_node_whose_clock_was_ahead_shows_what_came_last(scene: Scene) -> None
 
     assert cpu_of(scene.node(8)) == 7.0
     assert scene.node(8).clock_offset_seconds == 0.0
+
+
+@pytest.mark.parametrize("set_right", [True, False])
+@pytest.mark.parametrize(("server", "node"), [(HOUR, 0), (0, HOUR), (HOUR, HOUR), (-HOUR, HOUR)])
+async def test_store_and_picture_agree_before_and_after_a_restart(
+    scene: Scene, tmp_path: Path, server: float, node: float, *, set_right: bool
+) -> None:
+    scene.server_ahead, scene.node_ahead = server, node
+    for number in range(4):
+        scene.report(60 * number, cpu=10.0 + number)
+    if set_right:
+        scene.server_ahead = scene.node_ahead = 0.0
+    for number in range(4, 8):
+        scene.report(60 * number, cpu=10.0 + number, rtt_nano=1000 * number)
+    store, again = DuckDBStore(tmp_path), Scene()
+    for report in scene.reports:
+        await store.write(report)
+    points = await store.latest("n1")
+    (summary,) = await store.fleet()
+    await store.aclose()
+    again.server_ahead = scene.server_ahead
+    for _ in again.live.recalling("n1", points, [], again.moment(430)):
+        pass
+
+    assert summary.system in points
+    newest: Any = {point.group: point.data for point in points}
+    assert cpu_of(scene.node(430)) == newest["system"].cpu_usage_percent == 17.0
+    assert scene.view(430).rtt_nano == newest["latency"].rtt_nano == 7000
+    assert cpu_of(again.node(430)) == 17.0
+    assert again.view(430).rtt_nano == 7000
+    for later in (430, 700):
+        assert again.node(later).status == scene.node(later).status
+    assert again.age(430) == pytest.approx(scene.age(430), abs=1)
 
 
 def test_after_a_restart_what_came_last_replaces_what_was_ahead(scene: Scene) -> None:

@@ -1,23 +1,27 @@
 from __future__ import annotations
 
+import asyncio
 import json
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
 
+from server.running import Client, create_node, served
 from support.points import EXAMPLE
 
 if TYPE_CHECKING:
-    from server.running import Client
+    from pathlib import Path
+
+    import aiohttp
 
 NODE = "/v1/nodes/n1"
 
 
-def report(**system: float) -> bytes:
-    """A system point of this very moment."""
+def report(ahead: timedelta = timedelta(0), **system: float) -> bytes:
+    """A system point of this very moment, by a clock that may be ahead."""
     point = json.loads(EXAMPLE.to_json())[0]
-    point["timestamp"] = datetime.now(UTC).isoformat()
+    point["timestamp"] = (datetime.now(UTC) + ahead).isoformat()
     point["data"] |= system
     return json.dumps([point]).encode()
 
@@ -32,6 +36,41 @@ async def test_a_node_reads_its_own_newest_points(n1: Client) -> None:
     assert system["data"]["load_avg_1"] == 3.25
     assert system["timestamp"] <= system["received_at"] <= answer.json["now"]
     assert "peer_id" not in system
+
+
+async def test_a_node_whose_clock_was_set_right_shows_what_came_last_on_every_page(
+    tmp_path: Path, session: aiohttp.ClientSession
+) -> None:
+    data = tmp_path / "d"
+    token = create_node(data)["auth_token"]
+    ahead = {"cpu_usage_percent": 99.0, "disk_used_bytes": 99 * 2**30}
+    right = {"cpu_usage_percent": 7.0, "disk_used_bytes": 50 * 2**30}
+    with served(data) as server:
+        node = Client(session, server.url, token)
+        await node.post(f"{NODE}/metrics", report(timedelta(hours=6), **ahead))
+        await node.post(f"{NODE}/metrics", report(timedelta(0), **right))
+        before = await shown(node, node.with_token(server.operator_token))
+    with served(data) as server:
+        node = Client(session, server.url, token)
+        after = await shown(node, node.with_token(server.operator_token))
+
+    assert before == after == (7.0, 7.0, 7.0, [])
+
+
+async def shown(node: Client, operator: Client) -> tuple[float, float, float, list[str]]:
+    """The processor's load as three answers have it, and what there is to look at."""
+    (latest,) = (await node.get(f"{NODE}/latest")).json["points"]
+    (entry,) = (await operator.get("/v1/nodes")).json["nodes"]
+    async with asyncio.timeout(20):
+        while (fleet := (await operator.get("/v1/fleet")).json)["nodes"][0]["system"] is None:
+            pass
+    cpu = "cpu_usage_percent"
+    return (
+        latest["data"][cpu],
+        entry["system"]["data"][cpu],
+        fleet["nodes"][0]["system"][cpu],
+        [alert["kind"] for alert in fleet["alerts"]],
+    )
 
 
 async def test_the_operator_reads_every_node(operator: Client, n1: Client) -> None:

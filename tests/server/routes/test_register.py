@@ -72,6 +72,26 @@ async def enrol(client: Client, token: str, **members: object) -> dict[str, Any]
     return made
 
 
+async def test_a_state_that_a_node_has_already_is_not_sent_again(
+    plane: Plane, client: Client
+) -> None:
+    token = plane.token("--uses", "2")
+    one = await enrol(client, token, hostname="gera")
+    node, path = client.with_token(one["auth_token"]), "/v1/nodes/gera/state"
+    first = await node.get(path)
+    etag = first.headers["ETag"]
+
+    for known in (etag, f"W/{etag}", f'"other", W/{etag}', "*"):
+        again = await node.get(path, If_None_Match=known)
+        assert (again.status, again.body, again.headers["ETag"]) == (304, b"", etag)
+    assert (await node.get(path, If_None_Match='"other"')).body == first.body
+    refused = await client.with_token("x" * 43).get(path, If_None_Match=etag)
+    assert refused.status == 401
+    await enrol(client, token, hostname="jena")
+    changed = await node.get(path, If_None_Match=etag)
+    assert (changed.status, "jena" in changed.body.decode()) == (200, True)
+
+
 async def test_two_machines_enrol_and_know_each_other(plane: Plane, client: Client) -> None:
     token = plane.token("--uses", "2")
     keys = new_key(), new_key()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from msgspec.structs import replace
 
+from plexd_server.store.duckdb.queries import LastReport
 from plexd_server.store.marks import FOLDED, MARKS_OF_NODE, Mark, Others, Step, advance, fold
 
 if TYPE_CHECKING:
@@ -98,17 +99,23 @@ class MarkCache:
         """Return the node's cached marks. May be called on any thread."""
         return list(self._nodes.get(node_id, {}).values())
 
-    def newest_of(self, node_id: str) -> datetime | None:
-        """Return about when the node's newest point was measured; None if it never reported."""
-        marks = self.of_node(node_id)
-        stamps = [mark.newest_stored for mark in marks if mark.newest_stored]
-        return max(stamps or (mark.received_at for mark in marks if mark.received_at), default=None)
+    def last_report(self, node_id: str) -> LastReport | None:
+        """Return a node's last report; None if it never reported. May be called on any thread.
 
-    def last_seen(self) -> dict[str, datetime]:
-        """Return when each node last reported. May be called on any thread."""
-        found = ((node_id, self.of_node(node_id)) for node_id in list(self._nodes))
-        arrivals = {node: [m.received_at for m in marks if m.received_at] for node, marks in found}
-        return {node: max(times) for node, times in arrivals.items() if times}
+        The last one is that of the mark that was stored last, whatever the clocks say.
+        """
+        marks = [mark for mark in self.of_node(node_id) if mark.received_at]
+        if not marks:
+            return None
+        last = max(marks, key=lambda mark: mark.ordinal)
+        assert last.received_at is not None
+        stamps = (mark.newest_stored for mark in marks if mark.newest_stored)
+        return LastReport(last.received_at, max(stamps, default=None))
+
+    def last_reports(self) -> dict[str, LastReport]:
+        """Return the last report of each node. May be called on any thread."""
+        found = ((node_id, self.last_report(node_id)) for node_id in list(self._nodes))
+        return {node_id: last for node_id, last in found if last is not None}
 
     def put(self, mark: Mark) -> None:
         """Replace a mark by the committed one; removes the longest unused of too many."""

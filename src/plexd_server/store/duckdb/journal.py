@@ -21,13 +21,15 @@ from __future__ import annotations
 import os
 import re
 import struct
+from contextlib import contextmanager, suppress
 from itertools import pairwise
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 from isal import isal_zlib
 
-from plexd.durable import make_directory, sync
+from plexd.durable import make_directory
 from plexd_server.errors import JournalDamaged
+from plexd_server.opened_files import identity, replaced
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -47,8 +49,9 @@ class Journal:
     """The log in ``directory``, created if need be. One thread at a time uses it; calls block.
 
     Call `replay` first, to its end, and then `append`: the replay finds the end. Raises `OSError`
-    if the disk fails. An append that raised has acknowledged nothing, and the next one begins a new
-    segment, because nobody knows what a failed write left on the disk.
+    if the disk fails, and if the directory or the segment was moved, deleted or replaced. An append
+    that raised has acknowledged nothing, and the next one begins a new segment, as nobody knows
+    what a failed write left on the disk. Another directory of the same name is never touched.
 
     Attributes:
         ignored_bytes: how many bytes the replay found after the last whole record.
@@ -59,9 +62,15 @@ class Journal:
         self._segment_bytes = segment_bytes
         self._last = 0
         self._descriptor = -1
+        self._segment = directory
         self._size = 0
         self.ignored_bytes = 0
         make_directory(directory)
+        self._identity = identity(directory)
+
+    def begins_after(self) -> int:
+        """Return the number of the record before the first one; 0 if there is none."""
+        return next((first - 1 for first, _ in self._segments()), 0)
 
     def replay(self, after: int) -> Iterator[tuple[int, bytes]]:
         """Yield the records after the one numbered ``after``, in order, each with its number.
@@ -120,7 +129,7 @@ class Journal:
             self._write(b"".join(chunks))
         except BaseException as err:
             self._roll_back()
-            if isinstance(err, OSError):
+            if isinstance(err, OSError) and err.errno:
                 err.filename = err.filename or str(self._directory)
             raise
         self._last = number
@@ -134,17 +143,26 @@ class Journal:
             written = os.write(self._descriptor, view)
             view = view[written:]
         os.fdatasync(self._descriptor)
+        self._check_place()
         self._size += len(data)
+
+    def _check_place(self) -> None:
+        """Raise `OSError` if a start would not find what was written."""
+        found = os.fstat(self._descriptor)
+        if identity(self._segment) != (found.st_dev, found.st_ino):
+            raise replaced(self._segment)
 
     def _begin_segment(self) -> None:
         self.close()
-        path = self._directory / f"{self._last + 1:020d}{_SUFFIX}"
+        name = f"{self._last + 1:020d}{_SUFFIX}"
         # A file of this name holds nothing that was acknowledged, or the number would be higher.
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-        self._descriptor = os.open(path, flags, 0o600)
-        os.write(self._descriptor, _MAGIC)
-        self._size = len(_MAGIC)
-        sync(self._directory)
+        with self._opened() as directory:
+            self._descriptor = os.open(name, flags, 0o600, dir_fd=directory)
+            self._segment = self._directory / name
+            os.write(self._descriptor, _MAGIC)
+            self._size = len(_MAGIC)
+            os.fsync(directory)
 
     def _roll_back(self) -> None:
         """Cut off what was not acknowledged, if the disk still can, and close the segment."""
@@ -161,16 +179,17 @@ class Journal:
 
         May be called on another thread than the other methods.
         """
-        segments = self._segments()
-        for (_, path), (following, _) in pairwise(segments):
-            if following <= record + 1:
-                path.unlink(missing_ok=True)
+        with self._opened() as directory:
+            for (_, path), (following, _) in pairwise(self._segments(directory)):
+                if following <= record + 1:
+                    _unlink(path.name, directory)
 
     def clear(self) -> None:
         """Delete all segments, when everything is in the tables. The numbers continue."""
         self.close()
-        for _, path in self._segments():
-            path.unlink(missing_ok=True)
+        with self._opened() as directory:
+            for _, path in self._segments(directory):
+                _unlink(path.name, directory)
 
     def close(self) -> None:
         """Close the open segment. May be called again; an append opens another."""
@@ -178,9 +197,31 @@ class Journal:
         if descriptor >= 0:
             os.close(descriptor)
 
-    def _segments(self) -> list[tuple[int, Path]]:
-        found = [p for p in self._directory.iterdir() if p.suffix == _SUFFIX and p.stem.isdigit()]
+    @contextmanager
+    def _opened(self) -> Iterator[int]:
+        """Open the directory; raises `OSError` if it is another one than before, or gone."""
+        try:
+            descriptor = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except (FileNotFoundError, NotADirectoryError) as err:
+            raise replaced(self._directory) from err
+        try:
+            found = os.fstat(descriptor)
+            if (found.st_dev, found.st_ino) != self._identity:
+                raise replaced(self._directory)
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    def _segments(self, directory: int | None = None) -> list[tuple[int, Path]]:
+        names = os.listdir(self._directory if directory is None else directory)  # noqa: PTH208 -- a descriptor
+        paths = (self._directory / name for name in names)
+        found = [path for path in paths if path.suffix == _SUFFIX and path.stem.isdigit()]
         return sorted((int(path.stem), path) for path in found)
+
+
+def _unlink(name: str, directory: int) -> None:
+    with suppress(FileNotFoundError):
+        os.unlink(name, dir_fd=directory)
 
 
 def _read_payload(opened: BinaryIO, expected: int) -> bytes | None:

@@ -68,6 +68,8 @@ def _connect(path: Path, memory: str) -> duckdb.DuckDBPyConnection:
         },
     )
     connection.execute("SET enable_external_access = false")
+    # It would delete the log at the name, also if that is another database's by then.
+    connection.execute("PRAGMA disable_checkpoint_on_shutdown")
     connection.execute("SET lock_configuration = true")
     return connection
 

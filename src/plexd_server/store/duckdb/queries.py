@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
 from plexd.api import GROUP_SYSTEM
-from plexd_server.store.duckdb.schema import PAYLOADS, TABLES, data_fields, has_peers, table_of
+from plexd_server.store.duckdb.schema import (
+    OTHER,
+    PAYLOADS,
+    TABLES,
+    data_fields,
+    has_peers,
+    table_of,
+)
 from plexd_server.store.marks import LOSSES_IN_LEDGER, Mark, make_ledger
 from plexd_server.store.port import Ledger, Loss, NodeSummary, StoredPoint
 
@@ -22,6 +30,10 @@ if TYPE_CHECKING:
 PEER_MINUTES: Final = 15  # how long after its last point a peer still counts
 _PEER_TIME: Final = timedelta(minutes=PEER_MINUTES)
 _DAY: Final = timedelta(days=1)
+_STEADY_SECONDS: Final = 5  # as in mesh/judge.py
+_STEADY: Final = timedelta(seconds=_STEADY_SECONDS)
+_TOGETHER: Final = timedelta(seconds=5)  # in which the pieces of one report arrive
+_MOST_OTHERS: Final = 1000
 _FIRST_TIME: Final = datetime(1, 1, 1, tzinfo=UTC)
 
 _MARK_FIELDS: Final = Mark.__struct_fields__
@@ -37,13 +49,23 @@ _LOSSES_OF_NODE: Final = (
     f"SELECT {', '.join(_LOSS_FIELDS)} FROM losses WHERE node_id = ? "  # noqa: S608 -- our own names
     f"ORDER BY rowid DESC LIMIT {LOSSES_IN_LEDGER}"
 )
-_MOST_OTHERS: Final = 1000
-_NEWEST_OTHERS: Final = (
-    'SELECT ts, received_at, "group", peer_id, data FROM points_other '  # noqa: S608 -- a number of ours
-    'WHERE node_id = ? QUALIFY row_number() OVER (PARTITION BY "group", peer_id '
-    f'ORDER BY received_at DESC, rowid DESC) = 1 ORDER BY "group", peer_id LIMIT {_MOST_OTHERS}'
-)
 TOTAL_RECEIVED: Final = f"SELECT coalesce(sum(received), 0)::BIGINT FROM ({_ALL_MARKS})"  # noqa: S608 -- our own names
+
+
+_stamp = attrgetter("timestamp")
+
+
+class LastReport(NamedTuple):
+    """When a node's last report arrived, and the newest stamp of its stored points, if known."""
+
+    arrived: datetime
+    newest: datetime | None
+
+    @property
+    def newest_if_right(self) -> datetime | None:
+        """The newest stamp, unless it may be one of a clock that is, or was, ahead."""
+        is_right = self.newest is not None and self.newest <= self.arrived + _STEADY
+        return self.newest if is_right else None
 
 
 def _extreme(fold: str) -> str:
@@ -111,25 +133,129 @@ def read_ledger(cursor: duckdb.DuckDBPyConnection, node_id: str, cached: Sequenc
 
 
 def read_latest(
-    cursor: duckdb.DuckDBPyConnection, node_id: str, newest: datetime | None
+    cursor: duckdb.DuckDBPyConnection, node_id: str, last: LastReport | None
 ) -> list[StoredPoint]:
-    """Return the newest point of each group and peer, for a node whose newest is about ``newest``.
-
-    A scan of all points takes long, so the last minutes are read, then the last day, and all the
-    rest only if no group has a point there.
-    """
-    query = partial(_latest, cursor, node_id)
-    found: list[StoredPoint] = []
-    others = read_others(cursor, node_id)
-    if newest is not None:
-        newest = max(newest, _FIRST_TIME + _DAY)
+    """Return the newest point of each group and peer, for a node whose last report is ``last``."""
+    points = [] if last is None else _of_last_day(cursor, node_id, last)
+    if not points:
         for group in PAYLOADS:
-            found += query(group, newest - _PEER_TIME) or query(group, newest - _DAY)
-    found = found or [point for group in PAYLOADS for point in query(group, _FIRST_TIME)]
-    return found + others
+            points += _look(cursor, node_id, arrived_query(group), group, _FIRST_TIME)
+    return points + _read_others(cursor, node_id)
 
 
-def read_others(cursor: duckdb.DuckDBPyConnection, node_id: str) -> list[StoredPoint]:
+def _of_last_day(
+    cursor: duckdb.DuckDBPyConnection, node_id: str, last: LastReport
+) -> list[StoredPoint]:
+    points = [point for group in PAYLOADS for point in _newest(cursor, node_id, group, last)]
+    newest = max(map(_stamp, points), default=last.arrived)
+    oldest = _before(min(newest, last.arrived), _DAY)
+    return [point for point in points if point.timestamp >= oldest]
+
+
+def _newest(
+    cursor: duckdb.DuckDBPyConnection, node_id: str, group: str, last: LastReport
+) -> list[StoredPoint]:
+    """Return the newest points of a group.
+
+    A scan of all points takes long, so the minutes before the newest stamp are read. That is enough
+    if it came with the last report; otherwise the order of arrival decides.
+    """
+    look = partial(_look, cursor, node_id)
+    newest = last.newest_if_right
+    found = look(latest_query(group), group, newest) if newest else []
+    if found:
+        arrived = max(found, key=_stamp).received_at
+        if not last.arrived - _DAY <= arrived < last.arrived - _TOGETHER:
+            return found
+    query = arrived_query(group)
+    found = look(query, group, last.arrived)
+    if any(point.timestamp >= _before(last.arrived, _PEER_TIME) for point in found):
+        return found
+    return look(query, group, last.arrived, _DAY)
+
+
+def _look(
+    cursor: duckdb.DuckDBPyConnection,
+    node_id: str,
+    query: str,
+    group: str,
+    moment: datetime,
+    before: timedelta = _PEER_TIME,
+) -> list[StoredPoint]:
+    rows = cursor.execute(query, [node_id, _before(moment, before).replace(tzinfo=None)])
+    return [_stored(group, *row) for row in rows.fetchall()]
+
+
+def latest_query(group: str) -> str:
+    """Return the query for the newest stamps. Parameters: node, since which stamp.
+
+    Columns: ts, received_at, the payload's. Only peers measured shortly before the newest point
+    are found; the others are gone.
+    """
+    names = _names(data_fields(group))
+    rows = f"SELECT {names}, rowid AS place FROM {table_of(group)} WHERE node_id = ? AND ts >= ?"  # noqa: S608 -- our own names
+    return _newest_of(rows, names, _peer(group)) + _of_recent_peers(group)
+
+
+def arrived_query(group: str) -> str:
+    """Return the query for the newest points of what arrived. Parameters: node, since when.
+
+    Columns, and peers, as of `latest_query`.
+    """
+    rows = _not_ahead(table_of(group), data_fields(group), "received_at >= ?")
+    return _newest_of(rows, _names(data_fields(group)), _peer(group)) + _of_recent_peers(group)
+
+
+def _not_ahead(table: str, columns: Sequence[str], where: str) -> str:
+    """Return the query for a node's rows without those that a later row shows to be ahead.
+
+    The stamp of such a row lies more than five seconds beyond the later one's, and also beyond its
+    arrival by the server's clock: the node's clock was set back in between.
+    """
+    names = _names(columns)
+    return (
+        f"SELECT {names}, place FROM (SELECT {names}, rowid AS place, "  # noqa: S608 -- our own names
+        "min(greatest(ts, received_at)) OVER "
+        "(ORDER BY rowid DESC ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS bound "
+        f"FROM {table} WHERE node_id = ? AND {where}) "
+        f"WHERE bound IS NULL OR ts - INTERVAL {_STEADY_SECONDS} SECOND <= bound"
+    )
+
+
+def _newest_of(rows: str, names: str, key: Sequence[str]) -> str:
+    """Return the query for the row with the newest stamp of each key; of several, the last."""
+    partition = f"PARTITION BY {', '.join(key)}" if key else ""
+    return (
+        f"SELECT {names} FROM ({rows}) "  # noqa: S608 -- our own names
+        f"QUALIFY row_number() OVER ({partition} ORDER BY ts DESC, place DESC) = 1"
+    )
+
+
+def _of_recent_peers(group: str) -> str:
+    order = "ORDER BY peer_id" if has_peers(group) else ""
+    return f" AND ts >= max(ts) OVER () - INTERVAL {PEER_MINUTES} MINUTE {order}"
+
+
+def _peer(group: str) -> Sequence[str]:
+    return ("peer_id",) if has_peers(group) else ()
+
+
+def _names(columns: Sequence[str]) -> str:
+    return ", ".join(("ts", "received_at", *columns))
+
+
+_OTHER_COLUMNS: Final = ('"group"', "peer_id", "data")
+_NEWEST_OTHERS: Final = (
+    _newest_of(
+        _not_ahead(table_of(OTHER), _OTHER_COLUMNS, "true"),
+        _names(_OTHER_COLUMNS),
+        _OTHER_COLUMNS[:2],
+    )
+    + f' ORDER BY "group", peer_id LIMIT {_MOST_OTHERS}'
+)
+
+
+def _read_others(cursor: duckdb.DuckDBPyConnection, node_id: str) -> list[StoredPoint]:
     """Return the newest point of each group that this version does not know, and of each peer."""
     rows = cursor.execute(_NEWEST_OTHERS, [node_id]).fetchall()
     return [
@@ -144,48 +270,36 @@ def read_others(cursor: duckdb.DuckDBPyConnection, node_id: str) -> list[StoredP
     ]
 
 
-def _latest(
-    cursor: duckdb.DuckDBPyConnection, node_id: str, group: str, since: datetime
-) -> list[StoredPoint]:
-    rows = cursor.execute(latest_query(group), [node_id, since.replace(tzinfo=None)])
-    return [_stored(group, *row) for row in rows.fetchall()]
-
-
-def latest_query(group: str) -> str:
-    """Return the query. Parameters: node, since. Columns: ts, received_at, the payload's.
-
-    Only peers measured shortly before the newest point are found; the others are gone.
-    """
-    key = "PARTITION BY peer_id " if has_peers(group) else ""
-    order = "ORDER BY peer_id" if has_peers(group) else ""
-    return (
-        f"SELECT ts, received_at, {', '.join(data_fields(group))} "  # noqa: S608 -- our own names
-        f"FROM {table_of(group)} WHERE node_id = ? AND ts >= ? "
-        f"QUALIFY row_number() OVER ({key}ORDER BY ts DESC, received_at DESC) = 1 "
-        f"AND ts >= max(ts) OVER () - INTERVAL {PEER_MINUTES} MINUTE {order}"
-    )
-
-
 def read_fleet(
-    cursor: duckdb.DuckDBPyConnection, last_seen: Mapping[str, datetime]
+    cursor: duckdb.DuckDBPyConnection, last: Mapping[str, LastReport]
 ) -> list[NodeSummary]:
-    """Return a summary of every node.
-
-    ``last_seen`` has the newest arrivals.
-    """
-    rows = cursor.execute(fleet_query()).fetchall()
-    system = {node_id: _stored(GROUP_SYSTEM, *rest) for node_id, *rest in rows}
-    arrivals = {node_id: point.received_at for node_id, point in system.items()} | dict(last_seen)
+    """Return a summary of every node; ``last`` has their last reports."""
+    system: dict[str, StoredPoint] = {}
+    for node_id, newest, *rest in cursor.execute(fleet_query()).fetchall():
+        point = _stored(GROUP_SYSTEM, *rest)
+        if _utc(newest) > point.timestamp:
+            found = _newest(cursor, node_id, GROUP_SYSTEM, last.get(node_id) or _last_of(point))
+            point = next(iter(found), point)
+        system[node_id] = point
+    arrivals = {node_id: point.received_at for node_id, point in system.items()}
+    arrivals |= {node_id: report.arrived for node_id, report in last.items()}
     return [NodeSummary(node, at, system.get(node)) for node, at in sorted(arrivals.items())]
 
 
+def _last_of(point: StoredPoint) -> LastReport:
+    return LastReport(point.received_at, None)
+
+
 def fleet_query() -> str:
-    """Return the query. No parameters. Columns: node_id, ts, received_at, the system payload's."""
+    """Return the query for the system point of each node that arrived last.
+
+    No parameters. Columns: node_id, the newest ts of all, ts, received_at, the payload's.
+    """
     table = table_of(GROUP_SYSTEM)
     return (
-        f"SELECT node_id, ts, received_at, {', '.join(data_fields(GROUP_SYSTEM))} FROM {table} "  # noqa: S608 -- our own names
-        f"JOIN (SELECT node_id, max(ts) AS ts FROM {table} GROUP BY node_id) USING (node_id, ts) "
-        "QUALIFY row_number() OVER (PARTITION BY node_id ORDER BY received_at DESC) = 1"
+        f"SELECT node_id, newest, ts, received_at, {', '.join(data_fields(GROUP_SYSTEM))} "  # noqa: S608 -- our own names
+        f"FROM {table} JOIN (SELECT max(rowid) AS place, max(ts) AS newest FROM {table} "
+        f"GROUP BY node_id) ON {table}.rowid = place"
     )
 
 
@@ -202,6 +316,10 @@ def _stored(group: str, ts: datetime, received_at: datetime, *values: Any) -> St
 
 def _zoned(value: Any) -> Any:
     return _utc(value) if isinstance(value, datetime) else value
+
+
+def _before(moment: datetime, by: timedelta) -> datetime:
+    return moment - min(by, moment - _FIRST_TIME)
 
 
 def _utc(moment: datetime) -> datetime:

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, TypeVar
 from plexd.api import Receipt
 from plexd.clock import SystemClock
 from plexd_server.errors import JournalDamaged, StartError, StoreBusy, StoreClosed, StoreError
+from plexd_server.fault_log import FaultLog
+from plexd_server.opened_files import OpenedFiles
 from plexd_server.store.duckdb.changeset import Changeset, MarkCache, StagedReports
-from plexd_server.store.duckdb.fault_log import FaultLog
 from plexd_server.store.duckdb.journal import Journal
 from plexd_server.store.duckdb.loader import Loader
 from plexd_server.store.duckdb.queries import (
@@ -55,7 +56,7 @@ if TYPE_CHECKING:
     T = TypeVar("T")
 
 FILE_NAME = "points.duckdb"
-_JOURNAL_NAME = "journal"
+JOURNAL_NAME = "journal"
 _READERS = 2
 _REPLAY_RECORDS = 1000
 _FIRST_TIME = datetime(1, 1, 1, tzinfo=UTC)
@@ -67,13 +68,20 @@ class DuckDBStore:
 
     ``memory`` is DuckDB's own limit (``"256MB"``); a query that needs more spills to the data
     directory. ``max_pending_points`` bounds what waits for the journal, and as well what waits in
-    the journal for the tables.
+    the journal for the tables. While one of ``files`` is not in its place, nothing is written and
+    nothing acknowledged; the database's file is added to them.
     """
 
     def __init__(
-        self, data_dir: Path, *, memory: str = "256MB", max_pending_points: int = 200_000
+        self,
+        data_dir: Path,
+        *,
+        memory: str = "256MB",
+        max_pending_points: int = 200_000,
+        files: OpenedFiles | None = None,
     ) -> None:
         clock = SystemClock()
+        self._files = files or OpenedFiles(clock)
         self._max_pending = max_pending_points
         # The names are those of docs/reference/logs.md.
         self._writing = FaultLog("writing", clock)
@@ -81,10 +89,11 @@ class DuckDBStore:
         self._tables = Tables(
             data_dir / FILE_NAME, memory, loading=self._loading, reading=FaultLog("reading", clock)
         )
+        self._files.add(data_dir / FILE_NAME)
         self._loader = Loader(self._load)
         self._marks = MarkCache(self._tables.marks(), _MarksOfTables(self._tables, self._loader))
         try:
-            self._open_journal(data_dir / _JOURNAL_NAME)
+            self._open_journal(data_dir / JOURNAL_NAME)
         except BaseException:
             self._loader.close()
             self._tables.close()
@@ -106,14 +115,14 @@ class DuckDBStore:
         return await self._read(lambda c: read_ledger(c, node_id, self._marks.of_node(node_id)))
 
     async def latest(self, node_id: str) -> list[StoredPoint]:
-        newest = self._marks.newest_of(node_id)
-        return await self._read(lambda cursor: read_latest(cursor, node_id, newest))
+        last = self._marks.last_report(node_id)
+        return await self._read(lambda cursor: read_latest(cursor, node_id, last))
 
     async def series(self, query: SeriesQuery) -> Series:
         return await self._read(lambda cursor: read_series(cursor, query))
 
     async def fleet(self) -> list[NodeSummary]:
-        return await self._read(lambda cursor: read_fleet(cursor, self._marks.last_seen()))
+        return await self._read(lambda cursor: read_fleet(cursor, self._marks.last_reports()))
 
     async def expire(self, now: datetime, keep: timedelta) -> int:
         """Remove hour by hour, so that reports meanwhile wait for one hour's points at most."""
@@ -121,6 +130,7 @@ class DuckDBStore:
 
     async def check(self) -> None:
         """Run a query and, if the last write failed, a write."""
+        await self._on_reader(self._files.check)
         if self._writing.failing:
             await self._writer.write(_EMPTY_REPORT)
         if self._loading.failing:
@@ -144,18 +154,27 @@ class DuckDBStore:
             self._tables.checkpoint()
             during()
 
-        self._loader.run(checkpointed)
+        self._maintain(checkpointed)
 
     def close(self) -> None:
         """Close as `aclose` does, without an event loop. Blocks."""
         self._writer.close()
         self._loader.close()
+        try:
+            self._settle()
+        except (OSError, StoreError):  # the next start loads what the tables have not
+            self._journal.close()
+        self._readers.shutdown()
+        self._tables.close()
+
+    def _settle(self) -> None:
+        """Leave everything in the database's file, if the tables have all that was acknowledged."""
+        self._files.check()
+        self._tables.checkpoint()
         if self._loader.backlog or self._loading.failing:
             self._journal.close()
         else:
             self._journal.clear()
-        self._readers.shutdown()
-        self._tables.close()
 
     def _commit(self, reports: Sequence[Report]) -> list[Written]:
         """Commit a group of reports; runs on the writer's thread only."""
@@ -170,6 +189,7 @@ class DuckDBStore:
         return [Written(step.receipt, step.points, step.is_notable) for _, step in steps]
 
     def _append(self, records: Sequence[bytes], staged: StagedReports) -> None:
+        self._files.check()
         try:
             last = self._journal.append(records)
         except OSError as err:
@@ -179,20 +199,32 @@ class DuckDBStore:
 
     def _load(self, chunk: Sequence[Changeset]) -> None:
         """Load a chunk; runs on the loader's thread only."""
+        self._files.check()
         self._tables.load(chunk)
         with suppress(OSError):  # the next chunk deletes them as well
             self._journal.delete_upto(chunk[-1].record)
 
     def _expire(self, now: datetime, keep: timedelta) -> int:
-        newest = self._loader.run(self._tables.newest)
+        with suppress(StoreError):  # then the newest in the tables counts
+            self._loader.flush()
+        newest = self._maintain(self._tables.newest)
         if newest is None or newest - _FIRST_TIME <= keep:
             return 0
         before = min(now, newest) - keep
         expired = 0
-        while points := self._loader.run(lambda: self._tables.expire(before)):
+        while points := self._maintain(lambda: self._tables.expire(before)):
             expired += points
-        self._loader.run(lambda: self._tables.compact(before))
+        self._maintain(lambda: self._tables.compact(before))
         return expired
+
+    def _maintain(self, task: Callable[[], T]) -> T:
+        """Run ``task`` on the loader's thread, if the files are in their place."""
+
+        def checked() -> T:
+            self._files.check()
+            return task()
+
+        return self._loader.run(checked)
 
     def _open_journal(self, directory: Path) -> None:
         try:
@@ -205,7 +237,9 @@ class DuckDBStore:
         """Load what the journal has and the tables have not."""
         staged = StagedReports(self._marks)
         last = count = 0
-        for last, record in self._journal.replay(self._tables.loaded_upto()):
+        # If the database is new, what its predecessor had is gone and the rest is not.
+        upto = self._tables.loaded_upto() or self._journal.begins_after()
+        for last, record in self._journal.replay(upto):
             try:
                 report = decode_record(record)
             except ValueError as err:

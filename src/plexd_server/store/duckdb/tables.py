@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
+    from plexd_server.fault_log import FaultLog
     from plexd_server.store.duckdb.changeset import Changeset
     from plexd_server.store.duckdb.columns import Column
-    from plexd_server.store.duckdb.fault_log import FaultLog
     from plexd_server.store.marks import Mark
 
     T = TypeVar("T")

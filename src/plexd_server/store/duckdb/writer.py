@@ -11,12 +11,12 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
-from plexd_server.errors import StoreBusy, StoreClosed, StoreError
+from plexd_server.errors import FilesReplaced, StoreBusy, StoreClosed, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from plexd_server.store.duckdb.fault_log import FaultLog
+    from plexd_server.fault_log import FaultLog
     from plexd_server.store.port import Report, Written
 
 _GROUP_POINTS = 50_000
@@ -103,6 +103,8 @@ class GroupWriter:
     def _try(self, group: Sequence[_Pending]) -> Sequence[Written] | StoreError:
         try:
             return self._commit([pending.report for pending in group])
+        except FilesReplaced as err:
+            return err  # it is logged where it was found
         except StoreError as err:
             self._faults.failed(err.__cause__ or err)
             return err

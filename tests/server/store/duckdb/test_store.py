@@ -539,13 +539,13 @@ async def test_after_a_failed_fsync_the_file_is_opened_again_and_nothing_is_doub
 async def test_a_file_that_does_not_open_is_tried_again(tmp_path: Path) -> None:
     store = DuckDBStore(tmp_path)
     store._tables.close()
-    (tmp_path / "points.duckdb").rename(tmp_path / "elsewhere")
+    content = (tmp_path / "points.duckdb").read_bytes()
     (tmp_path / "points.duckdb").write_bytes(b"not a database" * 1000)
     for seq in (1, 2):
         assert not await is_duplicate(store, named(seq))
         with pytest.raises(StoreError):
             await store.check()
-    (tmp_path / "elsewhere").rename(tmp_path / "points.duckdb")
+    (tmp_path / "points.duckdb").write_bytes(content)
 
     await store.check()
     assert await is_duplicate(store, named(2))

@@ -9,8 +9,8 @@ import pytest
 from plexd.api import Receipt
 from plexd.clock import SystemClock
 from plexd_server.errors import StoreBusy, StoreClosed, StoreError
+from plexd_server.fault_log import FaultLog
 from plexd_server.store import Report, Written
-from plexd_server.store.duckdb.fault_log import FaultLog
 from plexd_server.store.duckdb.writer import GroupWriter
 from support.points import NOW, SYSTEM
 

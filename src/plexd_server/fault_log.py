@@ -1,4 +1,4 @@
-"""Failures of the store, logged for the operator without filling the log."""
+"""Failures of what is stored, logged for the operator without filling the log."""
 
 from __future__ import annotations
 
