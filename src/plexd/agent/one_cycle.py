@@ -10,7 +10,6 @@ from msgspec import Struct
 
 from plexd import metrics
 from plexd.agent.app import build_collectors, build_control_plane, build_tunnels
-from plexd.agent.peer_refresh import PeerRefresh
 from plexd.clock import Clock, SystemClock
 from plexd.metrics.collection import Collection
 
@@ -75,7 +74,7 @@ async def _refresh_peers(settings: Settings, identity: Identity, tunnels: Tunnel
             asyncio.timeout(_PEERS_SECONDS),
             build_control_plane(settings, identity) as plane,
         ):
-            await PeerRefresh(tunnels.index, plane, identity.node_id).refresh()
+            await tunnels.refresh(plane, identity.node_id).refresh()
 
 
 async def _collect(

@@ -24,6 +24,7 @@ from plexd.api.errors import (
 )
 from plexd.api.points import check_points
 from plexd.api.secret import Secret, check_bearer
+from plexd.api.special_addresses import ends_of, special_purpose
 from plexd.api.transport import HTTPTransport, Trust
 from plexd.api.wire import (
     GROUP_AGENT,
@@ -74,6 +75,8 @@ __all__ = [
     "check_points",
     "continuation",
     "decode_batch",
+    "ends_of",
     "is_continuation",
     "parse_reason",
+    "special_purpose",
 ]
