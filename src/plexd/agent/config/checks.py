@@ -163,5 +163,7 @@ def _missing_interface(key: str, name: str) -> Iterator[str]:
         names = [known for _, known in socket.if_nameindex()]
     except OSError:  # a sandbox without netlink: nothing is known, so nothing is said
         return
-    if name not in names:
+    from plexd.procfs import primary_name  # noqa: PLC0415 - only to look at the machine
+
+    if name not in names and not primary_name(os.fsencode(name)):
         yield f"{key}: there is no interface {quoted(name)}{nearest(name, names)}"
