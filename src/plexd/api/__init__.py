@@ -41,6 +41,7 @@ from plexd.api.wire import (
     SystemStats,
     TunnelStats,
 )
+from plexd.api.zones import check_zone, with_plain_zone
 
 __all__ = [
     "GROUP_AGENT",
@@ -73,10 +74,12 @@ __all__ = [
     "TunnelStats",
     "check_bearer",
     "check_points",
+    "check_zone",
     "continuation",
     "decode_batch",
     "ends_of",
     "is_continuation",
     "parse_reason",
     "special_purpose",
+    "with_plain_zone",
 ]

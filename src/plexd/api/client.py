@@ -19,6 +19,7 @@ from plexd.api.peer_entries import decode_peers
 from plexd.api.secret import Secret
 from plexd.api.transport import Answer, HTTPTransport, Trust
 from plexd.api.wire import Receipt, Registration, SecretResponse
+from plexd.api.zones import check_zone
 from plexd.clock import Clock, SystemClock
 from plexd.closing import AsyncClosing
 from plexd.log_once import LogOnce
@@ -246,6 +247,7 @@ def _checked_base_url(text: str) -> str:
         raise ValueError(f"base_url must be an http or https URL, got {text!r}{hint}")
     if "?" in text or "#" in text:
         raise ValueError(f"base_url must end with its path, got {text!r}")
+    check_zone(text)
     return text.rstrip("/")
 
 

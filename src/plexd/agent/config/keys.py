@@ -66,7 +66,8 @@ _TABLE = (
         "api.base_url",
         WEB_ADDRESS,
         "",
-        "Where the control plane is, `https://` or `http://`. `plexd run` needs it.",
+        "Where the control plane is, `https://` or `http://`. A link-local address has its "
+        "interface with it: `[fe80::1%25eth0]`. `plexd run` needs it.",
     ),
     Key(
         "api.auth_token",

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
-from plexd.api import Secret
+from plexd.api import Secret, check_zone, with_plain_zone
 from plexd.text import nearest, quoted, with_scheme, without_line_end
 from plexd.units import format_duration, format_size, parse_duration, parse_size
 
@@ -163,7 +163,8 @@ def _parse_web_address(text: str) -> str:
     if text and not _is_web_address(text):
         expected = "an address such as https://plane.example"
         raise ValueError(f"expected {expected}, found {quoted(text)}{with_scheme(text)}")
-    return text
+    check_zone(text)
+    return with_plain_zone(text)
 
 
 def _is_web_address(text: str) -> bool:
