@@ -64,9 +64,19 @@ async def test_the_control_plane_is_asked_for_the_peers_of_one_cycle() -> None:
         settings = in_a_mesh(plane.url)
         tunnels = app.build_tunnels(settings)
         assert tunnels is not None
-        await one_cycle._refresh_peers(settings, IDENTITY, tunnels)
+        left_out = await one_cycle._refresh_peers(settings, IDENTITY, tunnels)
 
     assert tunnels.addresses() == {"fetched": "10.99.0.2"}  # nobody is to be pinged by a test
+    assert left_out == "peer 'new': mesh_ip \"\" is no address"
+
+
+async def test_peers_that_are_not_pinged_are_named() -> None:
+    peer = {"id": "evil", "public_key": "A" * 43 + "=", "mesh_ip": "127.0.0.1"}
+    async with ScriptedServer(Reply(body=msgspec.json.encode({"peers": [peer]}))) as plane:
+        cycle = await one_cycle.collect_once(in_a_mesh(plane.url), IDENTITY)
+    assert cycle.addresses == {}
+    (line,) = cycle.unanswered
+    assert line.startswith("peers left out: peer 'evil': mesh_ip \"127.0.0.1\" cannot be that of")
 
 
 async def test_without_an_answer_the_peers_of_the_enrolment_are_pinged() -> None:

@@ -39,7 +39,7 @@ class PeerRefresh:
 
     When they cannot be fetched, the known ones stay, and a warning says so. Entries that cannot be
     used are left out, and a warning names them (see `plexd.agent.peer_list`); ``interface`` is the
-    mesh's.
+    mesh's. ``left_out`` says which they were the last time.
     """
 
     def __init__(
@@ -56,6 +56,7 @@ class PeerRefresh:
         self._fetcher = fetcher
         self._node_id = node_id
         self._interface = interface
+        self.left_out = ""
         self._clock = clock or SystemClock()
         self._refreshed = asyncio.Event()
         self._warnings = LogOnce(logger, "agent", clock=self._clock)
@@ -85,5 +86,6 @@ class PeerRefresh:
             reason = str(err) or type(err).__name__
             self._warnings.warn("peers not refreshed", "", error=reason)
             return
+        self.left_out = found.error
         found.warn(self._warnings)
         self._store.replace(found.table)
