@@ -437,6 +437,14 @@ async def test_an_entry_that_is_no_peer_costs_itself_and_is_named(
     assert record["error"].startswith("entry 1: ")
 
 
+async def test_a_name_with_half_a_character_costs_nobody(
+    server: ScriptedServer, plane: ControlPlane
+) -> None:
+    half = json.dumps(PEER | {"id": "p\ud8002"})
+    server.script = [Reply(200, f'{{"peers": [{half}, {json.dumps(PEER)}]}}'.encode())]
+    assert [peer.id for peer in await plane.fetch_peers("node-1")] == ["p\ufffd2", "p1"]
+
+
 async def test_null_is_a_registration_without_peers(
     server: ScriptedServer, plane: ControlPlane
 ) -> None:

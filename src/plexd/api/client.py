@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from plexd import __version__
-from plexd.api.answers import parse_reason, parse_retry_after
+from plexd.api.answers import parse_reason, parse_retry_after, without_half_characters
 from plexd.api.bearer import Bearer
 from plexd.api.diagnosis import refuse_if_https
 from plexd.api.errors import APIError, DecodeError
@@ -274,4 +274,7 @@ def _decode(answer: Answer, kind: type[_T]) -> _T:
     try:
         return msgspec.json.decode(answer.body, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as err:
+        body = without_half_characters(answer.body)
+        if body != answer.body:
+            return _decode(msgspec.structs.replace(answer, body=body), kind)
         raise DecodeError(f"not an answer this client understands: {err}") from err
