@@ -54,18 +54,34 @@ async def test_peers_that_are_configured_are_pinged_and_their_tunnels_looked_for
     assert not await app.has_tunnels(settings)
 
 
-async def test_peers_that_the_control_plane_knows_are_pinged_by_their_names() -> None:
-    peer = {"id": "fetched", "public_key": "A" * 43 + "=", "mesh_ip": "127.0.0.1"}
-    answer = Reply(body=msgspec.json.encode({"peers": [peer]}))
+async def test_the_control_plane_is_asked_for_the_peers_of_one_cycle() -> None:
+    peers = [
+        {"id": "fetched", "public_key": "A" * 43 + "=", "mesh_ip": "10.99.0.2"},
+        {"id": "new", "public_key": "B" * 43 + "=", "mesh_ip": ""},
+    ]
+    answer = Reply(body=msgspec.json.encode({"peers": peers}))
     async with ScriptedServer(answer) as plane:
-        cycle = await one_cycle.collect_once(in_a_mesh(plane.url), IDENTITY)
+        settings = in_a_mesh(plane.url)
+        tunnels = app.build_tunnels(settings)
+        assert tunnels is not None
+        left_out = await one_cycle._refresh_peers(settings, IDENTITY, tunnels)
 
-    assert cycle.addresses == {"fetched": "127.0.0.1"}
-    assert [p.peer_id for p in cycle.points if p.group == "latency"] == ["fetched"]
+    assert tunnels.addresses() == {"fetched": "10.99.0.2"}  # nobody is to be pinged by a test
+    assert left_out == "peer 'new': mesh_ip \"\" is no address"
+
+
+async def test_peers_that_are_not_pinged_are_named() -> None:
+    peer = {"id": "evil", "public_key": "A" * 43 + "=", "mesh_ip": "127.0.0.1"}
+    async with ScriptedServer(Reply(body=msgspec.json.encode({"peers": [peer]}))) as plane:
+        cycle = await one_cycle.collect_once(in_a_mesh(plane.url), IDENTITY)
+    assert cycle.addresses == {}
+    (line,) = cycle.unanswered
+    assert line.startswith("peers left out: peer 'evil': mesh_ip \"127.0.0.1\" cannot be that of")
 
 
 async def test_without_an_answer_the_peers_of_the_enrolment_are_pinged() -> None:
     known = replace_struct(IDENTITY, peers=(api.Peer("known", "A" * 43 + "=", "127.0.0.1"),))
+    known = replace_struct(known, peers=(*known.peers, api.Peer("twice", "A" * 43 + "=", "::1")))
     settings = in_a_mesh("http://127.0.0.1:1")
 
     assert (await one_cycle.collect_once(settings, known)).addresses == {"known": "127.0.0.1"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 from email.utils import format_datetime
 
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plexd.api import Secret
-from plexd.api.answers import parse_reason, parse_retry_after
+from plexd.api.answers import parse_reason, parse_retry_after, without_half_characters
 from support.points import NOW
 
 REASONS = {
@@ -116,3 +117,24 @@ def test_both_forms_mean_the_same(seconds: int) -> None:
     wait = timedelta(seconds=seconds)
     assert parse_retry_after(str(seconds), NOW) == wait
     assert parse_retry_after(format_datetime(NOW + wait, usegmt=True), NOW) == wait
+
+
+@pytest.mark.parametrize(
+    ("body", "read"),
+    [
+        (rb'"\ud800"', "\ufffd"),
+        (rb'"a\uDFFFb"', "a\ufffdb"),
+        (rb'"\ud83d\ude00"', "\U0001f600"),
+        (rb'"\ud83d\ud83d\ude00\ude00"', "\ufffd\U0001f600\ufffd"),
+        (rb'"\\ud800"', "\\ud800"),
+        (rb'"\\\ud800\n"', "\\\ufffd\n"),
+        (rb'"\u00e4"', "\u00e4"),
+    ],
+)
+def test_half_a_character_is_replaced_and_nothing_else(body: bytes, read: str) -> None:
+    assert json.loads(without_half_characters(body)) == read
+
+
+def test_a_body_full_of_escapes_takes_no_time() -> None:
+    body = rb'"\ud800' + rb"\n" * 20_000 + b'"'
+    assert without_half_characters(body) == body

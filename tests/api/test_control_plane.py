@@ -407,6 +407,74 @@ async def test_a_mesh_of_ten_thousand_peers_fits(
     assert len(await plane.fetch_peers("node-1")) == 10_000
 
 
+PEER = {"id": "p1", "public_key": "pk", "mesh_ip": "10.0.0.2"}
+NO_PEERS = {
+    "null": b"null",
+    "a number": b"7",
+    "a list": b"[]",
+    "a field missing": b'{"id": "p2", "mesh_ip": "10.0.0.3"}',
+    "a field of another type": b'{"id": 2, "public_key": "pk", "mesh_ip": "10.0.0.3"}',
+    "a field that is null": b'{"id": "p2", "public_key": "pk", "mesh_ip": null}',
+    "broken UTF-8": b'{"id": "\xff", "public_key": "pk", "mesh_ip": "10.0.0.3"}',
+}
+
+
+@pytest.mark.parametrize("name", NO_PEERS)
+async def test_an_entry_that_is_no_peer_costs_itself_and_is_named(
+    server: ScriptedServer, plane: ControlPlane, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    entries = b"[%b, %b]" % (NO_PEERS[name], json.dumps(PEER).encode())
+    admission = json.dumps(ADMISSION).encode().removesuffix(b"}")
+    server.script = [
+        Reply(200, b'{"peers": %b}' % entries),
+        Reply(200, b'%b, "peers": %b}' % (admission, entries)),
+    ]
+    assert await plane.fetch_peers("node-1") == [Peer(**PEER)]
+    assert (await plane.register("boot", "pk", "host", {})).peers == [Peer(**PEER)]
+    (record,) = map(vars, caplog.records)  # the same again within five minutes
+    assert (record["message"], record["component"]) == ("peers left out", "api")
+    assert record["count"] == 1
+    assert record["error"].startswith("entry 1: ")
+
+
+async def test_a_name_with_half_a_character_costs_nobody(
+    server: ScriptedServer, plane: ControlPlane
+) -> None:
+    half = json.dumps(PEER | {"id": "p\ud8002"})
+    server.script = [Reply(200, f'{{"peers": [{half}, {json.dumps(PEER)}]}}'.encode())]
+    assert [peer.id for peer in await plane.fetch_peers("node-1")] == ["p\ufffd2", "p1"]
+
+
+async def test_null_is_a_registration_without_peers(
+    server: ScriptedServer, plane: ControlPlane
+) -> None:
+    server.script = [json_reply({**ADMISSION, "peers": None}), json_reply(ADMISSION)]
+    for _ in range(2):
+        assert (await plane.register("boot", "pk", "host", {})).peers == []
+
+
+async def test_a_list_of_a_hundred_thousand_peers_holds_up_no_other_task(
+    server: ScriptedServer, plane: ControlPlane
+) -> None:
+    server.script = [json_reply({"peers": [PEER] * 100_000})]
+    asking = asyncio.create_task(plane.fetch_peers("node-1"))
+    await server.asked.wait()
+    turns = 0
+    while not asking.done():
+        await asyncio.sleep(0)
+        turns += 1
+    assert len(await asking) == 100_000
+    assert turns >= 100
+
+
+async def test_an_answer_of_millions_of_values_is_refused_before_they_are_made(
+    server: ScriptedServer, plane: ControlPlane
+) -> None:
+    server.script = [Reply(200, b'{"peers": [%b0]}' % (b"0," * 1_000_000))]
+    with pytest.raises(DecodeError, match="the answer has more than 1000000 values"):
+        await plane.fetch_peers("node-1")
+
+
 ADMISSION = {
     "node_id": "node-1",
     "mesh_ip": "10.0.0.1",
@@ -418,10 +486,9 @@ ADMISSION = {
 async def test_registering_sends_the_bootstrap_token_and_no_other(
     server: ScriptedServer, plane: ControlPlane
 ) -> None:
-    peer = {"id": "p1", "public_key": "pk", "mesh_ip": "10.0.0.2"}
-    server.script = [json_reply({**ADMISSION, "peers": [peer], "new": 1}, 201)]
+    server.script = [json_reply({**ADMISSION, "peers": [PEER], "new": 1}, 201)]
     admitted = await plane.register("boot", "pk", "host-ü", {"os": "linux"})
-    assert admitted == Registration(**ADMISSION, peers=[Peer("p1", "pk", "10.0.0.2")])
+    assert admitted == Registration(**ADMISSION, peers=[Peer(**PEER)])
     (request,) = server.requests
     assert (request.method, request.target) == ("POST", "/v1/register")
     assert "Authorization" not in request.headers

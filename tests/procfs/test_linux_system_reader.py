@@ -211,3 +211,52 @@ async def test_an_odd_source_is_read_another_way_and_logged_once(
         "the first cpu line counts nothing: another one is read",
     ]
     assert {record.getMessage() for record in caplog.records} == {"source read another way"}
+
+
+ODD = b"  odd0: -7 1 0 0 0 0 0 0 200 1 0 0 0 0 0 0\n"
+
+
+async def network_of(reader: LinuxSystemReader, tree: ProcTree, text: bytes) -> tuple[int, int]:
+    tree.write("net/dev", NET_HEADINGS + text)
+    tree.write_stat(b"cpu 1 0 0 1\n", b"cpu 2 0 0 2\n")
+    stats = await reader.read_stats()
+    return stats.network_rx_bytes, stats.network_tx_bytes
+
+
+async def test_an_odd_interface_is_left_out_and_logged_once_each_time_it_becomes_one(
+    tree: ProcTree, clock: SteppingClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    reader = reader_of(tree, clock)
+    fine = ODD.replace(b"-7", b"7")
+    odder = ODD.replace(b"-7", b"-8")  # a counter that goes on is no news
+    read = [await network_of(reader, tree, ETH0 + text) for text in (ODD, odder, fine, ODD)]
+    assert read == [(100, 200), (100, 200), (107, 400), (100, 200)]
+    first, second = map(vars, caplog.records)
+    assert first["message"] == second["message"] == "network interface left out"
+    assert (first["component"], first["interface"], first["count"]) == ("procfs", "odd0", 1)
+    assert first["error"] == "rx bytes is no count: '-7'"
+
+
+async def test_a_named_interface_that_is_odd_counts_zero_as_a_missing_one_does(
+    tree: ProcTree, clock: SteppingClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    reader = reader_of(tree, clock, net_iface="odd0")
+    assert await network_of(reader, tree, ETH0 + ODD) == (0, 0)
+    assert [record.getMessage() for record in caplog.records] == ["network interface left out"]
+
+
+async def test_another_machines_proc_has_the_network_of_its_first_process(
+    tree: ProcTree, clock: SteppingClock
+) -> None:
+    tree.write("1/net/dev", NET_HEADINGS + ETH0.replace(b"100", b"777"))
+    assert (await reader_of(tree, clock).read_stats()).network_rx_bytes == 777
+
+
+async def test_another_machines_network_that_cannot_be_read_is_not_replaced_by_ones_own(
+    tree: ProcTree, clock: SteppingClock
+) -> None:
+    """A procfs that hides its processes: ``net`` is a link to the network of whoever reads it."""
+    (tree.root / "net").rename(tree.root / "mine")
+    (tree.root / "net").symlink_to("mine")
+    with pytest.raises(ProcfsError, match="1/net/dev: No such file or directory"):
+        await reader_of(tree, clock).read_stats()

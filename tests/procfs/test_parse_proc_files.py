@@ -19,7 +19,7 @@ from plexd.procfs.parse import (
     parse_memory,
     total_traffic,
 )
-from procfs.trees import ETH0, NET_HEADINGS
+from procfs.trees import ETH0, LO, NET_HEADINGS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -110,9 +110,50 @@ def test_a_machine_without_interfaces_has_no_traffic() -> None:
     assert total_traffic(parse_interfaces(NET_HEADINGS)) == (0, 0)
 
 
-def test_a_sum_the_wire_cannot_hold_is_refused() -> None:
-    with pytest.raises(ProcfsError, match="/proc/net/dev: tx bytes is beyond 64 bits"):
-        total_traffic([Interface(b"a", 1, UINT64_MAX), Interface(b"b", 1, 1)])
+ODD_LINES = {
+    b"wlan0: -1 0 0 0 0 0 0 0 5 0": (b"wlan0", "rx bytes is no count: '-1'"),
+    b"wlan0: 5 0 0 0 0 0 0 0 x 0": (b"wlan0", "tx bytes is no count: 'x'"),
+    b"wlan0: 5 0 0 0 0 0 0 0 1.5 0": (b"wlan0", "tx bytes is no count: '1.5'"),
+    b"wlan0: %d 0 0 0 0 0 0 0 5" % 2**64: (b"wlan0", f"rx bytes is beyond 64 bits: {2**64}"),
+    b"wlan0: 1 2 3": (b"wlan0", "no tx bytes"),
+    b"wlan0:": (b"wlan0", "no tx bytes"),
+    b"wlan0 1 0 0 0 0 0 0 0 5": (b"wlan0 1 0 0 0 0 0 0 0 5", "no interface name"),
+    b": 1 0 0 0 0 0 0 0 5": (b": 1 0 0 0 0 0 0 0 5", "no interface name"),
+}
+
+
+@pytest.mark.parametrize("line", ODD_LINES)
+def test_an_interface_that_makes_no_sense_costs_itself_only(line: bytes) -> None:
+    noted: list[tuple[bytes, str]] = []
+    text = NET_HEADINGS + LO + line + b"\n" + ETH0
+    found = parse_interfaces(text, note=lambda *about: noted.append(about))
+    assert found == [Interface(b"lo", 900, 900), Interface(b"eth0", 100, 200)]
+    assert noted == [ODD_LINES[line]]
+
+
+def test_an_empty_line_is_no_interface() -> None:
+    noted: list[tuple[bytes, str]] = []
+    text = NET_HEADINGS + b"\n" + ETH0 + b" \n"
+    assert len(parse_interfaces(text, note=lambda *about: noted.append(about))) == 1
+    assert noted == []
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_counter_that_no_sum_can_hold_costs_its_interface_only(place: int) -> None:
+    """It is what a counter below zero looks like where it is printed as an unsigned number."""
+    interfaces = [Interface(b"a", 1, 2), Interface(b"b", 10, 20)]
+    interfaces.insert(place, Interface(b"odd", 1, UINT64_MAX))
+    noted: list[tuple[bytes, str]] = []
+    assert total_traffic(interfaces, lambda *about: noted.append(about)) == (11, 22)
+    assert noted == [(b"odd", "with its counters the sum is beyond 64 bits")]
+
+
+@pytest.mark.parametrize("text", [b"-1", b"x", b"%d" % 2**64])
+def test_a_later_field_of_the_cpu_line_that_is_no_count_is_nothing(text: bytes) -> None:
+    noted: list[str] = []
+    times = parse_cpu_times(b"cpu  1 2 3 4 5 6 7 " + text + b" 0 0\n", note=noted.append)
+    assert times == CpuTimes(1, 2, 3, 4, 5, 6, 7, steal=0)
+    assert noted == ["steal of the cpu line is no count: it is taken as 0"]
 
 
 def test_the_fragment_size_is_the_unit_of_blocks() -> None:
@@ -135,7 +176,6 @@ GARBLED: list[tuple[Callable[[bytes], object], bytes, str]] = [
     (parse_cpu_times, b"cpu\n", "/proc/stat: no cpu line"),
     (parse_cpu_times, b"cpu  1 2 3\n", "/proc/stat: cpu: no idle"),
     (parse_cpu_times, b"cpu  1 -2 3 4\n", "/proc/stat: cpu: nice is no count: '-2'"),
-    (parse_cpu_times, b"cpu  1 2 3 4 5 6 7 x\n", "/proc/stat: cpu: steal is no count: 'x'"),
     (parse_cpu_times, b"cpu  1 2 3 %d\n" % 2**64,
      f"/proc/stat: cpu: idle is beyond 64 bits: {2**64}"),
     (parse_memory, b"", "/proc/meminfo: no MemTotal"),
@@ -150,14 +190,6 @@ GARBLED: list[tuple[Callable[[bytes], object], bytes, str]] = [
      "/proc/meminfo: 2048 bytes are free of MemTotal 1024"),
     (parse_interfaces, b"", NO_HEADING),
     (parse_interfaces, ETH0 + ETH0, NO_HEADING),
-    (parse_interfaces, NET_HEADINGS + b"eth0 1 2\n",
-     "/proc/net/dev: no interface name: 'eth0 1 2'"),
-    (parse_interfaces, NET_HEADINGS + b"\n", "/proc/net/dev: no interface name: ''"),
-    (parse_interfaces, NET_HEADINGS + b"eth0: 1 2 3\n", "/proc/net/dev: 'eth0': no tx bytes"),
-    (parse_interfaces, NET_HEADINGS + b"eth0: x 0 0 0 0 0 0 0 1\n",
-     "/proc/net/dev: 'eth0': rx bytes is no count: 'x'"),
-    (parse_interfaces, NET_HEADINGS + b"eth0: 1 0 0 0 0 0 0 0 %d\n" % 2**64,
-     f"/proc/net/dev: 'eth0': tx bytes is beyond 64 bits: {2**64}"),
     (parse_load, b"", "/proc/loadavg: no three load averages: ''"),
     (parse_load, b"0.1 0.2", "/proc/loadavg: no three load averages: '0.1 0.2'"),
     (parse_load, b"0.1 nan 0.3 1/2 3", "/proc/loadavg: no load average: 'nan'"),

@@ -159,8 +159,11 @@ class RawServer:
     A client that closes in the middle ends ``talk`` without an error.
     """
 
-    def __init__(self, talk: Talk, *, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self, talk: Talk, *, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1"
+    ) -> None:
         self.connections = 0
+        self._host = host
         self._talk = talk
         self._tls = tls
         self._talks: set[asyncio.Task[None]] = set()
@@ -191,7 +194,7 @@ class RawServer:
             connection.writer.close()
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0, ssl=self._tls)
+        self._server = await asyncio.start_server(self._connected, self._host, 0, ssl=self._tls)
         return self
 
     async def __aexit__(

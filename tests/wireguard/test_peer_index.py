@@ -8,7 +8,7 @@ from ipaddress import ip_address
 import pytest
 
 from plexd.api import Peer
-from plexd.wireguard import PeerError, PeerIndex
+from plexd.wireguard import PeerError, PeerIndex, PeerTable
 from wireguard.messages import key
 
 ALICE = Peer("alice", key(1), "10.0.0.1")
@@ -57,6 +57,27 @@ def test_a_list_with_an_ambiguous_or_unreadable_peer_is_refused_whole(
     with pytest.raises(PeerError, match=re.escape(reason)):
         index.load([ALICE, peer])
     assert index.peer_ids() == ("bob",)
+
+
+def test_a_table_takes_peers_one_by_one_and_the_first_of_two_stays() -> None:
+    table = PeerTable()
+    table.add(ALICE)
+    for peer in (Peer("alice", key(2), "10.0.0.2"), Peer("carol", key(3), "10.0.0.1")):
+        with pytest.raises(PeerError):
+            table.add(peer)
+    table.add(BOB)
+    index = PeerIndex([Peer("old", key(9), "10.0.0.9")])
+    index.replace(table)
+    assert (len(table), index.peer_ids()) == (2, ("alice", "bob"))
+    assert (index.peer_id(key(1)), index.peer_id(key(9))) == ("alice", None)
+    assert index.address("alice") == ip_address("10.0.0.1")
+
+
+@pytest.mark.parametrize(
+    ("text", "address"), [("fe80::1%eth0", "fe80::1%eth0"), ("fd00::1%eth0", "fd00::1")]
+)
+def test_a_zone_is_kept_only_where_nothing_can_be_sent_without_it(text: str, address: str) -> None:
+    assert PeerIndex([Peer("alice", key(1), text)]).address("alice") == ip_address(address)
 
 
 def test_of_many_bad_peers_only_a_few_are_named() -> None:

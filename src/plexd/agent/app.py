@@ -21,7 +21,6 @@ from urllib.parse import urlsplit
 
 from plexd import metrics
 from plexd.agent.errors import NotReadyError
-from plexd.agent.peer_refresh import PeerRefresh
 from plexd.agent.watchdog import Watchdog, notify_systemd, systemd_notifier
 from plexd.api import ControlPlane, Peer
 from plexd.background import in_background
@@ -76,7 +75,7 @@ async def run(
                 works = (_check_reachability(settings), watchdog.run())
                 await stack.enter_async_context(in_background(*works))
                 if tunnels is not None and not settings.peers:
-                    refresh = PeerRefresh(tunnels.index, plane, identity.node_id, _logger)
+                    refresh = tunnels.refresh(plane, identity.node_id, _logger)
                     await stack.enter_async_context(in_background(refresh.run()))
                     await refresh.wait_for_answer()
             await manager.run()

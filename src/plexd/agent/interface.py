@@ -1,4 +1,4 @@
-"""The public key and the address of a mesh interface, read before this machine is a node."""
+"""The public key and the addresses of a mesh interface, as the kernel has them."""
 
 from __future__ import annotations
 
@@ -6,13 +6,17 @@ import fcntl
 import socket
 import struct
 from contextlib import suppress
-from ipaddress import IPv6Address
+from ipaddress import IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from plexd.wireguard import Absent, kernel, userspace
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 _SIOCGIFADDR: Final = 0x8915  # linux/sockios.h
+_SIOCGIFNETMASK: Final = 0x891B
 _IFREQ: Final = struct.Struct("16s2xH4s16x")  # name, then a sockaddr_in: family, port, address
 _IF_INET6: Final = Path("/proc/net/if_inet6")
 _GLOBAL_SCOPE: Final = "00"
@@ -47,18 +51,41 @@ def read_address(interface: str) -> str:
     return _ipv4(interface) or _ipv6(interface)
 
 
+def read_networks(interface: str) -> list[IPv4Network | IPv6Network]:
+    """The networks that the interface's addresses are of; none without an interface."""
+    found: list[IPv4Network | IPv6Network] = []
+    with suppress(ValueError):  # a mask that is none
+        if address := _ipv4(interface):
+            mask = _ask(interface, _SIOCGIFNETMASK)
+            found.append(IPv4Network(f"{address}/{mask}", strict=False))
+    for address6, prefix, _ in _ipv6_addresses(interface):
+        found.append(IPv6Network((address6, prefix), strict=False))
+    return found
+
+
 def _ipv4(interface: str) -> str:
+    return _ask(interface, _SIOCGIFADDR)
+
+
+def _ask(interface: str, what: int) -> str:
     request = _IFREQ.pack(interface.encode()[:15], 0, bytes(4))
     with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
-        answer = fcntl.ioctl(asking, _SIOCGIFADDR, request)
+        answer = fcntl.ioctl(asking, what, request)
         return socket.inet_ntoa(_IFREQ.unpack(answer)[2])
     return ""
 
 
 def _ipv6(interface: str) -> str:
+    for address, _, scope in _ipv6_addresses(interface):
+        if scope == _GLOBAL_SCOPE:
+            return str(address)
+    return ""
+
+
+def _ipv6_addresses(interface: str) -> Iterator[tuple[IPv6Address, int, str]]:
+    """Yield each address with its prefix length and scope."""
     with suppress(OSError):
         for line in _IF_INET6.read_text("ascii").splitlines():
-            address, _, _, scope, _, name = line.split()
-            if name == interface and scope == _GLOBAL_SCOPE:
-                return str(IPv6Address(bytes.fromhex(address)))
-    return ""
+            address, _, prefix, scope, _, name = line.split()
+            if name == interface:
+                yield IPv6Address(bytes.fromhex(address)), int(prefix, 16), scope

@@ -10,7 +10,6 @@ from msgspec import Struct
 
 from plexd import metrics
 from plexd.agent.app import build_collectors, build_control_plane, build_tunnels
-from plexd.agent.peer_refresh import PeerRefresh
 from plexd.clock import Clock, SystemClock
 from plexd.metrics.collection import Collection
 
@@ -29,7 +28,8 @@ class CollectedCycle(Struct, frozen=True):
     """What one cycle brought.
 
     ``failures`` are ``(group, reason)``, ``elapsed`` the seconds each group took, ``addresses``
-    those of the known peers, ``unanswered`` a line for each reason why pings failed.
+    those of the known peers, ``unanswered`` a line for each reason why peers were not pinged or
+    pings failed.
     """
 
     points: list[MetricPoint]
@@ -47,8 +47,9 @@ async def collect_once(settings: Settings, identity: Identity | None = None) -> 
     """
     clock = SystemClock()
     tunnels = build_tunnels(settings, identity.peers if identity is not None else ())
+    left_out = ""
     if tunnels is not None and identity is not None:
-        await _refresh_peers(settings, identity, tunnels)
+        left_out = await _refresh_peers(settings, identity, tunnels)
     deadline = settings.metrics.collect_interval.total_seconds()
     async with tunnels.pinger if tunnels is not None else nullcontext():
         collectors = build_collectors(settings, clock.now(), tunnels)
@@ -63,19 +64,25 @@ async def collect_once(settings: Settings, identity: Identity | None = None) -> 
         cycle.elapsed[group] = seconds
         if error is not None:
             cycle.failures.append((group, str(error) or type(error).__name__))
+    if left_out:
+        cycle.unanswered.append(f"peers left out: {left_out}")
     cycle.unanswered.extend(_unanswered(collectors.get(metrics.GROUP_LATENCY)))
     return cycle
 
 
-async def _refresh_peers(settings: Settings, identity: Identity, tunnels: Tunnels) -> None:
+async def _refresh_peers(settings: Settings, identity: Identity, tunnels: Tunnels) -> str:
+    """Ask the control plane for the peers; return which of them cannot be used."""
     if not settings.api.base_url or settings.peers:
-        return
+        return ""
     with suppress(TimeoutError):
         async with (
             asyncio.timeout(_PEERS_SECONDS),
             build_control_plane(settings, identity) as plane,
         ):
-            await PeerRefresh(tunnels.index, plane, identity.node_id).refresh()
+            refresh = tunnels.refresh(plane, identity.node_id)
+            await refresh.refresh()
+            return refresh.left_out
+    return ""
 
 
 async def _collect(

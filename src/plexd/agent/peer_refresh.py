@@ -6,14 +6,15 @@ import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
+from plexd.agent.peer_list import read_list
 from plexd.clock import Clock, SystemClock
 from plexd.log_once import LogOnce
 
 if TYPE_CHECKING:
     import logging
-    from collections.abc import Sequence
+    from collections.abc import Iterable
 
-    from plexd.api import Peer
+    from plexd.wireguard import PeerTable
 
 _EVERY_SECONDS = 60.0
 _FIRST_SECONDS = 2.0
@@ -22,21 +23,23 @@ _FIRST_SECONDS = 2.0
 class PeerFetcher(Protocol):
     """Fetches the peers of a node; `plexd.api.ControlPlane` is one."""
 
-    async def fetch_peers(self, node_id: str) -> list[Peer]:
-        """The peers of this moment. Raises when they cannot be fetched."""
+    async def fetch_peers(self, node_id: str) -> Iterable[object] | None:
+        """The peers of this moment, None for none. Raises when they cannot be fetched."""
 
 
 class PeerStore(Protocol):
     """Holds the peers; `plexd.wireguard.PeerIndex` is one."""
 
-    def load(self, peers: Sequence[Peer]) -> None:
-        """Replace the peers by ``peers``. Raises for peers that are not valid."""
+    def replace(self, table: PeerTable) -> None:
+        """Replace the peers by those of ``table``."""
 
 
 class PeerRefresh:
     """Loads the control plane's peers into a store once a minute.
 
-    When they cannot be fetched, the known ones stay, and a warning says so.
+    When they cannot be fetched, the known ones stay, and a warning says so. Entries that cannot be
+    used are left out, and a warning names them (see `plexd.agent.peer_list`); ``interface`` is the
+    mesh's. ``left_out`` says which they were the last time.
     """
 
     def __init__(
@@ -46,11 +49,14 @@ class PeerRefresh:
         node_id: str,
         logger: logging.Logger | None = None,
         *,
+        interface: str = "",
         clock: Clock | None = None,
     ) -> None:
         self._store = store
         self._fetcher = fetcher
         self._node_id = node_id
+        self._interface = interface
+        self.left_out = ""
         self._clock = clock or SystemClock()
         self._refreshed = asyncio.Event()
         self._warnings = LogOnce(logger, "agent", clock=self._clock)
@@ -74,7 +80,12 @@ class PeerRefresh:
     async def refresh(self) -> None:
         """Fetch and load the peers once. When they cannot be fetched, a warning says so."""
         try:
-            self._store.load(await self._fetcher.fetch_peers(self._node_id))
+            entries = await self._fetcher.fetch_peers(self._node_id)
+            found = await read_list(entries or (), self._interface)
         except Exception as err:  # noqa: BLE001  # whatever it is, the known peers stay
             reason = str(err) or type(err).__name__
             self._warnings.warn("peers not refreshed", "", error=reason)
+            return
+        self.left_out = found.error
+        found.warn(self._warnings)
+        self._store.replace(found.table)

@@ -10,13 +10,17 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from plexd import metrics
+from plexd.agent.peer_list import PeerList
+from plexd.agent.peer_refresh import PeerRefresh
 from plexd.icmp import ICMPPinger
+from plexd.log_once import LogOnce
 from plexd.wireguard import PeerIndex, WireGuardError, WireGuardStatsReader
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from plexd.agent.config.settings import Settings
+    from plexd.agent.peer_refresh import PeerFetcher
     from plexd.api import Peer
 
 _SHORTEST = timedelta(seconds=1)
@@ -31,7 +35,10 @@ class Tunnels:
     """
 
     def __init__(self, settings: Settings, known: Iterable[Peer]) -> None:
-        self.index = PeerIndex(settings.peers or known)
+        self.index = PeerIndex(settings.peers)
+        self._interface = settings.wireguard.interface
+        if not settings.peers:
+            self._begin_with(known)
         self.pinger = ICMPPinger(
             self._address, timeout=settings.ping.timeout, loss_window=_pings_in_window(settings)
         )
@@ -41,6 +48,19 @@ class Tunnels:
             loss=self.pinger.loss,
             stale_after=settings.wireguard.stale_after,
         )
+
+    def _begin_with(self, known: Iterable[Peer]) -> None:
+        found = PeerList()
+        for peer in known:
+            found.add(peer)
+        found.warn(LogOnce(None, "agent"))
+        self.index.replace(found.table)
+
+    def refresh(
+        self, plane: PeerFetcher, node_id: str, logger: logging.Logger | None = None
+    ) -> PeerRefresh:
+        """What loads the peers that ``plane`` knows into ``index``, when it is run."""
+        return PeerRefresh(self.index, plane, node_id, logger, interface=self._interface)
 
     def _address(self, peer_id: str) -> str:
         return str(self.index.address(peer_id))

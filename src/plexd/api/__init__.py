@@ -24,6 +24,7 @@ from plexd.api.errors import (
 )
 from plexd.api.points import check_points
 from plexd.api.secret import Secret, check_bearer
+from plexd.api.special_addresses import ends_of, special_purpose
 from plexd.api.transport import HTTPTransport, Trust
 from plexd.api.wire import (
     GROUP_AGENT,
@@ -40,6 +41,7 @@ from plexd.api.wire import (
     SystemStats,
     TunnelStats,
 )
+from plexd.api.zones import check_zone, with_plain_zone
 
 __all__ = [
     "GROUP_AGENT",
@@ -72,8 +74,12 @@ __all__ = [
     "TunnelStats",
     "check_bearer",
     "check_points",
+    "check_zone",
     "continuation",
     "decode_batch",
+    "ends_of",
     "is_continuation",
     "parse_reason",
+    "special_purpose",
+    "with_plain_zone",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
@@ -14,6 +15,12 @@ if TYPE_CHECKING:
 
 _LONGEST_REASON = 300
 _LONGEST_WAIT = timedelta(days=365)
+# Both halves of a character beyond U+FFFF, or one half alone, or any other escape.
+_ESCAPE = re.compile(
+    rb"\\(?:u[dD][89abAB][\da-fA-F]{2}\\u[dD][c-fC-F][\da-fA-F]{2}"
+    rb"|(u[dD][89a-fA-F][\da-fA-F]{2})|.)"
+)
+_MOST_ESCAPES = 20_000
 _REASON_MEMBERS = ("detail", "message", "error", "title")
 
 
@@ -37,6 +44,17 @@ def one_line(text: str) -> str:
     if len(line) > _LONGEST_REASON:
         line = line[: _LONGEST_REASON - 1] + "…"
     return line
+
+
+def without_half_characters(body: bytes) -> bytes:
+    r"""Return JSON without ``\ud800`` and the like, halves of a character (RFC 8259, 8.2).
+
+    Each becomes U+FFFD, as in Go's decoder. One such name is no reason to refuse all others. A body
+    with more than 20,000 escapes stays as it is, since each of them takes time.
+    """
+    if body.count(b"\\") > _MOST_ESCAPES:
+        return body
+    return _ESCAPE.sub(lambda found: rb"\ufffd" if found[1] else found[0], body)
 
 
 def _from_json(body: bytes) -> str:

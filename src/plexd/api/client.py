@@ -8,18 +8,21 @@ from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import quote, urlsplit
 
 import msgspec
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from plexd import __version__
-from plexd.api.answers import parse_reason, parse_retry_after
+from plexd.api.answers import parse_reason, parse_retry_after, without_half_characters
 from plexd.api.bearer import Bearer
 from plexd.api.diagnosis import refuse_if_https
 from plexd.api.errors import APIError, DecodeError
+from plexd.api.peer_entries import decode_peers
 from plexd.api.secret import Secret
 from plexd.api.transport import Answer, HTTPTransport, Trust
-from plexd.api.wire import Peer, Receipt, Registration, SecretResponse
+from plexd.api.wire import Receipt, Registration, SecretResponse
+from plexd.api.zones import check_zone
 from plexd.clock import Clock, SystemClock
 from plexd.closing import AsyncClosing
+from plexd.log_once import LogOnce
 from plexd.text import with_scheme
 
 if TYPE_CHECKING:
@@ -28,12 +31,14 @@ if TYPE_CHECKING:
 
     from plexd.api.batch import MetricBatch
     from plexd.api.config import Config
+    from plexd.api.wire import Peer
 
 _T = TypeVar("_T")
 
 # An acknowledgement or a reason is short; a mesh of 10,000 peers is some megabytes.
 _SHORT = 64 * 1024
 _LONG = 16 * 1024 * 1024
+_MOST_VALUES = 1_000_000
 # ISA-L's level 1 is as dense as zlib's on these bodies at a third of its time (docs/adr/0004).
 _GZIP_LEVEL = 1
 _GZIP_WINDOW = 31
@@ -43,8 +48,19 @@ _TOKEN_REFUSED = {401, 403}
 _NOT_IN_A_URL = re.compile(r"[^\x21-\x7e]")
 
 
+# Lists are read entry by entry (see `decode_peers`), and null is an empty one.
+
+
 class _State(Struct, frozen=True):
-    peers: list[Peer] | None = None  # null is an empty list
+    peers: list[Raw] | None = None
+
+
+class _Enrolled(Struct, frozen=True):
+    node_id: str
+    mesh_ip: str
+    node_secret_key: str
+    auth_token: str
+    peers: list[Raw] | None = None
 
 
 class ControlPlane(AsyncClosing):
@@ -74,6 +90,7 @@ class ControlPlane(AsyncClosing):
         self._bearer = Bearer(Secret(config.auth_token), read_token, logger)
         self._logger = logger
         self._clock = clock or SystemClock()
+        self._warnings = LogOnce(logger, "api", clock=self._clock)
         self._transport = HTTPTransport(
             user_agent=f"plexd/{version}",
             trust=Trust(config.ca_file, config.tls_insecure_skip_verify),
@@ -111,17 +128,22 @@ class ControlPlane(AsyncClosing):
         return _decode(answer, SecretResponse)
 
     async def fetch_peers(self, node_id: str) -> list[Peer]:
-        """Return the node's peers in the mesh, as the control plane knows them now."""
+        """Return the node's peers in the mesh, as the control plane knows them now.
+
+        An entry that is no `Peer` is left out, and a warning says so. Whether the others can be
+        used (their keys and addresses, and that no two are the same) is for the caller to see.
+        """
         path = f"/v1/nodes/{_segment(node_id)}/state"
         answer = await self._request("GET", path, {}, cap=_LONG)
-        return _decode(answer, _State).peers or []
+        return await self._peers(_decode(answer, _State).peers)
 
     async def register(
         self, token: str, public_key: str, hostname: str, metadata: Mapping[str, str]
     ) -> Registration:
         """Enrol this machine with a bootstrap token; return its identity in the mesh.
 
-        It is not repeated after a lost answer: a one-time token may be used up by then.
+        Its peers are read as by `fetch_peers`. The call is not repeated after a lost answer: a
+        one-time token may be used up by then.
         """
         secret = Secret(token)
         fields = {
@@ -135,7 +157,17 @@ class ControlPlane(AsyncClosing):
         answer = await self._exchange(
             "POST", "/v1/register", headers, body, cap=_LONG, repeatable=False
         )
-        return _decode(self._accepted(answer, secret), Registration)
+        made = _decode(self._accepted(answer, secret), _Enrolled)
+        peers = await self._peers(made.peers)
+        return Registration(
+            made.node_id, made.mesh_ip, made.node_secret_key, made.auth_token, peers
+        )
+
+    async def _peers(self, entries: list[Raw] | None) -> list[Peer]:
+        found = await decode_peers(entries or ())
+        if found.left_out:
+            self._warnings.warn("peers left out", "", count=found.left_out, error=found.error)
+        return found.peers
 
     def reconnect_count(self) -> int:
         """Return how many connections to the control plane followed the first one."""
@@ -215,6 +247,7 @@ def _checked_base_url(text: str) -> str:
         raise ValueError(f"base_url must be an http or https URL, got {text!r}{hint}")
     if "?" in text or "#" in text:
         raise ValueError(f"base_url must end with its path, got {text!r}")
+    check_zone(text)
     return text.rstrip("/")
 
 
@@ -235,7 +268,13 @@ def _segment(text: str) -> str:
 def _decode(answer: Answer, kind: type[_T]) -> _T:
     if answer.cut:
         raise DecodeError(f"the answer is longer than {len(answer.body)} bytes")
+    if answer.body.count(b",") >= _MOST_VALUES:
+        # Each becomes an object: sixteen megabytes of [0,0,...] would be half a gigabyte.
+        raise DecodeError(f"the answer has more than {_MOST_VALUES} values")
     try:
         return msgspec.json.decode(answer.body, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as err:
+        body = without_half_characters(answer.body)
+        if body != answer.body:
+            return _decode(msgspec.structs.replace(answer, body=body), kind)
         raise DecodeError(f"not an answer this client understands: {err}") from err

@@ -28,6 +28,7 @@ from plexd.api.diagnosis import (
     why_not_accepted,
 )
 from plexd.api.errors import TLSError, TransportError
+from plexd.api.zones import with_plain_zone, without_zone
 from plexd.clock import SystemClock
 from plexd.closing import AsyncClosing
 
@@ -126,6 +127,7 @@ class HTTPTransport(AsyncClosing):
 
         if self._closed:
             raise RuntimeError("this client has been closed")
+        url = with_plain_zone(url)
         place = f"{method} {_origin(url)}"
         try:
             async with asyncio.timeout(self._request_timeout.total_seconds()):
@@ -179,10 +181,12 @@ class HTTPTransport(AsyncClosing):
         from yarl import URL  # noqa: PLC0415  # comes with aiohttp
 
         session = self._open()
+        shown = without_zone(url)
         async with session.request(
             method,
             URL(url, encoded=True),
-            headers=headers,
+            headers=headers if shown is None else {**headers, "Host": shown[0]},
+            server_hostname=None if shown is None else shown[1],
             data=_in_chunks(body),
             allow_redirects=False,
             ssl=self._tls(url),

@@ -8,7 +8,8 @@ Formats as in the kernel's ``Documentation/filesystems/proc.rst`` and in proc(5)
     /proc/loadavg   0.64 0.17 0.10 2/87 8781
 
 Anything else raises `ProcfsError`, which names the ``source`` given and the field: a reading is
-right, or there is none.
+right, or there is none. Known oddities have a fallback, of which ``note`` is called: what is odd in
+one line of many does not cost the others.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ class Interface(NamedTuple):
     tx_bytes: int
 
 
-def _ignore(_fallback: str) -> None:
+def _ignore(*_noted: object) -> None:
     """Take no note."""
 
 
@@ -74,8 +75,8 @@ def parse_cpu_times(
 ) -> CpuTimes:
     """Return the ``cpu`` line, whose first four fields are required (Linux 2.4 had no more).
 
-    Of several the first that counts anything: some containers put one of zeros before it. Then
-    ``note`` is called with what was done.
+    Of several the first that counts anything: some containers put one of zeros before it. A later
+    field that is no count is taken as 0. In both cases ``note`` is called with what was done.
     """
     lines = _CPU_LINE.findall(text)
     if not lines:
@@ -88,7 +89,14 @@ def parse_cpu_times(
     if len(fields) < required:
         raise ProcfsError(source, f"cpu: no {CpuTimes._fields[len(fields)]}")
     names = CpuTimes._fields
-    return CpuTimes(*[_count(f, source, f"cpu: {n}") for f, n in zip(fields, names, strict=False)])
+    ticks = [_count(f, source, f"cpu: {n}") for f, n in zip(fields[:required], names, strict=False)]
+    for field, name in zip(fields[required:], names[required:], strict=False):
+        try:
+            ticks.append(_count(field, source, name))
+        except ProcfsError:
+            ticks.append(0)
+            note(f"{name} of the cpu line is no count: it is taken as 0")
+    return CpuTimes(*ticks)
 
 
 def cpu_usage_percent(earlier: CpuTimes, later: CpuTimes) -> float | None:
@@ -146,13 +154,25 @@ def _meminfo_bytes(text: bytes, source: str, field: str) -> int:
     return _bounded(_count(value, source, field) * 1024, source, field)
 
 
-def parse_interfaces(text: bytes, source: str = "/proc/net/dev") -> list[Interface]:
-    """Return every interface with its byte counters, in the kernel's order."""
+def parse_interfaces(
+    text: bytes, source: str = "/proc/net/dev", note: Callable[[bytes, str], object] = _ignore
+) -> list[Interface]:
+    """Return every interface with its byte counters, in the kernel's order.
+
+    One whose line cannot be read, or has counters that cannot be, is left out, and ``note`` is
+    called with its name and the reason.
+    """
     lines = text.splitlines()
     columns = lines[1].replace(b"|", b" ").split()[1:] if len(lines) > 1 else []
     if columns[_RX_COLUMN : _TX_COLUMN + 1 : _TX_COLUMN] != [b"bytes", b"bytes"]:
         raise ProcfsError(source, "no heading with rx and tx bytes where they are expected")
-    return [_interface(line, source) for line in lines[2:]]
+    found = []
+    for line in filter(bytes.strip, lines[2:]):
+        try:
+            found.append(_interface(line, source))
+        except ProcfsError as err:
+            note((line.rpartition(b":")[0] or line).strip(), err.reason)
+    return found
 
 
 def _interface(line: bytes, source: str) -> Interface:
@@ -160,19 +180,29 @@ def _interface(line: bytes, source: str) -> Interface:
     name, _, values = line.rpartition(b":")
     name, fields = name.strip(), values.split()
     if not name:
-        raise ProcfsError(source, f"no interface name: {_excerpt(line)}")
+        raise ProcfsError(source, "no interface name")
     if len(fields) <= _TX_COLUMN:
-        raise ProcfsError(source, f"{_excerpt(name)}: no tx bytes")
-    rx_bytes = _count(fields[_RX_COLUMN], source, f"{_excerpt(name)}: rx bytes")
-    tx_bytes = _count(fields[_TX_COLUMN], source, f"{_excerpt(name)}: tx bytes")
+        raise ProcfsError(source, "no tx bytes")
+    rx_bytes = _count(fields[_RX_COLUMN], source, "rx bytes")
+    tx_bytes = _count(fields[_TX_COLUMN], source, "tx bytes")
     return Interface(name, rx_bytes, tx_bytes)
 
 
-def total_traffic(interfaces: list[Interface], source: str = "/proc/net/dev") -> tuple[int, int]:
-    """Return bytes received and sent over all ``interfaces`` together."""
-    received = sum(i.rx_bytes for i in interfaces)
-    sent = sum(i.tx_bytes for i in interfaces)
-    return _bounded(received, source, "rx bytes"), _bounded(sent, source, "tx bytes")
+def total_traffic(
+    interfaces: list[Interface], note: Callable[[bytes, str], object] = _ignore
+) -> tuple[int, int]:
+    """Return bytes received and sent over all ``interfaces`` together.
+
+    One whose counter makes the sum larger than 64 bits is left out, and ``note`` is called.
+    """
+    received = sent = 0
+    for one in sorted(interfaces, key=lambda one: max(one.rx_bytes, one.tx_bytes)):
+        if max(received + one.rx_bytes, sent + one.tx_bytes) > _UINT64_MAX:
+            note(one.name, "with its counters the sum is beyond 64 bits")
+            continue
+        received += one.rx_bytes
+        sent += one.tx_bytes
+    return received, sent
 
 
 def parse_load(text: bytes, source: str = "/proc/loadavg") -> tuple[float, float, float]:

@@ -6,7 +6,7 @@ field                 source             method
 cpu_usage_percent     /proc/stat         two samples 100 ms apart, busy / total
 memory_*_bytes        /proc/meminfo      MemTotal - MemAvailable, MemTotal (see `parse_memory`)
 disk_*_bytes          statvfs            (blocks - bfree) x frsize, blocks x frsize
-network_*_bytes       /proc/net/dev      fields 0 and 8, summed
+network_*_bytes       /proc/net/dev      fields 0 and 8, summed (`LinuxSystemReader`: another root)
 load_avg_*            /proc/loadavg      first three fields
 ====================  =================  ==========================================
 """
@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from plexd.api import SystemStats
 from plexd.clock import Clock, SystemClock
 from plexd.procfs.errors import ProcfsError
+from plexd.procfs.interface_names import primary_name
 from plexd.procfs.mount_point import MountPoint
 from plexd.procfs.parse import (
     Interface,
@@ -36,7 +37,7 @@ from plexd.procfs.parse import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Container, Mapping
 
     T = TypeVar("T")
 
@@ -50,13 +51,16 @@ class LinuxSystemReader:
     """Reads CPU, memory, disk, network and load of this machine.
 
     ``mount_point`` is the file system whose usage is reported, ``/`` if it is empty.
-    ``net_iface`` is the one interface to count, empty for all but ``lo``; a named one that is
-    missing counts zero and is logged once each time it goes missing. ``proc_root`` is where
-    ``/proc`` is mounted, so that a container can be given its host's.
+    ``net_iface`` is the one interface to count, by any of its names, empty for all but ``lo``; a
+    named one that is missing counts zero and is logged once each time it goes missing. One whose
+    counters cannot be is logged in the same way, and left out. ``proc_root`` is where ``/proc`` is
+    mounted, so that a container can be given its host's. The network is then that of the first
+    process there, as ``net`` leads to the network of whoever reads it; alternative names are not
+    known there.
 
     `SystemStats` has no optional fields and a zero would be a lie, so one source that is missing
-    or garbled fails the whole reading; the next reading is not affected. Use from one event loop
-    at a time. There is nothing to close.
+    or garbled, and has no known fallback, fails the whole reading; the next reading is not
+    affected. Use from one event loop at a time. There is nothing to close.
     """
 
     def __init__(
@@ -72,8 +76,10 @@ class LinuxSystemReader:
         self._clock = clock or SystemClock()
         self._logger = logger or logging.getLogger(__name__)
         self._proc_root = Path(proc_root)
+        self._is_own_root = os.path.realpath(proc_root) == "/proc"
         self._net_iface = net_iface
         self._iface_missing = False
+        self._left_out: frozenset[bytes] = frozenset()
         self._noted: set[str] = set()
         self._mount = MountPoint(os.fspath(mount_point) or "/", clock=self._clock, statvfs=statvfs)
 
@@ -114,22 +120,47 @@ class LinuxSystemReader:
         raise ProcfsError(self._path("stat"), reason)
 
     def _read_traffic(self) -> tuple[int, int]:
-        interfaces = self._parsed("net/dev", parse_interfaces)
-        return total_traffic(self._chosen(interfaces), self._path("net/dev"))
+        odd: dict[bytes, str] = {}
+        parse = partial(parse_interfaces, note=odd.setdefault)
+        chosen = self._chosen(self._parsed(self._network_file(), parse), odd)
+        traffic = total_traffic(chosen, odd.setdefault)
+        self._note_left_out(odd)
+        return traffic
 
-    def _chosen(self, interfaces: list[Interface]) -> list[Interface]:
+    def _network_file(self) -> str:
+        if self._is_own_root:
+            return "net/dev"
+        root = self._proc_root
+        is_procfs = (root / "net").is_symlink() or (root / "1").exists()
+        return "1/net/dev" if is_procfs else "net/dev"  # a recorded tree has no processes
+
+    def _chosen(self, interfaces: list[Interface], odd: Container[bytes]) -> list[Interface]:
         if not self._net_iface:
             return [i for i in interfaces if i.name != b"lo"]
         name = os.fsencode(self._net_iface)
-        chosen = [i for i in interfaces if i.name == name]
-        self._note_missing(missing=not chosen)
-        return chosen
+        names = {i.name: i for i in interfaces}
+        if name not in names and name not in odd and self._is_own_root:
+            name = primary_name(name)
+        self._note_missing(missing=name not in names and name not in odd)
+        return [names[name]] if name in names else []
 
     def _note(self, fallback: str) -> None:
         if fallback not in self._noted:
             self._noted.add(fallback)
             extra = {"component": "procfs", "reason": fallback}
             self._logger.warning("source read another way", extra=extra)
+
+    def _note_left_out(self, odd: Mapping[bytes, str]) -> None:
+        new = [name for name in odd if name not in self._left_out]
+        if new:
+            extra = {
+                "component": "procfs",
+                "interface": os.fsdecode(new[0]),
+                "count": len(odd),
+                "error": odd[new[0]],
+            }
+            self._logger.warning("network interface left out", extra=extra)
+        self._left_out = frozenset(odd)
 
     def _note_missing(self, *, missing: bool) -> None:
         if missing and not self._iface_missing:

@@ -2,7 +2,7 @@
 
 from plexd.wireguard.device import Absent, Device, DevicePeer
 from plexd.wireguard.errors import DumpError, PeerError, RefusedError, WireGuardError
-from plexd.wireguard.peer_index import PeerIndex
+from plexd.wireguard.peer_index import PeerIndex, PeerTable
 from plexd.wireguard.stats_reader import WireGuardStatsReader
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "DumpError",
     "PeerError",
     "PeerIndex",
+    "PeerTable",
     "RefusedError",
     "WireGuardError",
     "WireGuardStatsReader",

@@ -8,30 +8,14 @@ from __future__ import annotations
 import ipaddress
 from typing import TYPE_CHECKING, Final
 
+from plexd.api import ends_of, special_purpose
 from plexd_server.errors import NodeConflict
 
 if TYPE_CHECKING:
     from collections.abc import Container
 
-    MeshAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
     MeshNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-# Special-purpose addresses (RFC 6890) that name no machine of a mesh. ::/8 has the IPv6 forms of
-# IPv4 addresses: mapped, compatible, translated.
-_NO_NODES: Final = {
-    ipaddress.ip_network(network): what
-    for network, what in {
-        "0.0.0.0/8": "unspecified",
-        "127.0.0.0/8": "loopback",
-        "169.254.0.0/16": "link-local",
-        "224.0.0.0/4": "multicast",
-        "255.255.255.255/32": "broadcast",
-        "::/128": "unspecified",
-        "::1/128": "loopback",
-        "::/8": "IPv4 in IPv6 form",
-        "ff00::/8": "multicast",
-    }.items()
-}
 _LINK_LOCAL: Final = ipaddress.IPv6Network("fe80::/10")
 
 
@@ -55,13 +39,13 @@ def refuse_unfit(address: str, network: str) -> None:
     mesh = ipaddress.ip_network(network) if network else None
     if mesh is not None and parsed not in mesh:
         raise NodeConflict(f"the mesh address {address} is not of the mesh network {network}")
-    kinds = [what for special, what in _NO_NODES.items() if parsed in special]
-    if parsed in _LINK_LOCAL and not (mesh is not None and _is_link_local(mesh)):
-        kinds.append("link-local")
-    if mesh is not None and parsed in _ends(mesh):
-        kinds.append(f"that of the network {network} itself")
-    if kinds:
-        raise NodeConflict(f"{address} cannot be the address of a node: it is {kinds[0]}")
+    kind = special_purpose(parsed)
+    if kind == "link-local" and mesh is not None and _is_link_local(mesh):
+        kind = ""
+    if mesh is not None and parsed in ends_of(mesh):
+        kind = kind or f"that of the network {network} itself"
+    if kind:
+        raise NodeConflict(f"{address} cannot be the address of a node: it is {kind}")
 
 
 def free_address(network: str, taken: Container[str]) -> str:
@@ -74,11 +58,3 @@ def free_address(network: str, taken: Container[str]) -> str:
 
 def _is_link_local(mesh: MeshNetwork) -> bool:
     return isinstance(mesh, ipaddress.IPv6Network) and mesh.subnet_of(_LINK_LOCAL)
-
-
-def _ends(mesh: MeshNetwork) -> set[MeshAddress]:
-    """The addresses that mean the network itself (RFC 4291, 2.6.1) or, in IPv4, all of it."""
-    if mesh.num_addresses <= 2:
-        return set()
-    ends: set[MeshAddress] = {mesh.network_address}
-    return ends | {mesh.broadcast_address} if mesh.version == 4 else ends

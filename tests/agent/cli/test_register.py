@@ -434,3 +434,25 @@ def test_the_key_of_an_interface_in_userspace_is_asked_for_with_the_way_to_it(
 def test_the_address_of_an_interface_is_found() -> None:
     assert read_address("lo") == "127.0.0.1"
     assert not read_address("none0")
+
+
+async def test_peers_that_cannot_be_used_are_named_and_do_not_cost_the_registration(
+    data_dir: Path, capfd: Captured
+) -> None:
+    """A one-time token is used up by then."""
+    made = msgspec.to_builtins(MADE)
+    evil = {"id": "evil", "public_key": PUBLIC_KEY[1:] + "=", "mesh_ip": "169.254.169.254"}
+    made["peers"] = [evil, *made["peers"]]
+    async with ScriptedServer(Reply(body=msgspec.json.encode(made))) as plane:
+        assert await registering(plane.url) == 0
+    assert [peer.id for peer in load_identity(data_dir).peers] == ["rome"]
+    said = capfd.readouterr()
+    assert "with 1 peer\n" in said.out
+    assert "warning: 1 of the peers cannot be used: peer 'evil': mesh_ip" in said.err
+
+
+async def test_a_registration_whose_peers_are_null_is_one_without_peers(data_dir: Path) -> None:
+    made = msgspec.to_builtins(MADE) | {"peers": None}
+    async with ScriptedServer(Reply(body=msgspec.json.encode(made))) as plane:
+        assert await registering(plane.url) == 0
+    assert load_identity(data_dir).peers == ()

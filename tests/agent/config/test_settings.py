@@ -309,6 +309,36 @@ def test_an_address_without_scheme_or_host_is_refused(url: str) -> None:
         load_settings(None, {"PLEXD_API_BASE_URL": url})
 
 
+ZONES = {
+    "http://[fe80::1]:80": "a link-local address needs its interface: [fe80::1%25eth0]",
+    "http://[fe80::1%25]": "a zone has to be the name of an interface, as in [fe80::1%25eth0]",
+    "https://[fd00::1%25eth0]": "only a link-local address (fe80::) has a zone; leave it out",
+    "https://[::1%25lo]/": "only a link-local address (fe80::) has a zone; leave it out",
+}
+
+
+@pytest.mark.parametrize("url", ZONES)
+def test_a_zone_is_where_one_is_needed_and_nowhere_else(url: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        load_settings(None, {"PLEXD_API_BASE_URL": url})
+    assert str(refused.value) == f"PLEXD_API_BASE_URL: {ZONES[url]}"
+
+
+def test_a_local_endpoint_without_the_zone_it_needs_is_refused() -> None:
+    endpoint = {"URL": "https://[fe80::1]/ingest", "SECRET_KEY": "k"}
+    environ = {f"PLEXD_METRICS_LOCAL_ENDPOINT_{key}": value for key, value in endpoint.items()}
+    with pytest.raises(SettingsError, match="a link-local address needs its interface"):
+        load_settings(None, environ)
+
+
+@pytest.mark.parametrize("zone", ["%25eth0", "%eth0", "%25eth0.1", "%2"])
+def test_a_link_local_address_may_be_written_as_in_urls_or_plain(zone: str) -> None:
+    environ = {"PLEXD_API_BASE_URL": f"http://[fe80::1{zone}]:8081/mesh"}
+    settings = load_settings(None, environ)
+    plain = zone.replace("%25", "%")
+    assert settings.api.base_url == f"http://[fe80::1{plain}]:8081/mesh"
+
+
 @pytest.mark.parametrize("url", ["http://a", "https://a:8443/prefix/", "http://[::1]:80", ""])
 def test_an_address_with_scheme_and_host_is_accepted(url: str) -> None:
     assert load_settings(None, {"PLEXD_API_BASE_URL": url}).api.base_url == url

@@ -13,6 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from plexd import __version__
 from plexd.agent.config.checks import warnings_about
 from plexd.agent.config.keys import KEYS, variable
@@ -23,6 +25,7 @@ from plexd.api import (
     APIError,
     ControlPlane,
     DecodeError,
+    Peer,
     Registration,
     Secret,
     TLSError,
@@ -68,12 +71,16 @@ def register(options: argparse.Namespace, settings: Settings, environ: Mapping[s
     hostname = options.hostname or socket.gethostname()
     token = _token(options.token_file, environ)
     made = asyncio.run(_enrol(settings, token, public_key, hostname, metadata))
+    peers, warning = _usable(made.peers, interface)
+    made = msgspec.structs.replace(made, peers=peers)
     identity = Identity(
         made.node_id, made.mesh_ip, made.node_secret_key, made.auth_token, tuple(made.peers)
     )
     save_identity(directory, identity)
     missing = _not_in_the_file(settings, interface)
     put(_outcome(made, missing, directory, has_address=bool(metadata.get("mesh_ip"))))
+    if warning:
+        complain("plexd", f"warning: {warning}")
     if _is_numbered(made.node_id, hostname):
         complain(
             "plexd",
@@ -156,6 +163,15 @@ def _address(interface: str) -> str:
     from plexd.agent.interface import read_address  # noqa: PLC0415 - needed without --mesh-ip only
 
     return read_address(interface) if interface else ""
+
+
+def _usable(peers: list[Peer], interface: str) -> tuple[list[Peer], str]:
+    """The peers of a registration that this node can use, and a warning about the others."""
+    from plexd.agent.peer_list import read_list  # noqa: PLC0415 - loads the readers
+
+    found = asyncio.run(read_list(peers, interface))
+    left_out = f"{found.left_out} of the peers cannot be used: {found.error}"
+    return found.peers, printable(left_out) if found.left_out else ""
 
 
 def _metadata(mesh_ip: str) -> dict[str, str]:

@@ -16,6 +16,7 @@ from plexd.agent.config.environment import unknown_variables
 from plexd.agent.config.keys import variable
 from plexd.agent.config.kinds import has_userinfo
 from plexd.agent.errors import SettingsError
+from plexd.api import check_zone
 from plexd.metrics.errors import ConfigError
 from plexd.text import nearest, printable, quoted
 from plexd.units import format_duration
@@ -51,6 +52,10 @@ def check_together(settings: Settings) -> None:
     except ConfigError as err:
         keys, reason = _in_keys(str(err))
         _refuse(settings, keys, printable(reason))
+    try:
+        check_zone(settings.metrics.local_endpoint.url)
+    except ValueError as err:
+        _refuse(settings, (url,), str(err))
     if settings.ping.timeout >= settings.metrics.collect_interval:
         interval = format_duration(settings.metrics.collect_interval)
         reason = f"must be shorter than metrics.collect_interval ({interval})"
@@ -163,5 +168,7 @@ def _missing_interface(key: str, name: str) -> Iterator[str]:
         names = [known for _, known in socket.if_nameindex()]
     except OSError:  # a sandbox without netlink: nothing is known, so nothing is said
         return
-    if name not in names:
+    from plexd.procfs import primary_name  # noqa: PLC0415 - only to look at the machine
+
+    if name not in names and not primary_name(os.fsencode(name)):
         yield f"{key}: there is no interface {quoted(name)}{nearest(name, names)}"

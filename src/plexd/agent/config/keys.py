@@ -28,6 +28,8 @@ _SECOND = timedelta(seconds=1)
 _HOUR = timedelta(hours=1)
 _DECADE = timedelta(days=3650)
 
+_LONGEST_ALTERNATIVE = 127  # ALTIFNAMSIZ with its end, linux/if.h
+
 
 @dataclass(frozen=True, slots=True)
 class Key:
@@ -64,7 +66,8 @@ _TABLE = (
         "api.base_url",
         WEB_ADDRESS,
         "",
-        "Where the control plane is, `https://` or `http://`. `plexd run` needs it.",
+        "Where the control plane is, `https://` or `http://`. A link-local address has its "
+        "interface with it: `[fe80::1%25eth0]`. `plexd run` needs it.",
     ),
     Key(
         "api.auth_token",
@@ -147,9 +150,10 @@ _TABLE = (
     ),
     Key(
         "system.net_iface",
-        interface(optional=True),
+        interface(optional=True, longest=_LONGEST_ALTERNATIVE),
         "",
-        "The interface whose traffic is reported. Empty adds up all but `lo`.",
+        "The interface whose traffic is reported, by its name or an alternative one (`altname` in "
+        "`ip link`). Empty adds up all but `lo`.",
     ),
     Key(
         "wireguard.interface",

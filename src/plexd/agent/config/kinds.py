@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
-from plexd.api import Secret
+from plexd.api import Secret, check_zone, with_plain_zone
 from plexd.text import nearest, quoted, with_scheme, without_line_end
 from plexd.units import format_duration, format_size, parse_duration, parse_size
 
@@ -27,7 +27,7 @@ _WORDS = frozenset({"true", "false", "yes", "no", "on", "off", "null", "y", "n"}
 _BOOLEANS = dict.fromkeys(("true", "yes", "y", "on", "1"), "true") | dict.fromkeys(
     ("false", "no", "n", "off", "0"), "false"
 )
-_INTERFACE = re.compile(r"[^\s/:]{1,15}")
+_INTERFACE = re.compile(r"[^\s/:]+")
 _USERINFO = re.compile(r"[^/?#]*//[^/?#]*@")
 
 
@@ -115,11 +115,12 @@ def path(*, optional: bool) -> Kind:
     return Kind("an absolute path", parse, _yaml_text)
 
 
-def interface(*, optional: bool) -> Kind:
-    """The name of a network interface, as Linux accepts it."""
+def interface(*, optional: bool, longest: int = 15) -> Kind:
+    """The name of a network interface, as Linux accepts it; alternative names may be longer."""
 
     def parse(text: str) -> str:
-        if (optional and not text) or (text.isprintable() and _INTERFACE.fullmatch(text)):
+        is_name = text.isprintable() and _INTERFACE.fullmatch(text) and len(text) <= longest
+        if is_name or (optional and not text):
             return text
         raise ValueError(f"expected the name of a network interface, found {quoted(text)}")
 
@@ -162,7 +163,8 @@ def _parse_web_address(text: str) -> str:
     if text and not _is_web_address(text):
         expected = "an address such as https://plane.example"
         raise ValueError(f"expected {expected}, found {quoted(text)}{with_scheme(text)}")
-    return text
+    check_zone(text)
+    return with_plain_zone(text)
 
 
 def _is_web_address(text: str) -> bool:
