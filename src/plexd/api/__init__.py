@@ -23,8 +23,10 @@ from plexd.api.errors import (
     TransportError,
 )
 from plexd.api.points import check_points
+from plexd.api.proxy import Proxy, parse_proxy
 from plexd.api.secret import Secret, check_bearer
-from plexd.api.transport import HTTPTransport, Trust
+from plexd.api.transport import HTTPTransport
+from plexd.api.trust import Trust
 from plexd.api.wire import (
     GROUP_AGENT,
     GROUP_LATENCY,
@@ -61,6 +63,7 @@ __all__ = [
     "MetricPoint",
     "Peer",
     "Predecessor",
+    "Proxy",
     "Receipt",
     "Registration",
     "Secret",
@@ -75,5 +78,6 @@ __all__ = [
     "continuation",
     "decode_batch",
     "is_continuation",
+    "parse_proxy",
     "parse_reason",
 ]

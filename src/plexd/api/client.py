@@ -15,8 +15,10 @@ from plexd.api.answers import parse_reason, parse_retry_after
 from plexd.api.bearer import Bearer
 from plexd.api.diagnosis import refuse_if_https
 from plexd.api.errors import APIError, DecodeError
+from plexd.api.proxy import parse_proxy
 from plexd.api.secret import Secret
-from plexd.api.transport import Answer, HTTPTransport, Trust
+from plexd.api.transport import Answer, HTTPTransport
+from plexd.api.trust import Trust
 from plexd.api.wire import Peer, Receipt, Registration, SecretResponse
 from plexd.clock import Clock, SystemClock
 from plexd.closing import AsyncClosing
@@ -79,6 +81,7 @@ class ControlPlane(AsyncClosing):
             trust=Trust(config.ca_file, config.tls_insecure_skip_verify),
             connect_timeout=config.connect_timeout,
             request_timeout=config.request_timeout,
+            proxy=parse_proxy(config.proxy),
         )
 
     async def report_metrics(self, node_id: str, batch: MetricBatch) -> Receipt | None:
