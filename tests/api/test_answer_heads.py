@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import pytest
 
 from plexd.api import Config, ControlPlane, Receipt, TransportError
 from support.points import EXAMPLE
 from support.servers import Connection, RawServer
+
+if TYPE_CHECKING:
+    from support.tls import Authority
 
 pytestmark = pytest.mark.usefixtures("nothing_leaks", "few_authorities")
 
@@ -102,4 +106,16 @@ async def test_interim_answers_are_passed_over_byte_by_byte() -> None:
     answer = interim + OK + LENGTH + b"\r\n" + RECEIPT
     for pieces in ([answer], [answer[n : n + 1] for n in range(len(answer))]):
         async with answering(*pieces) as server, client(server.url) as plane:
+            assert await plane.report_metrics("n", EXAMPLE) == Receipt(accepted=1)
+
+
+async def test_a_server_that_closes_each_connection_of_tls_is_answered_by(
+    authority: Authority,
+) -> None:
+    async def talk(connection: Connection) -> None:
+        await connection.request()
+        await connection.send(OK + LENGTH + b"Connection: close\r\n\r\n" + RECEIPT)
+
+    async with RawServer(talk, tls=authority.server()) as server, client(server.url) as plane:
+        for _ in range(3):
             assert await plane.report_metrics("n", EXAMPLE) == Receipt(accepted=1)

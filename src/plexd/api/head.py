@@ -37,7 +37,8 @@ class BoundedResponse(aiohttp.ClientResponse):
                 raise aiohttp.ClientPayloadError("the head of the answer is too long") from err
             raise
         finally:
-            transport.set_protocol(protocol)
+            if not transport.is_closing():  # a closed one of TLS has no protocol any more
+                transport.set_protocol(protocol)
 
 
 class _HeadWatch(asyncio.Protocol):
