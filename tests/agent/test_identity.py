@@ -90,6 +90,11 @@ def test_an_identity_open_to_others_is_refused_with_the_cure(tmp_path: Path, mod
     )
 
 
+def test_an_identity_as_secrets_are_delivered_is_loaded(tmp_path: Path) -> None:
+    place(tmp_path, DOCUMENT, 0o440)
+    assert load_identity(tmp_path).node_id == "node-a"
+
+
 def test_something_else_in_the_place_of_the_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / FILE_NAME
     os.mkfifo(path, 0o600)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
-from plexd.api import Secret
+from plexd.api import Secret, check_base_url, parse_proxy
 from plexd.text import nearest, quoted, with_scheme, without_line_end
 from plexd.units import format_duration, format_size, parse_duration, parse_size
 
@@ -27,7 +27,8 @@ _WORDS = frozenset({"true", "false", "yes", "no", "on", "off", "null", "y", "n"}
 _BOOLEANS = dict.fromkeys(("true", "yes", "y", "on", "1"), "true") | dict.fromkeys(
     ("false", "no", "n", "off", "0"), "false"
 )
-_INTERFACE = re.compile(r"[^\s/:]{1,15}")
+_INTERFACE = re.compile(r"[^\s/:]+")
+_LONGEST_INTERFACE = 15  # bytes; IFNAMSIZ has one more for the end
 _USERINFO = re.compile(r"[^/?#]*//[^/?#]*@")
 
 
@@ -63,13 +64,15 @@ def duration(minimum: timedelta, maximum: timedelta) -> Kind:
     return Kind("a duration", parse, format_duration)
 
 
-def size(minimum: int) -> Kind:
-    """A number of bytes, with or without a unit."""
+def size(minimum: int, maximum: int) -> Kind:
+    """A number of bytes, with or without a unit, within bounds."""
 
     def parse(text: str) -> int:
         value = _measured(text, parse_size, "a size such as 256MiB or 1GiB")
         if value < minimum:
             raise ValueError(f"must be at least {format_size(minimum)}")
+        if value > maximum:
+            raise ValueError(f"must be at most {format_size(maximum)}")
         return value
 
     return Kind("a size", parse, format_size)
@@ -119,11 +122,17 @@ def interface(*, optional: bool) -> Kind:
     """The name of a network interface, as Linux accepts it."""
 
     def parse(text: str) -> str:
-        if (optional and not text) or (text.isprintable() and _INTERFACE.fullmatch(text)):
+        if (optional and not text) or (text.isprintable() and _is_interface(text)):
             return text
         raise ValueError(f"expected the name of a network interface, found {quoted(text)}")
 
     return Kind("the name of a network interface", parse, _yaml_text)
+
+
+def _is_interface(text: str) -> bool:
+    """Whether the kernel accepts the name (``dev_valid_name`` in net/core/dev.c)."""
+    fits = _INTERFACE.fullmatch(text) and len(text.encode()) <= _LONGEST_INTERFACE
+    return bool(fits) and text not in {".", ".."}
 
 
 def _measured(text: str, parse: Callable[[str], _T], expected: str) -> _T:
@@ -149,11 +158,17 @@ def _parse_boolean(text: str) -> bool:
     return text == "true"
 
 
-def _parse_secret(text: str) -> Secret:
+def parse_secret(text: str) -> Secret:
+    """A secret, without one line break at its end. Raises `ValueError`, which never quotes it."""
     text = without_line_end(text)
     if not (text.isascii() and text.isprintable()) or " " in text:
         raise ValueError("must be printable ASCII without spaces (the value is not shown)")
     return Secret(text)
+
+
+def _parse_proxy_address(text: str) -> str:
+    parse_proxy(text)
+    return Secret(text) if has_userinfo(text) else text
 
 
 def _parse_web_address(text: str) -> str:
@@ -166,13 +181,12 @@ def _parse_web_address(text: str) -> str:
 
 
 def _is_web_address(text: str) -> bool:
+    """Whether the client accepts ``text``, and something can listen there."""
     try:
-        parts = urlsplit(text)
-        reachable = bool(parts.hostname) and parts.port != 0
+        check_base_url(text)
+        return urlsplit(text).port != 0 and "\\" not in text
     except ValueError:
         return False
-    clean = text.isprintable() and not re.search(r"[\s?#\\]", text)
-    return reachable and clean and parts.scheme in {"http", "https"}
 
 
 def _yaml_text(value: str) -> str:
@@ -184,6 +198,7 @@ def _yaml_text(value: str) -> str:
 
 
 BOOLEAN = Kind("true or false", _parse_boolean, json.dumps, typed=True)
-SECRET = Kind("text", _parse_secret, _yaml_text)
+SECRET = Kind("text", parse_secret, _yaml_text)
 TEXT = Kind("text", _parse_text, _yaml_text)
+PROXY_ADDRESS = Kind("an address", _parse_proxy_address, _yaml_text)
 WEB_ADDRESS = Kind("an address", _parse_web_address, _yaml_text)
