@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -115,6 +117,27 @@ def test_a_secret_of_kubernetes_is_read_through_its_links(
             assert how_to_close(path, descriptor) == ""
     assert path.is_symlink()
     assert path.parent == tmp_path
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file system of its own")
+def test_a_real_mount_that_is_read_only_is_known_by_the_kernels_word(tmp_path: Path) -> None:
+    look = (
+        "import pathlib, sys; from plexd.agent.private_file import how_to_close, opened\n"
+        "path = pathlib.Path(sys.argv[1])\n"
+        "with opened(path) as descriptor: print(repr(how_to_close(path, descriptor)))"
+    )
+    script = (
+        "set -e; mount -t tmpfs none $1; echo x > $1/s; chown 0:4242 $1/s; chmod $2 $1/s;"
+        'mount -o remount,ro $1; exec "$3" -c "$4" $1/s'
+    )
+    hints = {}
+    for mode in ("0440", "0444"):
+        command = ["unshare", "--mount", "sh", "-c", script, "sh", tmp_path, mode]
+        done = subprocess.run([*command, sys.executable, look], capture_output=True, check=True)
+        hints[mode] = done.stdout.decode().strip()
+    assert hints["0440"] == "''"
+    assert "defaultMode" in hints["0444"]
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from plexd import metrics
-from plexd.agent.errors import NotReadyError
+from plexd.agent.errors import NotReadyError, SettingsError
 from plexd.agent.greeting import greet
 from plexd.agent.peer_refresh import PeerRefresh
 from plexd.agent.watchdog import Watchdog, notify_systemd, systemd_notifier
@@ -26,6 +26,7 @@ from plexd.background import in_background
 from plexd.clock import SystemClock
 from plexd.procfs import LinuxSystemReader
 from plexd.spool import MemorySpool, Spool, SpoolLockedError
+from plexd.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -135,10 +136,16 @@ def _about(settings: Settings, identity: Identity) -> dict[str, object]:
 def build_control_plane(
     settings: Settings, identity: Identity, read_token: Callable[[], str] | None = None
 ) -> ControlPlane:
-    """The client; a token in the configuration outranks the identity's."""
+    """The client; a token in the configuration outranks the identity's.
+
+    Raises `SettingsError` for what the client refuses, should the checks have let it pass.
+    """
     token = settings.api.auth_token or identity.auth_token
     config = replace(settings.api, auth_token=token)
-    return ControlPlane(config, logger=_logger, read_token=read_token)
+    try:
+        return ControlPlane(config, logger=_logger, read_token=read_token)
+    except ValueError as err:
+        raise SettingsError("", "api", printable(str(err))) from None
 
 
 async def _reporter(

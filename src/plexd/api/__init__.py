@@ -12,7 +12,7 @@ from plexd.api.batch import (
     decode_batch,
     is_continuation,
 )
-from plexd.api.client import ControlPlane, check_base_url
+from plexd.api.client import ControlPlane
 from plexd.api.config import Config, LocalEndpointConfig
 from plexd.api.errors import (
     APIError,
@@ -73,7 +73,6 @@ __all__ = [
     "TransportError",
     "Trust",
     "TunnelStats",
-    "check_base_url",
     "check_bearer",
     "check_points",
     "continuation",

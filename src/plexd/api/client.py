@@ -72,7 +72,7 @@ class ControlPlane(AsyncClosing):
         clock: Clock | None = None,
         read_token: Callable[[], str] | None = None,
     ) -> None:
-        self._base_url = check_base_url(config.base_url)
+        self._base_url = _checked_base_url(config.base_url)
         self._bearer = Bearer(Secret(config.auth_token), read_token, logger)
         self._logger = logger
         self._clock = clock or SystemClock()
@@ -202,11 +202,8 @@ class ControlPlane(AsyncClosing):
         await self._transport.aclose()
 
 
-def check_base_url(text: str) -> str:
-    """Return ``text`` without the slashes at its end, ready to have a path put after it.
-
-    Raises `ValueError` for what is no HTTP URL, or holds more than scheme, host, port and path.
-    """
+def _checked_base_url(text: str) -> str:
+    """Return ``text`` without the slashes at its end, ready to have a path put after it."""
     try:
         parts = urlsplit(text)
         _ = parts.port  # raises for a port that is no number

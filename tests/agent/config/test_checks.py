@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import socket
 from typing import TYPE_CHECKING, NoReturn
 
@@ -51,6 +52,18 @@ def test_a_token_in_a_file_everybody_can_read_is_warned_of(
     path.chmod(mode)
     sentence = f"{path}: everybody can read api.auth_token in it; run: chmod 0640 {path}"
     assert (sentence in _warnings(PLANE, path)) is warned
+
+
+def test_on_a_read_only_mount_nobody_is_told_to_change_a_mode(
+    config_file: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = config_file("api: {auth_token: abc}")
+    path.chmod(0o644)
+    read_only = os.statvfs_result((1, 1, 1, 1, 1, 1, 1, 1, os.ST_RDONLY, 255))
+    monkeypatch.setattr(os, "statvfs", lambda _: read_only)
+    (warning,) = _warnings(PLANE, path)
+    assert "chmod" not in warning
+    assert "mount is read-only" in warning
 
 
 def test_a_token_from_the_environment_does_not_make_the_file_secret(config_file: Write) -> None:

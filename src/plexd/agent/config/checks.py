@@ -108,7 +108,7 @@ def warnings_about(settings: Settings, environ: Mapping[str, str]) -> Iterator[s
     yield from unknown_variables(environ)
     if "api.auth_token" in settings.origins and _readable_by_all(settings):
         name = printable(str(settings.path))
-        yield f"{name}: everybody can read api.auth_token in it; run: chmod 0640 {quote(name)}"
+        yield f"{name}: everybody can read api.auth_token in it; {_cure(name)}"
     if _token_in_the_clear(settings):
         yield "api.base_url: http:// sends the node's bearer token unencrypted; use https://"
     for section in ("api", "metrics.local_endpoint"):
@@ -119,6 +119,13 @@ def warnings_about(settings: Settings, environ: Mapping[str, str]) -> Iterator[s
     yield from _unused_proxies(settings, environ)
     if not settings.api.base_url:
         yield "api.base_url: is not set; `plexd run` needs it"
+
+
+def _cure(name: str) -> str:
+    with suppress(OSError):
+        if os.statvfs(name).f_flag & os.ST_RDONLY:
+            return "its mount is read-only, so give it mode 0640 where it comes from"
+    return f"run: chmod 0640 {quote(name)}"
 
 
 def _readable_by_all(settings: Settings) -> bool:
@@ -211,12 +218,5 @@ def _missing_interface(key: str, name: str) -> Iterator[str]:
         names = [known for _, known in socket.if_nameindex()]
     except OSError:  # a sandbox without netlink: nothing is known, so nothing is said
         return
-    if name not in names and not _is_alternative(name):
+    if name not in names:
         yield f"{key}: there is no interface {quoted(name)}{nearest(name, names)}"
-
-
-def _is_alternative(name: str) -> bool:
-    """Whether the kernel finds an interface by ``name`` though it is listed under another one."""
-    with suppress(OSError):
-        return socket.if_nametoindex(name) > 0
-    return False

@@ -28,8 +28,6 @@ _TICK = timedelta(milliseconds=10)
 _SECOND = timedelta(seconds=1)
 _HOUR = timedelta(hours=1)
 _DECADE = timedelta(days=3650)
-_MEBIBYTE = 2**20
-_PEBIBYTE = 2**50
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +191,7 @@ _TABLE = (
     ),
     Key(
         "spool.max_bytes",
-        size(_MEBIBYTE, _PEBIBYTE),
+        size(2**20, 2**50),
         "256MiB",
         "The most the spool's files may take, at least `1MiB`; the oldest points go first. Without "
         "`data_dir`, of memory, and `16MiB` at the most.",

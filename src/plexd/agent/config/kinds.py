@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
-from plexd.api import Secret, check_base_url, parse_proxy
+from plexd.api import Secret, parse_proxy
 from plexd.text import nearest, quoted, with_scheme, without_line_end
 from plexd.units import format_duration, format_size, parse_duration, parse_size
 
@@ -27,8 +27,7 @@ _WORDS = frozenset({"true", "false", "yes", "no", "on", "off", "null", "y", "n"}
 _BOOLEANS = dict.fromkeys(("true", "yes", "y", "on", "1"), "true") | dict.fromkeys(
     ("false", "no", "n", "off", "0"), "false"
 )
-_INTERFACE = re.compile(r"[^\s/:]+")
-_LONGEST_INTERFACE = 15  # bytes; IFNAMSIZ has one more for the end
+_INTERFACE = re.compile(r"[^\s/:]{1,15}")
 _USERINFO = re.compile(r"[^/?#]*//[^/?#]*@")
 
 
@@ -122,17 +121,11 @@ def interface(*, optional: bool) -> Kind:
     """The name of a network interface, as Linux accepts it."""
 
     def parse(text: str) -> str:
-        if (optional and not text) or (text.isprintable() and _is_interface(text)):
+        if (optional and not text) or (text.isprintable() and _INTERFACE.fullmatch(text)):
             return text
         raise ValueError(f"expected the name of a network interface, found {quoted(text)}")
 
     return Kind("the name of a network interface", parse, _yaml_text)
-
-
-def _is_interface(text: str) -> bool:
-    """Whether the kernel accepts the name (``dev_valid_name`` in net/core/dev.c)."""
-    fits = _INTERFACE.fullmatch(text) and len(text.encode()) <= _LONGEST_INTERFACE
-    return bool(fits) and text not in {".", ".."}
 
 
 def _measured(text: str, parse: Callable[[str], _T], expected: str) -> _T:
@@ -181,12 +174,14 @@ def _parse_web_address(text: str) -> str:
 
 
 def _is_web_address(text: str) -> bool:
-    """Whether the client accepts ``text``, and something can listen there."""
     try:
-        check_base_url(text)
-        return urlsplit(text).port != 0 and "\\" not in text
+        parts = urlsplit(text)
+        reachable = bool(parts.hostname) and parts.port != 0
     except ValueError:
         return False
+    # As the client has it, which sends nothing but ASCII.
+    clean = not re.search(r"[^\x21-\x7e]|[?#\\]", text)
+    return reachable and clean and parts.scheme in {"http", "https"}
 
 
 def _yaml_text(value: str) -> str:
