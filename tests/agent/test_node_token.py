@@ -140,13 +140,20 @@ def test_something_else_in_the_place_of_a_token_file_is_named(tmp_path: Path) ->
             with_token(IDENTITY, of_file(path))
 
 
-async def test_a_running_agent_uses_a_new_token_in_its_identity(tmp_path: Path) -> None:
+@pytest.mark.parametrize("has_file", [False, True])
+async def test_a_running_agent_uses_a_new_token_in_its_identity_or_file(
+    tmp_path: Path, *, has_file: bool
+) -> None:
     save_identity(tmp_path, IDENTITY)
+    token_file = tmp_path / "token"
+    token_file.write_text("first\n")
     accepted = asyncio.Event()
 
     async def judge(request: web.BaseRequest) -> web.StreamResponse:
         if request.headers["Authorization"] != "Bearer second":
-            save_identity(tmp_path, replace_token("second"))
+            token_file.write_text("second\n")
+            if not has_file:
+                save_identity(tmp_path, replace_token("second"))
             return web.Response(status=401)
         accepted.set()
         return web.Response()
@@ -155,6 +162,7 @@ async def test_a_running_agent_uses_a_new_token_in_its_identity(tmp_path: Path) 
         settings = Settings(
             data_dir=None,
             api=api.Config(plane.url),
+            auth_token_file=token_file if has_file else None,
             wireguard=WireGuardSettings(interface=""),
             metrics=replace(
                 metrics.Config(),
@@ -163,7 +171,8 @@ async def test_a_running_agent_uses_a_new_token_in_its_identity(tmp_path: Path) 
             ),
         )
         read = token_reader(settings, NODE, tmp_path / FILE_NAME)
-        agent = asyncio.create_task(app.run(settings, IDENTITY, read_token=read))
+        identity = with_token(IDENTITY, settings)
+        agent = asyncio.create_task(app.run(settings, identity, read_token=read))
         async with asyncio.timeout(20):
             await accepted.wait()
         agent.cancel()

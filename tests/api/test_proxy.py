@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import traceback
 from base64 import b64encode
 from datetime import timedelta
@@ -9,10 +10,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from plexd import api
 from plexd.api import Config, ControlPlane, TLSError, TransportError, parse_proxy
 from support.connect_proxy import ConnectProxy
-from support.points import EXAMPLE
-from support.servers import ScriptedServer
+from support.points import EXAMPLE, latency_batch
+from support.servers import Connection, RawServer, ScriptedServer
 
 if TYPE_CHECKING:
     from support.tls import Authority
@@ -117,6 +119,45 @@ async def test_a_proxy_that_is_not_there_is_named(authority: Authority) -> None:
     )
     chain = (caught.value, caught.value.__cause__)
     assert "canary" not in str([repr(error) for error in chain])
+
+
+async def test_a_proxy_that_never_answers_is_left_after_the_timeout_and_named() -> None:
+    async def hang(connection: Connection) -> None:
+        await connection.reader.read()
+
+    async with RawServer(hang) as proxy:
+        soon = timedelta(milliseconds=100)
+        config = Config("https://plane.example", connect_timeout=soon, proxy=proxy.url)
+        async with ControlPlane(config) as plane:
+            for _ in range(2):
+                with pytest.raises(
+                    TransportError, match=r"the proxy .*: no connection within 0.1s"
+                ):
+                    await plane.report_metrics("node-1", EXAMPLE)
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200", b"\0\0\0", b"HTTP/1.1 101 x\r\n\r\n"])
+async def test_a_proxy_that_answers_garbage_is_a_transport_error(answer: bytes) -> None:
+    async def talk(connection: Connection) -> None:
+        await connection.reader.readuntil(b"\r\n\r\n")
+        await connection.send(answer)
+
+    async with RawServer(talk) as proxy, client("https://plane.example", proxy.url) as plane:
+        for _ in range(2):
+            with pytest.raises(TransportError):
+                await plane.report_metrics("node-1", EXAMPLE)
+
+
+async def test_a_large_report_passes_a_tunnel(authority: Authority) -> None:
+    batch = latency_batch(50_000)
+    async with (
+        ScriptedServer(tls=authority.server()) as server,
+        ConnectProxy() as proxy,
+        client(server.url, proxy.url, authority.ca_file) as plane,
+    ):
+        await plane.report_metrics("node-1", batch)
+        (request,) = server.requests
+    assert len(api.decode_batch(gzip.decompress(request.body))) == 50_000
 
 
 async def test_the_certificate_is_still_the_servers(authority: Authority) -> None:

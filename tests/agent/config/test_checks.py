@@ -135,6 +135,13 @@ def test_a_proxy_of_the_environment_is_said_not_to_be_used(name: str) -> None:
     assert _warnings(PLANE | {name: ""}) == []
 
 
+def test_a_proxy_for_http_concerns_a_control_plane_without_tls_only() -> None:
+    proxy = {"HTTP_PROXY": "http://proxy.example:3128"}
+    assert _warnings(PLANE | proxy) == []
+    (warning,) = _warnings({"PLEXD_API_BASE_URL": "http://127.0.0.1"} | proxy)
+    assert warning.startswith("HTTP_PROXY: not used; ")
+
+
 @pytest.mark.parametrize(
     ("exceptions", "warned"),
     [

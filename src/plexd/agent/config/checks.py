@@ -41,7 +41,7 @@ _FIELDS = {
     "SecretKey": "metrics.local_endpoint.secret_key",
 }
 # As curl and most others read them; the lower case comes first.
-_PROXIES = ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
+_PROXIES = ("https_proxy", "all_proxy")
 _FIELD = re.compile(rf"\b(?:{'|'.join(_FIELDS)})\b")
 
 
@@ -157,7 +157,10 @@ def _exposed_token(path: Path | None) -> Iterator[str]:
 
 def _unused_proxies(settings: Settings, environ: Mapping[str, str]) -> Iterator[str]:
     """Yield one sentence if other programs would go through a proxy; its URL may be a secret."""
-    named = [name for name in _PROXIES if environ.get(name)]
+    scheme = urlsplit(settings.api.base_url).scheme or "https"
+    known = dict.fromkeys((f"{scheme}_proxy", *_PROXIES))
+    spellings = [name for proxy in known for name in (proxy, proxy.upper())]
+    named = [name for name in spellings if environ.get(name)]
     if not named or settings.api.proxy or _is_excepted(settings.api.base_url, environ):
         return
     yield (
