@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 from hypothesis import HealthCheck, given
@@ -22,7 +23,6 @@ from plexd.api import Config
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     Write = Callable[[str], Path]
     Captured = pytest.CaptureFixture[str]
@@ -82,6 +82,18 @@ def test_a_file_that_only_another_user_can_read_is_a_remark(
     ending = "not checked, because this user cannot read it"
     expected = [f"{path}: {ending}", f"{token}: {ending}"]
     assert remarks(tmp_path, PLEXD_API_AUTH_TOKEN_FILE=str(token)) == expected
+
+
+def test_a_directory_that_only_another_user_can_enter_is_a_remark(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> NoReturn:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "lstat", refuse)
+    monkeypatch.setattr(Path, "stat", refuse)
+    ending = "not checked, because this user cannot read it"
+    assert remarks(tmp_path) == [f"{tmp_path}/identity.json: {ending}"]
 
 
 def peer(**changes: str) -> str:

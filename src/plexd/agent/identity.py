@@ -122,7 +122,8 @@ def _read(path: Path) -> bytes:
             "0600, what `plexd-server node create` printed"
         ) from None
     except OSError as err:
-        raise IdentityError(f"cannot read {printable(path)}: {err.strerror}") from None
+        cure = "; give it to the user plexd runs as" if isinstance(err, PermissionError) else ""
+        raise IdentityError(f"cannot read {printable(path)}: {err.strerror}{cure}") from None
 
 
 def _refuse_unsafe(path: Path, descriptor: int) -> None:

@@ -34,7 +34,7 @@ def rehearse(settings: Settings) -> Iterator[str]:
     if not settings.api.base_url:  # a warning says so
         settings = replace(settings, api=replace(settings.api, base_url=_ANYWHERE))
     directory, token_file = settings.data_dir, settings.auth_token_file
-    if directory is not None and os.path.lexists(directory / FILE_NAME):
+    if directory is not None and not _is_missing(directory / FILE_NAME):
         if remark := _unreadable(directory / FILE_NAME):
             yield remark
         else:
@@ -44,6 +44,16 @@ def rehearse(settings: Settings) -> Iterator[str]:
     else:
         identity = with_token(identity, settings)
     app.build_parts(settings, identity)
+
+
+def _is_missing(path: Path) -> bool:
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:  # it may be there, where this user cannot look
+        return False
+    return False
 
 
 def _unreadable(path: Path) -> str:
