@@ -142,7 +142,7 @@ def test_a_real_mount_that_is_read_only_is_known_by_the_kernels_word(tmp_path: P
             "-c",
             script,
             "sh",
-            tmp_path,
+            str(tmp_path),
             mode,
         ]
         done = subprocess.run([*command, sys.executable, look], capture_output=True, check=True)
