@@ -184,14 +184,9 @@ def test_whatever_the_environment_says_is_accepted_or_one_sentence(
     assert complaint(environ).isprintable()
 
 
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(max_size=20),
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(st.sampled_from(["id", "public_key", "mesh_ip"]), inner, max_size=3)
-    ),
-    max_leaves=6,
-)
+LEAF = st.none() | st.booleans() | st.integers() | st.text(max_size=20)
+PEER = st.dictionaries(st.sampled_from(["id", "public_key", "mesh_ip"]), LEAF)
+JSON = LEAF | PEER | st.lists(LEAF | PEER, max_size=3)
 
 
 @given(changes=st.dictionaries(st.sampled_from([*IDENTITY, "peers"]), JSON, min_size=1))
