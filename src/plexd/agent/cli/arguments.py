@@ -39,8 +39,9 @@ Measures once and prints the result. Nothing is sent, nothing is stored, and no
 configuration file is needed. Status 1 only if nothing at all was measured.
 """
 _CHECK = """\
-Reads the configuration file and the environment as `plexd run` would, and says
-"ok" or what is wrong and where. Status 2 if it is wrong.
+Reads the configuration file, the environment and the identity as `plexd run`
+would, and says "ok" or what is wrong and where. Status 2 if it is wrong, 1 if it
+is the identity.
 """
 _SHOW = """\
 Prints the settings in effect as YAML: the environment over the file over the
