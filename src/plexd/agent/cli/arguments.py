@@ -40,8 +40,8 @@ configuration file is needed. Status 1 only if nothing at all was measured.
 """
 _CHECK = """\
 Reads the configuration file, the environment and the identity as `plexd run`
-would, and says "ok" or what is wrong and where. Status 2 if it is wrong, 1 if it
-is the identity.
+would, and says "ok" or what is wrong and where. Status 2 if it is wrong, or 1
+if it is the identity.
 """
 _SHOW = """\
 Prints the settings in effect as YAML: the environment over the file over the
