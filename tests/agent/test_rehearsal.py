@@ -72,6 +72,23 @@ def test_an_identity_and_a_token_file_are_read_as_the_run_reads_them(tmp_path: P
         remarks(tmp_path, PLEXD_API_AUTH_TOKEN_FILE=f"{tmp_path}/none")
 
 
+def test_an_identity_elsewhere_is_checked_when_it_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Captured
+) -> None:
+    monkeypatch.setenv("PLEXD_DATA_DIR", "")
+    lacking = "plexd: warning: data_dir: is empty; `plexd run` needs it, or --identity FILE\n"
+    assert main(["config", "check"]) == 0
+    assert lacking in capfd.readouterr().err
+    path = keep(tmp_path, IDENTITY)
+    assert main(["config", "check", "--identity", str(path)]) == 0
+    assert lacking not in capfd.readouterr().err
+    path.chmod(0o644)
+    assert main(["config", "check", "--identity", str(path)]) == 1
+    assert "open to others" in capfd.readouterr().err
+    assert main(["config", "check", "--identity", f"{path}.none"]) == 1
+    assert "no identity at" in capfd.readouterr().err
+
+
 def test_a_file_that_only_another_user_can_read_is_a_remark(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from plexd.agent import app
-from plexd.agent.identity import FILE_NAME, Identity, load_identity
+from plexd.agent.identity import FILE_NAME, Identity, read_identity
 from plexd.agent.node_token import with_token
 from plexd.text import printable
 
@@ -24,26 +24,36 @@ _ANYWHERE = "http://localhost"
 _NOBODY = Identity(node_id="", mesh_ip="", node_secret_key="", auth_token="")
 
 
-def rehearse(settings: Settings) -> Iterator[str]:
+def rehearse(settings: Settings, identity_file: Path | None = None) -> Iterator[str]:
     """Read the identity and the token, and build every part of the agent without starting any.
 
-    Yields a remark for each file that this user must not read, and that is therefore not checked; a
-    node may have no identity yet. Raises what a run would raise: `SettingsError`, `IdentityError`.
+    ``identity_file`` is the one that the run will be given, if not that of the data directory. A
+    node may have no identity yet. Yields a remark for what the run lacks, and for each file that
+    this user must not read, and that is therefore not checked. Raises what a run would raise:
+    `SettingsError`, `IdentityError`.
     """
-    identity = _NOBODY
     if not settings.api.base_url:  # a warning says so
         settings = replace(settings, api=replace(settings.api, base_url=_ANYWHERE))
-    directory, token_file = settings.data_dir, settings.auth_token_file
-    if directory is not None and not _is_missing(directory / FILE_NAME):
-        if remark := _unreadable(directory / FILE_NAME):
-            yield remark
-        else:
-            identity = load_identity(directory)
+    path = identity_file or _in_data_dir(settings)
+    if path is None and settings.data_dir is None:
+        yield "data_dir: is empty; `plexd run` needs it, or --identity FILE"
+    identity, token_file = _NOBODY, settings.auth_token_file
+    if path is not None and (remark := _unreadable(path)):
+        yield remark
+    elif path is not None:
+        identity = read_identity(path)
     if token_file is not None and (remark := _unreadable(token_file)):
         yield remark
     else:
         identity = with_token(identity, settings)
     app.build_parts(settings, identity)
+
+
+def _in_data_dir(settings: Settings) -> Path | None:
+    """Return where the data directory has an identity, or may have; None before the enrolment."""
+    if settings.data_dir is None or _is_missing(settings.data_dir / FILE_NAME):
+        return None
+    return settings.data_dir / FILE_NAME
 
 
 def _is_missing(path: Path) -> bool:

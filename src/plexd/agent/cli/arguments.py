@@ -130,7 +130,8 @@ def _add_config(commands: Commands[Parser]) -> None:
     parser = commands.add_parser("config", help=about, description=f"{about.capitalize()}.")
     parser.set_defaults(parser=parser)
     actions = parser.add_subparsers(title="commands", metavar="COMMAND")
-    _add(actions, "config check", "say whether the configuration is right", _CHECK)
+    check = _add(actions, "config check", "say whether the configuration is right", _CHECK)
+    check.add_argument("--identity", metavar="FILE", help="the one that `plexd run` will be given")
     _add(actions, "config show", "print the settings in effect", _SHOW)
 
 

@@ -46,7 +46,7 @@ def _config_check(options: argparse.Namespace) -> int:
 
     path = _chosen_path(options)
     settings = config.load_settings(path, os.environ)
-    remarks = list(rehearse(settings))
+    remarks = list(rehearse(settings, Path(options.identity) if options.identity else None))
     if path is None:
         put(f"no {config.DEFAULT_PATH}: environment and defaults are ok\n")
     else:
