@@ -17,6 +17,7 @@ from plexd.agent import app
 from plexd.agent.config.settings import Settings, WireGuardSettings
 from plexd.agent.identity import Identity
 from plexd.nodeapi import seal_secret
+from support.connect_proxy import ConnectProxy
 from support.servers import Reply, ScriptedServer
 from support.tls import Authority
 
@@ -145,6 +146,23 @@ async def test_a_control_plane_whose_name_cannot_be_looked_up_is_logged_as_well(
     async with running(settings):
         record = await _record(caplog, "control plane not reachable")
     assert "label" in record.error  # type: ignore[attr-defined]  # set through extra
+
+
+async def test_a_control_plane_behind_a_proxy_is_reached_by_way_of_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with ScriptedServer() as plane, ConnectProxy("u:canary") as proxy:
+        settings = settings_for(plane.url)
+        gone = proxy.url
+        url = gone.replace("http://", "http://u:canary@")
+        async with running(replace(settings, api=replace(settings.api, proxy=url))):
+            await requests(plane, 1)
+        assert proxy.heads
+    hourly = settings_for(plane.url, report_interval=timedelta(hours=1))
+    async with running(replace(hourly, api=replace(hourly.api, proxy=url))):
+        record = await _record(caplog, "control plane not reachable")
+    assert record.error == f"the proxy {gone}: Connection refused"  # type: ignore[attr-defined]  # set through extra
+    assert not [found for found in caplog.records if "canary" in str(vars(found))]
 
 
 async def test_a_disabled_pipeline_ends_at_once_without_asking_anybody() -> None:

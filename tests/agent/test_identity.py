@@ -4,7 +4,7 @@ import json
 import os
 import re
 import stat
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -88,6 +88,23 @@ def test_an_identity_open_to_others_is_refused_with_the_cure(tmp_path: Path, mod
     assert complaint(tmp_path) == (
         f"{path} is open to others than its owner (mode {mode:04o}); run: chmod 0600 {path}"
     )
+
+
+def test_an_identity_as_secrets_are_delivered_is_loaded(tmp_path: Path) -> None:
+    place(tmp_path, DOCUMENT, 0o440)
+    assert load_identity(tmp_path).node_id == "node-a"
+
+
+def test_an_identity_of_another_user_says_whose_it_has_to_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> NoReturn:
+        raise PermissionError(13, "Permission denied")
+
+    path = place(tmp_path, DOCUMENT)
+    monkeypatch.setattr(os, "open", refuse)
+    cure = "give it to the user plexd runs as"
+    assert complaint(tmp_path) == f"cannot read {path}: Permission denied; {cure}"
 
 
 def test_something_else_in_the_place_of_the_file_is_named(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ from plexd.agent import app
 from plexd.agent.config.settings import Settings, WireGuardSettings, load_settings
 from plexd.agent.errors import IdentityError, SettingsError
 from plexd.agent.identity import FILE_NAME, Identity, save_identity
-from plexd.agent.node_token import token_reader
+from plexd.agent.node_token import token_reader, with_token
 from support.servers import ScriptedServer
 
 if TYPE_CHECKING:
@@ -83,13 +84,76 @@ def test_a_token_of_the_environment_is_not_read_again(tmp_path: Path) -> None:
     assert token_reader(settings, NODE, tmp_path / FILE_NAME) is None
 
 
-async def test_a_running_agent_uses_a_new_token_in_its_identity(tmp_path: Path) -> None:
+def of_file(path: Path) -> Settings:
+    return load_settings(None, {"PLEXD_API_AUTH_TOKEN_FILE": str(path)})
+
+
+@pytest.mark.parametrize("content", ["first", "first\n", "first\r\n", "\ufefffirst\n"])
+def test_a_token_of_a_file_outranks_the_identitys_and_is_read_again(
+    tmp_path: Path, content: str
+) -> None:
+    path = tmp_path / "token"
+    path.write_text(content, "utf-8", newline="")
+    settings = of_file(path)
+    assert with_token(replace_token("other"), settings).auth_token == "first"
+    read = token_reader(settings, NODE, tmp_path / FILE_NAME)
+    assert read is not None
+    path.write_text("second")
+    assert read() == "second"
+
+
+def test_without_a_token_file_the_identity_keeps_its_token() -> None:
+    assert with_token(IDENTITY, Settings()) == IDENTITY
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "is empty"),
+        (b"\n", "is empty"),
+        (b"\xef\xbb\xbf", "is empty"),
+        (b"canary\n\n", "must be printable ASCII without spaces (the value is not shown)"),
+        (b"canary other", "must be printable ASCII without spaces (the value is not shown)"),
+        ("canary".encode("utf-16"), "must be printable ASCII without spaces (the value is not"),
+        (b"canary\0", "must be printable ASCII without spaces (the value is not shown)"),
+        (b"canary" * 20_000, "is larger than 64KiB, which no token is"),
+        (None, "No such file or directory"),
+    ],
+)
+def test_a_file_without_a_token_is_named_and_its_content_is_not_shown(
+    tmp_path: Path, content: bytes | None, reason: str
+) -> None:
+    path = tmp_path / "token"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(SettingsError) as caught:
+        with_token(IDENTITY, of_file(path))
+    start = f"PLEXD_API_AUTH_TOKEN_FILE: api.auth_token_file: {path}: {reason}"
+    assert str(caught.value).startswith(start)
+    assert "canary" not in str(caught.value)
+
+
+def test_something_else_in_the_place_of_a_token_file_is_named(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "token")
+    for path in (tmp_path, tmp_path / "token"):
+        with pytest.raises(SettingsError, match="is not a regular file"):
+            with_token(IDENTITY, of_file(path))
+
+
+@pytest.mark.parametrize("has_file", [False, True])
+async def test_a_running_agent_uses_a_new_token_in_its_identity_or_file(
+    tmp_path: Path, *, has_file: bool
+) -> None:
     save_identity(tmp_path, IDENTITY)
+    token_file = tmp_path / "token"
+    token_file.write_text("first\n")
     accepted = asyncio.Event()
 
     async def judge(request: web.BaseRequest) -> web.StreamResponse:
         if request.headers["Authorization"] != "Bearer second":
-            save_identity(tmp_path, replace_token("second"))
+            token_file.write_text("second\n")
+            if not has_file:
+                save_identity(tmp_path, replace_token("second"))
             return web.Response(status=401)
         accepted.set()
         return web.Response()
@@ -98,6 +162,7 @@ async def test_a_running_agent_uses_a_new_token_in_its_identity(tmp_path: Path) 
         settings = Settings(
             data_dir=None,
             api=api.Config(plane.url),
+            auth_token_file=token_file if has_file else None,
             wireguard=WireGuardSettings(interface=""),
             metrics=replace(
                 metrics.Config(),
@@ -106,7 +171,8 @@ async def test_a_running_agent_uses_a_new_token_in_its_identity(tmp_path: Path) 
             ),
         )
         read = token_reader(settings, NODE, tmp_path / FILE_NAME)
-        agent = asyncio.create_task(app.run(settings, IDENTITY, read_token=read))
+        identity = with_token(IDENTITY, settings)
+        agent = asyncio.create_task(app.run(settings, identity, read_token=read))
         async with asyncio.timeout(20):
             await accepted.wait()
         agent.cancel()

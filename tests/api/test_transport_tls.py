@@ -145,6 +145,70 @@ async def test_a_ca_file_put_right_is_used_without_a_restart(
         await plane.report_metrics("node-1", EXAMPLE)
 
 
+@pytest.mark.parametrize("is_the_systems", [False, True])
+async def test_renewed_authorities_are_taken_up_when_a_server_is_refused(
+    authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_the_systems: bool
+) -> None:
+    first = type(authority).make(tmp_path)
+    if is_the_systems:
+        first.become_the_systems(monkeypatch)
+    async with client("https://x", ca_file="") as plane:
+        assert plane.reconnect_count() == 0
+    ca_file = "" if is_the_systems else first.ca_file
+    server = ScriptedServer(tls=first.server())
+    async with server:
+        plane = client(server.url, ca_file=ca_file)
+        await plane.report_metrics("node-1", EXAMPLE)
+    renewed = ScriptedServer(tls=authority.server())
+    renewed._port = server.port
+    async with plane, renewed:
+        with pytest.raises(TLSError):
+            await plane.report_metrics("node-1", EXAMPLE)
+        with first.ca_file.open("ab") as bundle:
+            bundle.write(authority.ca_file.read_bytes())
+        await plane.report_metrics("node-1", EXAMPLE)
+        assert len(renewed.requests) == 1
+
+
+async def test_renewed_authorities_that_cannot_be_used_are_named_until_they_can(
+    authority: Authority, tmp_path: Path
+) -> None:
+    bundle = type(authority).make(tmp_path).ca_file
+    async with (
+        ScriptedServer(tls=authority.server()) as server,
+        client(server.url, ca_file=bundle) as plane,
+    ):
+        with pytest.raises(TLSError, match="unable to get local issuer"):
+            await plane.report_metrics("node-1", EXAMPLE)
+        bundle.write_text("half of a")
+        for _ in range(2):
+            with pytest.raises(TLSError, match="cannot use the CA file"):
+                await plane.report_metrics("node-1", EXAMPLE)
+        bundle.write_bytes(authority.ca_file.read_bytes())
+        await plane.report_metrics("node-1", EXAMPLE)
+
+
+async def test_a_server_refused_by_the_same_authorities_is_asked_once(
+    authority: Authority, tmp_path: Path
+) -> None:
+    handshakes = 0
+
+    async def talk(connection: Connection) -> None:
+        nonlocal handshakes
+        handshakes += 1
+        await connection.reader.read()
+
+    other = type(authority).make(tmp_path)
+    async with (
+        RawServer(talk, tls=authority.server()) as server,
+        client(server.url, ca_file=other.ca_file) as plane,
+    ):
+        for _ in range(3):
+            with pytest.raises(TLSError):
+                await plane.report_metrics("node-1", EXAMPLE)
+    assert handshakes <= 3
+
+
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="needs the openssl program")
 async def test_a_certificate_signed_over_sha_1_is_refused(
     authority: Authority, tmp_path: Path

@@ -10,23 +10,22 @@ What is built here is also closed here, in reverse order.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
-import socket
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from plexd import metrics
-from plexd.agent.errors import NotReadyError
+from plexd.agent.errors import NotReadyError, SettingsError
+from plexd.agent.greeting import greet
 from plexd.agent.watchdog import Watchdog, notify_systemd, systemd_notifier
 from plexd.api import ControlPlane, Peer
 from plexd.background import in_background
 from plexd.clock import SystemClock
 from plexd.procfs import LinuxSystemReader
 from plexd.spool import MemorySpool, Spool, SpoolLockedError
+from plexd.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -72,7 +71,8 @@ async def run(
         try:
             if settings.metrics.enabled:
                 watchdog = Watchdog(_logger, notify=systemd_notifier(os.environ))
-                works = (_check_reachability(settings), watchdog.run())
+                greeting = greet(settings.api, _logger, lambda: _is_accepted(manager))
+                works = (greeting, watchdog.run())
                 await stack.enter_async_context(in_background(*works))
                 if tunnels is not None and not settings.peers:
                     refresh = tunnels.refresh(plane, identity.node_id, _logger)
@@ -82,6 +82,10 @@ async def run(
         finally:
             notify_systemd(os.environ, "STOPPING=1")
             _logger.info("agent stopped", extra=_outcome(manager.statistics()))
+
+
+def _is_accepted(manager: metrics.Manager) -> bool:
+    return manager.statistics().delivery.batches > 0
 
 
 def _outcome(done: metrics.ManagerStatistics) -> dict[str, object]:
@@ -131,10 +135,16 @@ def _about(settings: Settings, identity: Identity) -> dict[str, object]:
 def build_control_plane(
     settings: Settings, identity: Identity, read_token: Callable[[], str] | None = None
 ) -> ControlPlane:
-    """The client; a token in the configuration outranks the identity's."""
+    """The client; a token in the configuration outranks the identity's.
+
+    Raises `SettingsError` for what the client refuses, should the checks have let it pass.
+    """
     token = settings.api.auth_token or identity.auth_token
     config = replace(settings.api, auth_token=token)
-    return ControlPlane(config, logger=_logger, read_token=read_token)
+    try:
+        return ControlPlane(config, logger=_logger, read_token=read_token)
+    except ValueError as err:
+        raise SettingsError("", "api", printable(str(err))) from None
 
 
 async def _reporter(
@@ -144,15 +154,21 @@ async def _reporter(
     endpoint = settings.metrics.local_endpoint
     if not endpoint.url:
         return plane
-    nsk = identity.node_secret_key.encode()
     logger = logging.getLogger("plexd.metrics")
-    local = await stack.enter_async_context(
-        metrics.LocalReporter(endpoint, plane, nsk, identity.node_id, logger)
-    )
+    local = await stack.enter_async_context(_build_local(settings, identity, plane))
     multi = await stack.enter_async_context(metrics.MultiReporter(plane, local, logger))
     extra = {"component": "metrics", "pipeline": "metrics", "url": endpoint.url}
     logger.info("local endpoint enabled", extra=extra)
     return multi
+
+
+def _build_local(
+    settings: Settings, identity: Identity, plane: ControlPlane
+) -> metrics.LocalReporter:
+    nsk = identity.node_secret_key.encode()
+    logger = logging.getLogger("plexd.metrics")
+    endpoint = settings.metrics.local_endpoint
+    return metrics.LocalReporter(endpoint, plane, nsk, identity.node_id, logger)
 
 
 def build_tunnels(settings: Settings, known: Iterable[Peer] = ()) -> Tunnels | None:
@@ -180,38 +196,16 @@ def build_collectors(
     }
 
 
+def build_parts(settings: Settings, identity: Identity) -> None:
+    """Build every part of an agent and forget it; nothing is opened. Raises what a run would."""
+    start_time = SystemClock().now()
+    plane = build_control_plane(settings, identity)
+    build_collectors(settings, start_time, build_tunnels(settings, identity.peers), plane)
+    if settings.metrics.local_endpoint.url:
+        _build_local(settings, identity, plane)
+
+
 async def has_tunnels(settings: Settings) -> bool:
     """Whether the configured WireGuard interface is there and can be read."""
     tunnels = build_tunnels(settings)
     return tunnels is not None and await tunnels.is_there()
-
-
-async def _check_reachability(settings: Settings) -> None:
-    """Warn if the control plane cannot be reached: the first report may be a minute away."""
-    parts = urlsplit(settings.api.base_url)
-    port = parts.port or (443 if parts.scheme == "https" else 80)
-    try:
-        async with asyncio.timeout(settings.api.connect_timeout.total_seconds()):
-            _, writer = await asyncio.open_connection(parts.hostname, port)
-    except (OSError, UnicodeError) as err:  # a TimeoutError is an OSError; UnicodeError: a bad name
-        extra = {
-            "component": "agent",
-            "control_plane": settings.api.base_url,
-            "error": _why(err),
-            "hint": "points are kept and sent once it is; if the address is wrong, correct "
-            "api.base_url and restart",
-        }
-        _logger.warning("control plane not reachable", extra=extra)
-        return
-    writer.close()
-    with suppress(OSError):
-        await writer.wait_closed()
-
-
-def _why(err: OSError | UnicodeError) -> str:
-    if isinstance(err, UnicodeError):
-        return f"no such name can be looked up: {err}"
-    # asyncio replaces the system's text by its own; a failed lookup's errno is not the system's.
-    if err.errno is None or isinstance(err, socket.gaierror):
-        return err.strerror or str(err) or "no answer in time"
-    return os.strerror(err.errno)

@@ -1,7 +1,8 @@
 """The node's identity: the file ``identity.json`` in the data directory.
 
 It holds what the control plane gave the node at its enrolment, including the node's secret key.
-So a file that others than its owner could read is refused, and no message quotes its content.
+So a file that others could read is refused (see `plexd.agent.private_file`), and no message quotes
+its content.
 """
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ import stat
 from codecs import BOM_UTF8
 from contextlib import suppress
 from ipaddress import ip_address
-from shlex import quote
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from plexd.agent.errors import IdentityError
+from plexd.agent.private_file import how_to_close, opened
 from plexd.api import Peer, Secret
 from plexd.durable import sync, write_private
 from plexd.text import printable, without_line_end
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 FILE_NAME = "identity.json"
 _MAX_BYTES = 64 * 2**20
-_OPEN_TO_OTHERS = stat.S_IRWXG | stat.S_IRWXO
 _NODE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _SECRET_KEY = re.compile(r"[\x20-\x7e]{32}")
 _TOKEN = re.compile(r"[\x21-\x7e]*")
@@ -54,6 +54,16 @@ class Identity(msgspec.Struct, frozen=True):
         )
 
 
+class _Kept(msgspec.Struct, frozen=True):
+    """An identity as it is in the file."""
+
+    node_id: str
+    mesh_ip: str
+    node_secret_key: str
+    auth_token: str
+    peers: tuple[Peer, ...] | None = ()  # null is an empty list
+
+
 def load_identity(data_dir: Path) -> Identity:
     """The identity kept in ``data_dir``. Raises `IdentityError` saying what to do."""
     return read_identity(data_dir / FILE_NAME)
@@ -64,11 +74,16 @@ def read_identity(path: Path) -> Identity:
     try:
         # Editors on Windows put a byte order mark in front.
         content = _read(path).removeprefix(BOM_UTF8)
-        identity = msgspec.json.decode(content, type=Identity)
-        token = without_line_end(identity.auth_token)
-        identity = msgspec.structs.replace(identity, auth_token=token)
+        kept = msgspec.json.decode(content, type=_Kept)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as err:
         raise IdentityError(f"{printable(path)} is not an identity: {_reason(err)}") from None
+    identity = Identity(
+        node_id=kept.node_id,
+        mesh_ip=kept.mesh_ip,
+        node_secret_key=kept.node_secret_key,
+        auth_token=without_line_end(kept.auth_token),
+        peers=kept.peers or (),
+    )
     _check(path, identity)
     return identity
 
@@ -96,32 +111,29 @@ def save_identity(data_dir: Path, identity: Identity) -> None:
 
 def _read(path: Path) -> bytes:
     try:
-        # Without O_NONBLOCK a named pipe in the file's place would block the start for ever.
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        with opened(path) as descriptor:
+            _refuse_unsafe(path, descriptor)
+            # The descriptor and not the path: what was checked is what is read.
+            with open(descriptor, "rb", closefd=False) as content:
+                return content.read(_MAX_BYTES)
     except FileNotFoundError:
         raise IdentityError(
             f"no identity at {printable(path)}: run `plexd register`, or save there, with mode "
             "0600, what `plexd-server node create` printed"
         ) from None
     except OSError as err:
-        raise IdentityError(f"cannot read {printable(path)}: {err.strerror}") from None
-    try:
-        _refuse_unsafe(path, os.fstat(descriptor).st_mode)
-        # The descriptor and not the path: what was checked is what is read.
-        with open(descriptor, "rb", closefd=False) as opened:
-            return opened.read(_MAX_BYTES)
-    finally:
-        os.close(descriptor)
+        cure = "; give it to the user plexd runs as" if isinstance(err, PermissionError) else ""
+        raise IdentityError(f"cannot read {printable(path)}: {err.strerror}{cure}") from None
 
 
-def _refuse_unsafe(path: Path, mode: int) -> None:
+def _refuse_unsafe(path: Path, descriptor: int) -> None:
+    mode = os.fstat(descriptor).st_mode
     if not stat.S_ISREG(mode):
         raise IdentityError(f"{printable(path)} is not a regular file")
-    if mode & _OPEN_TO_OTHERS:
-        name = printable(path)
+    if hint := how_to_close(path, descriptor):
         raise IdentityError(
-            f"{name} is open to others than its owner (mode {stat.S_IMODE(mode):04o}); "
-            f"run: chmod 0600 {quote(name)}"
+            f"{printable(path)} is open to others than its owner (mode {stat.S_IMODE(mode):04o}); "
+            f"{hint}"
         )
 
 

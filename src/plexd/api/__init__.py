@@ -23,9 +23,11 @@ from plexd.api.errors import (
     TransportError,
 )
 from plexd.api.points import check_points
+from plexd.api.proxy import Proxy, parse_proxy
 from plexd.api.secret import Secret, check_bearer
 from plexd.api.special_addresses import ends_of, special_purpose
-from plexd.api.transport import HTTPTransport, Trust
+from plexd.api.transport import HTTPTransport
+from plexd.api.trust import Trust
 from plexd.api.wire import (
     GROUP_AGENT,
     GROUP_LATENCY,
@@ -63,6 +65,7 @@ __all__ = [
     "MetricPoint",
     "Peer",
     "Predecessor",
+    "Proxy",
     "Receipt",
     "Registration",
     "Secret",
@@ -79,6 +82,7 @@ __all__ = [
     "decode_batch",
     "ends_of",
     "is_continuation",
+    "parse_proxy",
     "parse_reason",
     "special_purpose",
     "with_plain_zone",

@@ -16,8 +16,10 @@ from plexd.api.bearer import Bearer
 from plexd.api.diagnosis import refuse_if_https
 from plexd.api.errors import APIError, DecodeError
 from plexd.api.peer_entries import decode_peers
+from plexd.api.proxy import parse_proxy
 from plexd.api.secret import Secret
-from plexd.api.transport import Answer, HTTPTransport, Trust
+from plexd.api.transport import Answer, HTTPTransport
+from plexd.api.trust import Trust
 from plexd.api.wire import Receipt, Registration, SecretResponse
 from plexd.api.zones import check_zone
 from plexd.clock import Clock, SystemClock
@@ -96,6 +98,7 @@ class ControlPlane(AsyncClosing):
             trust=Trust(config.ca_file, config.tls_insecure_skip_verify),
             connect_timeout=config.connect_timeout,
             request_timeout=config.request_timeout,
+            proxy=parse_proxy(config.proxy),
         )
 
     async def report_metrics(self, node_id: str, batch: MetricBatch) -> Receipt | None:

@@ -14,7 +14,8 @@ class Config:
 
     ``ca_file`` names a PEM file that replaces the system's certificate authorities; empty keeps
     them. ``connect_timeout`` bounds name lookup, TCP and TLS together, ``request_timeout`` a
-    whole exchange up to the last byte of the answer.
+    whole exchange up to the last byte of the answer. ``proxy`` is the ``http://`` URL of a proxy
+    to go through; it is redacted if it holds a password.
     """
 
     base_url: str
@@ -23,9 +24,12 @@ class Config:
     ca_file: str = ""
     connect_timeout: timedelta = timedelta(seconds=10)
     request_timeout: timedelta = timedelta(seconds=30)
+    proxy: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "auth_token", Secret(self.auth_token))
+        if "@" in self.proxy:
+            object.__setattr__(self, "proxy", Secret(self.proxy))
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,8 @@
 
 Promises: TLS 1.2 or newer; redirects are never followed, so that no credential travels to another
 host; the environment (proxies, netrc) is ignored; cookies are not kept; answers are
-read to a cap. aiohttp is imported on first use, since loading it takes longer than a collection.
+read to a cap, their heads to 64 KiB. aiohttp is imported on first use, since loading it takes
+longer than a collection.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from plexd.api.diagnosis import (
     why_not_accepted,
 )
 from plexd.api.errors import TLSError, TransportError
+from plexd.api.trust import Trust, TrustStore
 from plexd.api.zones import with_plain_zone, without_zone
 from plexd.clock import SystemClock
 from plexd.closing import AsyncClosing
@@ -38,38 +40,12 @@ if TYPE_CHECKING:
 
     import aiohttp
 
+    from plexd.api.proxy import Proxy
+
 # Longer than any usual report interval, so that a report finds its connection still open.
 _KEEPALIVE_SECONDS = 300.0
 _CONNECTIONS = 8
 _LARGE = 2**20
-
-
-class Trust(Struct, frozen=True):
-    """Whom to trust: the system's authorities, those of ``ca_file`` instead, or every server."""
-
-    ca_file: str = ""
-    skip_verify: bool = False
-
-    def context(self) -> ssl.SSLContext:
-        """Return a client context; raise `TLSError` when ``ca_file`` cannot be used."""
-        if self.skip_verify:
-            return _unverified()
-        try:
-            context = ssl.create_default_context(cafile=self.ca_file or None)
-        except (OSError, ValueError) as err:  # ssl.SSLError is an OSError; a NUL is a ValueError
-            reason = getattr(err, "reason", None) or getattr(err, "strerror", None) or err
-            text = f"cannot use the CA file {self.ca_file}: {reason}"
-            raise TLSError(text, was_connected=False) from err
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        return context
-
-
-def _unverified() -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    return context
 
 
 class Answer(Struct, frozen=True):
@@ -85,7 +61,9 @@ class HTTPTransport(AsyncClosing):
     """A lazily opened keep-alive client; safe for concurrent requests of one event loop.
 
     ``connect_timeout`` bounds getting a connection (lookup, TCP, TLS), ``request_timeout`` the
-    whole exchange. ``connections`` counts those that were made so far.
+    whole exchange. ``connections`` counts those that were made so far. Every request goes through
+    the ``proxy`` if there is one. Authorities are read again after a certificate was refused; if
+    they are others by then, the request is repeated at once.
     """
 
     def __init__(
@@ -95,12 +73,13 @@ class HTTPTransport(AsyncClosing):
         trust: Trust,
         connect_timeout: timedelta,
         request_timeout: timedelta,
+        proxy: Proxy | None = None,
     ) -> None:
         self._user_agent = user_agent
-        self._trust = trust
+        self._trust = TrustStore(trust)
+        self._proxy = proxy
         self._connect_timeout = connect_timeout
         self._request_timeout = request_timeout
-        self._context: ssl.SSLContext | None = None
         self._session: aiohttp.ClientSession | None = None
         self._closed = False
         self._was_answered = False
@@ -135,14 +114,18 @@ class HTTPTransport(AsyncClosing):
                 return await self._at_most_twice(send, repeatable=repeatable)
         except aiohttp.ClientSSLError as err:
             names = ""
-            if is_of_another_name(getattr(err, "certificate_error", None)):
-                names = await names_shown(url, self._trust.context())
+            if is_of_another_name(getattr(err, "certificate_error", None)) and not self._proxy:
+                names = await names_shown(url, self._trust.fresh_context())
             raise TLSError(_tls_reason(err) + names, place, was_connected=False) from err
-        except aiohttp.ClientConnectorError as err:
-            raise TransportError(_reason(err), place, was_connected=False) from err
-        except aiohttp.ConnectionTimeoutError as err:
-            reason = f"no connection {_within(self._connect_timeout)}"
-            raise TransportError(reason, place, was_connected=False) from err
+        except (
+            aiohttp.ClientConnectorError,
+            aiohttp.ClientHttpProxyError,
+            aiohttp.ConnectionTimeoutError,
+        ) as err:
+            # Chained past aiohttp's error: that of a proxy shows the headers with its password.
+            raise TransportError(
+                self._why_unreached(err), place, was_connected=False
+            ) from err.__cause__
         except TimeoutError as err:
             reason = f"no complete answer {_within(self._request_timeout)}"
             raise TransportError(reason, place) from err
@@ -164,6 +147,9 @@ class HTTPTransport(AsyncClosing):
         connection = SimpleNamespace(reused=False)
         try:
             return await send(connection)
+        except aiohttp.ClientSSLError:  # so nothing was sent
+            if not self._trust.renew():
+                raise
         except (aiohttp.ServerDisconnectedError, ConnectionError, aiohttp.ClientOSError):
             if self._closed or not (repeatable and connection.reused):
                 raise
@@ -180,29 +166,36 @@ class HTTPTransport(AsyncClosing):
     ) -> Answer:
         from yarl import URL  # noqa: PLC0415  # comes with aiohttp
 
-        session = self._open()
         shown = without_zone(url)
-        async with session.request(
+        async with self._open().request(
             method,
             URL(url, encoded=True),
-            headers=headers if shown is None else {**headers, "Host": shown[0]},
+            headers={
+                **headers,
+                **({} if shown is None else {"Host": shown[0]}),
+                **self._for_proxy(url, tunnelled=False),
+            },
             server_hostname=None if shown is None else shown[1],
             data=_in_chunks(body),
             allow_redirects=False,
             ssl=self._tls(url),
             trace_request_ctx=connection,
+            proxy=self._proxy.url if self._proxy is not None else None,
+            proxy_headers=self._for_proxy(url, tunnelled=True),
         ) as response:
             self._was_answered = True
             content, cut = await _read(response, cap)
             return Answer(response.status, response.headers, content, cut)
 
+    def _for_proxy(self, url: str, *, tunnelled: bool) -> dict[str, str]:
+        """Return the proxy's headers, of the request or else of the one that opens a tunnel."""
+        is_tunnelled = url.startswith("https:")
+        return self._proxy.headers() if self._proxy and tunnelled == is_tunnelled else {}
+
     def _tls(self, url: str) -> ssl.SSLContext | Literal[True]:
         """Return the context for ``url``, made when first needed to save memory."""
-        if not url.startswith("https:") and not self._trust.ca_file:
-            return True
-        if self._context is None:
-            self._context = self._trust.context()
-        return self._context
+        is_needed = url.startswith("https:") or self._trust.has_own_authorities
+        return self._trust.context() if is_needed else True
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
@@ -211,6 +204,8 @@ class HTTPTransport(AsyncClosing):
 
     def _make_session(self) -> aiohttp.ClientSession:
         import aiohttp  # noqa: PLC0415  # loaded on first use, see above
+
+        from plexd.api.head import MOST_HEAD_BYTES, BoundedResponse  # noqa: PLC0415  # the same
 
         return aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
@@ -226,6 +221,12 @@ class HTTPTransport(AsyncClosing):
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             trust_env=False,
+            response_class=BoundedResponse,
+            # No line or field reaches the bound of the whole head, and no count of them either: a
+            # field has four bytes at least.
+            max_line_size=MOST_HEAD_BYTES,
+            max_field_size=MOST_HEAD_BYTES,
+            max_headers=MOST_HEAD_BYTES // 4,
             trace_configs=[self._trace()],
         )
 
@@ -242,6 +243,17 @@ class HTTPTransport(AsyncClosing):
         trace.on_connection_create_end.append(made)
         trace.on_connection_reuseconn.append(reused)
         return trace
+
+    def _why_unreached(self, err: aiohttp.ClientError) -> str:
+        """Return why there is no connection, naming the proxy that was to make it."""
+        import aiohttp  # noqa: PLC0415  # loaded on first use, see above
+
+        reason = _reason(err)
+        if isinstance(err, aiohttp.ConnectionTimeoutError):
+            reason = f"no connection {_within(self._connect_timeout)}"
+        if isinstance(err, aiohttp.ClientHttpProxyError):
+            reason = f"{reason} (HTTP {err.status})"
+        return f"the proxy {self._proxy.url}: {reason}" if self._proxy else reason
 
     async def aclose(self) -> None:
         """Close every connection; idempotent. Requests under way fail."""

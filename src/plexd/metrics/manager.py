@@ -16,6 +16,7 @@ from plexd.clock import Clock, SystemClock
 from plexd.log_once import LogOnce
 from plexd.metrics.collector_loop import CollectorLoop, CollectorStatistics
 from plexd.metrics.delivery import Delivery, DeliveryStatistics
+from plexd.metrics.sign_of_life import SignOfLife
 from plexd.spool import MemorySpool, Spool, SpoolStatistics
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ class Manager:
                 for loop in self._loops:
                     group.create_task(loop.run())
                 group.create_task(self._delivery.run())
+                group.create_task(SignOfLife(self.statistics, self._logger, self._clock).run())
         finally:
             await self._delivery.flush(_GRACE_SECONDS)
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import socket
 from typing import TYPE_CHECKING, NoReturn
 
@@ -7,6 +8,7 @@ import pytest
 
 from plexd.agent.config.checks import check_for_run, warnings_about, warnings_about_machine
 from plexd.agent.config.settings import load_settings
+from plexd.agent.config.show import show_settings
 from plexd.agent.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -52,6 +54,18 @@ def test_a_token_in_a_file_everybody_can_read_is_warned_of(
     assert (sentence in _warnings(PLANE, path)) is warned
 
 
+def test_on_a_read_only_mount_nobody_is_told_to_change_a_mode(
+    config_file: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = config_file("api: {auth_token: abc}")
+    path.chmod(0o644)
+    read_only = os.statvfs_result((1, 1, 1, 1, 1, 1, 1, 1, os.ST_RDONLY, 255))
+    monkeypatch.setattr(os, "statvfs", lambda _: read_only)
+    (warning,) = _warnings(PLANE, path)
+    assert "chmod" not in warning
+    assert "mount is read-only" in warning
+
+
 def test_a_token_from_the_environment_does_not_make_the_file_secret(config_file: Write) -> None:
     path = config_file("data_dir: /x")
     path.chmod(0o644)
@@ -81,6 +95,78 @@ def test_what_weakens_tls_or_cannot_work_is_warned_of(tmp_path: Path) -> None:
         f"api.ca_file: {tmp_path}/none.pem cannot be read",
         "api.base_url: is not set; `plexd run` needs it",
     ]
+
+
+@pytest.mark.parametrize("content", ["", "half of a", None])
+def test_authorities_that_cannot_be_used_are_warned_of(tmp_path: Path, content: str | None) -> None:
+    path = tmp_path / "ca.pem"
+    path.mkdir() if content is None else path.write_text(content)
+    (warning,) = _warnings(PLANE | {"PLEXD_API_CA_FILE": str(path)})
+    assert warning.startswith(f"api.ca_file: cannot use the CA file {path}: ")
+
+
+def test_a_token_file_that_others_can_read_is_warned_of(tmp_path: Path) -> None:
+    path = tmp_path / "token"
+    path.write_text("abc")
+    environ = PLANE | {"PLEXD_API_AUTH_TOKEN_FILE": str(path)}
+    for mode, warned in ((0o644, True), (0o444, True), (0o600, False), (0o440, False)):
+        path.chmod(mode)
+        sentence = f"api.auth_token_file: others can read {path}; run: chmod 0600 {path}"
+        assert _warnings(environ) == [sentence] * warned
+    path.unlink()
+    assert _warnings(environ) == []
+
+
+def test_a_token_and_a_file_for_one_are_too_much(config_file: Write) -> None:
+    path = config_file("api: {auth_token: hunter2, auth_token_file: /run/token}")
+    with pytest.raises(SettingsError) as caught:
+        load_settings(path, {"PLEXD_METRICS_ENABLED": "false"})
+    said = "is set beside api.auth_token; one of the two has to be empty"
+    assert str(caught.value) == f"{path}:1: api.auth_token_file: {said}"
+    assert load_settings(path, {"PLEXD_API_AUTH_TOKEN": ""}).auth_token_file is not None
+
+
+@pytest.mark.parametrize("name", ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"])
+def test_a_proxy_of_the_environment_is_said_not_to_be_used(name: str) -> None:
+    environ = PLANE | {name: "http://user:canary@proxy.example:3128"}
+    behind = "if the control plane is behind a proxy, set api.proxy (PLEXD_API_PROXY)"
+    assert _warnings(environ) == [f"{name}: not used; {behind}"]
+    assert _warnings(environ | {"PLEXD_API_PROXY": "http://proxy.example:3128"}) == []
+    assert _warnings(PLANE | {name: ""}) == []
+
+
+def test_a_proxy_for_http_concerns_a_control_plane_without_tls_only() -> None:
+    proxy = {"HTTP_PROXY": "http://proxy.example:3128"}
+    assert _warnings(PLANE | proxy) == []
+    (warning,) = _warnings({"PLEXD_API_BASE_URL": "http://127.0.0.1"} | proxy)
+    assert warning.startswith("HTTP_PROXY: not used; ")
+
+
+@pytest.mark.parametrize(
+    ("exceptions", "warned"),
+    [
+        ("plane.example", False), ("localhost, .example", False), ("*.example", False),
+        ("*", False), ("EXAMPLE", False), ("lane.example", True), ("plane.example.org", True),
+        (",", True),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("name", ["NO_PROXY", "no_proxy"])
+def test_a_control_plane_that_no_proxy_is_for_needs_none(
+    name: str, exceptions: str, *, warned: bool
+) -> None:
+    environ = PLANE | {"HTTPS_PROXY": "http://proxy.example:3128", name: exceptions}
+    assert bool(_warnings(environ)) is warned
+
+
+def test_a_proxys_password_shows_nowhere(config_file: Write) -> None:
+    path = config_file("api: {proxy: 'http://user:canary@proxy.example:3128'}")
+    settings = load_settings(path, PLANE)
+    shown = repr(settings) + show_settings(settings) + str(_warnings(PLANE, path))
+    assert "canary" not in shown
+    assert "proxy.example" not in shown
+    assert "http://proxy.example:3128" in show_settings(
+        load_settings(None, {"PLEXD_API_PROXY": "http://proxy.example:3128"})
+    )
 
 
 def test_running_needs_a_control_plane(config_file: Write) -> None:

@@ -485,6 +485,25 @@ async def test_a_bad_certificate_is_refused_and_gets_no_token(
         assert server.requests == []
 
 
+async def test_authorities_of_the_system_that_were_renewed_are_used_without_a_restart(
+    authority: Authority,
+    fetcher: ScriptedFetcher,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    old = type(authority).make(tmp_path)
+    old.become_the_systems(monkeypatch)
+    async with (
+        ScriptedServer(tls=authority.server()) as server,
+        local(server.url, fetcher) as reporter,
+    ):
+        with pytest.raises(TLSError, match="certificate not accepted"):
+            await reporter.report_metrics(NODE, EXAMPLE)
+        old.ca_file.write_bytes(authority.ca_file.read_bytes())
+        await reporter.report_metrics(NODE, EXAMPLE)
+        assert len(server.requests) == 1
+
+
 @pytest.mark.parametrize("name", REFUSED)
 async def test_with_verification_switched_off_any_certificate_does(
     authority: Authority, fetcher: ScriptedFetcher, tmp_path: Path, name: str

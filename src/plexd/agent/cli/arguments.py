@@ -39,8 +39,9 @@ Measures once and prints the result. Nothing is sent, nothing is stored, and no
 configuration file is needed. Status 1 only if nothing at all was measured.
 """
 _CHECK = """\
-Reads the configuration file and the environment as `plexd run` would, and says
-"ok" or what is wrong and where. Status 2 if it is wrong.
+Reads the configuration file, the environment and the identity as `plexd run`
+would, and says "ok" or what is wrong and where. Status 2 if it is wrong, or 1
+if it is the identity.
 """
 _SHOW = """\
 Prints the settings in effect as YAML: the environment over the file over the
@@ -129,7 +130,8 @@ def _add_config(commands: Commands[Parser]) -> None:
     parser = commands.add_parser("config", help=about, description=f"{about.capitalize()}.")
     parser.set_defaults(parser=parser)
     actions = parser.add_subparsers(title="commands", metavar="COMMAND")
-    _add(actions, "config check", "say whether the configuration is right", _CHECK)
+    check = _add(actions, "config check", "say whether the configuration is right", _CHECK)
+    check.add_argument("--identity", metavar="FILE", help="the one that `plexd run` will be given")
     _add(actions, "config show", "print the settings in effect", _SHOW)
 
 

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 from msgspec import Raw
 
 from plexd.agent import one_cycle
-from plexd.agent.errors import IdentityError
+from plexd.agent.errors import IdentityError, SettingsError
 from plexd.agent.identity import Identity, load_identity
+from plexd.agent.node_token import with_token
 from plexd.api import (
     GROUP_AGENT,
     GROUP_LATENCY,
@@ -68,8 +69,8 @@ def _identity_if_any(settings: Settings) -> Identity | None:
     if settings.data_dir is None:
         return None
     try:
-        return load_identity(settings.data_dir)
-    except IdentityError:
+        return with_token(load_identity(settings.data_dir), settings)
+    except (IdentityError, SettingsError):
         return None
 
 

@@ -38,14 +38,21 @@ def _register(options: argparse.Namespace) -> int:
 
 
 def _config_check(options: argparse.Namespace) -> int:
-    """Say whether the file and the environment are right. Raises `SettingsError`."""
+    """Say whether file, environment and identity are right.
+
+    Raises `SettingsError` or `NotReadyError`, as a run does.
+    """
+    from plexd.agent.rehearsal import rehearse  # noqa: PLC0415 - needed by this command only
+
     path = _chosen_path(options)
     settings = config.load_settings(path, os.environ)
+    remarks = list(rehearse(settings, Path(options.identity) if options.identity else None))
     if path is None:
         put(f"no {config.DEFAULT_PATH}: environment and defaults are ok\n")
     else:
         put(f"{printable(path)}: ok\n")
-    for warning in (*warnings_about(settings, os.environ), *warnings_about_machine(settings)):
+    remarks += warnings_about(settings, os.environ)
+    for warning in (*remarks, *warnings_about_machine(settings)):
         complain("plexd", f"warning: {warning}")
     return 0
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from plexd.agent.config.checks import check_for_run, warnings_about
 from plexd.agent.errors import NotReadyError
 from plexd.agent.identity import FILE_NAME, read_identity
+from plexd.agent.node_token import token_reader, with_token
 from plexd.logs import setup_logging
 
 if TYPE_CHECKING:
@@ -23,9 +25,8 @@ def run(settings: Settings, identity_file: str | None) -> int:
     setup_logging(settings.log.level, settings.log.format)
     _log_warnings(settings)
     path = Path(identity_file) if identity_file is not None else _data_dir(settings) / FILE_NAME
-    identity = read_identity(path)
+    identity = with_token(read_identity(path), settings)
     from plexd.agent import app  # noqa: PLC0415 - loads every part, after all that may fail
-    from plexd.agent.node_token import token_reader  # noqa: PLC0415 - the same
     from plexd.agent.signals import until_stopped  # noqa: PLC0415 - the same
 
     read_token = token_reader(settings, identity.node_id, path)
@@ -42,7 +43,13 @@ def _log_warnings(settings: Settings) -> None:
 def _data_dir(settings: Settings) -> Path:
     path = settings.data_dir
     assert path is not None  # check_for_run refuses that
-    if not path.is_dir():
+    try:
+        is_there = stat.S_ISDIR(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        is_there = False
+    except OSError as err:  # too long, or in a directory that this user must not enter
+        raise NotReadyError(f"cannot use data_dir {path}: {err.strerror}") from None
+    if not is_there:
         raise NotReadyError(
             f"data_dir {path} is no directory; create it for the user plexd runs as, mode 0700"
         )

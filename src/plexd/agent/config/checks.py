@@ -7,6 +7,7 @@ import os
 import re
 import socket
 import stat
+from contextlib import suppress
 from ipaddress import ip_address
 from shlex import quote
 from typing import TYPE_CHECKING, NoReturn
@@ -16,13 +17,15 @@ from plexd.agent.config.environment import unknown_variables
 from plexd.agent.config.keys import variable
 from plexd.agent.config.kinds import has_userinfo
 from plexd.agent.errors import SettingsError
-from plexd.api import check_zone
+from plexd.agent.private_file import how_to_close, opened
+from plexd.api import TLSError, Trust, check_zone
 from plexd.metrics.errors import ConfigError
 from plexd.text import nearest, printable, quoted
 from plexd.units import format_duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
     from plexd.agent.config.settings import Settings
 
@@ -37,11 +40,16 @@ _FIELDS = {
     "URL": "metrics.local_endpoint.url",
     "SecretKey": "metrics.local_endpoint.secret_key",
 }
+# As curl and most others read them; the lower case comes first.
+_PROXIES = ("https_proxy", "all_proxy")
 _FIELD = re.compile(rf"\b(?:{'|'.join(_FIELDS)})\b")
 
 
 def check_together(settings: Settings) -> None:
     """Raise `SettingsError` for values that are right one by one and wrong together."""
+    if settings.auth_token_file is not None and settings.api.auth_token:
+        both = ("api.auth_token_file", "api.auth_token")
+        _refuse(settings, both, "is set beside api.auth_token; one of the two has to be empty")
     if not settings.metrics.enabled:
         return
     url = "metrics.local_endpoint.url"
@@ -104,16 +112,24 @@ def warnings_about(settings: Settings, environ: Mapping[str, str]) -> Iterator[s
     yield from unknown_variables(environ)
     if "api.auth_token" in settings.origins and _readable_by_all(settings):
         name = printable(str(settings.path))
-        yield f"{name}: everybody can read api.auth_token in it; run: chmod 0640 {quote(name)}"
+        yield f"{name}: everybody can read api.auth_token in it; {_cure(name)}"
     if _token_in_the_clear(settings):
         yield "api.base_url: http:// sends the node's bearer token unencrypted; use https://"
     for section in ("api", "metrics.local_endpoint"):
         if settings.value(f"{section}.tls_insecure_skip_verify"):
             yield f"{section}.tls_insecure_skip_verify: whoever answers is trusted; use for tests"
-    if settings.api.ca_file and not os.access(settings.api.ca_file, os.R_OK):
-        yield f"api.ca_file: {settings.api.ca_file} cannot be read"
+    yield from _unusable_authorities(settings.api.ca_file)
+    yield from _exposed_token(settings.auth_token_file)
+    yield from _unused_proxies(settings, environ)
     if not settings.api.base_url:
         yield "api.base_url: is not set; `plexd run` needs it"
+
+
+def _cure(name: str) -> str:
+    with suppress(OSError):
+        if os.statvfs(name).f_flag & os.ST_RDONLY:
+            return "its mount is read-only, so give it mode 0640 where it comes from"
+    return f"run: chmod 0640 {quote(name)}"
 
 
 def _readable_by_all(settings: Settings) -> bool:
@@ -123,6 +139,47 @@ def _readable_by_all(settings: Settings) -> bool:
         return bool(settings.path.stat().st_mode & stat.S_IROTH)
     except OSError:  # it was there a moment ago; somebody removed it
         return False
+
+
+def _unusable_authorities(ca_file: str) -> Iterator[str]:
+    if ca_file and not os.access(ca_file, os.R_OK):
+        yield f"api.ca_file: {ca_file} cannot be read"
+    elif ca_file:
+        try:
+            Trust(ca_file).context()
+        except TLSError as err:
+            yield f"api.ca_file: {err.reason}"
+
+
+def _exposed_token(path: Path | None) -> Iterator[str]:
+    if path is None:
+        return
+    with suppress(OSError), opened(path) as descriptor:  # that it is missing is an error elsewhere
+        if hint := how_to_close(path, descriptor):
+            yield f"api.auth_token_file: others can read {printable(path)}; {hint}"
+
+
+def _unused_proxies(settings: Settings, environ: Mapping[str, str]) -> Iterator[str]:
+    """Yield one sentence if other programs would go through a proxy; its URL may be a secret."""
+    scheme = urlsplit(settings.api.base_url).scheme or "https"
+    known = dict.fromkeys((f"{scheme}_proxy", *_PROXIES))
+    spellings = [name for proxy in known for name in (proxy, proxy.upper())]
+    named = [name for name in spellings if environ.get(name)]
+    if not named or settings.api.proxy or _is_excepted(settings.api.base_url, environ):
+        return
+    yield (
+        f"{named[0]}: not used; if the control plane is behind a proxy, set api.proxy "
+        f"({variable('api.proxy')})"
+    )
+
+
+def _is_excepted(base_url: str, environ: Mapping[str, str]) -> bool:
+    """Whether ``NO_PROXY`` covers the control plane, in the way of most programs."""
+    host = urlsplit(base_url).hostname or ""
+    text = environ.get("no_proxy") or environ.get("NO_PROXY") or ""
+    names = [name.strip().lower().lstrip("*").lstrip(".") for name in text.split(",")]
+    suffixes = tuple(f".{name}" for name in names if name)
+    return "*" in text.split(",") or (bool(host) and f".{host}".endswith(suffixes))
 
 
 def _token_in_the_clear(settings: Settings) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 
 from plexd.agent.config.kinds import (
     BOOLEAN,
+    PROXY_ADDRESS,
     SECRET,
     TEXT,
     WEB_ADDRESS,
@@ -76,6 +77,12 @@ _TABLE = (
         "The node's bearer token at the control plane. Empty takes the one in the identity.",
     ),
     Key(
+        "api.auth_token_file",
+        path(optional=True),
+        "",
+        "A file with that token, in place of `auth_token`; read again when the token is refused.",
+    ),
+    Key(
         "api.ca_file",
         path(optional=True),
         "",
@@ -98,6 +105,12 @@ _TABLE = (
         duration(_TICK, _HOUR),
         "30s",
         "The longest a whole exchange may take, up to the last byte of the answer.",
+    ),
+    Key(
+        "api.proxy",
+        PROXY_ADDRESS,
+        "",
+        "The HTTP proxy on the way to the control plane, `http://[USER:PASSWORD@]HOST:PORT`.",
     ),
     Key(
         "metrics.enabled",
@@ -182,7 +195,7 @@ _TABLE = (
     ),
     Key(
         "spool.max_bytes",
-        size(2**20),
+        size(2**20, 2**50),
         "256MiB",
         "The most the spool's files may take, at least `1MiB`; the oldest points go first. Without "
         "`data_dir`, of memory, and `16MiB` at the most.",

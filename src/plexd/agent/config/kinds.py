@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
-from plexd.api import Secret, check_zone, with_plain_zone
+from plexd.api import Secret, check_zone, parse_proxy, with_plain_zone
 from plexd.text import nearest, quoted, with_scheme, without_line_end
 from plexd.units import format_duration, format_size, parse_duration, parse_size
 
@@ -63,13 +63,15 @@ def duration(minimum: timedelta, maximum: timedelta) -> Kind:
     return Kind("a duration", parse, format_duration)
 
 
-def size(minimum: int) -> Kind:
-    """A number of bytes, with or without a unit."""
+def size(minimum: int, maximum: int) -> Kind:
+    """A number of bytes, with or without a unit, within bounds."""
 
     def parse(text: str) -> int:
         value = _measured(text, parse_size, "a size such as 256MiB or 1GiB")
         if value < minimum:
             raise ValueError(f"must be at least {format_size(minimum)}")
+        if value > maximum:
+            raise ValueError(f"must be at most {format_size(maximum)}")
         return value
 
     return Kind("a size", parse, format_size)
@@ -150,11 +152,17 @@ def _parse_boolean(text: str) -> bool:
     return text == "true"
 
 
-def _parse_secret(text: str) -> Secret:
+def parse_secret(text: str) -> Secret:
+    """A secret, without one line break at its end. Raises `ValueError`, which never quotes it."""
     text = without_line_end(text)
     if not (text.isascii() and text.isprintable()) or " " in text:
         raise ValueError("must be printable ASCII without spaces (the value is not shown)")
     return Secret(text)
+
+
+def _parse_proxy_address(text: str) -> str:
+    parse_proxy(text)
+    return Secret(text) if has_userinfo(text) else text
 
 
 def _parse_web_address(text: str) -> str:
@@ -173,7 +181,8 @@ def _is_web_address(text: str) -> bool:
         reachable = bool(parts.hostname) and parts.port != 0
     except ValueError:
         return False
-    clean = text.isprintable() and not re.search(r"[\s?#\\]", text)
+    # As the client has it, which sends nothing but ASCII.
+    clean = not re.search(r"[^\x21-\x7e]|[?#\\]", text)
     return reachable and clean and parts.scheme in {"http", "https"}
 
 
@@ -186,6 +195,7 @@ def _yaml_text(value: str) -> str:
 
 
 BOOLEAN = Kind("true or false", _parse_boolean, json.dumps, typed=True)
-SECRET = Kind("text", _parse_secret, _yaml_text)
+SECRET = Kind("text", parse_secret, _yaml_text)
 TEXT = Kind("text", _parse_text, _yaml_text)
+PROXY_ADDRESS = Kind("an address", _parse_proxy_address, _yaml_text)
 WEB_ADDRESS = Kind("an address", _parse_web_address, _yaml_text)

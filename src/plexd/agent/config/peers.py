@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from plexd.agent.config.yaml_tree import Mapping, Node, Scalar, Sequence
 from plexd.agent.errors import SettingsError
 from plexd.api import Peer
-from plexd.text import nearest, quoted
+from plexd.text import nearest, printable, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,7 +21,10 @@ _LONGEST_ID = 256
 
 
 def read_peers(file: str, node: Node) -> tuple[Peer, ...]:
-    """The peers listed in ``node``. Raises `SettingsError` naming line and field."""
+    """The peers listed in ``node``. Raises `SettingsError` naming line and field.
+
+    Whatever is accepted here, the index of the run accepts as well.
+    """
     if isinstance(node, Scalar) and node.is_null:
         return ()
     if not isinstance(node, Sequence):
@@ -30,13 +33,31 @@ def read_peers(file: str, node: Node) -> tuple[Peer, ...]:
     seen: dict[tuple[str, str], int] = {}
     for item in node.items:
         peer = _read_peer(file, item)
-        for name in _FIELDS:
-            if (name, getattr(peer, name)) in seen:
-                reason = f"the peer on line {seen[name, getattr(peer, name)]} has the same one"
+        for name, value in _compared(peer).items():
+            if (name, value) in seen:
+                reason = f"the peer on line {seen[name, value]} has the same one"
                 raise SettingsError(f"{file}:{item.line}", f"peers.{name}", reason)
-            seen[name, getattr(peer, name)] = item.line
+            seen[name, value] = item.line
         peers.append(peer)
+    _index(f"{file}:{node.line}", peers)
     return tuple(peers)
+
+
+def _compared(peer: Peer) -> dict[str, str]:
+    """What no two peers may share; an address has many spellings."""
+    address = str(ip_address(peer.mesh_ip))
+    return {"id": peer.id, "public_key": peer.public_key, "mesh_ip": address}
+
+
+def _index(place: str, peers: list[Peer]) -> None:
+    if not peers:
+        return
+    from plexd.wireguard import PeerError, PeerIndex  # noqa: PLC0415 - only where peers are listed
+
+    try:
+        PeerIndex(peers)
+    except PeerError as err:
+        raise SettingsError(place, "peers", printable(str(err))) from None
 
 
 def _read_peer(file: str, node: Node) -> Peer:
@@ -75,7 +96,8 @@ def parse_public_key(text: str) -> str:
         raw = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
         raw = b""
-    if len(raw) != _KEY_BYTES:
+    # Other spellings of the same bytes would never be found on the interface.
+    if len(raw) != _KEY_BYTES or base64.b64encode(raw).decode() != text:
         raise ValueError("expected a WireGuard public key: 44 characters, as `wg` prints it")
     return text
 

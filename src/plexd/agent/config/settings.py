@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 
 DEFAULT_PATH = Path("/etc/plexd/config.yaml")
+_TOKEN_FILE = "api.auth_token_file"  # noqa: S105 - the name of a key
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +72,15 @@ class LogSettings:
 class Settings:
     """All settings of the agent, section by section as in the configuration file.
 
-    ``data_dir`` None keeps points in memory only; no ``peers`` means that the control plane is
-    asked. ``path`` is the file that was read; ``origins`` has the place (``FILE:LINE`` or a
-    variable) of each key that was set. Settings are compared without the two.
+    ``data_dir`` None keeps points in memory only; ``auth_token_file`` is a key of ``api``, whose
+    client knows tokens only; no ``peers`` means that the control plane is asked. ``path`` is the
+    file that was read; ``origins`` has the place (``FILE:LINE`` or a variable) of each key that was
+    set. Settings are compared without the two.
     """
 
     data_dir: Path | None = Path("/var/lib/plexd")
     api: APIConfig = field(default_factory=lambda: APIConfig(base_url=""))
+    auth_token_file: Path | None = None
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
     system: SystemSettings = field(default_factory=SystemSettings)
     wireguard: WireGuardSettings = field(default_factory=WireGuardSettings)
@@ -90,8 +93,8 @@ class Settings:
 
     def value(self, path: str) -> Any:
         """The value of the scalar key at the dotted ``path``, as its kind parses it."""
-        if path == "data_dir":
-            return str(self.data_dir or "")
+        if path in {"data_dir", _TOKEN_FILE}:
+            return str(getattr(self, path.rpartition(".")[2]) or "")
         found: Any = self
         for name in path.split("."):
             found = getattr(found, name)
@@ -115,10 +118,12 @@ def _built(path: Path | None, given: dict[str, Given]) -> Settings:
         key.path: given[key.path].value if key.path in given else key.kind.parse(key.default)
         for key in KEYS.values()
     }
+    token_file = values.pop(_TOKEN_FILE)
     local = LocalEndpointConfig(**_section(values, "metrics.local_endpoint"))
     return Settings(
         data_dir=Path(values["data_dir"]) if values["data_dir"] else None,
         api=APIConfig(**_section(values, "api")),
+        auth_token_file=Path(token_file) if token_file else None,
         metrics=MetricsConfig(**_section(values, "metrics"), local_endpoint=local),
         system=SystemSettings(**_section(values, "system")),
         wireguard=WireGuardSettings(**_section(values, "wireguard")),
