@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 HEAD_SECONDS: Final = 10.0
 FLUSH_SECONDS: Final = 60.0
+_GOODBYE_SECONDS: Final = 2.0
 _HEAD_BYTES: Final = 64 * 1024
 _PIPELINED: Final = 16
 _TRANSFER_ENCODING: Final = b"transfer-encoding"
@@ -22,7 +23,11 @@ _NO_LINGERING: Final = struct.pack("ii", 1, 0)
 
 
 class _FlushingTransport:
-    """A transport whose ``close`` ends in bounded time, even if the client reads nothing."""
+    """A transport whose ``close`` ends in bounded time, even if the client reads nothing.
+
+    Nothing that is written stays in the process but for one write: the writer waits until the
+    kernel has all of it.
+    """
 
     def __init__(
         self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, seconds: float
@@ -31,11 +36,18 @@ class _FlushingTransport:
         self._loop = loop
         self._seconds = seconds
         self.write = transport.write
+        transport.set_write_buffer_limits(1, 0)  # with 0 as the upper one, TLS would stay paused
 
     def close(self) -> None:
-        """Close when everything is sent, or after the seconds."""
-        if not self._transport.is_closing() and self._transport.get_write_buffer_size():
-            self._loop.call_later(self._seconds, self._cut_off)
+        """Close when everything is sent, or after the seconds.
+
+        A TLS client that was sent everything has two seconds to say goodbye (close_notify).
+        """
+        if not self._transport.is_closing():
+            if self._transport.get_write_buffer_size():
+                self._loop.call_later(self._seconds, self._cut_off)
+            elif self._transport.get_extra_info("ssl_object") is not None:
+                self._loop.call_later(_GOODBYE_SECONDS, self._cut_off)
         self._transport.close()
 
     def _cut_off(self) -> None:
