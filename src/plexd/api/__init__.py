@@ -10,6 +10,7 @@ from plexd.api.batch import (
     Predecessor,
     continuation,
     decode_batch,
+    decoding_batch,
     is_continuation,
 )
 from plexd.api.client import ControlPlane
@@ -74,6 +75,7 @@ __all__ = [
     "check_points",
     "continuation",
     "decode_batch",
+    "decoding_batch",
     "is_continuation",
     "parse_reason",
 ]

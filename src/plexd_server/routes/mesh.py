@@ -12,6 +12,7 @@ from litestar import MediaType, Request, Response, get
 
 from plexd_server.mesh.overview import FleetAnswer, MeshAnswer, PeersAnswer, fleet, mesh, peers
 from plexd_server.routes.openapi import CALLERS, NO_STORE, OPERATOR, READER, described
+from plexd_server.routes.steps import in_steps
 from plexd_server.web.negotiation import accepts_gzip
 
 if TYPE_CHECKING:
@@ -47,13 +48,7 @@ def mesh_routes(gate: Gate, live: LiveMesh, clock: Clock) -> list[HTTPRouteHandl
     ) -> Response[bytes]:
         """Make an answer in steps between which others work."""
         now = live.now()
-        steps = make(await build(now), now)
-        while True:
-            try:
-                next(steps)
-            except StopIteration as end:
-                return await _respond(request, end.value)
-            await clock.sleep(0)
+        return await _respond(request, await in_steps(make(await build(now), now), clock))
 
     @get(
         "/v1/fleet",
