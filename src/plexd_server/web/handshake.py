@@ -146,7 +146,7 @@ class SmallTLS(SSLProtocol):
 
     def __init__(self, buffer: memoryview, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self.max_size = _RECORD_BYTES  # of one read
+        self.max_size = _RECORD_BYTES  # type: ignore[misc]  # of one read; asyncio reads it of self
         self._ssl_buffer_view = buffer
 
     def get_buffer(self, n: int) -> memoryview:
@@ -163,8 +163,10 @@ class SmallTLS(SSLProtocol):
 
     def _get_write_buffer_size(self) -> int:
         """Count also what waits below TLS, which asyncio leaves out."""
-        below = self._transport.get_write_buffer_size() if self._transport is not None else 0
-        return super()._get_write_buffer_size() + below
+        stream: Any = self._transport
+        above: int = super()._get_write_buffer_size()  # type: ignore[misc]  # its types leave it out
+        below: int = stream.get_write_buffer_size() if stream is not None else 0
+        return above + below
 
 
 class _AfterHandshake(asyncio.Protocol):

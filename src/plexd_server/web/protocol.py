@@ -36,18 +36,18 @@ class _FlushingTransport:
         self._loop = loop
         self._seconds = seconds
         self.write = transport.write
-        transport.set_write_buffer_limits(1, 0)  # with 0 as the upper one, TLS would stay paused
 
     def close(self) -> None:
         """Close when everything is sent, or after the seconds.
 
-        A TLS client that was sent everything has two seconds to say goodbye (close_notify).
+        A TLS client has two seconds to say goodbye (close_notify) when the kernel has everything,
+        which goes on sending it.
         """
         if not self._transport.is_closing():
             if self._transport.get_write_buffer_size():
                 self._loop.call_later(self._seconds, self._cut_off)
             elif self._transport.get_extra_info("ssl_object") is not None:
-                self._loop.call_later(_GOODBYE_SECONDS, self._cut_off)
+                self._loop.call_later(_GOODBYE_SECONDS, self._transport.abort)
         self._transport.close()
 
     def _cut_off(self) -> None:
@@ -87,6 +87,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
         super().connection_made(_FlushingTransport(transport, self.loop, self._flush_seconds))  # type: ignore[arg-type]  # it is one in all but its type
+        # It may pause the writing at once. With 0 as the upper limit, TLS would stay paused.
+        transport.set_write_buffer_limits(1, 0)
         self._start_head_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
