@@ -9,6 +9,7 @@ import signal
 from contextlib import aclosing, asynccontextmanager, closing
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 from litestar import Litestar
@@ -20,6 +21,7 @@ from plexd_server.auth import (
     BehindProxies,
     Gate,
     OperatorKey,
+    is_proxy,
     new_operator_token,
     read_operator_token,
 )
@@ -53,6 +55,7 @@ from plexd_server.web import (
     HeadAsGet,
     InFlight,
     UnixPath,
+    UnreadAnswers,
     address_of_listener,
     address_to_reach,
     allowance,
@@ -158,7 +161,13 @@ async def _serve_on(
         shown = None if options.operator_token_file else token
         announce(_addresses(listeners[0], shown, options.base_path, is_secure=bool(tls)))
         _log_start(addresses, is_secure=bool(tls))
-        async with serving(app, listeners, grace_seconds=options.grace_seconds, tls=tls):
+        async with serving(
+            app,
+            listeners,
+            grace_seconds=options.grace_seconds,
+            tls=tls,
+            is_proxy=partial(is_proxy, trusted=options.trusted_proxies),
+        ):
             await signals.stop.wait()
             _LOG.info("stopping")
 
@@ -260,7 +269,8 @@ async def _composed(
                 pausing_writes_on_request(embedded.quiesce, options.data_dir, clock),
                 in_background(_renewing(operator, options.operator_token_file, registry, renew)),
             ):
-                guarded = Guard(InFlight(HeadAsGet(app), clock), _allowed(options, addresses))
+                bounded = InFlight(UnreadAnswers(HeadAsGet(app)), clock)
+                guarded = Guard(bounded, _allowed(options, addresses))
                 based = BasePath(ErrorPages(guarded, refusal_page), options.base_path)
                 yield BehindProxies(based, options.trusted_proxies)
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from faults.clones import clone_and_put_back
 from faults.diskfull import fill_apart
 from faults.everybyte import damage_every_byte
+from faults.handshakes import stop_handshakes
 from faults.herd import come_back
 from faults.kills import kill_agents
 from faults.lossy import lose_packets
@@ -72,6 +73,7 @@ _SERVER_CALLS = (
     "sendto",
     "openat,link,unlink,unlinkat,ftruncate,mkdir",
 )
+_MOST_RISE_MIB, _MOST_KEPT_MIB = 300, 64
 _SERVER_FAILURES = {
     "error=ENOSPC": ("pwrite64", "write"),
     "error=EIO": ("pwrite64", "fdatasync,fsync", "write", "pread64"),
@@ -224,8 +226,7 @@ def _lossy_links(directory: Path, scale: float, _: int) -> Iterator[Row]:
 
 
 def _herds(directory: Path, scale: float, _: int) -> Iterator[Row]:
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    _raise_descriptors()
     done = come_back(max(1, round(10_000 * scale)), directory)
     remark = (
         f"in {done.seconds:.0f} s, told {done.refusals:,} times to come later; "
@@ -250,6 +251,24 @@ def _clones(directory: Path, scale: float, seed: int) -> Iterator[Row]:
     yield _of(what, done.copies + done.put_back, [done.account], remark)
 
 
+def _handshakes(directory: Path, scale: float, _: int) -> Iterator[Row]:
+    """Count as lost what is not closed in time, or costs more than 300 MiB, or keeps 64."""
+    _raise_descriptors()
+    for cost in stop_handshakes(directory, max(1, round(6000 * scale))):
+        rise, kept = ((of - cost.before) / 1024 for of in (cost.most, cost.after))
+        remark = (
+            f"{rise:.0f} MiB more at most, {kept:.0f} afterwards; another client was answered "
+            f"within {cost.longest_wait:.1f} s; closed {cost.closed_after:.0f} s after the last"
+        )
+        is_wrong = rise >= _MOST_RISE_MIB or kept >= _MOST_KEPT_MIB
+        yield Row(f"TLS: {cost.kind} (G11)", cost.sockets, 0, int(is_wrong), 0, 0, remark)
+
+
+def _raise_descriptors() -> None:
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 _BENCHES = {
     "kills": _agent_kills,
     "server-kills": _server_kills,
@@ -260,6 +279,7 @@ _BENCHES = {
     "every-byte": _every_byte,
     "lossy-link": _lossy_links,
     "herd": _herds,
+    "handshakes": _handshakes,
     "clones": _clones,
     "outage": _outages,
 }

@@ -10,6 +10,7 @@ from plexd.api.batch import (
     Predecessor,
     continuation,
     decode_batch,
+    decoding_batch,
     is_continuation,
 )
 from plexd.api.client import ControlPlane
@@ -80,6 +81,7 @@ __all__ = [
     "check_zone",
     "continuation",
     "decode_batch",
+    "decoding_batch",
     "ends_of",
     "is_continuation",
     "parse_proxy",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Self, overload
 
@@ -17,7 +17,15 @@ import msgspec
 from msgspec import Meta, Struct
 
 from plexd.api.errors import DecodeError, EncodeError
-from plexd.api.points import NOT_POINTS, are_plain, check_points, decode_points, in_utc
+from plexd.api.points import (
+    NOT_POINTS,
+    are_plain,
+    check_points,
+    decode_points,
+    decoding_points,
+    finish,
+    in_utc,
+)
 from plexd.api.wire import MetricPoint
 
 _ENCODER = msgspec.json.Encoder()
@@ -228,7 +236,16 @@ def decode_batch(body: bytes) -> MetricBatch:
     than its payload is refused. Raises `DecodeError` naming the first offending point and field.
     ``body`` is trusted to be of bounded size; decoding takes memory in proportion to it.
     """
-    points, unknown_keys = decode_points(body)
+    return finish(decoding_batch(body))
+
+
+def decoding_batch(body: bytes) -> Generator[None, None, MetricBatch]:
+    """Do what `decode_batch` does, in steps of a few milliseconds between which others may run.
+
+    The batch is the value of the `StopIteration` after the last step. A report of the usual size
+    has a single one.
+    """
+    points, unknown_keys = yield from decoding_points(body)
     batch = MetricBatch(points)
     batch._unknown_keys = unknown_keys  # noqa: SLF001  # of this module
     return batch

@@ -12,7 +12,7 @@ import math
 import re
 from datetime import UTC, datetime
 from operator import attrgetter
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import msgspec
 from msgspec import Meta, Raw, Struct, inspect
@@ -33,11 +33,16 @@ from plexd.api.wire import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
     Column = Sequence[Any]
     ColumnCheck = Callable[[Column], bool]
 
+S = TypeVar("S")
+T = TypeVar("T")
+
+_AT_ONCE = 500  # points that are looked at in one step
+_LARGE_BYTES = 256 * 1024  # of JSON; read at once, this is a millisecond
 # What looking at values raises when they are not what their types say.
 NOT_POINTS = (ValueError, AttributeError, TypeError, OverflowError)
 
@@ -91,20 +96,59 @@ def decode_points(body: bytes) -> tuple[list[MetricPoint], int]:
 
     Raises `DecodeError` as `decode_batch`.
     """
+    return finish(decoding_points(body))
+
+
+def finish(steps: Generator[None, None, T]) -> T:
+    """Take all steps at once, and return the result."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+
+
+def decoding_points(body: bytes) -> Generator[None, None, tuple[list[MetricPoint], int]]:
+    """Do what `decode_points` does, in steps of a few milliseconds; a small body has one."""
     try:
-        return _decode_strictly(body), 0
+        return (yield from _decoding_strictly(body)), 0
     except MalformedError:
         raise
     except DecodeError:  # without a name, which would keep the body alive in a circle
-        read = _decode_openly(body)
+        read = yield from _decoding_openly(body)
         if read is None:
             raise
         return read
 
 
-def _decode_strictly(body: bytes) -> list[MetricPoint]:
+def _decoding_strictly(body: bytes) -> Generator[None, None, list[MetricPoint]]:
+    points: list[MetricPoint] = []
+    for first, some in _reading(body):
+        if first:
+            yield
+        points += [_accept(index, point) for index, point in enumerate(some, first)]
+    return points
+
+
+def _reading(body: bytes) -> Iterator[tuple[int, list[_ReadPoint]]]:
+    """Read the points piece by piece; a small body, or one that is no report, is read whole."""
+    elements = _elements(body) if len(body) > _LARGE_BYTES else []
+    if not elements:
+        yield from _pieces(_read(body))
+        return
+    for first, some in _pieces(elements):
+        try:
+            read = _DECODER.decode(b"[" + b",".join(some) + b"]")
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            _read(body)  # raises with the place in the body
+            raise
+        yield first, read
+
+
+def _read(body: bytes) -> list[_ReadPoint]:
     try:
-        read = _DECODER.decode(body)
+        return _DECODER.decode(body)
     except msgspec.ValidationError as err:
         raise _located(err) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as err:
@@ -112,7 +156,12 @@ def _decode_strictly(body: bytes) -> list[MetricPoint]:
         raise MalformedError(f"not JSON: {reason}") from None
     except RecursionError:
         raise MalformedError("nested too deeply") from None
-    return [_accept(index, point) for index, point in enumerate(read)]
+
+
+def _pieces(all_of_them: list[S]) -> Iterator[tuple[int, list[S]]]:
+    """Cut a list, and give each piece the index of its first."""
+    for first in range(0, len(all_of_them), _AT_ONCE):
+        yield first, all_of_them[first : first + _AT_ONCE]
 
 
 # A newer sender may say more than this version knows (docs/spec/delivery.md). What is known is
@@ -141,27 +190,39 @@ class _OtherPoint(Struct, gc=False, kw_only=True):
 _OTHER = msgspec.json.Decoder(_OtherPoint)
 
 
-def _decode_openly(body: bytes) -> tuple[list[MetricPoint], int] | None:
+def _decoding_openly(
+    body: bytes,
+) -> Generator[None, None, tuple[list[MetricPoint], int] | None]:
     """Return the points with unknown keys skipped; None if it is not that which is wrong."""
+    yield
     known: dict[int, Raw] = {}
     others: dict[int, MetricPoint] = {}
     skipped = 0
-    for index, element in enumerate(_elements(body)):
-        try:
-            found = _OBJECT.decode(element)
-            group = _TEXT.decode(found["group"])
-        except (msgspec.DecodeError, UnicodeDecodeError, KeyError, RecursionError):
-            return None
-        if group in _FIELDS:
-            known[index], unknown = _known(found, group)
-            skipped += unknown
-        else:
-            others[index] = _other_point(index, group, found)
-            skipped += len(found.keys() - _POINT_KEYS)
+    for first, some in _pieces(_elements(body)):
+        yield
+        for index, element in enumerate(some, first):
+            found, group = _opened(element)
+            if group is None:
+                return None
+            if group in _FIELDS:
+                known[index], unknown = _known(found, group)
+                skipped += unknown
+            else:
+                others[index] = _other_point(index, group, found)
+                skipped += len(found.keys() - _POINT_KEYS)
     if not (skipped or others or _is_null(body)):
         return None
-    points = others | dict(zip(known, _decode_apart(known), strict=True))
+    points = others | dict(zip(known, (yield from _decoding_apart(known)), strict=True))
     return [points[index] for index in sorted(points)], skipped
+
+
+def _opened(element: Raw) -> tuple[dict[str, Raw], str | None]:
+    """Return the members of a point and its group, which is None for what is no point."""
+    try:
+        found = _OBJECT.decode(element)
+        return found, _TEXT.decode(found["group"])
+    except (msgspec.DecodeError, UnicodeDecodeError, KeyError, RecursionError):
+        return {}, None
 
 
 def _is_null(body: bytes) -> bool:
@@ -195,10 +256,11 @@ def _known(found: dict[str, Raw], group: str) -> tuple[Raw, int]:
     return Raw(_ENCODER.encode(kept)), skipped
 
 
-def _decode_apart(known: dict[int, Raw]) -> list[MetricPoint]:
+def _decoding_apart(known: dict[int, Raw]) -> Generator[None, None, list[MetricPoint]]:
     """Read the points strictly; an error names the index that the point has in the report."""
+    yield
     try:
-        return _decode_strictly(_ENCODER.encode(list(known.values())))
+        return (yield from _decoding_strictly(_ENCODER.encode(list(known.values()))))
     except DecodeError as err:
         if err.index is not None:
             index = list(known)[err.index]

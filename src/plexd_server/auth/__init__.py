@@ -2,7 +2,7 @@
 
 from plexd_server.auth.gate import Gate
 from plexd_server.auth.operator_token import OperatorKey, new_operator_token, read_operator_token
-from plexd_server.auth.proxies import BehindProxies
+from plexd_server.auth.proxies import BehindProxies, is_proxy
 from plexd_server.auth.throttle import WrongTokens, address_of
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "OperatorKey",
     "WrongTokens",
     "address_of",
+    "is_proxy",
     "new_operator_token",
     "read_operator_token",
 ]

@@ -86,7 +86,17 @@ class BehindProxies:
     def _is_trusted(self, address: IPAddress | None) -> bool:
         if address is None:
             return None in self._trusted
-        return any(network is not None and address in network for network in self._trusted)
+        return _is_among(address, self._trusted)
+
+
+def is_proxy(host: str, trusted: Iterable[Network | None]) -> bool:
+    """Return whether the address that connects belongs to one of the proxies."""
+    address = parse_client(host)
+    return address is not None and _is_among(address, trusted)
+
+
+def _is_among(address: IPAddress, trusted: Iterable[Network | None]) -> bool:
+    return any(network is not None and address in network for network in trusted)
 
 
 def hops(headers: Iterable[tuple[bytes, bytes]]) -> Iterator[Hop]:

@@ -11,11 +11,11 @@ from __future__ import annotations
 import logging
 import math
 from collections import OrderedDict
-from ipaddress import IPv6Address, ip_address
 from typing import TYPE_CHECKING, Any, Final
 
 from plexd.rates import TokenBuckets
 from plexd_server.web.problems import Problem
+from plexd_server.web.shares import sender_in
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 _BURST: Final = 30
 _PER_SECOND: Final = 0.2
-_IPV6_NETWORK: Final = 64  # the bits that belong to one household or machine
 
 
 class WrongTokens:
@@ -67,17 +66,8 @@ class Recent:
 
 
 def address_of(request: Request[Any, Any, Any]) -> str:
-    """Return the address that counts as one sender: an IPv4 address, or an IPv6 /64 network."""
-    host = request.client.host if request.client is not None else ""
-    try:
-        address = ip_address(host.partition("%")[0])
-    except ValueError:
-        return host
-    if not isinstance(address, IPv6Address):
-        return host
-    if address.ipv4_mapped is not None:
-        return str(address.ipv4_mapped)
-    return str(IPv6Address(int(address) >> _IPV6_NETWORK << _IPV6_NETWORK))
+    """Return the address that counts as one sender (`sender_of`)."""
+    return sender_in(request.scope)
 
 
 def retry_after(seconds: float) -> dict[str, str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 import signal
 from typing import TYPE_CHECKING
@@ -24,6 +26,8 @@ def run(options: argparse.Namespace) -> None:
     from plexd_server.app import ServeOptions, serve  # noqa: PLC0415
     from plexd_server.cli import options as values  # noqa: PLC0415
 
+    gc.freeze()  # modules stay: a full collection, which stops all threads, leaves them out
+    atexit.register(gc.unfreeze)  # DuckDB complains of what is never collected
     os.umask(0o077)  # only the owner reads points, journal, and what DuckDB spills
     levels = {"plexd_server": "info", "plexd": "info"}
     setup_logging("warning", options.log_format, levels, tracebacks=True)

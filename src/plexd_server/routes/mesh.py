@@ -12,6 +12,7 @@ from litestar import MediaType, Request, Response, get
 
 from plexd_server.mesh.overview import FleetAnswer, MeshAnswer, PeersAnswer, fleet, mesh, peers
 from plexd_server.routes.openapi import CALLERS, NO_STORE, OPERATOR, READER, described
+from plexd_server.routes.steps import in_steps
 from plexd_server.web.negotiation import accepts_gzip
 
 if TYPE_CHECKING:
@@ -92,12 +93,7 @@ class _Answers:
     ) -> Response[bytes]:
         now = self._live.now()
         making = steps(await self._snapshot(now), now)
-        while True:
-            try:
-                next(making)
-            except StopIteration as end:
-                return await _respond(request, end.value)
-            await self._clock.sleep(0)
+        return await _respond(request, await in_steps(making, self._clock))
 
 
 async def _respond(request: Request[Any, Any, Any], answer: msgspec.Struct) -> Response[bytes]:

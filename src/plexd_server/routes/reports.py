@@ -32,13 +32,14 @@ from plexd.api import (
     MetricBatch,
     Predecessor,
     Receipt,
-    decode_batch,
+    decoding_batch,
 )
 from plexd.log_once import LogOnce
 from plexd_server.errors import StoreError
 from plexd_server.routes.horizon import Horizon
 from plexd_server.routes.openapi import CALLERS, INGEST, NODE, UPLOADS, described, operation
 from plexd_server.routes.point_schemas import ReportedPoint
+from plexd_server.routes.steps import in_steps
 from plexd_server.store import Report, Store
 from plexd_server.web.body import read_body
 from plexd_server.web.limits import Admission
@@ -169,7 +170,7 @@ def report_routes(gate: Gate, store: Store, clock: Clock) -> list[HTTPRouteHandl
         with admission.admit(node_id) as reservation:
             try:
                 body = await read_body(request, reservation, clock=clock)
-                batch = parse_report(body)
+                batch = await parse_report(body, clock)
                 headers.check(batch)
             except Problem as refusal:
                 await _note(store, headers.rejection(node_id, refusal, clock.now(), address))
@@ -199,14 +200,14 @@ async def _note(store: Store, rejection: Report | None) -> None:
             await store.write(rejection)
 
 
-def parse_report(body: bytes) -> MetricBatch:
-    """Read the points of a report. Raises `Problem` for anything else."""
+async def parse_report(body: bytes, clock: Clock) -> MetricBatch:
+    """Read the points of a report, in steps. Raises `Problem` for anything else."""
     # Each point has two braces. Counting them is cheaper than decoding 100,000 points, and names
     # full of braces come again in smaller reports, as after any 413.
     if body.count(b"{") > 2 * MAX_POINTS:
         raise Problem(413, f"a report holds at most {MAX_POINTS} points, this one looks like more")
     try:
-        batch = decode_batch(body)
+        batch = await in_steps(decoding_batch(body), clock)
     except DecodeError as err:
         status = 400 if isinstance(err, MalformedError) else 422
         detail = _shortened(str(err))

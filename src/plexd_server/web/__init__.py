@@ -17,6 +17,7 @@ from plexd_server.web.listeners import (
 from plexd_server.web.problems import problem_handlers
 from plexd_server.web.server import serving
 from plexd_server.web.tls import Certificate, served_certificate
+from plexd_server.web.unread import UnreadAnswers
 from plexd_server.web.uvicorn_hooks import check_uvicorn
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "HeadAsGet",
     "InFlight",
     "UnixPath",
+    "UnreadAnswers",
     "address_of_listener",
     "address_to_reach",
     "allowance",

@@ -12,10 +12,14 @@ import logging
 import resource
 import socket
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from plexd.background import in_background
+from plexd.clock import SystemClock
 from plexd.log_once import LogOnce
+from plexd_server.web.crowds import giving_memory_back
+from plexd_server.web.shares import Shares, sender_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -57,12 +61,16 @@ def log_allowance(allowed: Allowance) -> None:
 
 @asynccontextmanager
 async def accepting(
-    listeners: Sequence[socket.socket], start: Callable[[], asyncio.BaseProtocol], most: int
+    listeners: Sequence[socket.socket],
+    start: Callable[[], asyncio.BaseProtocol],
+    most: int,
+    is_proxy: Callable[[str], bool],
 ) -> AsyncIterator[Acceptor]:
     """Accept connections while the body runs, at most ``most`` at once; closes the listeners."""
-    acceptor = Acceptor(start, most)
+    acceptor = Acceptor(start, most, is_proxy)
     try:
-        async with in_background(acceptor.run(listeners)):
+        giving_back = giving_memory_back(lambda: acceptor.connections, SystemClock())
+        async with in_background(acceptor.run(listeners), giving_back):
             yield acceptor
     finally:
         for each in listeners:
@@ -72,12 +80,20 @@ async def accepting(
 class Acceptor:
     """Gives each connection a protocol of ``start``; one beyond ``most`` is closed at once.
 
-    Without free descriptors, connections wait in the kernel, and it tries again every second.
+    One sender has at most as many as it leaves free, but for a proxy (``is_proxy`` of its address)
+    and for Unix sockets, which have many clients behind them. Without free descriptors, connections
+    wait in the kernel, and it tries again every second.
     """
 
-    def __init__(self, start: Callable[[], asyncio.BaseProtocol], most: int) -> None:
+    def __init__(
+        self,
+        start: Callable[[], asyncio.BaseProtocol],
+        most: int,
+        is_proxy: Callable[[str], bool],
+    ) -> None:
         self._start = start
-        self._most = most
+        self._shares = Shares(most)
+        self._is_proxy = is_proxy
         self._open: dict[_Connection, asyncio.BaseTransport | None] = {}
         self._warnings = LogOnce(_LOG, "server")
 
@@ -86,6 +102,11 @@ class Acceptor:
         async with asyncio.TaskGroup() as tasks:
             for each in listeners:
                 tasks.create_task(self._accept(each, tasks))
+
+    @property
+    def connections(self) -> int:
+        """How many are open."""
+        return len(self._open)
 
     def abort(self) -> None:
         """Cut off what is still open."""
@@ -98,11 +119,11 @@ class Acceptor:
         accepted = 0
         while True:
             try:
-                connection, _ = await loop.sock_accept(listening)
+                connection, address = await loop.sock_accept(listening)
             except OSError as err:
                 await self._pause(err)
                 continue
-            self._admit(connection, tasks)
+            self._admit(connection, address[0] if isinstance(address, tuple) else "", tasks)
             accepted += 1
             if not accepted % _IN_A_ROW:  # `sock_accept` itself gives nobody a turn
                 await asyncio.sleep(0)
@@ -115,14 +136,22 @@ class Acceptor:
         else:
             await asyncio.sleep(0)
 
-    def _admit(self, connection: socket.socket, tasks: asyncio.TaskGroup) -> None:
-        if len(self._open) >= self._most:
+    def _admit(self, connection: socket.socket, host: str, tasks: asyncio.TaskGroup) -> None:
+        sender = sender_of(host) if host and not self._is_proxy(host) else None
+        if not self._shares.take(sender):
             connection.close()
-            self._warnings.warn("too many connections", "", connections=self._most)
+            self._warnings.warn(
+                "too many connections", "", address=host, connections=len(self._open)
+            )
             return
-        counted = _Connection(connection, self._open.pop)
+        counted = _Connection(connection, partial(self._closed, sender))
         self._open[counted] = None
         tasks.create_task(self._connect(counted))
+
+    def _closed(self, sender: str | None, connection: _Connection) -> None:
+        if connection in self._open:  # a socket may be closed twice
+            del self._open[connection]
+            self._shares.give_back(sender)
 
     async def _connect(self, connection: _Connection) -> None:
         loop = asyncio.get_running_loop()
@@ -138,15 +167,11 @@ class Acceptor:
 class _Connection(socket.socket):
     """A connection that reports when its descriptor is closed."""
 
-    def __init__(
-        self,
-        accepted: socket.socket,
-        on_close: Callable[[_Connection, None], asyncio.BaseTransport | None],
-    ) -> None:
+    def __init__(self, accepted: socket.socket, on_close: Callable[[_Connection], None]) -> None:
         super().__init__(fileno=accepted.detach())
         self._on_close = on_close
         self.setblocking(False)  # noqa: FBT003 -- the socket module's own name for it
 
     def close(self) -> None:
         super().close()
-        self._on_close(self, None)
+        self._on_close(self)

@@ -11,15 +11,16 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from plexd_server.web.problems import RETRY_SOON, Problem, send_problem
+from plexd_server.web.shares import Shares, sender_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from litestar.types import ASGIApp, Receive, Scope, Send
+    from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
     from plexd.clock import Clock
 
-_REQUESTS = 1024
+_REQUESTS = 2048  # a single sender has half of them
 _NODE_REPORTS = 4  # an agent sends one at a time; the rest is for retries that cross
 _TOTAL_BYTES = 64 * 1024 * 1024
 _REQUEST_SECONDS = 60.0
@@ -28,27 +29,42 @@ _REQUEST_SECONDS = 60.0
 class InFlight:
     """An ASGI app around another: at most ``requests`` at once, each for a minute at most.
 
-    The minute is for answers that nobody reads; a body has less time (body.py).
+    One sender has at most as many as it leaves free. The minute is for answers that nobody reads; a
+    body has less time (body.py).
     """
 
     def __init__(self, app: ASGIApp, clock: Clock, *, requests: int = _REQUESTS) -> None:
         self._app = app
         self._clock = clock
-        self._free = requests
+        self._requests = Shares(requests)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or refuse it with 503."""
-        if not self._free:
+        sender = sender_in(scope)
+        if not self._requests.take(sender):
             await send_problem(Problem(503, "too many requests at once", headers=RETRY_SOON), send)
             return
-        self._free -= 1
+        answer = _StartedAnswer(send)
         try:
             async with self._clock.timeout(_REQUEST_SECONDS):
-                await self._app(scope, receive, send)
+                await self._app(scope, receive, answer.send)
         except TimeoutError:
-            return  # uvicorn closes a connection whose answer is not whole
+            if not answer.is_started:  # else uvicorn closes the connection, as the end is missing
+                await send_problem(_TOO_SLOW, send)
         finally:
-            self._free += 1
+            self._requests.give_back(sender)
+
+
+class _StartedAnswer:
+    """Notes whether an answer has begun."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.is_started = False
+
+    async def send(self, message: Message) -> None:
+        self.is_started = True
+        await self._send(message)
 
 
 class Admission:
@@ -103,4 +119,5 @@ class Reservation:
         self.reserve(self._filled)
 
 
+_TOO_SLOW: Final = Problem(503, "the answer was not ready within a minute", headers=RETRY_SOON)
 _TOO_MANY: Final = Problem(429, "too many reports of this node at once", headers=RETRY_SOON)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 HEAD_SECONDS: Final = 10.0
 FLUSH_SECONDS: Final = 60.0
+_GOODBYE_SECONDS: Final = 2.0
 _HEAD_BYTES: Final = 64 * 1024
 _PIPELINED: Final = 16
 _TRANSFER_ENCODING: Final = b"transfer-encoding"
@@ -22,7 +23,11 @@ _NO_LINGERING: Final = struct.pack("ii", 1, 0)
 
 
 class _FlushingTransport:
-    """A transport whose ``close`` ends in bounded time, even if the client reads nothing."""
+    """A transport whose ``close`` ends in bounded time, even if the client reads nothing.
+
+    Nothing that is written stays in the process but for one write: the writer waits until the
+    kernel has all of it.
+    """
 
     def __init__(
         self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, seconds: float
@@ -33,9 +38,16 @@ class _FlushingTransport:
         self.write = transport.write
 
     def close(self) -> None:
-        """Close when everything is sent, or after the seconds."""
-        if not self._transport.is_closing() and self._transport.get_write_buffer_size():
-            self._loop.call_later(self._seconds, self._cut_off)
+        """Close when everything is sent, or after the seconds.
+
+        A TLS client has two seconds to say goodbye (close_notify) when the kernel has everything,
+        which goes on sending it.
+        """
+        if not self._transport.is_closing():
+            if self._transport.get_write_buffer_size():
+                self._loop.call_later(self._seconds, self._cut_off)
+            elif self._transport.get_extra_info("ssl_object") is not None:
+                self._loop.call_later(_GOODBYE_SECONDS, self._transport.abort)
         self._transport.close()
 
     def _cut_off(self) -> None:
@@ -75,6 +87,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
         super().connection_made(_FlushingTransport(transport, self.loop, self._flush_seconds))  # type: ignore[arg-type]  # it is one in all but its type
+        # It may pause the writing at once. With 0 as the upper limit, TLS would stay paused.
+        transport.set_write_buffer_limits(1, 0)
         self._start_head_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:

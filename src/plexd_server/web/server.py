@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from uvicorn import Config, Server
 
 from plexd_server.web.accepting import accepting, allowance
-from plexd_server.web.handshake import Handshake, UnderWay
+from plexd_server.web.handshake import TLSEndpoint
 from plexd_server.web.protocol import FLUSH_SECONDS, HEAD_SECONDS, BoundedProtocol
 
 if TYPE_CHECKING:
@@ -27,6 +27,10 @@ _IDLE_SECONDS = 90
 _LAST_SECONDS = 1.0
 
 
+def _is_no_proxy(host: str) -> bool:
+    return not host
+
+
 @asynccontextmanager
 async def serving(
     app: ASGIApp,
@@ -36,13 +40,15 @@ async def serving(
     tls: SSLContext | None = None,
     head_seconds: float = HEAD_SECONDS,
     flush_seconds: float = FLUSH_SECONDS,
+    is_proxy: Callable[[str], bool] = _is_no_proxy,
 ) -> AsyncIterator[None]:
     """Serve ``app`` while the body runs; on leaving, let requests in flight finish within bounds.
 
     New connections are refused from the moment of leaving, and requests that have not finished
     after ``grace_seconds`` are cut off. A connection is closed if its TLS handshake, or the head of
     a request, takes longer than ``head_seconds``. A closed connection is cut off if its client has
-    not read the rest of the answer after ``flush_seconds``.
+    not read the rest of the answer after ``flush_seconds``. Connections from addresses of which
+    ``is_proxy`` is true have no share of their own, as many clients are behind them.
     """
     logging.getLogger("uvicorn.error").addFilter(_is_news)
     server = _SignalFreeServer(_config(app))
@@ -56,11 +62,13 @@ async def serving(
     )
     start: Callable[[], asyncio.BaseProtocol] = protocol
     if tls is not None:
-        start = partial(Handshake, tls, protocol, UnderWay(), head_seconds)
+        start = TLSEndpoint(
+            tls, protocol, handshake_seconds=head_seconds, shutdown_seconds=flush_seconds
+        )
     async with asyncio.TaskGroup() as tasks:
         task = tasks.create_task(server.serve([]))
         try:
-            async with accepting(listeners, start, allowance().connections) as acceptor:
+            async with accepting(listeners, start, allowance().connections, is_proxy) as acceptor:
                 yield
         finally:
             server.should_exit = True

@@ -40,7 +40,15 @@ HOOKS: Final[Mapping[type, Collection[str]]] = {
         "transport",
     ),
     RequestResponseCycle: ("response_complete",),
-    SSLProtocol: ("buffer_updated", "connection_made", "get_buffer", "max_size"),
+    SSLProtocol: (
+        "_get_write_buffer_size",
+        "_ssl_buffer_view",
+        "_transport",
+        "buffer_updated",
+        "connection_made",
+        "get_buffer",
+        "max_size",
+    ),
 }
 _UPGRADE: Final = "install a supported one with: pip install --upgrade 'plexd[server]'"
 

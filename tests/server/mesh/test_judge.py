@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import gc
-import sys
-import time
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
@@ -26,16 +22,15 @@ from plexd_server.mesh.node import NodeRow
 from plexd_server.mesh.overview import finished, fleet, mesh, peers
 from plexd_server.registry import Node
 from plexd_server.store import Ledger, Report, Series, StoredPoint, Written
+from support.callbacks import MOST_SECONDS, watched_callbacks
 from support.readings import latency, reading, tunnel
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from plexd.api import MetricPoint
 
 START = datetime(2026, 2, 12, 10, 30, tzinfo=UTC)
-# A tracer that counts covered lines makes each of them several times as dear.
-MOST_SECONDS: Final = 0.02 if sys.gettrace() is None else 0.2
 
 
 def at(seconds: float) -> datetime:
@@ -126,30 +121,6 @@ def test_an_old_batch_that_comes_late_is_no_newer() -> None:
     after = judge(row, Readings([system_point(at(0)), *reading("n2", at(0))], moment(70)))
 
     assert (after.system, after.peers) == (row.system, row.peers)
-
-
-@contextmanager
-def watched_callbacks() -> Iterator[list[float]]:
-    """Note the processor time of the loop's own thread that each callback takes.
-
-    What the test run has in memory is kept from the garbage collector meanwhile.
-    """
-    taken: list[float] = []
-    gc.collect()
-    gc.freeze()
-    run = asyncio.Handle._run
-
-    def timed(handle: asyncio.Handle) -> None:
-        began = time.thread_time()
-        run(handle)
-        taken.append(time.thread_time() - began)
-
-    asyncio.Handle._run = timed  # type: ignore[assignment,method-assign]
-    try:
-        yield taken
-    finally:
-        asyncio.Handle._run = run  # type: ignore[method-assign]
-        gc.unfreeze()
 
 
 class FilledStore:

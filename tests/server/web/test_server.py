@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from plexd.clock import SystemClock
+from plexd.metrics.testing import ManualClock
 from plexd_server.web.limits import InFlight
 from plexd_server.web.listeners import Address, bind
 from plexd_server.web.protocol import BoundedProtocol
@@ -201,3 +202,25 @@ async def test_requests_over_the_bound_are_refused_with_503() -> None:
     await bounded({}, None, note)
 
     assert statuses == [503, 200, 200]
+
+
+async def test_an_answer_that_is_not_ready_within_a_minute_is_503() -> None:
+    statuses = list[int]()
+    entered, clock = asyncio.Event(), ManualClock()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        del scope, receive, send
+        entered.set()
+        await asyncio.Event().wait()
+
+    async def note(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            statuses.append(message["status"])
+
+    bounded: Any = InFlight(app, clock)
+    task = asyncio.create_task(bounded({}, None, note))
+    await entered.wait()
+    await clock.advance(60)
+    await task
+
+    assert statuses == [503]
