@@ -149,7 +149,7 @@ def gzipped(body: bytes) -> bytes:
 def command(*arguments: object, check: bool = True) -> subprocess.CompletedProcess[str]:
     """Run ``plexd-server`` to its end, in this process unless the command handles signals."""
     words = [*map(str, arguments)]
-    if words[0] in {"serve", "simulate"}:
+    if {*words[:1]} & {"serve", "simulate"}:
         line = [sys.executable, "-W", "error", "-m", "plexd_server", *words]
         return subprocess.run(line, capture_output=True, text=True, check=check, timeout=30)
     with TemporaryFile("w+") as stdout, TemporaryFile("w+") as stderr:
