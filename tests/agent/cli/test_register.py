@@ -326,6 +326,8 @@ async def test_http_to_a_port_of_https_is_answered_with_the_scheme(
         b"Client sent an HTTP request to an HTTPS server.\n",
         b"<html><title>400 The plain HTTP request was sent to HTTPS port</title></html>",
         b"<p>Reason: You're speaking plain HTTP to an SSL-enabled server port.<br />",
+        b"Bad Request\r\nThis combination of host and port requires TLS.\r\n",
+        b'{"status":400,"detail":"this port speaks HTTPS; begin the address with https://"}',
     ],
 )
 async def test_a_server_that_asks_for_https_is_understood(body: bytes, capfd: Captured) -> None:
