@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, NoReturn
 from plexd.text import escaped, nearest, quoted, without_tokens
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from _typeshed import SupportsWrite
 
 WRONG_USAGE = 2
 _STDIN, STDOUT, _STDERR = 0, 1, 2
+_WORD = re.compile(r"[a-z][a-z-]{0,19}")
 _OPTION = re.compile(r"(--[a-z][a-z-]{1,30}|-[A-Za-z])(=.*)?", re.DOTALL)
 
 
@@ -90,14 +91,17 @@ class Parser(argparse.ArgumentParser):
         layout = argparse.RawDescriptionHelpFormatter
         super().__init__(formatter_class=layout, allow_abbrev=False, **options)  # type: ignore[arg-type]  # texts only
 
-    def parse_args(  # type: ignore[override]  # argparse allows any namespace
+    def parse_known_args(  # type: ignore[override]  # argparse allows any namespace
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
-    ) -> argparse.Namespace:
-        """Parse all arguments; what is unknown is named without values, which may be secrets."""
-        options, unknown = self.parse_known_args(args, namespace)
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """Parse all arguments; what is unknown is named without values, which may be secrets.
+
+        Each command has a parser, which knows best what was meant.
+        """
+        options, unknown = super().parse_known_args(args, namespace)
         if unknown:
-            self.error(_complaint_about(unknown))
-        return options
+            self.error(_complaint_about(unknown, self._option_string_actions))
+        return options, unknown
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong and where the help is; exit with `WRONG_USAGE`."""
@@ -107,8 +111,7 @@ class Parser(argparse.ArgumentParser):
     def _check_value(self, action: argparse.Action, value: str) -> None:
         # argparse would list every command; the one that was meant helps more.
         if isinstance(action, Commands) and value not in (action.choices or ()):
-            hint = nearest(value, action.choices or ())
-            raise argparse.ArgumentError(None, f"there is no command {quoted(value)}{hint}")
+            raise argparse.ArgumentError(None, _no_command(value, action.choices or ()))
         super()._check_value(action, value)
 
     def _print_message(self, message: str, file: SupportsWrite[str] | None = None) -> None:  # noqa: ARG002 - argparse's signature; only help and version come here
@@ -118,10 +121,31 @@ class Parser(argparse.ArgumentParser):
 Commands = argparse._SubParsersAction  # noqa: SLF001 - argparse names the type nowhere else
 
 
-def _complaint_about(unknown: Sequence[str]) -> str:
+class Instead(argparse.Action):
+    """An option that many try and that there is not: ``const`` says what to do instead.
+
+    The value is not repeated: it may be a secret, and the terminal may be recorded.
+    """
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        parser.error(str(self.const))
+
+
+def _no_command(word: str, known: Iterable[str]) -> str:
+    if _WORD.fullmatch(word):
+        return f"there is no command {quoted(word)}{nearest(word, known)}"
+    # Most often the value of an option that was put before its command.
+    return (
+        "the first word has to be a command, and options follow it; what was given is not shown, "
+        "as it may be a secret"
+    )
+
+
+def _complaint_about(unknown: Sequence[str], known: Mapping[str, argparse.Action]) -> str:
     named = [option[1] for option in map(_OPTION.fullmatch, unknown) if option]
     if named:
-        return f"unrecognized arguments: {' '.join(named)}"
+        shown = [name for name, action in known.items() if action.help != argparse.SUPPRESS]
+        return f"unrecognized arguments: {' '.join(named)}{nearest(named[0], shown)}"
     return "unexpected argument, not shown as it may be a secret"
 
 

@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING
 
 from plexd.api import Receipt
 from plexd.metrics import Config, Manager, MemorySpool
-from plexd.metrics.losses import LossLog
 from plexd.metrics.testing import ManualClock, RecordingReporter, ScriptedCollector
-from plexd.spool import SpoolStatistics
 from support.latency import latency_points
 from support.points import NOW
 
@@ -18,40 +16,6 @@ if TYPE_CHECKING:
     import pytest
 
 LOGGER = logging.getLogger("test.losses")
-
-
-def lines(caplog: pytest.LogCaptureFixture) -> list[tuple[object, ...]]:
-    return [(vars(r)["reason"], vars(r)["points"], vars(r)["waiting"]) for r in caplog.records]
-
-
-async def test_a_loss_is_logged_at_once_with_its_reason_and_then_every_five_minutes(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    clock, now = ManualClock(), SpoolStatistics(evicted=7)
-    log = LossLog(lambda: now, LOGGER, clock)
-    log.look()
-    assert not caplog.records  # it was lost before
-    for evicted in (10, 15, 20):
-        now = SpoolStatistics(evicted=evicted, waiting=50)
-        log.look()
-        await clock.advance(100)
-    assert lines(caplog) == [("evicted", 3, 50)]
-    await clock.advance(100)
-    log.look()
-    assert lines(caplog) == [("evicted", 3, 50), ("evicted", 10, 50)]
-
-
-async def test_each_reason_has_its_own_line(caplog: pytest.LogCaptureFixture) -> None:
-    now = SpoolStatistics()
-    log = LossLog(lambda: now, LOGGER, ManualClock())
-    now = SpoolStatistics(evicted=1, expired=2, damaged=3, clashed=4, refused=5)
-    log.look()
-    assert lines(caplog) == [
-        ("evicted", 1, 0),
-        ("expired", 2, 0),
-        ("damaged", 3, 0),
-        ("clashed", 4, 0),
-    ]
 
 
 async def test_a_full_spool_is_logged_by_the_pipeline(caplog: pytest.LogCaptureFixture) -> None:

@@ -150,7 +150,7 @@ def gzipped(body: bytes) -> bytes:
 def command(*arguments: object, check: bool = True) -> subprocess.CompletedProcess[str]:
     """Run ``plexd-server`` to its end, in this process unless the command handles signals."""
     words = [*map(str, arguments)]
-    if words[0] in {"serve", "simulate"}:
+    if {*words[:1]} & {"serve", "simulate"}:
         line = [sys.executable, "-W", "error", "-m", "plexd_server", *words]
         return subprocess.run(line, capture_output=True, text=True, check=check, timeout=30)
     with TemporaryFile("w+") as stdout, TemporaryFile("w+") as stderr:
@@ -195,10 +195,17 @@ def create_node(data_dir: Path, node_id: str = "n1") -> dict[str, Any]:
 
 
 @contextmanager
-def running(data_dir: Path, *arguments: object, listen: str = "127.0.0.1:0") -> Iterator[Running]:
-    """A server over ``data_dir``, killed at the end if it still runs."""
+def running(
+    data_dir: Path, *arguments: object, listen: str = "127.0.0.1:0", descriptors: int | None = None
+) -> Iterator[Running]:
+    """A server over ``data_dir``, killed at the end if it still runs.
+
+    It may have so many ``descriptors``, and without a number as many as the test.
+    """
     line = [sys.executable, "-W", "error", "-m", "plexd_server", "serve", "--listen", listen]
     line += ["--data-dir", str(data_dir), *map(str, arguments)]
+    if descriptors is not None:
+        line = ["sh", "-c", f'ulimit -n {descriptors} && exec "$@"', "sh", *line]
     with (
         (data_dir.parent / f"{data_dir.name}.log").open("a") as log,
         subprocess.Popen(

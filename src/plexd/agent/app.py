@@ -106,13 +106,11 @@ async def _spool(settings: Settings, node_id: str, stack: AsyncExitStack) -> Spo
     from plexd.spool import DiskSpool  # noqa: PLC0415 - brings SQLite with it
 
     directory = settings.data_dir / "spool"
-    logger = logging.getLogger("plexd.spool")
     spool = DiskSpool(
         directory,
         node_id=node_id,
         max_bytes=bounds.max_bytes,
         max_age=bounds.max_age,
-        logger=logger,
     )
     try:
         return await stack.enter_async_context(spool)

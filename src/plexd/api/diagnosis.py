@@ -24,10 +24,11 @@ _NO_TLS = {"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "PACK
 _MOST_NAMES = 5
 _NAMES_SECONDS = 5.0
 _SAYS_HTTPS = 500  # bytes; servers say it in the first lines
-# The words of Go's net/http, nginx and Apache. "https" alone is in the type of many a problem.
+# The words of Go's net/http, nginx, Apache, Tomcat and plexd-server. "https" alone is in the type
+# of many a problem.
 _WANTS_HTTPS = re.compile(
-    rb"http request to an https server|http request was sent to https port"
-    rb"|speaking plain http to an ssl-enabled",
+    rb"http request (was sent )?to (an )?https|plain http to an ssl-enabled|port requires tls"
+    rb"|port speaks https",
     re.IGNORECASE,
 )
 

@@ -11,10 +11,10 @@ from msgspec import Struct
 
 from plexd.background import cut
 from plexd.metrics.backoff import Backoff
-from plexd.metrics.losses import LossLog
 from plexd.metrics.pace import Pace
 from plexd.metrics.sender import Sender
 from plexd.metrics.ticks import Ticks
+from plexd.spool.losses import LossLog
 
 if TYPE_CHECKING:
     import logging

@@ -14,6 +14,7 @@ import msgspec
 from plexd.clock import Clock, SystemClock
 from plexd.closing import AsyncClosing
 from plexd.spool.budget import Budget
+from plexd.spool.losses import LossLog
 from plexd.spool.port import Refusal, Spool, SpoolStatistics
 from plexd.spool.rows import runs_of
 from plexd.spool.sqlite.failover import Failover
@@ -38,6 +39,9 @@ class DiskSpool(AsyncClosing):
     is ever raised. The points of another node than ``node_id`` are set aside, beside the directory,
     until that node's id comes back; without an id nothing is.
 
+    With a ``logger`` it logs there what it loses, too. The pipeline does so for every spool, so the
+    agent gives none.
+
     All work is done in one thread of its own, call by call: the event loop never waits for the
     disk. A call whose caller is cancelled is completed all the same.
     """
@@ -60,6 +64,8 @@ class DiskSpool(AsyncClosing):
             self._clock,
             logger or logging.getLogger("plexd.spool"),
         )
+        self._logger = logger
+        self._losses: LossLog | None = None
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spool")
         self._is_open = self._is_closed = False
         # As of the last call, and since when the oldest point waits: replaced in one step.
@@ -104,7 +110,17 @@ class DiskSpool(AsyncClosing):
     async def _call(self, work: Callable[[], _T]) -> _T:
         """Run ``work`` in the spool's thread, to its end even if the caller is cancelled."""
         loop = asyncio.get_running_loop()
-        return await asyncio.shield(loop.run_in_executor(self._thread, self._do, work))
+        try:
+            return await asyncio.shield(loop.run_in_executor(self._thread, self._do, work))
+        finally:
+            self._log_losses()
+
+    def _log_losses(self) -> None:
+        """Log what was lost since the spool was opened, if there is a logger for that."""
+        if self._losses is not None:
+            self._losses.look()
+        elif self._logger is not None and self._is_open:
+            self._losses = LossLog(self.statistics, self._logger, self._clock)
 
     def _do(self, work: Callable[[], _T]) -> _T:
         if not self._is_open:

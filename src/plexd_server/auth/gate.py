@@ -196,6 +196,7 @@ def _bearer_token(request: Request[Any, Any, Any]) -> str:
     """Return the bearer token of the request; empty if there is none, or none looks like it."""
     values = request.headers.getall("authorization", [])
     scheme, _, token = (values[0] if len(values) == 1 else "").partition(" ")
+    token = token.lstrip(" ")  # one space or more (RFC 9110 11.4)
     if scheme.lower() != "bearer" or not 0 < len(token) <= _MAX_TOKEN_LENGTH:
         return ""
     return token if token.isascii() and token.isprintable() and " " not in token else ""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from plexd import __version__
-from plexd.console import Commands, Parser
+from plexd.console import WRONG_USAGE, Commands, Instead, Parser, put
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,6 +61,8 @@ Copies everything to a new directory and reads it back, also while a server
 runs: what nodes report meanwhile waits. Keep the copy as safe as the master
 key, which is in it.
 """
+_NOT_LISTEN = ("--port", "--host", "--bind", "--address")
+_LISTEN_INSTEAD = "use --listen HOST:PORT to say where to listen, such as --listen 0.0.0.0:8080"
 _SIMULATE = """\
 Registers nodes whose names begin with sim- and reports for them through the
 public API, bad links included: to see what the pages look like, or to load a
@@ -74,7 +76,11 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
     ``command`` is ``"serve"``, ``"node list"`` and so on.
     """
-    return _grammar().parse_args(argv)
+    options = _grammar().parse_args(argv)
+    if options.command is None:
+        put(options.parser.format_help())
+        raise SystemExit(WRONG_USAGE)
+    return options
 
 
 def _grammar() -> Parser:
@@ -98,7 +104,8 @@ def _grammar() -> Parser:
 
 
 def _sub(parser: Parser) -> Commands[Parser]:
-    return parser.add_subparsers(required=True, title="commands", metavar="COMMAND")
+    parser.set_defaults(command=None, parser=parser)
+    return parser.add_subparsers(title="commands", metavar="COMMAND")
 
 
 def _group(commands: Commands[Parser], name: str, about: str, more: str = "") -> Commands[Parser]:
@@ -126,6 +133,7 @@ def _add_serve(parser: Parser) -> None:
         metavar="ADDRESS",
         help="HOST:PORT, [::]:PORT for both families, or unix:/PATH; default %(default)s",
     )
+    add(*_NOT_LISTEN, nargs="?", action=Instead, const=_LISTEN_INSTEAD, help=argparse.SUPPRESS)
     add("--base-path", default="", metavar="PATH", help="be below this path, such as /plexd")
     add(
         "--allowed-host",

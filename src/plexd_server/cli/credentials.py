@@ -61,8 +61,9 @@ def revoke_token(options: argparse.Namespace, opening: Opening) -> None:
 
 def keep_secret(options: argparse.Namespace, opening: Opening) -> None:
     """Keep a secret, sealed."""
-    value = _value(options.value_file, f"secret {options.name} of {options.node_id}: ")
     with opening as registry:
+        registry.secrets.refuse(options.node_id, options.name)
+        value = _value(options.value_file, f"secret {options.name} of {options.node_id}: ")
         version = registry.secrets.set(options.node_id, options.name, value)
         note(f"secret {options.name} of {options.node_id} is set, version {version}")
 

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Final
 
 from plexd.clock import SystemClock
 from plexd.console import note, put
+from plexd.text import nearest
 from plexd_server.cli import credentials, nodes
 from plexd_server.cli.options import parse_duration
 from plexd_server.cli.output import print_json
+from plexd_server.errors import UnknownNode
 from plexd_server.registry import Registry, has_registry
 from plexd_server.upkeep.data_dir import has_points, open_registry, provide_registry
 
@@ -30,7 +32,11 @@ def _opening(options: argparse.Namespace) -> Iterator[Registry]:
     is_new = options.command in _BEFORE_THE_FIRST_START and not has_registry(options.data_dir)
     get_registry = provide_registry if is_new else open_registry
     with closing(get_registry(options.data_dir, SystemClock())) as registry:
-        yield registry
+        try:
+            yield registry
+        except UnknownNode as err:
+            known = [node.node_id for node in registry.nodes(revoked=True)]
+            raise UnknownNode(f"{err}{nearest(options.node_id, known)}") from None
     if is_new and has_points(options.data_dir):
         note(
             f"{options.data_dir} has points and had no registry: nobody of before is known in the "

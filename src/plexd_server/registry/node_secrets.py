@@ -45,9 +45,16 @@ class NodeSecrets:
         self._master = master
         self._clock = clock
 
+    def refuse(self, node_id: str, name: str) -> None:
+        """Raise what `set` raises for this node and name, before there is a value."""
+        _check_name(name)
+        with self._database.reading() as connection:
+            refuse_revoked(find_node(connection, node_id))
+
     def set(self, node_id: str, name: str, value: str) -> int:
         """Keep a secret in place of the node's one of this name, and return its version."""
-        _check(name, value)
+        _check_name(name)
+        _check_value(value)
         with self._database.writing() as connection:
             refuse_revoked(find_node(connection, node_id))
             whose = _whose(node_id, name)
@@ -104,11 +111,14 @@ def _whose(node_id: str, name: str) -> sa.ColumnElement[bool]:
     return (SECRETS.c.node_id == node_id) & (SECRETS.c.name == name)
 
 
-def _check(name: str, value: str) -> None:
+def _check_name(name: str) -> None:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", name):
         raise RegistryError(
             f"{name!r} cannot name a secret: use at most 128 letters, digits, '.', '_' and '-', "
             "the first a letter or digit"
         )
+
+
+def _check_value(value: str) -> None:
     if not 0 < len(value.encode("utf-8", "surrogatepass")) <= MAX_BYTES:
         raise RegistryError(f"a secret holds 1 to {MAX_BYTES} bytes of text")

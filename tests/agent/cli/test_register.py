@@ -306,6 +306,12 @@ def test_no_value_of_an_unknown_option_is_repeated(secret: str, capfd: Captured)
     assert "secret" not in said.removeprefix("plexd: ")
 
 
+@pytest.mark.parametrize("secret", ["hunter2", "aBcDeF", "a" * 43, "hunter2 x"])
+def test_a_value_that_was_taken_for_a_command_is_not_repeated(secret: str, capfd: Captured) -> None:
+    assert main(["--auth-token", secret, "register"]) == 2
+    assert secret not in capfd.readouterr().err
+
+
 async def test_http_to_a_port_of_https_is_answered_with_the_scheme(
     authority: Authority, capfd: Captured
 ) -> None:
@@ -320,6 +326,8 @@ async def test_http_to_a_port_of_https_is_answered_with_the_scheme(
         b"Client sent an HTTP request to an HTTPS server.\n",
         b"<html><title>400 The plain HTTP request was sent to HTTPS port</title></html>",
         b"<p>Reason: You're speaking plain HTTP to an SSL-enabled server port.<br />",
+        b"Bad Request\r\nThis combination of host and port requires TLS.\r\n",
+        b'{"status":400,"detail":"this port speaks HTTPS; begin the address with https://"}',
     ],
 )
 async def test_a_server_that_asks_for_https_is_understood(body: bytes, capfd: Captured) -> None:

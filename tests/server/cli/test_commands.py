@@ -151,6 +151,89 @@ def test_wrong_usage_is_status_two(tmp_path: Path) -> None:
     assert "is not HOST:PORT" in said
 
 
+@pytest.mark.parametrize("words", [[], ["token"], ["node"], ["secret"], ["ingest-token"]])
+def test_without_a_command_there_is_help_and_status_two(words: list[str]) -> None:
+    done = command(*words, check=False)
+
+    assert done.returncode == 2
+    assert done.stdout.startswith(f"usage: {' '.join(['plexd-server', *words])} [-h]")
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["token", "crate"], 'there is no command "crate"; did you mean create? (see plexd-server'),
+        (["node", "ls"], 'there is no command "ls" (see plexd-server node --help)'),
+        (["srve"], 'there is no command "srve"; did you mean serve? (see plexd-server --help)'),
+        (["node", "list", "--jsn"], "unrecognized arguments: --jsn; did you mean --json? (see"),
+        (["token", "create", "--use=2"], "unrecognized arguments: --use; did you mean --uses? ("),
+        (["--data-dir", "/x", "node", "list"], "the first word has to be a command, and options f"),
+    ],
+    ids=str,
+)
+def test_a_mistyped_command_or_option_is_answered_with_the_nearest(
+    words: list[str], complaint: str
+) -> None:
+    assert refused(*words, status=2).startswith(f"plexd-server: {complaint}")
+
+
+@pytest.mark.parametrize(
+    "words", [["--port", "80"], ["--port=80"], ["--host", "::"], ["--bind", "[::]:80"], ["--port"]]
+)
+def test_where_to_listen_has_one_option(
+    words: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match=r"^2$"):
+        main(["serve", *words])
+
+    said = capfd.readouterr().err
+    assert said.startswith("plexd-server: use --listen HOST:PORT to say where to listen, such as")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["node", "show", "berln"],
+        ["node", "revoke", "berln"],
+        ["node", "rotate", "berln"],
+        ["node", "show", "Berlin"],
+        ["secret", "set", "berln", "local"],
+        ["secret", "list", "berln"],
+        ["secret", "delete", "berln", "local"],
+        ["ingest-token", "revoke", "berln"],
+    ],
+    ids=" ".join,
+)
+def test_a_mistyped_node_is_answered_with_the_nearest(words: list[str], tmp_path: Path) -> None:
+    create_node(tmp_path, "berlin")
+
+    said = refused(*words, "--data-dir", tmp_path)
+
+    assert said.endswith(f"there is no node '{words[2]}'; did you mean berlin?\n")
+
+
+@pytest.mark.parametrize(
+    ("node", "name", "complaint"),
+    [
+        ("nobody", "local", "there is no node 'nobody'"),
+        ("gone", "local", "node 'gone' is revoked"),
+        ("berlin", "a/b", "'a/b' cannot name a secret"),
+    ],
+)
+def test_a_secret_that_cannot_be_kept_is_not_asked_for(
+    node: str, name: str, complaint: str, tmp_path: Path
+) -> None:
+    for known in ("berlin", "gone"):
+        create_node(tmp_path, known)
+    command("node", "revoke", "gone", "--data-dir", tmp_path)
+    missing = ["--value-file", tmp_path / "no such file"]
+
+    said = refused("secret", "set", node, name, *missing, "--data-dir", tmp_path)
+
+    assert said.startswith(f"plexd-server: {complaint}")
+
+
 @pytest.mark.parametrize("size", ["lots", "256", "-1MB", "1MB; DROP", "80%"])
 def test_a_memory_limit_that_is_no_size_is_refused(size: str) -> None:
     with pytest.raises(ValueError, match=r"--store-memory .* is no size"):
@@ -391,6 +474,8 @@ def test_hostile_text_of_a_node_reaches_no_terminal_raw(tmp_path: Path) -> None:
         ["secret", "set", "n1", "local", "--value", "hunter2-canary"],
         ["token", "revoke", "plexd-join-hunter2-canary"],
         ["token", "plexd-join-hunter2-canary"],
+        ["token", "hunter2-canary"],
+        ["hunter2-canary"],
         ["ingest-token", "create", "n1", "--token=hunter2-canary"],
         ["serve", "--operator-token", "hunter2-canary"],
     ],

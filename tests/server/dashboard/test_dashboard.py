@@ -378,6 +378,12 @@ def test_a_static_file_loads_nothing_from_elsewhere(name: str) -> None:
     assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)", code)
 
 
+@pytest.mark.parametrize("name", [name for name in SERVED if name.endswith(".js")])
+def test_no_page_says_over_how_many_pings_a_loss_is(name: str) -> None:
+    # That is each node's own setting, and the wire has the share only.
+    assert not re.search(r"\d pings|twenty pings", SERVED[name].read_text())
+
+
 def test_a_node_id_cannot_become_markup() -> None:
     assert "&lt;b&gt;" in node_page("<b>")
     assert "<b>" not in node_page("<b>")

@@ -79,6 +79,16 @@ def test_white_space_around_a_value_is_no_part_of_it(shared: Shared) -> None:
     )
 
 
+@pytest.mark.parametrize("before", [b"Bearer ", b"bearer   ", b"\tBEARER "])
+def test_a_token_has_any_spaces_between_it_and_its_scheme(shared: Shared, before: bytes) -> None:
+    request = b"GET /v1/nodes HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nAuthorization:"
+    token = shared.server.operator_token.encode()
+
+    answer = heard(shared.server.url, request + before + token + b"\r\n\r\n")
+
+    assert answer.startswith(b"HTTP/1.1 200")
+
+
 @pytest.mark.parametrize(("size", "status"), [(65_536, b"200"), (65_537, b"400"), (70_000, b"400")])
 def test_a_head_has_64_kib_to_its_last_byte(shared: Shared, size: int, status: bytes) -> None:
     begin = b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nX: "

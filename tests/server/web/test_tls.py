@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trustme
 
+from plexd.api import Config, ControlPlane, MetricBatch, TLSError
+from plexd.metrics.retry import Action, decide
 from plexd.metrics.testing import ManualClock
 from plexd_server.errors import StartError
 from plexd_server.web.tls import Certificate, served_certificate
-from server.running import command, running
+from server.running import command, create_node, running, served
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -205,6 +207,18 @@ async def test_a_running_server_loads_a_new_certificate_and_closes_no_connection
         peer = writer.get_extra_info("ssl_object").getpeercert()
         assert ("DNS", "two.example") in peer["subjectAltName"]
         writer.close()
+
+
+@pytest.mark.slow
+async def test_an_agent_whose_url_lacks_the_s_loses_no_point(files: Files, tmp_path: Path) -> None:
+    token = create_node(tmp_path / "d")["auth_token"]
+    with served(tmp_path / "d", certificate=files.certificate) as server:
+        url = server.url.replace("https:", "http:")
+        async with ControlPlane(Config(base_url=url, auth_token=token)) as plane:
+            with pytest.raises(TLSError, match="has to begin with https://") as refused:
+                await plane.report_metrics("n1", MetricBatch([]))
+
+    assert decide(refused.value, 0).action is Action.HOLD
 
 
 @pytest.mark.slow

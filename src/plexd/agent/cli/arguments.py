@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from plexd import __version__
-from plexd.console import Commands, Parser, put
+from plexd.console import Commands, Instead, Parser, put
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,6 +34,11 @@ Makes a node of this machine: shows the control plane a bootstrap token
 identity it gets in data_dir. The token is read from a file, from PLEXD_TOKEN
 or from standard input.
 """
+_NOT_HERE = (
+    "a token is not accepted on the command line, where every user of this machine can see it; use "
+    "PLEXD_TOKEN=... plexd register, or --token-file FILE, or standard input; then revoke this "
+    "one: plexd-server token revoke"
+)
 _COLLECT = """\
 Measures once and prints the result. Nothing is sent, nothing is stored, and no
 configuration file is needed. Status 1 only if nothing at all was measured.
@@ -101,23 +106,12 @@ def _add_register(commands: Commands[Parser]) -> None:
     add = _add(commands, "register", "make this machine a node of the mesh", _REGISTER).add_argument
     add("--server", metavar="URL", help="the control plane (default: api.base_url)")
     add("--token-file", metavar="FILE", help="the bootstrap token (default: as above)")
-    add("--token", nargs="?", action=_TokenOption, help=argparse.SUPPRESS)
+    add("--token", nargs="?", action=Instead, const=_NOT_HERE, help=argparse.SUPPRESS)
     add("--interface", metavar="NAME", help="the mesh's (default: wireguard.interface)")
     add("--public-key", metavar="KEY", help="instead of the interface's")
     add("--mesh-ip", metavar="ADDRESS", help="instead of the interface's")
     add("--hostname", metavar="NAME", help="what the node is named after (default: this host's)")
     add("--force", action="store_true", help="even if this machine is a node already")
-
-
-class _TokenOption(argparse.Action):
-    """Everybody's first try. The token is not repeated: the terminal may be recorded."""
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
-        parser.error(
-            "a token is not accepted on the command line, where every user of this machine can see "
-            "it; use PLEXD_TOKEN=... plexd register, or --token-file FILE, or standard input; then "
-            "revoke this one: plexd-server token revoke"
-        )
 
 
 def _add_collect(commands: Commands[Parser]) -> None:

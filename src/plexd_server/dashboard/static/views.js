@@ -3,8 +3,8 @@
 import { duration, NONE, number, percent, rate, secondsBetween } from "./format.js";
 
 export const roundTripOf = (view) => (view?.rtt_nano == null ? NONE : `${number(view.rtt_nano / 1e6)} ms`);
-/** Over what the loss is; an agent's `ping.loss_window` changes it. */
-export const LOSS_OVER = "the last 20 pings";
+/** Over what the loss is: how many those are is each node's own (`ping.loss_window`), and not on the wire. */
+export const LOSS_OVER = "the latest pings";
 export const lossOf = (view) => percent(view?.loss_percent);
 export const receivedOf = (view) => rate(view?.rx_bytes_per_second);
 export const sentOf = (view) => rate(view?.tx_bytes_per_second);

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from plexd.clock import Clock
-    from plexd.spool import SpoolStatistics
+    from plexd.spool.port import SpoolStatistics
 
 _EVERY_SECONDS: Final = 300.0
 # What was refused is logged with the answer.
