@@ -5,6 +5,7 @@ There are three sources: ``meta`` in the database, the watermark beside it, and 
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -16,10 +17,11 @@ if TYPE_CHECKING:
 
     from plexd.spool.chain import Chain
     from plexd.spool.rows import Outline
+    from plexd.spool.sqlite.tables import SpoolTables
     from plexd.spool.sqlite.watermark import Watermark
 
 
-class Recovery(Struct, frozen=True):
+class _Account(Struct, frozen=True):
     """The ``meta`` to continue with; ``loss`` is what went wrong, empty if nothing did.
 
     Rows up to the number ``front`` were delivered or dropped before, although they are there again.
@@ -32,47 +34,65 @@ class Recovery(Struct, frozen=True):
     unseen: int = 0
 
 
-def recover(meta: Meta | None, watermark: Watermark | None, points: int, last: int) -> Recovery:
-    """Trust ``meta`` unless the watermark is later, and count what is missing.
+def recover(tables: SpoolTables, watermark: Watermark | None) -> tuple[Meta, str]:
+    """Return the ``meta`` to continue with, and what went wrong; empty if nothing did.
 
-    The rows hold so many ``points``; the ``last`` one's number is 0 if there are none.
+    Drops the rows that had left. Raises `DiskError` and `DamagedError`.
     """
-    if meta is None and watermark is None:
-        return _from_rows(points, last)
+    account = _account(tables, watermark)
+    meta, loss = account.meta, account.loss
+    if account.front:
+        _drop_passed(tables, meta.chain, account.front)
+    waiting, missing = _count_points(meta.chain, tables.outlines())
+    meta.chain.lose(account.unseen)
+    if waiting < meta.waiting:
+        loss = loss or "rows are missing"
+        meta.chain.lose(max(0, meta.waiting - waiting - missing))
+        meta.damaged += meta.waiting - waiting
+    return meta, loss
+
+
+def _account(tables: SpoolTables, watermark: Watermark | None) -> _Account:
+    """Trust ``meta`` unless the watermark is later."""
+    meta = tables.read_meta()
     if watermark is None:
-        return Recovery(meta or Meta(), "its mark is damaged or missing")
+        return _without_watermark(meta, tables)
     if meta is None or meta.version < watermark.version:
-        return _from_watermark(meta, watermark, last)
-    return Recovery(meta)
+        return _from_watermark(meta or Meta(appended=tables.last_id()), watermark)
+    return _Account(meta)
 
 
-def _from_rows(points: int, last: int) -> Recovery:
-    meta = Meta(appended=last, acknowledged=last - points)
-    return Recovery(meta, "its account and its mark are damaged or missing" if last else "")
+def _without_watermark(meta: Meta | None, tables: SpoolTables) -> _Account:
+    if meta is not None:
+        return _Account(meta, "its mark is damaged or missing")
+    last, points = tables.last_id(), tables.measure().points
+    loss = "its account and its mark are damaged or missing" if last else ""
+    return _Account(Meta(appended=last, acknowledged=last - points), loss)
 
 
-def _from_watermark(meta: Meta | None, watermark: Watermark, last: int) -> Recovery:
+def _from_watermark(found: Meta, watermark: Watermark) -> _Account:
     """Count what the database never got as lost, unless it was delivered or dropped before."""
-    found = meta.copy() if meta is not None else Meta(appended=last)
     tail = min(watermark.waiting, max(0, watermark.appended - found.appended))
     found.damaged += max(0, watermark.lost - found.lost) + tail
     found.version = watermark.version
     found.appended = max(found.appended, watermark.appended)
     found.acknowledged = found.appended - found.lost - (watermark.waiting - tail)
-    return Recovery(found, "its last changes are missing", watermark.front, tail)
+    return _Account(found, "its last changes are missing", watermark.front, tail)
 
 
-def pass_over(chain: Chain, rows: Iterable[Outline]) -> None:
-    """Note that these rows, the oldest, have left; nobody knows whether they were delivered.
+def _drop_passed(tables: SpoolTables, chain: Chain, front: int) -> None:
+    """Drop the rows up to the number ``front``; nobody knows whether they were delivered.
 
     They count as delivered: the control plane misses them if they were not.
     """
-    for row in rows:
-        chain.reach(row.epoch)
-        chain.acknowledge(row.place, 0)
+    with tables.transaction():
+        for row in itertools.takewhile(lambda row: row.id <= front, tables.outlines()):
+            chain.reach(row.epoch)
+            chain.acknowledge(row.place, 0)
+            tables.drop(row.id)
 
 
-def count_points(chain: Chain, rows: Iterable[Outline]) -> tuple[int, int]:
+def _count_points(chain: Chain, rows: Iterable[Outline]) -> tuple[int, int]:
     """Return how many points wait in ``rows``, and how many are missing between them.
 
     What is missing between the points of one epoch, the control plane sees by itself.
