@@ -13,7 +13,7 @@ import apsw
 import pytest
 
 from plexd.metrics.testing import ManualClock
-from plexd.spool import DiskSpool
+from plexd.spool import DiskSpool, Refusal
 from spool.balance import balanced
 from support.faulty_disk import FAULTS, BadSector, FaultyDisk
 from support.latency import latency_points as points
@@ -61,6 +61,35 @@ async def test_wherever_the_disk_fails_every_point_arrives_once(
         with FaultyDisk(fault, at, lasting=lasting) as disk:
             found = await run(fast_path / f"{at}", disk)
         assert (found.appended, found.lost, found.waiting) == (42, 0, 0), (at, found)
+
+
+@pytest.mark.parametrize("fault", ["full", "write", "sync"])
+async def test_what_is_on_a_disk_that_fails_is_delivered_before_what_is_in_memory(
+    fault: str, fast_path: Path
+) -> None:
+    clock, receiver = ManualClock(), StrictReceiver()
+    with FaultyDisk(fault, 0) as disk:
+        async with DiskSpool(fast_path / "spool", clock=clock) as spool:
+            await spool.append(points(7))
+            await receiver.drain(spool, 1, limit=3)
+            disk.fail_while(lambda: True)
+            await spool.append(points(7, 7))  # it may be on the disk, and waits for it
+            await spool.append(points(7, 14))
+            refused = await spool.head(2)
+            assert refused is not None
+            receiver.reject(refused)
+            await spool.set_aside(Refusal(refused, "no"))
+            await receiver.drain(spool, limit=3)
+            assert spool.statistics().degraded
+            assert balanced(spool.statistics()).waiting == 7
+            assert len(receiver.points) == 12
+            disk.heal()
+            await clock.advance(16)
+            await spool.append(points(1, 21))
+            await receiver.drain(spool)
+            found = balanced(spool.statistics())
+    assert (found.acknowledged, found.refused, found.waiting, found.lost) == (20, 2, 0, 2)
+    assert len(receiver.points) == 20
 
 
 async def test_a_disk_that_fails_is_logged_once_and_so_is_its_recovery(

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from datetime import datetime
 
-    from plexd.api import BatchName, MetricBatch
+    from plexd.api import BatchName, MetricBatch, Predecessor
     from plexd.spool.budget import Budget
     from plexd.spool.clocks import SteadyClock
     from plexd.spool.meta import Meta
@@ -235,6 +235,12 @@ class PointLog:
         """Name what is appended from now on in the epoch ``fresh``, which nobody has used."""
         self._meta.chain.begin(fresh)
 
+    def come_after(self, before: Predecessor) -> None:
+        """Note what was delivered last of the log before this, as long as nothing was of this."""
+        meta = self._meta
+        if not meta.acknowledged + meta.refused + meta.clashed:
+            meta.chain.before_epoch, meta.chain.before_place = before.epoch, before.place
+
     # Losses
 
     def _make_room(self, size: int) -> None:
@@ -242,9 +248,13 @@ class PointLog:
         while self._sizes.rows and self._sizes.bytes + size > self._budget.rows:
             self._lose_oldest("evicted")
 
-    def _expire(self) -> None:
+    def _has_expired(self) -> bool:
         limit = self.clock.now_ms() - self._budget.max_age_ms
-        while (oldest := self._oldest()) is not None and oldest.stamped < limit:
+        oldest = self._oldest()
+        return oldest is not None and oldest.stamped < limit
+
+    def _expire(self) -> None:
+        while self._has_expired():
             self._lose_oldest("expired")
 
     def _lose_oldest(self, reason: str) -> None:
@@ -260,9 +270,11 @@ class PointLog:
         chain.reach(row.epoch)
         points = self._left(row)
         self._drop(row.id, len(row.body))
+        if not points:
+            return
         self._meta.count(reason, points)
         if self._under_way is not None:
-            lost = row.last_points(points) if points else row
+            lost = row.last_points(points)
             self._under_way = self._under_way.without(lost, chain.sent_as, reason)
         chain.drop(row.place, points)
 
@@ -285,7 +297,7 @@ class PointLog:
         """Return the oldest points that are as they were written, at most ``limit``."""
         self._watch_clock()
         self._under_way = None
-        if self._is_time_to_expire():
+        if self._has_expired():
             with self._transaction():
                 self._expire()
         while (oldest := self._oldest()) is not None:
@@ -295,15 +307,8 @@ class PointLog:
                 if self._left(row):
                     return self._hand_out(row, limit)
             with self._transaction():
-                if row is None:
-                    self._quarantine(oldest)
-                else:
-                    self._drop(oldest.id, oldest.bytes)
+                self._lose_oldest("damaged")
         return None
-
-    def _is_time_to_expire(self) -> bool:
-        oldest = self._sizes.oldest_ms
-        return oldest is not None and oldest < self.clock.now_ms() - self._budget.max_age_ms
 
     def _hand_out(self, oldest: Row, limit: int) -> MetricBatch | None:
         rows = itertools.chain([oldest], whole_rows(self._rows, oldest.id))

@@ -6,11 +6,9 @@ from collections import OrderedDict, deque
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
-from plexd.api import Predecessor
 from plexd.clock import Clock, SystemClock
 from plexd.closing import AsyncClosing
 from plexd.spool.budget import Budget
-from plexd.spool.chain import Chain
 from plexd.spool.clocks import SteadyClock
 from plexd.spool.log import PointLog, statistics_of
 from plexd.spool.meta import Meta
@@ -81,13 +79,9 @@ class MemoryRows:
         pass
 
 
-def log_in_memory(
-    budget: Budget,
-    clock: Clock,
-    before: Predecessor = Predecessor(),  # noqa: B008  # immutable
-) -> PointLog:
-    """Return an empty log that lives and dies with the process; ``before`` was delivered."""
-    meta = Meta(chain=Chain(before_epoch=before.epoch, before_place=before.place))
+def log_in_memory(budget: Budget, clock: Clock) -> PointLog:
+    """Return an empty log that lives and dies with the process."""
+    meta = Meta()
     log = PointLog(MemoryRows(), meta, budget, SteadyClock(clock, meta))
     log.begin_epoch(log.clock.new_epoch())
     return log

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
-from plexd.api import Predecessor
 from plexd.spool.budget import Budget
 from plexd.spool.errors import DamagedError, SpoolError, SpoolLockedError
 from plexd.spool.log import PointLog, statistics_of
@@ -52,16 +51,18 @@ class Fallback:
         """How many points are in ``doubtful``."""
         return sum(row.points for row in self.doubtful)
 
-    def append(self, runs: Sequence[Run], disk: ReadonlyLog | None) -> None:
-        """Add a collection, under an epoch that nothing on the ``disk`` has."""
+    def append(self, runs: Sequence[Run]) -> None:
+        """Add a collection, under an epoch that nothing on the disk has."""
         if self.log is None:
-            self.log = log_in_memory(self._budget, self._clock, self._delivered(disk))
+            self.log = log_in_memory(self._budget, self._clock)
         self.log.append(runs)
 
-    def _delivered(self, disk: ReadonlyLog | None) -> Predecessor:
-        if self.moving is not None and self.moving.meta.chain.acknowledged:
-            return self.moving.meta.chain.delivered_so_far()
-        return disk.meta.chain.delivered_so_far() if disk is not None else Predecessor()
+    def after(self, disk: ReadonlyLog | None) -> PointLog | None:
+        """Return the log, which comes after what was delivered until now of those before it."""
+        before = self.moving if self.moving is not None and self.moving.meta.acknowledged else disk
+        if self.log is not None and before is not None:
+            self.log.come_after(before.meta.chain.delivered_so_far())
+        return self.log
 
     def append_to(self, disk: PointLog, runs: Sequence[Run]) -> bool:
         """Add a collection to ``disk``; remember its rows if nobody knows whether that was done.
@@ -138,7 +139,7 @@ class Failover:
         """Add a collection: on the disk, else in memory."""
         self._try_disk()
         if self._disk is None or not self._append_to_disk(runs):
-            self._fallback.append(runs, self._readonly)
+            self._fallback.append(runs)
 
     def _append_to_disk(self, runs: Sequence[Run]) -> bool:
         """Return whether the collection is on the disk, or may be: then it is kept aside."""
@@ -154,8 +155,8 @@ class Failover:
         found = self._attempt(work)
         if not found and self._readonly is not None:
             found = work(self._readonly)
-        if not found and self._fallback.log is not None:
-            found = work(self._fallback.log)
+        if not found and (memory := self._fallback.after(self._readonly)) is not None:
+            found = work(memory)
         return found
 
     def dead_letters(self) -> list[Refusal]:

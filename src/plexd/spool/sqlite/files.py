@@ -225,7 +225,7 @@ class SpoolFiles:
     def load_ballast(self) -> None:
         """Make the ballast, if there is room for it; never fails."""
         try:
-            if not _size(self._ballast) >= self._ballast_bytes:
+            if _bytes_of(self._ballast) < self._ballast_bytes:
                 self._fill_ballast()
         except (OSError, DiskError):
             self.drop_ballast()
@@ -256,15 +256,13 @@ def _family(path: Path) -> list[Path]:
 
 
 def _identity(path: Path) -> tuple[int, int]:
-    try:
+    with suppress(OSError):
         found = path.lstat()
-    except OSError:
-        return (0, 0)
-    return found.st_dev, found.st_ino
+        return found.st_dev, found.st_ino
+    return (0, 0)
 
 
-def _size(path: Path) -> int:
-    try:
+def _bytes_of(path: Path) -> int:
+    with suppress(FileNotFoundError):
         return path.lstat().st_size
-    except OSError:
-        return -1
+    return -1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
 
     from plexd.api import BatchName, MetricBatch
     from plexd.spool.log import PointLog
+
+# A file of a read-only disk cannot be locked for writing, which SQLite wants for a -wal. Nobody
+# else uses it: this process has the lock of the directory.
+_WITHOUT_LOCKS = "unix-none"
 
 
 class ReadonlyLog:
@@ -47,12 +52,14 @@ class ReadonlyLog:
             return None
         with suppress(SpoolError):
             rows = whole_rows(self._opened(), self._behind)
-            return assemble(rows, self.meta.chain, limit)
+            # What is behind came in a transaction of which nobody knows whether it was committed.
+            known = itertools.takewhile(lambda row: row.id <= self.meta.appended, rows)
+            return assemble(known, self.meta.chain, limit)
         return None
 
     def _opened(self) -> SpoolTables:
         if self._tables is None:
-            self._tables = SpoolTables.open_readonly(self._path)
+            self._tables = SpoolTables.open_as_found(self._path, _WITHOUT_LOCKS)
         return self._tables
 
     def acknowledge(self, name: BatchName) -> bool:

@@ -112,7 +112,8 @@ class SpoolTables:
 
     row_bytes = ROW_BYTES
 
-    def __init__(self, path: Path, flags: int = apsw.SQLITE_OPEN_READWRITE, vfs: str = "") -> None:
+    def __init__(self, path: Path, vfs: str = "") -> None:
+        flags = apsw.SQLITE_OPEN_READWRITE
         with _translated():
             self._connection = apsw.Connection(os.fspath(path), flags=flags, vfs=vfs or None)
 
@@ -165,20 +166,11 @@ class SpoolTables:
     def open_as_found(cls, path: Path, vfs: str = "") -> Self:
         """Return the database at ``path``, of which nothing is expected and which stays as it is.
 
-        Every read will report what is wrong.
+        The disk may accept no writes. Every read will report what is wrong.
         """
-        tables = cls(path, vfs=vfs)
-        with _translated():
-            tables._connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+        tables = cls(path, vfs)
         with suppress(apsw.Error):
-            _run(tables._connection, "locking_mode=EXCLUSIVE")
-        return tables
-
-    @classmethod
-    def open_readonly(cls, path: Path) -> Self:
-        """Return the database at ``path``, on a disk that accepts no writes."""
-        tables = cls(path, apsw.SQLITE_OPEN_READONLY)
-        with _translated():
+            tables._connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
             _run(tables._connection, "locking_mode=EXCLUSIVE")
         return tables
 
