@@ -7,8 +7,7 @@ bookkeeping, the same for every spool; ``docs/spec/delivery.md`` has the rules.
 
 from __future__ import annotations
 
-import copy
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
@@ -47,10 +46,6 @@ class Chain(Struct):
     before_epoch: str = ""
     before_place: int = 0
     skipped: int = 0
-
-    def copy(self) -> Self:
-        """Return another chain that is equal now."""
-        return copy.copy(self)
 
     @property
     def predecessor(self) -> Predecessor:

@@ -76,7 +76,6 @@ class DiskSpool(AsyncClosing):
             await self._call(lambda: self._failover.append(runs))
 
     async def head(self, limit: int) -> MetricBatch | None:
-        """Return the oldest points, checked against their digests."""
         return await self._call(lambda: self._failover.first(lambda log: log.head(limit)))
 
     async def acknowledge(self, name: BatchName) -> None:
@@ -90,7 +89,6 @@ class DiskSpool(AsyncClosing):
         await self._call(lambda: self._failover.first(lambda log: log.rename(name, upto, newest)))
 
     async def dead_letters(self) -> Sequence[Refusal]:
-        """Return what was refused, also by the processes before."""
         return tuple(await self._call(self._failover.dead_letters))
 
     def statistics(self) -> SpoolStatistics:

@@ -118,7 +118,6 @@ class MemorySpool(AsyncClosing):
         return tuple(self._log.dead_letters())
 
     def statistics(self) -> SpoolStatistics:
-        """Return counts since this spool was made."""
         return statistics_of([self._log])
 
     async def aclose(self) -> None:

@@ -8,8 +8,6 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING
 
-from msgspec import Struct
-
 from plexd.spool.meta import Meta
 
 if TYPE_CHECKING:
@@ -21,30 +19,13 @@ if TYPE_CHECKING:
     from plexd.spool.sqlite.watermark import Watermark
 
 
-class _Account(Struct, frozen=True):
-    """The ``meta`` to continue with; ``loss`` is what went wrong, empty if nothing did.
-
-    Rows up to the number ``front`` were delivered or dropped before, although they are there again.
-    The last ``unseen`` points never were in a row.
-    """
-
-    meta: Meta
-    loss: str = ""
-    front: int = 0
-    unseen: int = 0
-
-
 def recover(tables: SpoolTables, watermark: Watermark | None) -> tuple[Meta, str]:
     """Return the ``meta`` to continue with, and what went wrong; empty if nothing did.
 
     Drops the rows that had left. Raises `DiskError` and `DamagedError`.
     """
-    account = _account(tables, watermark)
-    meta, loss = account.meta, account.loss
-    if account.front:
-        _drop_passed(tables, meta.chain, account.front)
+    meta, loss = _believed(tables, watermark)
     waiting, missing = _count_points(meta.chain, tables.outlines())
-    meta.chain.lose(account.unseen)
     if waiting < meta.waiting:
         loss = loss or "rows are missing"
         meta.chain.lose(max(0, meta.waiting - waiting - missing))
@@ -52,36 +33,33 @@ def recover(tables: SpoolTables, watermark: Watermark | None) -> tuple[Meta, str
     return meta, loss
 
 
-def _account(tables: SpoolTables, watermark: Watermark | None) -> _Account:
+def _believed(tables: SpoolTables, watermark: Watermark | None) -> tuple[Meta, str]:
     """Trust ``meta`` unless the watermark is later."""
     meta = tables.read_meta()
-    if watermark is None:
-        return _without_watermark(meta, tables)
-    if meta is None or meta.version < watermark.version:
-        return _from_watermark(meta or Meta(appended=tables.last_id()), watermark)
-    return _Account(meta)
-
-
-def _without_watermark(meta: Meta | None, tables: SpoolTables) -> _Account:
+    if watermark is not None and (meta is None or meta.version < watermark.version):
+        meta = meta or Meta(appended=tables.last_id())
+        _drop_passed(tables, meta.chain, watermark.front)
+        _catch_up(meta, watermark)
+        return meta, "its last changes are missing"
     if meta is not None:
-        return _Account(meta, "its mark is damaged or missing")
+        return meta, "" if watermark is not None else "its mark is damaged or missing"
     last, points = tables.last_id(), tables.measure().points
     loss = "its account and its mark are damaged or missing" if last else ""
-    return _Account(Meta(appended=last, acknowledged=last - points), loss)
+    return Meta(appended=last, acknowledged=last - points), loss
 
 
-def _from_watermark(found: Meta, watermark: Watermark) -> _Account:
+def _catch_up(meta: Meta, watermark: Watermark) -> None:
     """Count what the database never got as lost, unless it was delivered or dropped before."""
-    tail = min(watermark.waiting, max(0, watermark.appended - found.appended))
-    found.damaged += max(0, watermark.lost - found.lost) + tail
-    found.version = watermark.version
-    found.appended = max(found.appended, watermark.appended)
-    found.acknowledged = found.appended - found.lost - (watermark.waiting - tail)
-    return _Account(found, "its last changes are missing", watermark.front, tail)
+    tail = min(watermark.waiting, max(0, watermark.appended - meta.appended))
+    meta.damaged += max(0, watermark.lost - meta.lost) + tail
+    meta.version = watermark.version
+    meta.appended = max(meta.appended, watermark.appended)
+    meta.acknowledged = meta.appended - meta.lost - (watermark.waiting - tail)
+    meta.chain.lose(tail)
 
 
 def _drop_passed(tables: SpoolTables, chain: Chain, front: int) -> None:
-    """Drop the rows up to the number ``front``; nobody knows whether they were delivered.
+    """Drop the rows up to the number ``front``, which had left although they are there again.
 
     They count as delivered: the control plane misses them if they were not.
     """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 
 import apsw
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from plexd.spool.rows import Row
 
 _SLICE_BYTES = 1024 * 1024
+_PATCHING = "plexd-salvage"
 
 
 def salvage_file(path: Path, target: SpoolTables) -> int:
@@ -27,8 +28,11 @@ def salvage_file(path: Path, target: SpoolTables) -> int:
     """
     copied, is_whole = _salvage_through("", path, target)
     if not is_whole:
-        with _first_page_of_a_new_spool() as vfs:
-            copied += _salvage_through(vfs, path, target)[0]
+        vfs = _PatchingVFS(_PATCHING, "")
+        try:
+            copied += _salvage_through(_PATCHING, path, target)[0]
+        finally:
+            vfs.unregister()
     return copied
 
 
@@ -41,22 +45,8 @@ def _salvage_through(vfs: str, path: Path, target: SpoolTables) -> tuple[int, bo
         return salvage(source, target), source.is_whole()
 
 
-@contextmanager
-def _first_page_of_a_new_spool() -> Iterator[str]:
-    vfs = _PatchingVFS()
-    try:
-        yield _PatchingVFS.NAME
-    finally:
-        vfs.unregister()
-
-
 class _PatchingVFS(apsw.VFS):
     """Reads files as they are, but for the first page of a database."""
-
-    NAME = "plexd-salvage"
-
-    def __init__(self) -> None:
-        super().__init__(self.NAME, "")
 
     def xOpen(self, name: str | apsw.URIFilename | None, flags: list[int]) -> apsw.VFSFile:  # noqa: N802  # SQLite's name
         is_database = flags[0] & apsw.SQLITE_OPEN_MAIN_DB
