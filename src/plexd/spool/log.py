@@ -261,22 +261,26 @@ class PointLog:
         oldest = self._oldest()
         if oldest is None:
             self._sizes = self._measured()
-            return
-        row = self._rows.read(oldest.id)
-        if row is None:
+        elif (row := self._rows.read(oldest.id)) is None:
             self._quarantine(oldest)
-            return
+        else:
+            self._lose(row, reason)
+
+    def _lose(self, row: Row, reason: str) -> None:
         chain = self._meta.chain
         chain.reach(row.epoch)
         points = self._left(row)
         self._drop(row.id, len(row.body))
-        if not points:
-            return
-        self._meta.count(reason, points)
+        if points:
+            self._meta.count(reason, points)
+            chain.drop(row.place, points)
+            self._overtake(row.last_points(points), reason)
+
+    def _overtake(self, lost: Row, reason: str) -> None:
+        """Note that ``lost`` may arrive all the same, if it is in the batch under way."""
         if self._under_way is not None:
-            lost = row.last_points(points)
-            self._under_way = self._under_way.without(lost, chain.sent_as, reason)
-        chain.drop(row.place, points)
+            sent_as = self._meta.chain.sent_as
+            self._under_way = self._under_way.without(lost, sent_as, reason)
 
     def _quarantine(self, oldest: Outline) -> None:
         """Drop the oldest row, which is not as it was written.
