@@ -133,6 +133,20 @@ class Chain(Struct):
             return Predecessor(self.sent_as, self.acknowledged)
         return Predecessor(self.before_epoch, self.before_place)
 
+    def succeed(self, other: Chain) -> None:
+        """Go on as ``other``, which delivered points after all of this chain's had left.
+
+        Losses since the last answer to this chain no batch can report but one that comes after.
+        """
+        if self.acknowledged:
+            untold = self.passed - self.acknowledged + self.unseen
+        else:
+            untold = self.dropped + self.skipped
+        for name in self.__struct_fields__:
+            setattr(self, name, getattr(other, name))
+        self.head = self.sent_as  # its points are put here under that name
+        self.lose(untold)
+
     def absorb(self, other: Chain, *, is_empty: bool) -> None:
         """Go on where ``other`` is, whose points were put behind this chain's.
 

@@ -452,6 +452,7 @@ class PointLog:
         theirs = memory.meta
         older_by = self.clock.now_ms() - memory.clock.now_ms()
         with self._transaction():
+            was_empty = self._sizes.rows == 0
             rows = list(memory._waiting())  # of the same class
             self._add([self._renumbered(row, older_by) for row in rows])
             for reason in ("acknowledged", *LOSSES):
@@ -459,7 +460,10 @@ class PointLog:
             self._meta.appended += theirs.appended - theirs.waiting
             for refusal in memory.dead_letters():
                 self._add_dead_letter(refusal)
-            self._meta.chain.absorb(theirs.chain, is_empty=not rows)
+            if theirs.chain.acknowledged and was_empty:
+                self._meta.chain.succeed(theirs.chain)
+            else:
+                self._meta.chain.absorb(theirs.chain, is_empty=not rows)
             self._meta.absorbed = theirs.chain.epoch
 
     def _waiting(self) -> Iterator[Row]:
