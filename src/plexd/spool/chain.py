@@ -79,24 +79,29 @@ class Chain(Struct):
         self.passed = passed
         self.acknowledged = self.dropped = self.reported = self.unseen = 0
 
-    def acknowledge(self, last: int, reported: int) -> None:
-        """Note that the points of the head up to ``last`` arrived, in a batch with this loss."""
-        self.passed = max(self.passed, last)
+    def acknowledge(self, last: int, points: int, reported: int) -> None:
+        """Note that the head's ``points`` up to ``last`` arrived, in a batch with this loss."""
+        self._pass(last, points)
         self.acknowledged = max(self.acknowledged, last)
         self.reported = max(self.reported, reported)
-        self.unseen = 0
+        self.unseen = max(0, min(self.unseen, self.dropped - self.reported))
+
+    def _pass(self, last: int, points: int) -> None:
+        """Pass the place ``last``: what was not among the ``points`` is seen to be missing."""
+        seen = max(0, last - self.passed - points)
+        self.unseen = max(0, self.unseen - seen)
+        self.passed = max(self.passed, last)
 
     def drop(self, last: int, points: int) -> None:
         """Note that ``points`` of the head up to the place ``last`` are lost."""
-        self.passed = max(self.passed, last)
+        self._pass(last, points)
         self.dropped += points
-        self.unseen = 0
 
     def refuse(self, last: int, points: int) -> None:
         """Note that ``points`` of the head up to ``last`` were refused: the receiver knows that."""
         self.drop(last, points)
         self.acknowledged = max(self.acknowledged, last)
-        self.reported = self.dropped
+        self.reported, self.unseen = self.dropped, 0
 
     def lose(self, points: int) -> None:
         """Note that ``points`` are lost of which nobody knows the places."""

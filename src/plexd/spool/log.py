@@ -336,8 +336,9 @@ class PointLog:
                 reported = overtaken.dropped + overtaken.skipped
                 chain.find_again(name, overtaken.overtaken, reported)
             if self._is_ahead(name):
-                self._meta.acknowledged += self._take_out(name)
-                chain.acknowledge(name.last, sent.dropped if sent is not None else 0)
+                points = self._take_out(name)
+                self._meta.acknowledged += points
+                chain.acknowledge(name.last, points, sent.dropped if sent is not None else 0)
             self._under_way = None
         self._rows.shrink()
         return True

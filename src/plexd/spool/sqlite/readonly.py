@@ -67,7 +67,7 @@ class ReadonlyLog:
         points = self._pass(name)
         if points:
             self.meta.acknowledged += points
-            self.meta.chain.acknowledge(name.last, 0)
+            self.meta.chain.acknowledge(name.last, points, 0)
             self.departures.append(name)
         return points > 0
 

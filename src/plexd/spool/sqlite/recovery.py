@@ -66,7 +66,7 @@ def _drop_passed(tables: SpoolTables, chain: Chain, front: int) -> None:
     with tables.transaction():
         for row in itertools.takewhile(lambda row: row.id <= front, tables.outlines()):
             chain.reach(row.epoch)
-            chain.acknowledge(row.place, 0)
+            chain.acknowledge(row.place, row.points, 0)
             tables.drop(row.id)
 
 
