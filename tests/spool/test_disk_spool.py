@@ -13,6 +13,7 @@ import sys
 import threading
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import apsw
@@ -20,15 +21,13 @@ import pytest
 
 from plexd.api import EncodeError, MetricPoint, Predecessor
 from plexd.metrics.testing import ManualClock
-from plexd.spool import DiskSpool, Refusal, SpoolLockedError, steady_clock
+from plexd.spool import DiskSpool, Refusal, SpoolLockedError, clocks
 from spool.balance import balanced
 from support.faulty_disk import FaultyDisk
 from support.latency import latency_points as points
 from support.receivers import StrictReceiver
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from plexd.api import MetricBatch
     from plexd.spool import Spool
 
@@ -160,6 +159,33 @@ async def test_points_of_another_node_are_set_aside_and_come_back_with_it(
     ] * 2
 
 
+async def test_points_of_another_node_that_cannot_be_moved_away_are_never_delivered(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = ManualClock()
+    async with DiskSpool(directory, node_id="n1") as spool:
+        await spool.append(points(5))
+
+    def refuse(*_: object) -> Path:
+        raise PermissionError(13, "Permission denied")
+
+    spool = DiskSpool(directory, node_id="n2", clock=clock)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", refuse)
+        for first in (5, 6):
+            await spool.append(points(1, first))
+            assert spool.statistics().degraded == "Permission denied"
+            await clock.advance(16)
+    async with spool:
+        await spool.append(points(1, 7))
+        head = await spool.head(9)
+        assert head is not None
+        assert list(head) == points(3, 5)
+        assert not spool.statistics().degraded
+    async with DiskSpool(directory, node_id="n1") as spool:
+        assert spool.statistics().waiting == 5
+
+
 async def test_a_spool_without_a_node_is_taken_over_by_the_first(directory: Path) -> None:
     async with DiskSpool(directory) as spool:
         await spool.append(points(5))
@@ -250,7 +276,7 @@ async def test_the_time_the_process_was_away_counts(
     async with DiskSpool(directory, max_age=timedelta(hours=1), clock=clock) as spool:
         await spool.append(points(3))
     if is_rebooted:  # the monotonic clock began again
-        monkeypatch.setattr(steady_clock, "boot_id", lambda: "another")
+        monkeypatch.setattr(clocks, "boot_id", lambda: "another")
         clock.step(timedelta(hours=2))
     else:
         await clock.advance(7200)
@@ -278,7 +304,7 @@ async def test_a_clock_that_was_not_set_before_a_reboot_expires_nothing(
     clock.step(datetime(1970, 1, 1, 0, 1, tzinfo=UTC) - now)
     async with DiskSpool(directory, max_age=timedelta(hours=1), clock=clock) as spool:
         await spool.append(points(1))
-    monkeypatch.setattr(steady_clock, "boot_id", lambda: "another")
+    monkeypatch.setattr(clocks, "boot_id", lambda: "another")
     clock.step(now - clock.now())
     async with DiskSpool(directory, max_age=timedelta(hours=1), clock=clock) as spool:
         assert await spool.head(5) is not None

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 import apsw
 import pytest
 
+from plexd.api import Predecessor
 from plexd.metrics.testing import ManualClock
-from plexd.spool import DiskSpool
+from plexd.spool import DiskSpool, Refusal
 from spool.balance import balanced
 from support.faulty_disk import FAULTS, BadSector, FaultyDisk
 from support.latency import latency_points as points
@@ -61,6 +62,61 @@ async def test_wherever_the_disk_fails_every_point_arrives_once(
         with FaultyDisk(fault, at, lasting=lasting) as disk:
             found = await run(fast_path / f"{at}", disk)
         assert (found.appended, found.lost, found.waiting) == (42, 0, 0), (at, found)
+
+
+@pytest.mark.parametrize("fault", ["full", "write", "sync"])
+async def test_what_is_on_a_disk_that_fails_is_delivered_before_what_is_in_memory(
+    fault: str, fast_path: Path
+) -> None:
+    clock, receiver = ManualClock(), StrictReceiver()
+    with FaultyDisk(fault, 0) as disk:
+        async with DiskSpool(fast_path / "spool", clock=clock) as spool:
+            await spool.append(points(7))
+            await receiver.drain(spool, 1, limit=3)
+            disk.fail_while(lambda: True)
+            await spool.append(points(7, 7))  # it may be on the disk, and waits for it
+            await spool.append(points(7, 14))
+            refused = await spool.head(2)
+            assert refused is not None
+            receiver.reject(refused)
+            await spool.set_aside(Refusal(refused, "no"))
+            await receiver.drain(spool, limit=3)
+            assert spool.statistics().degraded
+            assert balanced(spool.statistics()).waiting == 7
+            assert len(receiver.points) == 12
+            disk.heal()
+            await clock.advance(16)
+            await spool.append(points(1, 21))
+            await receiver.drain(spool)
+            found = balanced(spool.statistics())
+    assert (found.acknowledged, found.refused, found.waiting, found.lost) == (20, 2, 0, 2)
+    assert len(receiver.points) == 20
+
+
+@pytest.mark.parametrize("limit", [1, 9], ids=["in part", "whole"])
+async def test_what_was_delivered_from_memory_is_what_the_next_life_comes_after(
+    limit: int, fast_path: Path
+) -> None:
+    clock, receiver = ManualClock(), StrictReceiver()
+    with FaultyDisk("write", 0) as disk:
+        async with DiskSpool(fast_path / "spool", clock=clock) as spool:
+            await spool.append(points(3))
+            await receiver.drain(spool, 1, limit=2)
+            disk.fail_while(lambda: True)
+            await receiver.drain(spool)
+            await spool.append(points(2, 3))
+            last = await spool.head(limit)
+            assert last is not None
+            await spool.acknowledge(receiver.accept(last))
+            assert spool.statistics().degraded
+            disk.heal()
+        async with DiskSpool(fast_path / "spool", clock=clock) as spool:
+            await spool.append(points(1, 5))
+            await receiver.drain(spool, 2 - len(last), limit=9)
+            following = await spool.head(9)
+            assert following is not None
+            assert last.name is not None
+            assert following.after == Predecessor(last.name.epoch, 2)
 
 
 async def test_a_disk_that_fails_is_logged_once_and_so_is_its_recovery(

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from plexd.api import LatencyResult, MetricBatch, MetricPoint, decode_batch
 from plexd.spool.budget import Budget
-from plexd.spool.chain import Chain
 from plexd.spool.memory import log_in_memory
 from plexd.spool.port import Refusal
 from plexd.spool.rows import runs_of
@@ -19,8 +18,6 @@ if TYPE_CHECKING:
     from plexd.api import BatchName, Receipt
 
 __all__ = ["LogSpool"]
-
-_AGES_MS = 10**12
 
 
 class _StoppedClock:
@@ -44,8 +41,8 @@ class LogSpool:
     """`PointLog`, with the methods of `ReferenceSpool`. Each point has a row of its own."""
 
     def __init__(self, life: str) -> None:
-        clock, chain = _StoppedClock(), Chain(epoch=life)
-        self._log = log_in_memory(Budget.in_memory(2**30), _AGES_MS, clock, chain)  # type: ignore[arg-type]  # it only tells the time
+        self._log = log_in_memory(Budget.in_memory(2**30), _StoppedClock())  # type: ignore[arg-type]  # it only tells the time
+        self._log.begin_epoch(life)
         self._head: MetricBatch | None = None
         self._life = life
         self.epochs: list[Used] = []
@@ -83,7 +80,7 @@ class LogSpool:
             self._log.acknowledge(name)
             return
         assert receipt.newest is not None
-        if self._log.rename(name, receipt.upto, receipt.newest, self._life):
+        if self._log.rename(name, receipt.upto, receipt.newest):
             self.epochs.append(Used(self._log.meta.chain.sent_as, name.epoch))
 
     def set_aside(self, name: BatchName) -> None:

@@ -1,4 +1,4 @@
-"""How ``max_bytes`` is shared out, so that the files of a spool never take more.
+"""How much a spool may keep, and how long: ``max_bytes`` is shared out so that no file takes more.
 
 max_bytes = rows + one transaction in the -wal + the -wal between checkpoints
             + ballast + what a database needs when it is empty
@@ -6,7 +6,12 @@ max_bytes = rows + one transaction in the -wal + the -wal between checkpoints
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from msgspec import Struct
+
+if TYPE_CHECKING:
+    from datetime import timedelta
 
 PAGE_BYTES = 4096
 # The most a row takes beside its body: a page of the tree may stay half empty because the next
@@ -14,10 +19,11 @@ PAGE_BYTES = 4096
 ROW_BYTES = 2304
 _EMPTY_BYTES = 64 * 1024
 _MIB = 1024 * 1024
+_FOR_EVER_MS = 100 * 365 * 86_400_000
 
 
 class Budget(Struct, frozen=True):
-    """What each part may take, in bytes.
+    """What each part may take in bytes, and the age at which points expire.
 
     Attributes:
         rows: bodies and `ROW_BYTES` for each.
@@ -25,6 +31,7 @@ class Budget(Struct, frozen=True):
         checkpoint: how far the -wal grows before it is carried into the database.
         ballast: what is released when the disk is full.
         pages: the most pages of the database, should all of this be wrong.
+        max_age_ms: what has waited longer expires.
     """
 
     rows: int
@@ -32,9 +39,10 @@ class Budget(Struct, frozen=True):
     checkpoint: int
     ballast: int
     pages: int
+    max_age_ms: int
 
     @classmethod
-    def of(cls, max_bytes: int) -> Budget:
+    def of(cls, max_bytes: int, max_age: timedelta) -> Budget:
         """Share out ``max_bytes``, which is meant to be 1 MiB or more."""
         ballast = min(_MIB, max_bytes // 16)
         checkpoint = min(_MIB, max_bytes // 16)
@@ -47,9 +55,10 @@ class Budget(Struct, frozen=True):
             checkpoint=checkpoint,
             ballast=ballast,
             pages=max(32, (max_bytes - ballast - checkpoint) // PAGE_BYTES),
+            max_age_ms=int(max_age.total_seconds() * 1000),
         )
 
     @classmethod
-    def in_memory(cls, max_bytes: int) -> Budget:
+    def in_memory(cls, max_bytes: int, max_age_ms: int = _FOR_EVER_MS) -> Budget:
         """Return the shares of a log in memory."""
-        return cls(rows=max_bytes, transaction=max_bytes, checkpoint=0, ballast=0, pages=0)
+        return cls(max_bytes, max_bytes, checkpoint=0, ballast=0, pages=0, max_age_ms=max_age_ms)

@@ -7,8 +7,7 @@ bookkeeping, the same for every spool; ``docs/spec/delivery.md`` has the rules.
 
 from __future__ import annotations
 
-import copy
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
@@ -48,10 +47,6 @@ class Chain(Struct):
     before_place: int = 0
     skipped: int = 0
 
-    def copy(self) -> Self:
-        """Return another chain that is equal now."""
-        return copy.copy(self)
-
     @property
     def predecessor(self) -> Predecessor:
         """What was delivered before the head."""
@@ -84,24 +79,29 @@ class Chain(Struct):
         self.passed = passed
         self.acknowledged = self.dropped = self.reported = self.unseen = 0
 
-    def acknowledge(self, last: int, reported: int) -> None:
-        """Note that the points of the head up to ``last`` arrived, in a batch with this loss."""
-        self.passed = max(self.passed, last)
+    def acknowledge(self, last: int, points: int, reported: int) -> None:
+        """Note that the head's ``points`` up to ``last`` arrived, in a batch with this loss."""
+        self._pass(last, points)
         self.acknowledged = max(self.acknowledged, last)
         self.reported = max(self.reported, reported)
-        self.unseen = 0
+        self.unseen = max(0, min(self.unseen, self.dropped - self.reported))
+
+    def _pass(self, last: int, points: int) -> None:
+        """Pass the place ``last``: what was not among the ``points`` is seen to be missing."""
+        seen = max(0, last - self.passed - points)
+        self.unseen = max(0, self.unseen - seen)
+        self.passed = max(self.passed, last)
 
     def drop(self, last: int, points: int) -> None:
         """Note that ``points`` of the head up to the place ``last`` are lost."""
-        self.passed = max(self.passed, last)
+        self._pass(last, points)
         self.dropped += points
-        self.unseen = 0
 
     def refuse(self, last: int, points: int) -> None:
         """Note that ``points`` of the head up to ``last`` were refused: the receiver knows that."""
         self.drop(last, points)
         self.acknowledged = max(self.acknowledged, last)
-        self.reported = self.dropped
+        self.reported, self.unseen = self.dropped, 0
 
     def lose(self, points: int) -> None:
         """Note that ``points`` are lost of which nobody knows the places."""
@@ -137,6 +137,20 @@ class Chain(Struct):
         if self.acknowledged:
             return Predecessor(self.sent_as, self.acknowledged)
         return Predecessor(self.before_epoch, self.before_place)
+
+    def succeed(self, other: Chain) -> None:
+        """Go on as ``other``, which delivered points after all of this chain's had left.
+
+        Losses since the last answer to this chain no batch can report but one that comes after.
+        """
+        if self.acknowledged:
+            untold = self.passed - self.acknowledged + self.unseen
+        else:
+            untold = self.dropped + self.skipped
+        for name in self.__struct_fields__:
+            setattr(self, name, getattr(other, name))
+        self.head = self.sent_as  # its points are put here under that name
+        self.lose(untold)
 
     def absorb(self, other: Chain, *, is_empty: bool) -> None:
         """Go on where ``other`` is, whose points were put behind this chain's.

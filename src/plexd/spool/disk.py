@@ -57,10 +57,10 @@ class DiskSpool(AsyncClosing):
         logger: logging.Logger | None = None,
     ) -> None:
         self._clock = clock or SystemClock()
+        budget = Budget.of(max_bytes, max_age)
         self._failover = Failover(
-            SpoolFiles(Path(directory), node_id),
-            Budget.of(max_bytes),
-            int(max_age.total_seconds() * 1000),
+            SpoolFiles(Path(directory), node_id, budget.ballast),
+            budget,
             self._clock,
             logger or logging.getLogger("plexd.spool"),
         )
@@ -68,8 +68,8 @@ class DiskSpool(AsyncClosing):
         self._losses: LossLog | None = None
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spool")
         self._is_open = self._is_closed = False
-        # As of the last call, and since when the oldest point waits: replaced in one step.
-        self._seen: tuple[SpoolStatistics, float | None] = (SpoolStatistics(), None)
+        # As of the last call, and when that was: replaced in one step.
+        self._seen = (SpoolStatistics(), 0.0)
 
     async def __aenter__(self) -> Self:
         await self._call(lambda: None)
@@ -82,29 +82,27 @@ class DiskSpool(AsyncClosing):
             await self._call(lambda: self._failover.append(runs))
 
     async def head(self, limit: int) -> MetricBatch | None:
-        """Return the oldest points, checked against their digests."""
-        return await self._call(lambda: self._failover.head(limit))
+        return await self._call(lambda: self._failover.first(lambda log: log.head(limit)))
 
     async def acknowledge(self, name: BatchName) -> None:
-        await self._call(lambda: self._failover.acknowledge(name))
+        await self._call(lambda: self._failover.first(lambda log: log.acknowledge(name)))
 
     async def set_aside(self, refusal: Refusal) -> None:
         """Give up a batch; the newest 64 of these, up to 1 MiB, are kept."""
-        await self._call(lambda: self._failover.set_aside(refusal))
+        await self._call(lambda: self._failover.first(lambda log: log.set_aside(refusal)))
 
     async def rename(self, name: BatchName, upto: int, newest: datetime) -> None:
-        await self._call(lambda: self._failover.rename(name, upto, newest))
+        await self._call(lambda: self._failover.first(lambda log: log.rename(name, upto, newest)))
 
     async def dead_letters(self) -> Sequence[Refusal]:
-        """Return what was refused, also by the processes before."""
         return tuple(await self._call(self._failover.dead_letters))
 
     def statistics(self) -> SpoolStatistics:
         """Return counts since the spool's directory was new, as of the last call that was done."""
-        seen, since = self._seen
-        if since is None:
+        seen, moment = self._seen
+        if not seen.stored_bytes:
             return seen
-        waited = max(0.0, self._clock.monotonic() - since)
+        waited = seen.oldest_seconds + self._clock.monotonic() - moment
         return msgspec.structs.replace(seen, oldest_seconds=waited)
 
     async def _call(self, work: Callable[[], _T]) -> _T:
@@ -129,7 +127,10 @@ class DiskSpool(AsyncClosing):
         try:
             return work()
         finally:
-            self._seen = self._failover.statistics()
+            self._look()
+
+    def _look(self) -> None:
+        self._seen = (self._failover.statistics(), self._clock.monotonic())
 
     async def aclose(self) -> None:
         """Bring to the disk what can be brought, and close the files."""
@@ -142,7 +143,7 @@ class DiskSpool(AsyncClosing):
     def _close(self) -> None:
         if self._is_open:
             self._failover.close()
-            self._seen = self._failover.statistics()
+            self._look()
 
 
 if TYPE_CHECKING:

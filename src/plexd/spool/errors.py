@@ -12,7 +12,9 @@ import errno
 
 
 class SpoolError(Exception):
-    """Any of these."""
+    """Any of these. ``is_full``: there is no space. ``is_read``: bytes cannot be read."""
+
+    is_full = is_read = False
 
 
 class SpoolLockedError(SpoolError):
@@ -27,10 +29,7 @@ class SpoolLockedError(SpoolError):
 
 
 class DiskError(SpoolError):
-    """An operating system's refusal; the text is its reason.
-
-    ``is_full``: there is no space. ``is_read``: bytes of the file cannot be read.
-    """
+    """An operating system's refusal; the text is its reason."""
 
     def __init__(self, reason: str, *, is_full: bool = False, is_read: bool = False) -> None:
         super().__init__(reason)

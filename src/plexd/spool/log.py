@@ -7,44 +7,58 @@ change that failed leaves rows, meta and object as they were.
 from __future__ import annotations
 
 import copy
+import itertools
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from msgspec import Struct
+from msgspec.structs import replace
 
-from plexd.api import BatchName, MetricBatch
-from plexd.spool.port import LOSSES
-from plexd.spool.rows import Row, assemble
+from plexd.spool.port import LOSSES, SpoolStatistics
+from plexd.spool.rows import Row, Sizes, assemble, whole_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from datetime import datetime
 
+    from plexd.api import BatchName, MetricBatch, Predecessor
     from plexd.spool.budget import Budget
+    from plexd.spool.clocks import SteadyClock
     from plexd.spool.meta import Meta
     from plexd.spool.port import Refusal
     from plexd.spool.rows import Outline, Rows, Run
-    from plexd.spool.steady_clock import SteadyClock
 
 
-class Sizes(Struct):
-    """What the rows hold.
+class Counted(Protocol):
+    """A log of which statistics are made."""
 
-    Attributes:
-        rows: how many there are.
-        bytes: their bodies and what each takes beside, as `Budget` bounds it.
-        points: points that waited in the rows when they were last measured.
-        front: the number before the oldest row's first point, in the stream of all points.
-        oldest_ms: when the oldest row came in; None without rows.
-        dead_letters: refused batches that are kept.
-    """
+    clock: SteadyClock
 
-    rows: int = 0
-    bytes: int = 0
-    points: int = 0
-    front: int = 0
-    oldest_ms: int | None = None
-    dead_letters: int = 0
+    @property
+    def meta(self) -> Meta: ...
+    @property
+    def sizes(self) -> Sizes: ...
+
+
+def statistics_of(
+    logs: Sequence[Counted], *, in_doubt: int = 0, degraded: str = ""
+) -> SpoolStatistics:
+    """Return the sum of what ``logs`` know, and ``in_doubt`` points that are in none."""
+    metas, sizes = [log.meta for log in logs], [log.sizes for log in logs]
+    return SpoolStatistics(
+        **{name: sum(getattr(meta, name) for meta in metas) for name in ("acknowledged", *LOSSES)},
+        appended=sum(meta.appended for meta in metas) + in_doubt,
+        waiting=sum(meta.waiting for meta in metas) + in_doubt,
+        stored_bytes=sum(each.bytes for each in sizes),
+        oldest_seconds=max(map(_age_ms, logs), default=0) / 1000,
+        dead_letters=sum(each.dead_letters for each in sizes),
+        degraded=degraded,
+    )
+
+
+def _age_ms(log: Counted) -> int:
+    oldest = log.sizes.oldest_ms
+    return 0 if oldest is None else max(0, log.clock.now_ms() - oldest)
 
 
 class _HandedOut(Struct, frozen=True):
@@ -62,7 +76,7 @@ class _HandedOut(Struct, frozen=True):
         shared = min(name.last, row.place) - max(name.first, row.first) + 1
         if name.epoch != sent_as or shared <= 0:
             return self
-        return _HandedOut(name, self.dropped, self.skipped, self.overtaken + shared, reason)
+        return replace(self, overtaken=self.overtaken + shared, reason=reason)
 
 
 class PointLog:
@@ -73,8 +87,7 @@ class PointLog:
 
     Attributes:
         is_in_doubt: whether the last transaction failed at its very end: it may be in the file.
-        attempted: the rows of the last `append` or `restore`.
-        steady: the clock by which ages are measured.
+        clock: the clock by which ages are measured.
     """
 
     def __init__(
@@ -82,17 +95,15 @@ class PointLog:
         rows: Rows,
         meta: Meta,
         budget: Budget,
-        steady: SteadyClock,
-        max_age_ms: int,
+        clock: SteadyClock,
         on_commit: Callable[[Meta, int], None] | None = None,
     ) -> None:
         self.is_in_doubt = False
-        self.attempted: tuple[Row, ...] = ()
-        self.steady = steady
+        self._added: tuple[Row, ...] = ()
+        self.clock = clock
         self._rows = rows
         self._meta = meta
         self._budget = budget
-        self._max_age_ms = max_age_ms
         self._on_commit = on_commit
         self._under_way: _HandedOut | None = None
         self._sizes = self._measured()
@@ -103,17 +114,22 @@ class PointLog:
         return self._meta.copy()
 
     @property
+    def doubtful(self) -> tuple[Row, ...]:
+        """The rows that were added last, if nobody knows whether that was committed."""
+        return self._added if self.is_in_doubt else ()
+
+    @property
     def sizes(self) -> Sizes:
         """What its rows hold, as of now."""
         return copy.copy(self._sizes)
 
+    def _oldest(self) -> Outline | None:
+        return next(self._rows.outlines(), None)
+
     def _measured(self) -> Sizes:
-        rows, points, size = self._rows.sums()
-        oldest = self._rows.oldest()
+        sizes, oldest = self._rows.measure(), self._oldest()
         if oldest is not None:
-            points -= oldest.points - self._left(oldest)
-        letters = self._rows.count_dead_letters()
-        sizes = Sizes(rows, size + rows * self._rows.row_bytes, points, dead_letters=letters)
+            sizes.points -= oldest.points - self._left(oldest)
         self._look_at_front(sizes)
         return sizes
 
@@ -124,7 +140,7 @@ class PointLog:
         return max(0, min(row.points, row.place - self._meta.chain.passed))
 
     def _look_at_front(self, sizes: Sizes) -> None:
-        oldest = self._rows.oldest()
+        oldest = self._oldest()
         sizes.front, sizes.oldest_ms = self._meta.appended, None
         if oldest is not None:
             # A damaged number must not make the watermark say that later rows are gone.
@@ -155,7 +171,7 @@ class PointLog:
         if self._sizes.rows == 0 and meta.waiting > 0:
             self._count_damaged(meta.waiting)
         meta.version += 1
-        self.steady.stamp(meta)
+        self.clock.stamp(meta)
         self._rows.write_meta(meta)
 
     def _count_damaged(self, points: int) -> None:
@@ -171,6 +187,7 @@ class PointLog:
 
     def append(self, runs: Sequence[Run]) -> None:
         """Name and add a collection; of one that is too large, only the newest points."""
+        self._watch_clock()
         with self._transaction():
             self._expire()
             self._add(list(self._fitting([self._named(run) for run in runs])))
@@ -179,7 +196,7 @@ class PointLog:
         self._meta.appended += run.points
         place = self._meta.chain.append(run.points)
         names = (self._meta.appended, self._meta.chain.epoch, place)
-        return Row(*names, self.steady.now_ms(), run.kind, run.points, run.body)
+        return Row(*names, self.clock.now_ms(), run.kind, run.points, run.body)
 
     def _fitting(self, rows: Sequence[Row]) -> Iterator[Row]:
         """Yield what of ``rows`` fits a transaction, and count the rest as evicted."""
@@ -192,12 +209,12 @@ class PointLog:
                 yield kept
 
     def _add(self, rows: Sequence[Row]) -> None:
-        self.attempted = ()
+        self._added = ()
         size = sum(len(row.body) + self._rows.row_bytes for row in rows)
         self._make_room(size)
         for row in rows:
             self._put(row)
-        self.attempted = tuple(rows)
+        self._added = tuple(rows)
 
     def _put(self, row: Row) -> None:
         self._rows.put(row)
@@ -209,9 +226,20 @@ class PointLog:
         self._sizes.rows -= 1
         self._sizes.bytes -= body_bytes + self._rows.row_bytes
 
+    def _watch_clock(self) -> None:
+        """Begin an epoch if this may be another machine's memory than a moment ago."""
+        if self.clock.has_stepped():
+            self.begin_epoch(self.clock.new_epoch())
+
     def begin_epoch(self, fresh: str) -> None:
-        """Name what is appended from now on in the epoch ``fresh``."""
+        """Name what is appended from now on in the epoch ``fresh``, which nobody has used."""
         self._meta.chain.begin(fresh)
+
+    def come_after(self, before: Predecessor) -> None:
+        """Note what was delivered last of the log before this, as long as nothing was of this."""
+        meta = self._meta
+        if not meta.acknowledged + meta.refused + meta.clashed:
+            meta.chain.before_epoch, meta.chain.before_place = before.epoch, before.place
 
     # Losses
 
@@ -220,29 +248,39 @@ class PointLog:
         while self._sizes.rows and self._sizes.bytes + size > self._budget.rows:
             self._lose_oldest("evicted")
 
+    def _has_expired(self) -> bool:
+        limit = self.clock.now_ms() - self._budget.max_age_ms
+        oldest = self._oldest()
+        return oldest is not None and oldest.stamped < limit
+
     def _expire(self) -> None:
-        limit = self.steady.now_ms() - self._max_age_ms
-        while (oldest := self._rows.oldest()) is not None and oldest.stamped < limit:
+        while self._has_expired():
             self._lose_oldest("expired")
 
     def _lose_oldest(self, reason: str) -> None:
-        oldest = self._rows.oldest()
+        oldest = self._oldest()
         if oldest is None:
             self._sizes = self._measured()
-            return
-        row = self._rows.read(oldest.id)
-        if row is None:
+        elif (row := self._rows.read(oldest.id)) is None:
             self._quarantine(oldest)
-            return
+        else:
+            self._lose(row, reason)
+
+    def _lose(self, row: Row, reason: str) -> None:
         chain = self._meta.chain
         chain.reach(row.epoch)
         points = self._left(row)
         self._drop(row.id, len(row.body))
-        self._meta.count(reason, points)
+        if points:
+            self._meta.count(reason, points)
+            chain.drop(row.place, points)
+            self._overtake(row.last_points(points), reason)
+
+    def _overtake(self, lost: Row, reason: str) -> None:
+        """Note that ``lost`` may arrive all the same, if it is in the batch under way."""
         if self._under_way is not None:
-            lost = row.last_points(points) if points else row
-            self._under_way = self._under_way.without(lost, chain.sent_as, reason)
-        chain.drop(row.place, points)
+            sent_as = self._meta.chain.sent_as
+            self._under_way = self._under_way.without(lost, sent_as, reason)
 
     def _quarantine(self, oldest: Outline) -> None:
         """Drop the oldest row, which is not as it was written.
@@ -252,7 +290,7 @@ class PointLog:
         """
         self._rows.drop(oldest.id)
         self._sizes = self._measured()
-        after = self._rows.oldest()
+        after = self._oldest()
         if after is not None and after.epoch == oldest.epoch != "":
             self._meta.chain.reach(oldest.epoch)
         self._count_damaged(max(0, self._meta.waiting - self._sizes.points))
@@ -261,48 +299,28 @@ class PointLog:
 
     def head(self, limit: int) -> MetricBatch | None:
         """Return the oldest points that are as they were written, at most ``limit``."""
+        self._watch_clock()
         self._under_way = None
-        if self._is_time_to_expire():
+        if self._has_expired():
             with self._transaction():
                 self._expire()
-        while (oldest := self._rows.oldest()) is not None:
+        while (oldest := self._oldest()) is not None:
             row = self._rows.read(oldest.id)
             if row is not None:
                 self._meta.chain.reach(row.epoch)
                 if self._left(row):
                     return self._hand_out(row, limit)
             with self._transaction():
-                if row is None:
-                    self._quarantine(oldest)
-                else:
-                    self._drop(oldest.id, oldest.bytes)
+                self._lose_oldest("damaged")
         return None
 
-    def _is_time_to_expire(self) -> bool:
-        oldest = self._sizes.oldest_ms
-        return oldest is not None and oldest < self.steady.now_ms() - self._max_age_ms
-
     def _hand_out(self, oldest: Row, limit: int) -> MetricBatch | None:
-        chain = self._meta.chain
-        found = assemble(self._rows_from(oldest), chain.passed, limit)
-        if found is None:
-            return None
-        body, first, count = found
-        name, after, dropped = (
-            BatchName(chain.sent_as, first, count),
-            chain.predecessor,
-            chain.dropped,
-        )
-        self._under_way = _HandedOut(name, dropped, after.skipped)
-        return MetricBatch.of_json(body, name, dropped=dropped, after=after)
-
-    def _rows_from(self, oldest: Row) -> Iterator[Row]:
-        yield oldest
-        for outline in self._rows.outlines(oldest.id):
-            row = self._rows.read(outline.id)
-            if row is None:
-                return
-            yield row
+        rows = itertools.chain([oldest], whole_rows(self._rows, oldest.id))
+        batch = assemble(rows, self._meta.chain, limit)
+        if batch is not None and batch.name is not None:
+            skipped = self._meta.chain.skipped
+            self._under_way = _HandedOut(batch.name, batch.dropped, skipped)
+        return batch
 
     def acknowledge(self, name: BatchName) -> bool:
         """Drop the points called ``name``, which arrived; return whether they were here."""
@@ -318,15 +336,16 @@ class PointLog:
                 reported = overtaken.dropped + overtaken.skipped
                 chain.find_again(name, overtaken.overtaken, reported)
             if self._is_ahead(name):
-                self._meta.acknowledged += self._take_out(name)
-                chain.acknowledge(name.last, sent.dropped if sent is not None else 0)
+                points = self._take_out(name)
+                self._meta.acknowledged += points
+                chain.acknowledge(name.last, points, sent.dropped if sent is not None else 0)
             self._under_way = None
         self._rows.shrink()
         return True
 
     def _is_ahead(self, name: BatchName) -> bool:
         """Return whether points called ``name`` are at the head."""
-        chain, oldest = self._meta.chain, self._rows.oldest()
+        chain, oldest = self._meta.chain, self._oldest()
         if oldest is not None and oldest.epoch:
             chain.reach(oldest.epoch)
         return name.epoch == chain.sent_as and chain.passed < name.last
@@ -335,7 +354,7 @@ class PointLog:
         """Drop the rows that end with ``name`` at the latest; return how many points leave."""
         chain = self._meta.chain
         points, found = name.last - max(chain.passed, name.first - 1), 0
-        while (oldest := self._rows.oldest()) is not None and oldest.epoch == chain.head:
+        while (oldest := self._oldest()) is not None and oldest.epoch == chain.head:
             found += min(self._left(oldest), max(0, name.last - oldest.place + oldest.points))
             if oldest.place > name.last:
                 break
@@ -358,8 +377,7 @@ class PointLog:
         return True
 
     def _add_dead_letter(self, refusal: Refusal) -> None:
-        self._rows.add_dead_letter(refusal)
-        self._sizes.dead_letters = self._rows.count_dead_letters()
+        self._sizes.dead_letters = self._rows.add_dead_letter(refusal)
 
     def dead_letters(self) -> list[Refusal]:
         """Return what was refused, oldest first."""
@@ -367,8 +385,8 @@ class PointLog:
 
     # Clashes
 
-    def rename(self, name: BatchName, upto: int, newest: datetime, fresh: str) -> bool:
-        """Rename what waits under the epoch of ``name``; what is appended gets the ``fresh`` one.
+    def rename(self, name: BatchName, upto: int, newest: datetime) -> bool:
+        """Rename what waits under the epoch of ``name``; what is appended gets a fresh one.
 
         Returns whether ``name`` is at the head.
         """
@@ -378,11 +396,11 @@ class PointLog:
             chain = self._meta.chain
             lost = self._drop_clashing(upto, newest)
             self._meta.clashed += lost
-            oldest = self._rows.oldest()
+            oldest = self._oldest()
             if oldest is not None and oldest.epoch == chain.head:
                 lost = oldest.place - self._left(oldest) - chain.passed
             chain.rename(newest, lost)
-            chain.begin(fresh)
+            chain.begin(self.clock.new_epoch())
             self._under_way = None
         return True
 
@@ -424,8 +442,7 @@ class PointLog:
 
     def _renumbered(self, row: Row, older_by: int = 0) -> Row:
         self._meta.appended += row.points
-        names = (self._meta.appended, row.epoch, row.place, row.stamped + older_by)
-        return Row(*names, row.kind, row.points, row.body)
+        return replace(row, id=self._meta.appended, stamped=row.stamped + older_by)
 
     def absorb(self, memory: PointLog) -> None:
         """Move everything of ``memory`` behind what is here, in one transaction.
@@ -434,8 +451,9 @@ class PointLog:
         thrown away afterwards.
         """
         theirs = memory.meta
-        older_by = self.steady.now_ms() - memory.steady.now_ms()
+        older_by = self.clock.now_ms() - memory.clock.now_ms()
         with self._transaction():
+            was_empty = self._sizes.rows == 0
             rows = list(memory._waiting())  # of the same class
             self._add([self._renumbered(row, older_by) for row in rows])
             for reason in ("acknowledged", *LOSSES):
@@ -443,7 +461,10 @@ class PointLog:
             self._meta.appended += theirs.appended - theirs.waiting
             for refusal in memory.dead_letters():
                 self._add_dead_letter(refusal)
-            self._meta.chain.absorb(theirs.chain, is_empty=not rows)
+            if theirs.chain.acknowledged and was_empty:
+                self._meta.chain.succeed(theirs.chain)
+            else:
+                self._meta.chain.absorb(theirs.chain, is_empty=not rows)
             self._meta.absorbed = theirs.chain.epoch
 
     def _waiting(self) -> Iterator[Row]:
@@ -452,16 +473,9 @@ class PointLog:
         for outline in self._rows.outlines():
             row = self._rows.read(outline.id)
             if row is not None:
-                left = row.last_points(self._left(row))
                 epoch = chain.sent_as if row.epoch == chain.head else row.epoch
-                yield Row(
-                    left.id, epoch, left.place, left.stamped, left.kind, left.points, left.body
-                )
+                yield replace(row.last_points(self._left(row)), epoch=epoch)
 
     def has_absorbed(self, memory: PointLog) -> bool:
         """Return whether an `absorb` that failed at its very end was committed after all."""
         return self._meta.absorbed == memory.meta.chain.epoch
-
-    def close(self) -> None:
-        """Close what keeps the rows."""
-        self._rows.close()

@@ -4,29 +4,25 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from contextlib import contextmanager
-from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from plexd.clock import Clock, SystemClock
 from plexd.closing import AsyncClosing
 from plexd.spool.budget import Budget
-from plexd.spool.chain import Chain
-from plexd.spool.epoch import StepWatch, new_epoch
-from plexd.spool.log import PointLog
+from plexd.spool.clocks import SteadyClock
+from plexd.spool.log import PointLog, statistics_of
 from plexd.spool.meta import Meta
-from plexd.spool.port import Refusal, Spool, SpoolStatistics
-from plexd.spool.rows import Outline, Row, Sums, runs_of
-from plexd.spool.steady_clock import SteadyClock
+from plexd.spool.rows import Outline, Row, Sizes, runs_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from datetime import datetime
 
     from plexd.api import BatchName, MetricBatch, MetricPoint
+    from plexd.spool.port import Refusal, Spool, SpoolStatistics
     from plexd.spool.rows import Rows
 
 _MOST_DEAD_LETTERS: Final = 16
-_FOR_EVER_MS: Final = int(timedelta(days=36_500).total_seconds() * 1000)
 
 
 class MemoryRows:
@@ -55,9 +51,6 @@ class MemoryRows:
     def drop(self, number: int) -> None:
         del self._rows[number]
 
-    def oldest(self) -> Outline | None:
-        return next(self.outlines(), None)
-
     def outlines(self, after: int = -(2**63)) -> Iterator[Outline]:
         for row in self._rows.values():
             if row.id > after:
@@ -66,30 +59,32 @@ class MemoryRows:
     def read(self, number: int) -> Row | None:
         return self._rows.get(number)
 
-    def sums(self) -> Sums:
+    def measure(self) -> Sizes:
         rows = self._rows.values()
-        return Sums(len(rows), sum(row.points for row in rows), sum(len(row.body) for row in rows))
+        return Sizes(
+            rows=len(rows),
+            bytes=sum(len(row.body) + self.row_bytes for row in rows),
+            points=sum(row.points for row in rows),
+            dead_letters=len(self._letters),
+        )
 
-    def add_dead_letter(self, refusal: Refusal) -> None:
+    def add_dead_letter(self, refusal: Refusal) -> int:
         self._letters.append(refusal)
+        return len(self._letters)
 
     def dead_letters(self) -> list[Refusal]:
         return list(self._letters)
 
-    def count_dead_letters(self) -> int:
-        return len(self._letters)
-
     def shrink(self) -> None:
         pass
 
-    def close(self) -> None:
-        self._rows.clear()
 
-
-def log_in_memory(budget: Budget, max_age_ms: int, clock: Clock, chain: Chain) -> PointLog:
+def log_in_memory(budget: Budget, clock: Clock) -> PointLog:
     """Return an empty log that lives and dies with the process."""
-    meta = Meta(chain=chain)
-    return PointLog(MemoryRows(), meta, budget, SteadyClock(clock, meta), max_age_ms)
+    meta = Meta()
+    log = PointLog(MemoryRows(), meta, budget, SteadyClock(clock, meta))
+    log.begin_epoch(log.clock.new_epoch())
+    return log
 
 
 class MemorySpool(AsyncClosing):
@@ -99,25 +94,14 @@ class MemorySpool(AsyncClosing):
     """
 
     def __init__(self, *, max_bytes: int = 16 * 1024 * 1024, clock: Clock | None = None) -> None:
-        self._clock = clock or SystemClock()
-        self._steps = StepWatch(self._clock)
-        chain = Chain(epoch=new_epoch(self._clock))
-        budget = Budget.in_memory(max_bytes)
-        self._log = log_in_memory(budget, _FOR_EVER_MS, self._clock, chain)
-
-    def _watch_clocks(self) -> None:
-        if self._steps.has_stepped():
-            self._log.begin_epoch(new_epoch(self._clock))
+        self._log = log_in_memory(Budget.in_memory(max_bytes), clock or SystemClock())
 
     async def append(self, points: Sequence[MetricPoint]) -> None:
         """Add one collection, evicting the oldest points if it does not fit."""
-        runs = runs_of(points)
-        self._watch_clocks()
-        if runs:
+        if runs := runs_of(points):
             self._log.append(runs)
 
     async def head(self, limit: int) -> MetricBatch | None:
-        self._watch_clocks()
         return self._log.head(limit)
 
     async def acknowledge(self, name: BatchName) -> None:
@@ -128,16 +112,13 @@ class MemorySpool(AsyncClosing):
         self._log.set_aside(refusal)
 
     async def rename(self, name: BatchName, upto: int, newest: datetime) -> None:
-        self._log.rename(name, upto, newest, new_epoch(self._clock))
+        self._log.rename(name, upto, newest)
 
     async def dead_letters(self) -> Sequence[Refusal]:
         return tuple(self._log.dead_letters())
 
     def statistics(self) -> SpoolStatistics:
-        """Return counts since this spool was made."""
-        oldest = self._log.sizes.oldest_ms
-        waited = 0.0 if oldest is None else (self._log.steady.now_ms() - oldest) / 1000
-        return SpoolStatistics.of([self._log], oldest_seconds=waited)
+        return statistics_of([self._log])
 
     async def aclose(self) -> None:
         pass  # nothing is held outside the process

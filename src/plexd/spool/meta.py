@@ -7,6 +7,7 @@ from typing import Self
 
 import msgspec
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from plexd.spool.chain import Chain
 from plexd.spool.port import LOSSES
@@ -56,7 +57,7 @@ class Meta(Struct):
 
     def copy(self) -> Self:
         """Return another one that is equal now."""
-        return msgspec.structs.replace(self, chain=self.chain.copy())
+        return replace(self, chain=replace(self.chain))
 
     def encode(self) -> tuple[bytes, bytes]:
         """Return it as JSON, and the digest of that."""

@@ -9,7 +9,7 @@ forgotten when that batch is acknowledged. Whatever else happens to the point is
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Protocol, Self
+from typing import TYPE_CHECKING, Final, Protocol
 
 from msgspec import Struct
 
@@ -18,20 +18,9 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from plexd.api import BatchName, MetricBatch, MetricPoint
-    from plexd.spool.log import Sizes
-    from plexd.spool.meta import Meta
 
 # Reasons why points are lost on the node, as `SpoolStatistics` names them.
 LOSSES: Final = ("refused", "evicted", "expired", "damaged", "clashed")
-
-
-class Counted(Protocol):
-    """A log of which statistics are made."""
-
-    @property
-    def meta(self) -> Meta: ...
-    @property
-    def sizes(self) -> Sizes: ...
 
 
 class SpoolStatistics(Struct, frozen=True, kw_only=True):
@@ -64,30 +53,6 @@ class SpoolStatistics(Struct, frozen=True, kw_only=True):
     oldest_seconds: float = 0.0
     dead_letters: int = 0
     degraded: str = ""
-
-    @classmethod
-    def of(
-        cls,
-        logs: Sequence[Counted],
-        *,
-        oldest_seconds: float = 0.0,
-        in_doubt: int = 0,
-        degraded: str = "",
-    ) -> Self:
-        """Return the sum of what ``logs`` know, and ``in_doubt`` points that are in none."""
-        counts: dict[str, Any] = {
-            name: sum(getattr(log.meta, name) for log in logs)
-            for name in ("appended", "acknowledged", *LOSSES, "waiting")
-        }
-        counts["appended"] += in_doubt
-        counts["waiting"] += in_doubt
-        return cls(
-            **counts,
-            stored_bytes=sum(log.sizes.bytes for log in logs),
-            oldest_seconds=oldest_seconds,
-            dead_letters=sum(log.sizes.dead_letters for log in logs),
-            degraded=degraded,
-        )
 
     @property
     def lost(self) -> int:

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import astuple, replace
 
 from plexd.api import (
     GROUP_AGENT,
     GROUP_LATENCY,
     GROUP_SYSTEM,
     GROUP_TUNNEL,
+    BatchName,
     MetricBatch,
 )
 
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from plexd.api import MetricPoint
+    from plexd.spool.chain import Chain
     from plexd.spool.meta import Meta
     from plexd.spool.port import Refusal
 
@@ -85,11 +88,9 @@ class Row(Struct, frozen=True):
 
     def digest(self) -> bytes:
         """Return BLAKE2b over the fields before the body, as a line of text, and the body."""
-        fields = (self.id, self.epoch, self.place, self.stamped, self.kind, self.points)
+        *fields, body = astuple(self)
         line = ";".join(map(str, fields)) + "\n"
-        state = hashlib.blake2b(line.encode(), digest_size=16, person=b"plexd.row")
-        state.update(self.body)
-        return state.digest()
+        return hashlib.blake2b(line.encode() + body, digest_size=16, person=b"plexd.row").digest()
 
     @classmethod
     def checked(cls, values: Sequence[Any], digest: object) -> Self | None:
@@ -104,19 +105,18 @@ class Row(Struct, frozen=True):
         """Return the points from index ``start`` up to ``stop``; their bytes stay as they are."""
         if (start, stop) == (0, self.points):
             return self
-        behind = self.points - stop
         points = [bytes(point) for point in _RAW.decode(self.body)[start:stop]]
-        body = b"[" + b",".join(points) + b"]"
-        names = (self.id - behind, self.epoch, self.place - behind, self.stamped, self.kind)
-        return Row(*names, len(points), body)
+        return replace(
+            self,
+            id=self.id - self.points + stop,
+            place=self.place - self.points + stop,
+            points=len(points),
+            body=b"[" + b",".join(points) + b"]",
+        )
 
     def last_points(self, count: int) -> Row:
         """Return the last ``count`` points."""
         return self.part(self.points - count, self.points)
-
-    def under(self, epoch: str) -> Row:
-        """Return the same points under another epoch."""
-        return msgspec.structs.replace(self, epoch=epoch)
 
     def newest_within(self, most_bytes: int) -> Row | None:
         """Return as many of the last points as fit; None if not even the last one does."""
@@ -157,12 +157,24 @@ class Outline(NamedTuple):
     stamped: int
 
 
-class Sums(NamedTuple):
-    """How many rows there are, the points in them, and the bytes of their bodies."""
+class Sizes(Struct):
+    """What the rows of a log hold.
+
+    Attributes:
+        rows: how many there are.
+        bytes: their bodies and what each takes beside, as `Budget` bounds it.
+        points: points that waited in the rows when they were last measured.
+        dead_letters: refused batches that are kept.
+        front: the number before the oldest row's first point, in the stream of all points.
+        oldest_ms: when the oldest row came in; None without rows.
+    """
 
     rows: int = 0
-    points: int = 0
     bytes: int = 0
+    points: int = 0
+    dead_letters: int = 0
+    front: int = 0
+    oldest_ms: int | None = None
 
 
 class Rows(Protocol):
@@ -181,10 +193,6 @@ class Rows(Protocol):
     def put(self, row: Row) -> None: ...
     def drop(self, number: int) -> None: ...
 
-    def oldest(self) -> Outline | None:
-        """Return the oldest row."""
-        ...
-
     def outlines(self, after: int = -(2**63)) -> Iterator[Outline]:
         """Yield the rows after the id ``after``, oldest first."""
         ...
@@ -193,36 +201,44 @@ class Rows(Protocol):
         """Return the row with this id; None if it is not as it was written."""
         ...
 
-    def sums(self) -> Sums: ...
+    def measure(self) -> Sizes:
+        """Return what the rows hold, but for what is asked of the oldest one."""
+        ...
 
-    def add_dead_letter(self, refusal: Refusal) -> None:
-        """Keep a batch that was refused; delete the oldest of too many."""
+    def add_dead_letter(self, refusal: Refusal) -> int:
+        """Keep a batch that was refused, but not too many; return how many are kept."""
         ...
 
     def dead_letters(self) -> list[Refusal]:
         """Return what was refused, oldest first."""
         ...
 
-    def count_dead_letters(self) -> int: ...
-
     def shrink(self) -> None:
         """Give some of the room back that a drained backlog took."""
         ...
 
-    def close(self) -> None: ...
+
+def whole_rows(rows: Rows, after: int) -> Iterator[Row]:
+    """Yield the rows after the id ``after``, up to the first that is not as it was written."""
+    for outline in rows.outlines(after):
+        row = rows.read(outline.id)
+        if row is None:
+            return
+        yield row
 
 
-def assemble(rows: Iterable[Row], passed: int, limit: int) -> tuple[bytes, int, int] | None:
-    """Return body, first place and number of the first points beyond the place ``passed``.
+def assemble(rows: Iterable[Row], chain: Chain, limit: int) -> MetricBatch | None:
+    """Return the first points of ``rows`` that have not left, at most ``limit``; None without any.
 
-    They are at most ``limit``, of one kind and one epoch. None if there are no rows.
+    They are of one kind and one epoch, which becomes the head.
     """
     parts: list[Row] = []
     count = 0
     for row in rows:
         if parts and not _continues(parts[-1], row):
             break
-        start = max(0, passed - row.first + 1)
+        chain.reach(row.epoch)
+        start = max(0, chain.passed - row.first + 1)
         if start < row.points:
             parts.append(row.part(start, min(row.points, start + limit - count)))
             count += parts[-1].points
@@ -231,7 +247,8 @@ def assemble(rows: Iterable[Row], passed: int, limit: int) -> tuple[bytes, int, 
     if not parts:
         return None
     body = b"[" + b",".join(part.body[1:-1] for part in parts) + b"]"
-    return body, parts[0].first, count
+    name = BatchName(chain.sent_as, parts[0].first, count)
+    return MetricBatch.of_json(body, name, dropped=chain.dropped, after=chain.predecessor)
 
 
 def _continues(before: Row, row: Row) -> bool:

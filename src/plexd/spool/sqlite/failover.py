@@ -4,26 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
-from plexd.spool.chain import Chain
-from plexd.spool.epoch import StepWatch, new_epoch
-from plexd.spool.errors import DamagedError, DiskError, SpoolError, SpoolLockedError
-from plexd.spool.log import PointLog
-from plexd.spool.port import SpoolStatistics
-from plexd.spool.sqlite.ballast import Ballast
-from plexd.spool.sqlite.fallback import Fallback
-from plexd.spool.sqlite.lock import SpoolLock
+from plexd.spool.budget import Budget
+from plexd.spool.errors import DamagedError, SpoolError, SpoolLockedError
+from plexd.spool.log import PointLog, statistics_of
+from plexd.spool.memory import log_in_memory
 from plexd.spool.sqlite.opening import DiskLog, Opener
 from plexd.spool.sqlite.readonly import ReadonlyLog
 
 if TYPE_CHECKING:
     import logging
     from collections.abc import Callable, Sequence
-    from datetime import datetime
 
-    from plexd.api import BatchName, MetricBatch
     from plexd.clock import Clock
-    from plexd.spool.budget import Budget
-    from plexd.spool.port import Refusal
+    from plexd.spool.port import Refusal, SpoolStatistics
     from plexd.spool.rows import Row, Run
     from plexd.spool.sqlite.files import SpoolFiles
 
@@ -31,28 +24,108 @@ _T = TypeVar("_T")
 _RETRY_SECONDS = 15.0
 
 
+class Fallback:
+    """What is kept in memory while the disk fails, until it can be moved to the disk.
+
+    Attributes:
+        log: the log, None while it is not needed.
+        doubtful: rows of which nobody knows whether they are on the disk. They are neither
+            delivered nor given up.
+        moving: a log of which the same is true as a whole: its move failed at its very end.
+    """
+
+    def __init__(self, budget: Budget, clock: Clock) -> None:
+        self.log: PointLog | None = None
+        self.doubtful: tuple[Row, ...] = ()
+        self.moving: PointLog | None = None
+        self._budget = Budget.in_memory(budget.transaction, budget.max_age_ms)
+        self._clock = clock
+
+    @property
+    def logs(self) -> list[PointLog]:
+        """The logs that hold points, the oldest first."""
+        return [log for log in (self.moving, self.log) if log is not None]
+
+    @property
+    def in_doubt(self) -> int:
+        """How many points are in ``doubtful``."""
+        return sum(row.points for row in self.doubtful)
+
+    def append(self, runs: Sequence[Run]) -> None:
+        """Add a collection, under an epoch that nothing on the disk has."""
+        if self.log is None:
+            self.log = log_in_memory(self._budget, self._clock)
+        self.log.append(runs)
+
+    def after(self, disk: ReadonlyLog | None) -> PointLog | None:
+        """Return the log, which comes after what was delivered until now of those before it."""
+        before = self.moving if self.moving is not None and self.moving.meta.acknowledged else disk
+        if self.log is not None and before is not None:
+            self.log.come_after(before.meta.chain.delivered_so_far())
+        return self.log
+
+    def append_to(self, disk: PointLog, runs: Sequence[Run]) -> bool:
+        """Add a collection to ``disk``; remember its rows if nobody knows whether that was done.
+
+        At the next attempt they are looked for, and appended under their names.
+        """
+        if self.doubtful:
+            self._restore(disk)
+            return True
+        try:
+            disk.append(runs)
+        except SpoolError:
+            self.doubtful = disk.doubtful
+            raise
+        return True
+
+    def empty_into(self, disk: PointLog) -> None:
+        """Bring everything to the disk, step by step; no step that is done is repeated.
+
+        Raises `SpoolError` at the step that fails.
+        """
+        self._restore(disk)
+        if self.moving is not None and disk.has_absorbed(self.moving):
+            self.moving = None
+        for log in self.logs:
+            self._move(log, disk)
+
+    def _restore(self, disk: PointLog) -> None:
+        if not disk.holds(self.doubtful):
+            try:
+                disk.restore(self.doubtful)
+            except SpoolError:
+                self.doubtful = disk.doubtful or self.doubtful
+                raise
+        self.doubtful = ()
+
+    def _move(self, log: PointLog, disk: PointLog) -> None:
+        try:
+            disk.absorb(log)
+        except SpoolError:
+            if disk.is_in_doubt and log is self.log:
+                # What is appended from now on must not share its fate.
+                self.moving, self.log = log, None
+            raise
+        if log is self.log:
+            self.log = None
+        else:
+            self.moving = None
+
+
 class Failover:
     """All methods block; none raises for what a disk does."""
 
     def __init__(
-        self,
-        files: SpoolFiles,
-        budget: Budget,
-        max_age_ms: int,
-        clock: Clock,
-        logger: logging.Logger,
+        self, files: SpoolFiles, budget: Budget, clock: Clock, logger: logging.Logger
     ) -> None:
         self._files = files
         self._clock = clock
         self._logger = logger
-        self._steps = StepWatch(clock)
-        self._opener = Opener(files, budget, max_age_ms, clock, logger)
-        self._ballast = Ballast(files.ballast, budget.ballast)
-        self._lock: SpoolLock | None = None
+        self._opener = Opener(files, budget, clock, logger)
         self._disk: DiskLog | None = None
         self._readonly: ReadonlyLog | None = None
-        self._fallback = Fallback(budget, max_age_ms, clock)
-        self._last: PointLog | None = None
+        self._fallback = Fallback(budget, clock)
         self._was_open = False
         self._trouble = ""
         self._retry_at = float("-inf")
@@ -65,169 +138,96 @@ class Failover:
     def append(self, runs: Sequence[Run]) -> None:
         """Add a collection: on the disk, else in memory."""
         self._try_disk()
-        self._watch_clocks()
-        attempted: tuple[Row, ...] = ()
+        if self._disk is None or not self._append_to_disk(runs):
+            self._fallback.append(runs)
 
-        def work(log: PointLog) -> None:
-            nonlocal attempted
-            if attempted and log.holds(attempted):
-                return
-            try:
-                log.append(runs)
-            except SpoolError:
-                attempted = log.attempted if log.is_in_doubt else ()
-                raise
+    def _append_to_disk(self, runs: Sequence[Run]) -> bool:
+        """Return whether the collection is on the disk, or may be: then it is kept aside."""
+        is_there = self._attempt(lambda log: self._fallback.append_to(log, runs))
+        return bool(is_there or self._fallback.doubtful)
 
-        if self._disk is not None:
-            try:
-                self._on_disk(work)
-            except DiskError as err:
-                self._degrade(err)
-            else:
-                return
-        if attempted:
-            self._fallback.doubtful = attempted
-        else:
-            self._append_in_memory(runs)
+    def first(self, work: Callable[[PointLog | ReadonlyLog], _T]) -> _T | None:
+        """Return the first answer of the logs, those with older points before others.
 
-    def _append_in_memory(self, runs: Sequence[Run]) -> None:
-        chain = Chain() if self._readonly is None else self._readonly.meta.chain
-        if self._fallback.moving is not None and self._fallback.moving.meta.chain.acknowledged:
-            chain = self._fallback.moving.meta.chain
-        self._fallback.append(runs, chain.delivered_so_far())
-
-    def _watch_clocks(self) -> None:
-        """Begin an epoch if this may be another machine's memory than a moment ago."""
-        if self._steps.has_stepped():
-            for log in (self._disk.log if self._disk is not None else None, self._fallback.log):
-                if log is not None:
-                    log.begin_epoch(new_epoch(self._clock))
-
-    def head(self, limit: int) -> MetricBatch | None:
-        """Return the oldest readable points."""
-        self._watch_clocks()
-        found = self._attempt(lambda log: log.head(limit))
-        if found is None and self._readonly is not None:
-            found = self._readonly.head(limit)
-        # Asking the disk may have shown that it fails, but then nothing is in memory yet.
-        if found is None and (memory := self._fallback.log) is not None:
-            found = memory.head(limit)
+        They are the one on the disk, or what can be read of it, and the one in memory. Asking the
+        disk may show that it fails.
+        """
+        found = self._attempt(work)
+        if not found and self._readonly is not None:
+            found = work(self._readonly)
+        if not found and (memory := self._fallback.after(self._readonly)) is not None:
+            found = work(memory)
         return found
-
-    def acknowledge(self, name: BatchName) -> None:
-        """Acknowledge a batch where it is: on the disk, on one that is read-only, or in memory."""
-        if self._attempt(lambda log: log.acknowledge(name)):
-            return
-        if self._readonly is not None and self._readonly.acknowledge(name):
-            return
-        if (memory := self._fallback.log) is not None:
-            memory.acknowledge(name)
-
-    def set_aside(self, refusal: Refusal) -> None:
-        """Give a batch up where it is."""
-        if self._attempt(lambda log: log.set_aside(refusal)):
-            return
-        if self._readonly is not None and self._readonly.set_aside(refusal):
-            return
-        if (memory := self._fallback.log) is not None:
-            memory.set_aside(refusal)
-
-    def rename(self, name: BatchName, upto: int, newest: datetime) -> None:
-        """Rename what waits under the epoch of ``name`` where it is."""
-        fresh = new_epoch(self._clock)
-        if self._attempt(lambda log: log.rename(name, upto, newest, fresh)):
-            return
-        if self._readonly is not None and self._readonly.rename(name):
-            return
-        if (memory := self._fallback.log) is not None:
-            memory.rename(name, upto, newest, fresh)
 
     def dead_letters(self) -> list[Refusal]:
         """Return what was refused, as far as it can be read."""
-        found: list[Refusal] = list(self._attempt(PointLog.dead_letters) or ())
-        if self._readonly is not None:
-            found += self._readonly.dead_letters()
-        if (memory := self._fallback.log) is not None:
-            found += memory.dead_letters()
+        found = list(self._attempt(PointLog.dead_letters) or ())
+        for log in (self._readonly, self._fallback.log):
+            found += log.dead_letters() if log is not None else ()
         return found
 
-    def statistics(self) -> tuple[SpoolStatistics, float | None]:
-        """Return counts, and since when, by the monotonic clock, the oldest point has waited."""
+    def statistics(self) -> SpoolStatistics:
+        """Return counts of all logs together."""
         disk = self._disk.log if self._disk is not None else self._readonly
-        logs = [log for log in (disk, *self._fallback.logs) if log is not None]
-        waited = [
-            log.steady.now_ms() - oldest
-            for log in logs
-            if (oldest := log.sizes.oldest_ms) is not None
-        ]
-        since = self._clock.monotonic() - max(waited) / 1000 if waited else None
-        in_doubt = self._fallback.in_doubt
-        return SpoolStatistics.of(logs, in_doubt=in_doubt, degraded=self._trouble), since
+        logs = [disk, *self._fallback.logs] if disk is not None else self._fallback.logs
+        return statistics_of(logs, in_doubt=self._fallback.in_doubt, degraded=self._trouble)
 
     def close(self) -> None:
         """Bring to the disk what can be brought, and close everything."""
-        if self._disk is None:
-            self._retry_at = float("-inf")
-            self._try_disk()
-        if self._readonly is not None:
-            self._readonly.close()
-        self._fallback.close()
-        if self._disk is not None:
-            self._disk.close()
-        if self._lock is not None:
-            self._lock.release()
+        self._retry_at = float("-inf")
+        self._try_disk()
+        for log in (self._readonly, self._disk):
+            if log is not None:
+                log.close()
+        self._files.release()
 
     def _attempt(self, work: Callable[[PointLog], _T]) -> _T | None:
-        if self._disk is None:
-            return None
-        try:
-            return self._on_disk(work)
-        except DiskError as err:
-            self._degrade(err)
-            return None
+        """Do ``work`` on the disk; None if that cannot be done.
 
-    def _on_disk(self, work: Callable[[PointLog], _T]) -> _T:
-        """Do ``work``; if that fails once more on a freshly opened file, raise `DiskError`.
-
-        Never again on the same connection: after a failed sync the system may have thrown away
-        what was to be written, and would report the next one as done. What cannot be read then
-        either, of a file that was just opened and written to, is taken for damaged.
+        If it fails, it is done again on freshly opened files: after a failed sync the system may
+        have thrown away what was to be written, and would report the next one as done. What cannot
+        be read then either, of a file that was just opened and written to, is taken for damaged.
         """
-        for attempt in range(3):
+        for mend in (self._reopen, self._reopen_or_replace, self._degrade):
+            if self._disk is None:
+                break
             try:
-                disk = self._current()
-                disk.check()
-                return work(disk.log)
+                self._disk.check()
+                return work(self._disk.log)
             except SpoolError as err:
-                if attempt == 2:
-                    raise DiskError(str(err)) from err
-                self._reopen(_damage(err) if attempt else err)
-        raise AssertionError
+                mend(err)
+        return None
 
-    def _current(self) -> DiskLog:
-        if self._disk is None:
-            raise DiskError(self._trouble)
-        return self._disk
+    def _reopen_or_replace(self, err: SpoolError) -> None:
+        if err.is_read:
+            err = DamagedError(f"a part of it cannot be read: {err}")
+        self._reopen(err)
 
     def _reopen(self, err: SpoolError) -> None:
-        if isinstance(err, DiskError) and err.is_full:
-            self._ballast.drop()
-        old = self._current()
-        self._hold_lock()
-        if isinstance(err, DamagedError):
-            self._disk = self._opener.replace(str(err), old.log, old.tables)
-            old.abandon()
-        else:
-            old.abandon()
-            self._disk = self._opener.open(old.log)
-        self._disk.log.hand_over(old.log)
+        old = self._disk
+        if old is None:
+            return
+        if err.is_full:
+            self._files.drop_ballast()
+        try:
+            if isinstance(err, DamagedError):
+                disk = self._opener.replace(str(err), old.tables)
+                old.abandon()
+            else:
+                old.abandon()
+                disk = self._opener.open()
+            disk.log.hand_over(old.log)
+            self._disk = disk
+        except SpoolError as failed:
+            self._degrade(failed)
 
-    def _degrade(self, err: DiskError) -> None:
+    def _degrade(self, err: SpoolError) -> None:
+        if err.is_full:
+            self._files.drop_ballast()
         if self._disk is not None:
-            disk, self._disk = self._disk, None
-            disk.abandon()
-            self._last = disk.log
-            self._readonly = ReadonlyLog(self._files.database, disk.log)
+            self._disk.abandon()
+            self._readonly = ReadonlyLog(self._files.database, self._disk.log)
+            self._disk = None
         if not self._trouble:
             extra = {"component": "spool", "error": str(err)}
             self._logger.warning("spool degraded", extra=extra)
@@ -241,18 +241,15 @@ class Failover:
         if self._readonly is not None:
             self._readonly.close()  # for now: it has the file locked
         try:
-            self._hold_lock()
-            disk = self._opener.open(self._last)
+            disk = self._opener.open()
             self._bring_back(disk)
-        except DiskError as err:
-            if err.is_full:
-                self._ballast.drop()
+        except SpoolError as err:
+            if isinstance(err, SpoolLockedError) and not self._was_open:
+                raise
             self._degrade(err)
             return
-        except DamagedError as err:
-            self._degrade(DiskError(str(err)))
-            return
-        self._ballast.load()
+        self._disk, self._readonly = disk, None
+        self._files.load_ballast()
         if self._trouble:
             self._trouble = ""
             self._logger.info("spool recovered", extra={"component": "spool"})
@@ -265,29 +262,3 @@ class Failover:
         except SpoolError:
             disk.abandon()
             raise
-        self._disk, self._readonly, self._last = disk, None, None
-
-    def _hold_lock(self) -> None:
-        """Take the lock; raise `SpoolLockedError` if this process never had it and another has."""
-        if self._lock is not None and self._lock.is_at(self._files.lock):
-            return
-        self._files.make_directory()
-        if self._lock is not None:
-            self._lock.release()
-            self._lock = None
-        try:
-            self._lock = SpoolLock(self._files.lock)
-        except SpoolLockedError as err:
-            if self._was_open:
-                raise DiskError(str(err)) from err
-            raise
-        if (aside := self._files.claim()) is not None:
-            extra = {"component": "spool", "kept_as": str(aside)}
-            self._logger.warning("spool of another node set aside", extra=extra)
-            self._hold_lock()  # of the files that are there now
-
-
-def _damage(err: SpoolError) -> SpoolError:
-    if isinstance(err, DiskError) and err.is_read:
-        return DamagedError(f"a part of it cannot be read: {err}")
-    return err

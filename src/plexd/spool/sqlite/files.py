@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from plexd.durable import make_directory, sync, write_private
-from plexd.spool.errors import DiskError
+from plexd.spool.errors import DiskError, SpoolLockedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,42 +21,135 @@ _LONGEST_NAME = 200
 _COMPANIONS = ("-wal", "-shm", "-journal")
 
 
-class SpoolFiles:
-    """Names in ``directory``, of the points of ``node_id``; methods raise `DiskError`."""
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except OSError as err:
+        raise DiskError.of(err) from err
 
-    def __init__(self, directory: Path, node_id: str = "") -> None:
+
+class HeldFile:
+    """A file that only its owner may read, made if it is not there, and held open.
+
+    Raises `DiskError`. A symbolic link in its place is not followed.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with _translated():
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+            self.fd = os.open(path, flags, 0o600)
+
+    def is_in_place(self) -> bool:
+        """Return whether this is still the file behind its name."""
+        try:
+            return os.path.samestat(os.fstat(self.fd), self._path.lstat())
+        except OSError:
+            return False
+
+    def close(self) -> None:
+        """Close the file; idempotent."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+
+class SpoolLock(HeldFile):
+    """``flock`` on a file with the owner's pid in it; the kernel releases it when the process ends.
+
+    Raises `SpoolLockedError`, or `DiskError` where there can be no such file. What is in the file
+    is for people: it decides nothing.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        try:
+            with _translated():
+                self._take()
+        except BaseException:
+            self.close()
+            raise
+        with suppress(OSError):  # a full disk does not prevent the lock
+            os.ftruncate(self.fd, 0)
+            os.pwrite(self.fd, b"%d\n" % os.getpid(), 0)
+
+    def _take(self) -> None:
+        try:
+            fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SpoolLockedError(self._pid()) from None
+
+    def _pid(self) -> int:
+        try:
+            return int(os.pread(self.fd, 20, 0))
+        except (OSError, ValueError):
+            return 0
+
+
+class SpoolFiles:
+    """Names in ``directory``, of the points of ``node_id``; methods raise `DiskError`.
+
+    The ballast is a file of ``ballast_bytes``, kept for the day the disk is full: then not even
+    deleting works.
+    """
+
+    def __init__(self, directory: Path, node_id: str, ballast_bytes: int) -> None:
         self.directory = directory
-        self._node_id = node_id
-        self._node = directory / "spool.node"
         self.database = directory / "spool.db"
         self.successor = directory / "spool.db.new"
         self.watermark = directory / "spool.mark"
-        self.lock = directory / "spool.lock"
-        self.ballast = directory / "spool.ballast"
+        self._node = directory / "spool.node"
+        self._ballast = directory / "spool.ballast"
+        self._node_id = node_id
+        self._ballast_bytes = ballast_bytes
+        self._lock: SpoolLock | None = None
 
-    def make_directory(self) -> None:
-        """Make it if it is not there, open to its owner only."""
+    # The directory, and whose it is
+
+    def hold(self) -> Path | None:
+        """Make the directory and take its lock, unless this process has it.
+
+        What is here is this node's then; returns where another node's is now, if it was here.
+        Raises `SpoolLockedError` if another process has the lock.
+        """
+        if self._lock is not None and self._lock.is_in_place():
+            return None
+        self._take_lock()
+        try:
+            aside = self._claim()
+        except DiskError:
+            self.release()  # without it, the next call would take another node's points for ours
+            raise
+        if aside is not None:
+            self.hold()  # of the directory that is there now
+        return aside
+
+    def _take_lock(self) -> None:
         with _translated():
             make_directory(self.directory)
             if self.directory.stat().st_mode & 0o077:
                 self.directory.chmod(0o700)
+        self.release()
+        self._lock = SpoolLock(self.directory / "spool.lock")
 
-    def claim(self) -> Path | None:
-        """Make sure that what is here is this node's; return where another node's is now, if any.
+    def release(self) -> None:
+        """Release the lock; idempotent."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
 
-        The directory then holds what this node left when it had to make way, or nothing.
-        """
+    def _claim(self) -> Path | None:
         if not self._node_id:
             return None
         with _translated():
             owner = self._owner()
-            if owner == self._node_id:
-                return None
             if owner is None:
                 write_private(self._node, self._node_id.encode())
                 sync(self.directory)
-                return None
-            return self._make_way(owner)
+            elif owner != self._node_id:
+                return self._make_way(owner)
+        return None
 
     def _owner(self) -> str | None:
         try:
@@ -63,6 +158,7 @@ class SpoolFiles:
             return None
 
     def _make_way(self, owner: str) -> Path:
+        """Rename the directory; what this node left when it had to make way comes back."""
         aside = next(path for path in _others(self.directory, owner) if not path.exists())
         self.directory.rename(aside)
         mine = next(_others(self.directory, self._node_id))
@@ -71,13 +167,11 @@ class SpoolFiles:
         sync(self.directory.parent)
         return aside
 
-    def identity(self) -> tuple[tuple[int, int], tuple[int, int]]:
-        """Return which files are behind the names of the database and its log."""
-        return _identity(self.database), _identity(_with(self.database, "-wal"))
+    # The database
 
-    def watermark_identity(self) -> tuple[int, int]:
-        """Return which file is behind the name of the watermark."""
-        return _identity(self.watermark)
+    def identity(self) -> tuple[tuple[int, int], ...]:
+        """Return which files are behind the names of the database and its log."""
+        return tuple(map(_identity, _family(self.database)[:2]))
 
     def drop_successor(self) -> None:
         """Delete what an interrupted salvage left behind."""
@@ -90,10 +184,9 @@ class SpoolFiles:
         with _translated():
             if self.database.exists() or not self.successor.exists():
                 return
-            for companion in _COMPANIONS:
-                _with(self.database, companion).unlink(missing_ok=True)
-            self.successor.rename(self.database)
-            sync(self.directory)
+            for companion in _family(self.database)[1:]:
+                companion.unlink(missing_ok=True)
+            self._install_successor()
 
     def succeed(self, now: datetime) -> Path:
         """Set the database aside and put its successor in its place; returns where it is now.
@@ -103,14 +196,17 @@ class SpoolFiles:
         """
         aside = self._free_name(now)
         with _translated():
-            for companion in ("", *_COMPANIONS):
+            for path, kept in zip(_family(self.database), _family(aside), strict=True):
                 with suppress(FileNotFoundError):
-                    _with(self.database, companion).rename(_with(aside, companion))
-            self.successor.rename(self.database)
-            sync(self.directory)
+                    path.rename(kept)
+            self._install_successor()
         with suppress(OSError):
             self._prune()
         return aside
+
+    def _install_successor(self) -> None:
+        self.successor.rename(self.database)
+        sync(self.directory)
 
     def _free_name(self, now: datetime) -> Path:
         stamp = now.strftime("%Y%m%dT%H%M%S")
@@ -118,14 +214,33 @@ class SpoolFiles:
         return next(path for name in names if not (path := self.directory / name).exists())
 
     def _prune(self) -> None:
-        found = sorted(
-            path
-            for path in self.directory.glob("spool.db.corrupt-*")
-            if not path.name.endswith(_COMPANIONS)
-        )
+        kept = self.directory.glob("spool.db.corrupt-*")
+        found = sorted(path for path in kept if not path.name.endswith(_COMPANIONS))
         for old in found[:-_MOST_SET_ASIDE]:
             for path in _family(old):
                 path.unlink(missing_ok=True)
+
+    # The ballast
+
+    def load_ballast(self) -> None:
+        """Make the ballast, if there is room for it; never fails."""
+        try:
+            if _bytes_of(self._ballast) < self._ballast_bytes:
+                self._fill_ballast()
+        except (OSError, DiskError):
+            self.drop_ballast()
+
+    def _fill_ballast(self) -> None:
+        ballast = HeldFile(self._ballast)
+        try:
+            os.posix_fallocate(ballast.fd, 0, self._ballast_bytes)
+        finally:
+            ballast.close()
+
+    def drop_ballast(self) -> None:
+        """Delete the ballast to free its room; never fails."""
+        with suppress(OSError):
+            self._ballast.unlink()
 
 
 def _others(directory: Path, node_id: str) -> Iterator[Path]:
@@ -135,25 +250,19 @@ def _others(directory: Path, node_id: str) -> Iterator[Path]:
     yield from (directory.with_name(f"{name}.{number}") for number in range(1, 1000))
 
 
-def _with(path: Path, ending: str) -> Path:
-    return path.with_name(path.name + ending)
-
-
 def _family(path: Path) -> list[Path]:
-    return [_with(path, ending) for ending in ("", *_COMPANIONS)]
+    """Return a database and what SQLite keeps beside it, its log first."""
+    return [path, *(path.with_name(path.name + ending) for ending in _COMPANIONS)]
 
 
 def _identity(path: Path) -> tuple[int, int]:
-    try:
+    with suppress(OSError):
         found = path.lstat()
-    except OSError:
-        return (0, 0)
-    return found.st_dev, found.st_ino
+        return found.st_dev, found.st_ino
+    return (0, 0)
 
 
-@contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except OSError as err:
-        raise DiskError.of(err) from err
+def _bytes_of(path: Path) -> int:
+    with suppress(FileNotFoundError):
+        return path.lstat().st_size
+    return -1

@@ -6,21 +6,22 @@ import itertools
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from plexd.api import BatchName, MetricBatch
 from plexd.spool.budget import ROW_BYTES
 from plexd.spool.errors import SpoolError
 from plexd.spool.port import Refusal
-from plexd.spool.rows import assemble
+from plexd.spool.rows import assemble, whole_rows
 from plexd.spool.sqlite.tables import SpoolTables
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from datetime import datetime
     from pathlib import Path
 
-    from plexd.spool.log import PointLog, Sizes
-    from plexd.spool.meta import Meta
-    from plexd.spool.rows import Row
-    from plexd.spool.steady_clock import SteadyClock
+    from plexd.api import BatchName, MetricBatch
+    from plexd.spool.log import PointLog
+
+# A file of a read-only disk cannot be locked for writing, which SQLite wants for a -wal. Nobody
+# else uses it: this process has the lock of the directory.
+_WITHOUT_LOCKS = "unix-none"
 
 
 class ReadonlyLog:
@@ -31,14 +32,14 @@ class ReadonlyLog:
     Attributes:
         meta: what is known of the points; changes in it are lost with the process.
         sizes: what the tables hold beyond what left.
-        steady: the clock by which ages are measured.
+        clock: the clock by which ages are measured.
         departures: the batches that left, in order: acknowledged, or refused.
     """
 
     def __init__(self, path: Path, before: PointLog) -> None:
-        self.meta: Meta = before.meta
-        self.sizes: Sizes = before.sizes
-        self.steady: SteadyClock = before.steady
+        self.meta = before.meta
+        self.sizes = before.sizes
+        self.clock = before.clock
         self.departures: list[BatchName | Refusal] = []
         self._path = path
         self._tables: SpoolTables | None = None
@@ -49,34 +50,16 @@ class ReadonlyLog:
         """Return the oldest points that have not left; None if they cannot be read."""
         if self._is_renamed:
             return None
-        try:
-            return self._assemble(limit)
-        except SpoolError:
-            return None
-
-    def _assemble(self, limit: int) -> MetricBatch | None:
-        rows, chain = self._rows(), self.meta.chain
-        for first in rows:
-            chain.reach(first.epoch)
-            found = assemble(itertools.chain([first], rows), chain.passed, limit)
-            if found is not None:
-                body, place, count = found
-                name = BatchName(chain.sent_as, place, count)
-                after = chain.predecessor
-                return MetricBatch.of_json(body, name, dropped=chain.dropped, after=after)
+        with suppress(SpoolError):
+            rows = whole_rows(self._opened(), self._behind)
+            # What is behind came in a transaction of which nobody knows whether it was committed.
+            known = itertools.takewhile(lambda row: row.id <= self.meta.appended, rows)
+            return assemble(known, self.meta.chain, limit)
         return None
-
-    def _rows(self) -> Iterator[Row]:
-        tables = self._opened()
-        for outline in tables.outlines(self._behind):
-            row = tables.read(outline.id)
-            if row is None:
-                return
-            yield row
 
     def _opened(self) -> SpoolTables:
         if self._tables is None:
-            self._tables = SpoolTables.open_readonly(self._path)
+            self._tables = SpoolTables.open_as_found(self._path, _WITHOUT_LOCKS)
         return self._tables
 
     def acknowledge(self, name: BatchName) -> bool:
@@ -84,7 +67,7 @@ class ReadonlyLog:
         points = self._pass(name)
         if points:
             self.meta.acknowledged += points
-            self.meta.chain.acknowledge(name.last, 0)
+            self.meta.chain.acknowledge(name.last, points, 0)
             self.departures.append(name)
         return points > 0
 
@@ -111,7 +94,7 @@ class ReadonlyLog:
                 self.sizes.bytes -= row.bytes + ROW_BYTES
         return name.last - max(chain.passed, name.first - 1)
 
-    def rename(self, name: BatchName) -> bool:
+    def rename(self, name: BatchName, _upto: int, _newest: datetime) -> bool:
         """Deliver no more of an epoch that has to be renamed, which is done on the disk."""
         self._is_renamed = self._is_renamed or name.epoch == self.meta.chain.sent_as
         return self._is_renamed

@@ -5,9 +5,8 @@ There are three sources: ``meta`` in the database, the watermark beside it, and 
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
-
-from msgspec import Struct
 
 from plexd.spool.meta import Meta
 
@@ -16,63 +15,62 @@ if TYPE_CHECKING:
 
     from plexd.spool.chain import Chain
     from plexd.spool.rows import Outline
+    from plexd.spool.sqlite.tables import SpoolTables
     from plexd.spool.sqlite.watermark import Watermark
 
 
-class Recovery(Struct, frozen=True):
-    """The ``meta`` to continue with; ``loss`` is what went wrong, empty if nothing did.
+def recover(tables: SpoolTables, watermark: Watermark | None) -> tuple[Meta, str]:
+    """Return the ``meta`` to continue with, and what went wrong; empty if nothing did.
 
-    Rows up to the number ``front`` were delivered or dropped before, although they are there again.
-    The last ``unseen`` points never were in a row.
+    Drops the rows that had left. Raises `DiskError` and `DamagedError`.
     """
-
-    meta: Meta
-    loss: str = ""
-    front: int = 0
-    unseen: int = 0
-
-
-def recover(meta: Meta | None, watermark: Watermark | None, points: int, last: int) -> Recovery:
-    """Trust ``meta`` unless the watermark is later, and count what is missing.
-
-    The rows hold so many ``points``; the ``last`` one's number is 0 if there are none.
-    """
-    if meta is None and watermark is None:
-        return _from_rows(points, last)
-    if watermark is None:
-        return Recovery(meta or Meta(), "its mark is damaged or missing")
-    if meta is None or meta.version < watermark.version:
-        return _from_watermark(meta, watermark, last)
-    return Recovery(meta)
+    meta, loss = _believed(tables, watermark)
+    waiting, missing = _count_points(meta.chain, tables.outlines())
+    if waiting < meta.waiting:
+        loss = loss or "rows are missing"
+        meta.chain.lose(max(0, meta.waiting - waiting - missing))
+        meta.damaged += meta.waiting - waiting
+    return meta, loss
 
 
-def _from_rows(points: int, last: int) -> Recovery:
-    meta = Meta(appended=last, acknowledged=last - points)
-    return Recovery(meta, "its account and its mark are damaged or missing" if last else "")
+def _believed(tables: SpoolTables, watermark: Watermark | None) -> tuple[Meta, str]:
+    """Trust ``meta`` unless the watermark is later."""
+    meta = tables.read_meta()
+    if watermark is not None and (meta is None or meta.version < watermark.version):
+        meta = meta or Meta(appended=tables.last_id())
+        _drop_passed(tables, meta.chain, watermark.front)
+        _catch_up(meta, watermark)
+        return meta, "its last changes are missing"
+    if meta is not None:
+        return meta, "" if watermark is not None else "its mark is damaged or missing"
+    last, points = tables.last_id(), tables.measure().points
+    loss = "its account and its mark are damaged or missing" if last else ""
+    return Meta(appended=last, acknowledged=last - points), loss
 
 
-def _from_watermark(meta: Meta | None, watermark: Watermark, last: int) -> Recovery:
+def _catch_up(meta: Meta, watermark: Watermark) -> None:
     """Count what the database never got as lost, unless it was delivered or dropped before."""
-    found = meta.copy() if meta is not None else Meta(appended=last)
-    tail = min(watermark.waiting, max(0, watermark.appended - found.appended))
-    found.damaged += max(0, watermark.lost - found.lost) + tail
-    found.version = watermark.version
-    found.appended = max(found.appended, watermark.appended)
-    found.acknowledged = found.appended - found.lost - (watermark.waiting - tail)
-    return Recovery(found, "its last changes are missing", watermark.front, tail)
+    tail = min(watermark.waiting, max(0, watermark.appended - meta.appended))
+    meta.damaged += max(0, watermark.lost - meta.lost) + tail
+    meta.version = watermark.version
+    meta.appended = max(meta.appended, watermark.appended)
+    meta.acknowledged = meta.appended - meta.lost - (watermark.waiting - tail)
+    meta.chain.lose(tail)
 
 
-def pass_over(chain: Chain, rows: Iterable[Outline]) -> None:
-    """Note that these rows, the oldest, have left; nobody knows whether they were delivered.
+def _drop_passed(tables: SpoolTables, chain: Chain, front: int) -> None:
+    """Drop the rows up to the number ``front``, which had left although they are there again.
 
     They count as delivered: the control plane misses them if they were not.
     """
-    for row in rows:
-        chain.reach(row.epoch)
-        chain.acknowledge(row.place, 0)
+    with tables.transaction():
+        for row in itertools.takewhile(lambda row: row.id <= front, tables.outlines()):
+            chain.reach(row.epoch)
+            chain.acknowledge(row.place, row.points, 0)
+            tables.drop(row.id)
 
 
-def count_points(chain: Chain, rows: Iterable[Outline]) -> tuple[int, int]:
+def _count_points(chain: Chain, rows: Iterable[Outline]) -> tuple[int, int]:
     """Return how many points wait in ``rows``, and how many are missing between them.
 
     What is missing between the points of one epoch, the control plane sees by itself.

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager, suppress
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 
 import apsw
 
-from plexd.spool.errors import DamagedError, DiskError
-from plexd.spool.sqlite.schema import first_page
-from plexd.spool.sqlite.tables import SpoolTables
+from plexd.spool.errors import DamagedError, SpoolError
+from plexd.spool.sqlite.tables import SpoolTables, first_page
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,64 +17,47 @@ if TYPE_CHECKING:
     from plexd.spool.rows import Row
 
 _SLICE_BYTES = 1024 * 1024
+_PATCHING = "plexd-salvage"
 
 
 def salvage_file(path: Path, target: SpoolTables) -> int:
-    """Salvage a file that is not open.
+    """Salvage a file that is not open; return how many rows.
 
     If its tables are not the expected ones, then also as if its first page were that of a new
     spool: without that page SQLite finds no table, although all rows may be there.
     """
-    copied, is_whole = _salvage_through(None, path, target)
+    copied, is_whole = _salvage_through("", path, target)
     if not is_whole:
-        with _first_page_of_a_new_spool() as vfs:
-            copied += _salvage_through(vfs, path, target)[0]
+        vfs = _PatchingVFS(_PATCHING, "")
+        try:
+            copied += _salvage_through(_PATCHING, path, target)[0]
+        finally:
+            vfs.unregister()
     return copied
 
 
-def _salvage_through(vfs: str | None, path: Path, target: SpoolTables) -> tuple[int, bool]:
+def _salvage_through(vfs: str, path: Path, target: SpoolTables) -> tuple[int, bool]:
     try:
         source = SpoolTables.open_as_found(path, vfs)
     except DamagedError:
         return 0, False
-    try:
+    with closing(source):
         return salvage(source, target), source.is_whole()
-    finally:
-        source.close()
-
-
-@contextmanager
-def _first_page_of_a_new_spool() -> Iterator[str]:
-    vfs = _PatchingVFS()
-    try:
-        yield _PatchingVFS.NAME
-    finally:
-        vfs.unregister()
 
 
 class _PatchingVFS(apsw.VFS):
     """Reads files as they are, but for the first page of a database."""
 
-    NAME = "plexd-salvage"
-
-    def __init__(self) -> None:
-        self._page = first_page()
-        super().__init__(self.NAME, "")
-
     def xOpen(self, name: str | apsw.URIFilename | None, flags: list[int]) -> apsw.VFSFile:  # noqa: N802  # SQLite's name
-        if flags[0] & apsw.SQLITE_OPEN_MAIN_DB:
-            return _PatchedFile(self._page, name, flags)
-        return apsw.VFSFile("", name, flags)
+        is_database = flags[0] & apsw.SQLITE_OPEN_MAIN_DB
+        return (_PatchedFile if is_database else apsw.VFSFile)("", name, flags)
 
 
 class _PatchedFile(apsw.VFSFile):
-    def __init__(self, page: bytes, name: str | apsw.URIFilename | None, flags: list[int]) -> None:
-        self._page = page
-        super().__init__("", name, flags)
-
     def xRead(self, amount: int, offset: int) -> bytes:  # noqa: N802  # SQLite's name
-        if offset < len(self._page):
-            return self._page[offset : offset + amount]
+        page = first_page()
+        if offset < len(page):
+            return page[offset : offset + amount]
         return super().xRead(amount, offset)
 
 
@@ -88,7 +70,7 @@ def salvage(source: SpoolTables, target: SpoolTables) -> int:
     rows = _readable(source)
     while some := list(_slice(rows)):
         with target.transaction():
-            copied += sum(target.put_once(row) for row in some)
+            copied += sum(_put_once(target, row) for row in some)
     with target.transaction():
         _copy_the_rest(source, target)
     target.checkpoint()
@@ -106,20 +88,28 @@ def _slice(rows: Iterator[Row]) -> Iterator[Row]:
 
 def _readable(source: SpoolTables) -> Iterator[Row]:
     for number in source.ids_as_found():
-        with suppress(DamagedError, DiskError):
+        with suppress(SpoolError):
             row = source.read(number)
             if row is not None:
                 yield row
 
 
+def _put_once(target: SpoolTables, row: Row) -> bool:
+    try:
+        target.put(row)
+    except DamagedError:  # there is one in its place
+        return False
+    return True
+
+
 def _copy_the_rest(source: SpoolTables, target: SpoolTables) -> None:
     meta, letters = None, []
-    with suppress(DamagedError, DiskError):
+    with suppress(SpoolError):
         meta = source.read_meta()
-    with suppress(DamagedError, DiskError):
+    with suppress(SpoolError):
         letters = source.dead_letters()
     if meta is not None:
         target.write_meta(meta)
-    if not target.count_dead_letters():
+    if not target.dead_letters():
         for letter in letters:
             target.add_dead_letter(letter)

@@ -1,25 +1,22 @@
-"""The statements on the spool's database."""
+"""The spool's database: its schema, how it is opened, and the statements on it."""
 
 from __future__ import annotations
 
+import functools
+import os
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import apsw
+from msgspec.structs import astuple
 
 from plexd.api import BatchName, MetricBatch
-from plexd.spool.budget import ROW_BYTES, Budget
-from plexd.spool.errors import DamagedError, DiskError
+from plexd.spool.budget import PAGE_BYTES, ROW_BYTES, Budget
+from plexd.spool.errors import DamagedError, DiskError, SpoolError
 from plexd.spool.meta import Meta
 from plexd.spool.port import Refusal
-from plexd.spool.rows import Outline, Row, Sums
-from plexd.spool.sqlite.schema import (
-    check_schema,
-    connect,
-    connect_as_found,
-    connect_readonly,
-    translated,
-)
+from plexd.spool.rows import Outline, Row, Sizes
+from plexd.spool.sqlite.files import HeldFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,12 +24,87 @@ if TYPE_CHECKING:
 
     from plexd.spool.rows import Rows
 
+_SCHEMA: Final = """
+CREATE TABLE meta(one INTEGER PRIMARY KEY, digest BLOB NOT NULL, body BLOB NOT NULL);
+CREATE TABLE log(
+    id INTEGER PRIMARY KEY, epoch TEXT NOT NULL, place INTEGER NOT NULL, stamped INTEGER NOT NULL,
+    kind INTEGER NOT NULL, points INTEGER NOT NULL, digest BLOB NOT NULL, body BLOB NOT NULL);
+CREATE TABLE dead_letters(
+    id INTEGER PRIMARY KEY, epoch TEXT NOT NULL, place INTEGER NOT NULL, points INTEGER NOT NULL,
+    reason TEXT NOT NULL, digest BLOB NOT NULL, body BLOB NOT NULL);
+PRAGMA application_id=0x706C7864; -- "plxd"
+PRAGMA user_version=1;
+"""
+# The bytes of the header that are the same in every spool (the file format of SQLite, 1.3): all
+# but counters, sizes, the list of free pages and the version of the library.
+_HEADER_BYTES: Final = 100
+_FIXED: Final = (slice(24), slice(40, 92))
 _MOST_POINTS: Final = 2**31 - 1
 _MOST_LETTERS, _MOST_LETTER_BYTES = 64, 1024 * 1024
 _SHRINK_PAGES: Final = 64
-_COLUMNS: Final = "id, epoch, place, stamped, kind, points, body"
 # A damaged value may be of any type, and NULL, text or 2^63 must not get into a sum.
-_SANE = f"typeof(points) = 'integer' AND points BETWEEN 1 AND {_MOST_POINTS}"
+_SANE: Final = f"typeof(points) = 'integer' AND points BETWEEN 1 AND {_MOST_POINTS}"
+_DAMAGED: Final = (
+    apsw.CorruptError,
+    apsw.NotADBError,
+    apsw.ConstraintError,
+    apsw.MismatchError,
+    apsw.FormatError,
+    apsw.SQLError,
+    apsw.SchemaChangeError,
+    apsw.TooBigError,
+    apsw.RangeError,
+    apsw.NotFoundError,
+    UnicodeDecodeError,  # a text that is not UTF-8
+)
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Turn errors of SQLite in the body into this package's errors."""
+    try:
+        yield
+    except _DAMAGED as err:
+        raise DamagedError(str(err)) from err
+    except apsw.FullError as err:
+        raise DiskError("the disk is full", is_full=True) from err
+    except apsw.Error as err:
+        is_read = getattr(err, "extendedresult", 0) == apsw.SQLITE_IOERR_READ
+        raise DiskError(str(err), is_read=is_read) from err
+    except OSError as err:
+        raise DiskError.of(err) from err
+
+
+@functools.cache
+def _expected() -> tuple[bytes, list[Any]]:
+    """Return first page and schema of a new database: always the same, root pages included."""
+    connection = apsw.Connection(":memory:")
+    try:
+        _run(connection, f"page_size={PAGE_BYTES}", "auto_vacuum=INCREMENTAL")
+        connection.execute(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT").fetchall()
+        page = bytearray(connection.serialize("main")[:PAGE_BYTES])
+        page[18:20] = b"\x02\x02"  # in memory there is no -wal
+        return bytes(page), _schema_of(connection)
+    finally:
+        connection.close()
+
+
+def _run(connection: apsw.Connection, *pragmas: str) -> None:
+    for pragma in pragmas:
+        connection.execute(f"PRAGMA {pragma}").fetchall()
+
+
+def _schema_of(connection: apsw.Connection) -> list[Any]:
+    return connection.execute("SELECT * FROM sqlite_schema").fetchall()
+
+
+def first_page() -> bytes:
+    """Return a first page for a database that lost its own, without size and free pages."""
+    page = bytearray(_expected()[0])
+    # Unequal change counters make SQLite take the size from the file.
+    page[24:28], page[92:96] = b"\x00\x00\x00\x02", b"\x00\x00\x00\x01"
+    page[32:40] = bytes(8)
+    return bytes(page)
 
 
 class SpoolTables:
@@ -40,43 +112,81 @@ class SpoolTables:
 
     row_bytes = ROW_BYTES
 
-    def __init__(self, connection: apsw.Connection) -> None:
-        self._connection = connection
-
-    def _do(self, sql: str, bindings: tuple[object, ...] = ()) -> list[Any]:
-        with translated():
-            return self._connection.execute(sql, bindings).fetchall()
+    def __init__(self, path: Path, vfs: str = "") -> None:
+        flags = apsw.SQLITE_OPEN_READWRITE
+        with _translated():
+            self._connection = apsw.Connection(os.fspath(path), flags=flags, vfs=vfs or None)
 
     @classmethod
     def open(cls, path: Path, budget: Budget) -> Self:
-        """Return the database at ``path``; made if it is not there."""
-        with translated():
-            return cls(connect(path, budget))
+        """Return the database at ``path``; made if it is not there, and checked.
+
+        Exclusive locking keeps the index of the -wal in this process' own memory: there is no
+        -shm file that could be damaged, or cut short while it is mapped.
+        """
+        # Made here, so that no other user can read it; SQLite gives the -wal the same mode.
+        file = HeldFile(path)
+        try:
+            with _translated():
+                _check_header(os.pread(file.fd, _HEADER_BYTES, 0))
+        finally:
+            file.close()
+        tables = cls(path)
+        try:
+            with _translated():
+                tables._set_up(budget)
+        except BaseException:
+            tables.close()
+            raise
+        return tables
+
+    def _set_up(self, budget: Budget) -> None:
+        _run(
+            self._connection,
+            f"page_size={PAGE_BYTES}",
+            "locking_mode=EXCLUSIVE",
+            "auto_vacuum=INCREMENTAL",
+            "journal_mode=WAL",
+            "synchronous=FULL",
+            f"wal_autocheckpoint={budget.checkpoint // PAGE_BYTES}",
+            f"journal_size_limit={budget.checkpoint}",
+            f"max_page_count={budget.pages}",
+            "cache_size=-512",
+            "temp_store=MEMORY",
+            "trusted_schema=OFF",
+            "cell_size_check=ON",
+        )
+        if not _schema_of(self._connection):
+            self._connection.execute(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT").fetchall()
+            self.checkpoint()
+        if _schema_of(self._connection) != _expected()[1]:
+            raise DamagedError("its tables are not those of this version")
 
     @classmethod
-    def open_as_found(cls, path: Path, vfs: str | None = None) -> Self:
-        """Return the database at ``path``, of which nothing is expected."""
-        with translated():
-            return cls(connect_as_found(path, vfs))
+    def open_as_found(cls, path: Path, vfs: str = "") -> Self:
+        """Return the database at ``path``, of which nothing is expected and which stays as it is.
 
-    @classmethod
-    def open_readonly(cls, path: Path) -> Self:
-        """Return the database at ``path``, on a disk that accepts no writes."""
-        with translated():
-            return cls(connect_readonly(path))
+        The disk may accept no writes. Every read will report what is wrong.
+        """
+        tables = cls(path, vfs)
+        with suppress(apsw.Error):
+            tables._connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+            _run(tables._connection, "locking_mode=EXCLUSIVE")
+        return tables
 
     def is_whole(self) -> bool:
         """Return whether the tables are found where they belong."""
-        try:
-            with translated():
-                check_schema(self._connection)
-        except (DamagedError, DiskError):
-            return False
-        return True
+        with suppress(SpoolError), _translated():
+            return _schema_of(self._connection) == _expected()[1]
+        return False
 
-    def _value(self, sql: str) -> Any:
-        found = self._do(sql)
-        return found[0][0] if found else None
+    def _do(self, sql: str, bindings: tuple[object, ...] = ()) -> list[Any]:
+        with _translated():
+            return self._connection.execute(sql, bindings).fetchall()
+
+    def _value(self, sql: str) -> int:
+        ((found,),) = self._do(sql)
+        return found if isinstance(found, int) else 0
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -100,98 +210,68 @@ class SpoolTables:
         return Meta.decode(*found[0]) if found else None
 
     def write_meta(self, meta: Meta) -> None:
-        """Replace the content of ``meta``."""
         body, digest = meta.encode()
         self._do("INSERT OR REPLACE INTO meta VALUES(1, ?, ?)", (digest, body))
 
     def put(self, row: Row) -> None:
-        """Add a row."""
-        names = (row.id, row.epoch, row.place, row.stamped, row.kind, row.points)
-        self._do("INSERT INTO log VALUES(?, ?, ?, ?, ?, ?, ?, ?)", (*names, row.digest(), row.body))
-
-    def put_once(self, row: Row) -> bool:
-        """Add a row unless there is one in its place already; return whether it was added."""
-        try:
-            self.put(row)
-        except DamagedError:
-            return False
-        return True
+        *names, body = astuple(row)
+        self._do("INSERT INTO log VALUES(?, ?, ?, ?, ?, ?, ?, ?)", (*names, row.digest(), body))
 
     def drop(self, number: int) -> None:
-        """Delete the row with this id."""
         self._do("DELETE FROM log WHERE id = ?", (number,))
         if self._connection.changes() != 1:
             raise DamagedError("a row that was read cannot be found")
 
-    def drop_through(self, number: int) -> None:
-        """Delete all rows up to this id."""
-        self._do("DELETE FROM log WHERE id <= ?", (number,))
-
     def last_id(self) -> int:
         """Return the highest id there is, 0 without rows."""
-        return self._value("SELECT max(id) FROM log") or 0
+        return self._value("SELECT max(id) FROM log")
 
     def ids_as_found(self) -> list[int]:
         """Return all ids that can be read, from either end of a table with a hole in it."""
-        found: dict[int, None] = {}
+        found: set[int] = set()
         for order in ("ASC", "DESC"):
-            try:
+            with suppress(apsw.Error):
                 sql = f"SELECT id FROM log ORDER BY id {order}"  # noqa: S608  # one of two words
-                for (number,) in self._connection.execute(sql):
-                    found[number] = None
-            except apsw.Error:
-                continue
-            break
+                found.update(number for (number,) in self._connection.execute(sql))
+                break
         return sorted(found)
 
     def outlines(self, after: int = -(2**63)) -> Iterator[Outline]:
-        while (found := self._outline(after)) is not None:
-            yield found
-            after = found.id
-
-    def _outline(self, after: int) -> Outline | None:
         sql = """SELECT id, epoch, place, points, length(body), stamped FROM log
                  WHERE id > ? ORDER BY id LIMIT 1"""
-        found = self._do(sql, (after,))
-        if not found:
-            return None
-        number, epoch, *rest = found[0]
-        place, points, size, stamped = (value if isinstance(value, int) else 0 for value in rest)
-        name = epoch if isinstance(epoch, str) else ""
-        return Outline(
-            number, name, place, points if 0 < points <= _MOST_POINTS else 0, size, stamped
-        )
-
-    def oldest(self) -> Outline | None:
-        return self._outline(-(2**63))
+        while found := self._do(sql, (after,)):
+            after, epoch, *rest = found[0]
+            place, points, size, stamped = (each if isinstance(each, int) else 0 for each in rest)
+            name = epoch if isinstance(epoch, str) else ""
+            sane = points if 0 < points <= _MOST_POINTS else 0
+            yield Outline(after, name, place, sane, size, stamped)
 
     def read(self, number: int) -> Row | None:
-        sql = f"SELECT {_COLUMNS}, digest FROM log WHERE id = ?"  # noqa: S608  # a constant
+        sql = """SELECT id, epoch, place, stamped, kind, points, body, digest FROM log
+                 WHERE id = ?"""
         found = self._do(sql, (number,))
         return Row.checked(found[0][:-1], found[0][-1]) if found else None
 
-    def sums(self) -> Sums:
+    def measure(self) -> Sizes:
         sane = f"CASE WHEN {_SANE} THEN points END"
         sql = f"SELECT count(*), total({sane}), total(length(body)) FROM log"  # noqa: S608  # constants
-        return Sums(*map(int, self._do(sql)[0]))
+        rows, points, size = map(int, self._do(sql)[0])
+        return Sizes(rows, size + rows * self.row_bytes, points, self._count_dead_letters())
 
     def shrink(self) -> None:
-        """Give free pages back to the disk, some at a time, once they are most of the file."""
         free, pages = self._value("PRAGMA freelist_count"), self._value("PRAGMA page_count")
         if free > _SHRINK_PAGES and free > pages // 2:
             self._do(f"PRAGMA incremental_vacuum({_SHRINK_PAGES})")
 
-    def add_dead_letter(self, refusal: Refusal) -> None:
-        """Keep a batch that has a name: the newest 64, up to 1 MiB."""
+    def add_dead_letter(self, refusal: Refusal) -> int:
         name, body = refusal.batch.name, refusal.batch.to_json()
-        if name is None:
-            return
-        row = Row(0, name.epoch, name.last, 0, 0, name.points, body)
-        self._do(
-            """INSERT INTO dead_letters(epoch, place, points, reason, digest, body)
-               VALUES(?, ?, ?, ?, ?, ?)""",
-            (row.epoch, row.place, row.points, refusal.reason, row.digest(), body),
-        )
+        if name is not None:
+            digest = Row(0, name.epoch, name.last, 0, 0, name.points, body).digest()
+            self._do(
+                """INSERT INTO dead_letters(epoch, place, points, reason, digest, body)
+                   VALUES(?, ?, ?, ?, ?, ?)""",
+                (name.epoch, name.last, name.points, refusal.reason, digest, body),
+            )
         self._do(
             """DELETE FROM dead_letters WHERE id IN (SELECT id FROM (
                  SELECT id, row_number() OVER newest AS nth, sum(length(body)) OVER newest AS size
@@ -199,6 +279,7 @@ class SpoolTables:
                WHERE nth > ? OR size > ?)""",
             (_MOST_LETTERS, _MOST_LETTER_BYTES),
         )
+        return self._count_dead_letters()
 
     def dead_letters(self) -> list[Refusal]:
         """Return what was refused and is still as it was written, oldest first."""
@@ -211,9 +292,8 @@ class SpoolTables:
                 found.append(Refusal(MetricBatch.of_json(row.body, name), reason))
         return found
 
-    def count_dead_letters(self) -> int:
-        found = self._value("SELECT count(*) FROM dead_letters")
-        return found if isinstance(found, int) else 0
+    def _count_dead_letters(self) -> int:
+        return self._value("SELECT count(*) FROM dead_letters")
 
     def abandon(self) -> None:
         """Close the connection and leave the files as they are.
@@ -228,6 +308,13 @@ class SpoolTables:
         """Close the connection, whatever state it is in."""
         with suppress(apsw.Error):
             self._connection.close(True)  # noqa: FBT003  # apsw takes it by position only
+
+
+def _check_header(found: bytes) -> None:
+    if len(found) < _HEADER_BYTES:
+        return  # new, or SQLite will say so
+    if any(found[part] != _expected()[0][part] for part in _FIXED):
+        raise DamagedError("its header is not that of a spool")
 
 
 if TYPE_CHECKING:

@@ -12,17 +12,16 @@ import struct
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
+from msgspec.structs import astuple
 
 from plexd.spool.errors import DiskError
+from plexd.spool.sqlite.files import HeldFile
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from plexd.spool.meta import Meta
 
 _MAGIC = b"PLXMARK1"
 _FORM = struct.Struct(">8s5Q")
-_DIGEST_BYTES = 16
 
 
 class Watermark(Struct, frozen=True):
@@ -37,16 +36,15 @@ class Watermark(Struct, frozen=True):
     lost: int
     front: int
 
-    def encode(self) -> bytes:
-        """Return the file's content: 64 bytes."""
-        numbers = (self.version, self.appended, self.waiting, self.lost, self.front)
-        body = _FORM.pack(_MAGIC, *numbers)
-        return body + _digest(body)
-
     @classmethod
     def of(cls, meta: Meta, front: int) -> Watermark:
         """Return the watermark that goes with ``meta``."""
         return cls(meta.version, meta.appended, meta.waiting, meta.lost, front)
+
+    def encode(self) -> bytes:
+        """Return the file's content: 64 bytes."""
+        body = _FORM.pack(_MAGIC, *astuple(self))
+        return body + _digest(body)
 
     @classmethod
     def decode(cls, content: bytes) -> Watermark | None:
@@ -59,40 +57,34 @@ class Watermark(Struct, frozen=True):
 
 
 def _digest(body: bytes) -> bytes:
-    return hashlib.blake2b(body, digest_size=_DIGEST_BYTES, person=b"plexd.mark").digest()
+    return hashlib.blake2b(body, digest_size=16, person=b"plexd.mark").digest()
 
 
-class WatermarkFile:
-    """The file, held open; raises `DiskError`."""
+class WatermarkFile(HeldFile):
+    """The file, held open.
 
-    def __init__(self, path: Path) -> None:
-        try:
-            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-            self._fd = os.open(path, flags, 0o600)
-        except OSError as err:
-            raise DiskError.of(err) from err
+    ``trouble`` is why the last one could not be written, although what was committed is safe.
+    """
+
+    trouble: DiskError | None = None
 
     def read(self) -> Watermark | None:
         """Return what is there, None if it is not what was written."""
         try:
-            return Watermark.decode(os.pread(self._fd, 4096, 0))
+            return Watermark.decode(os.pread(self.fd, 4096, 0))
         except OSError:
             return None
 
-    def write(self, watermark: Watermark) -> None:
-        """Replace it; on return it is on the disk."""
+    def note(self, meta: Meta, front: int) -> None:
+        """Replace it after a commit; on return it is on the disk, or there is ``trouble``."""
         try:
-            content = watermark.encode()
-            if os.pwrite(self._fd, content, 0) != len(content):
-                raise DiskError("the mark was written in part")
-            if os.fstat(self._fd).st_size != len(content):
-                os.ftruncate(self._fd, len(content))
-            os.fdatasync(self._fd)
+            self._write(Watermark.of(meta, front).encode())
         except OSError as err:
-            raise DiskError.of(err) from err
+            self.trouble = DiskError.of(err)
 
-    def close(self) -> None:
-        """Close the file."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+    def _write(self, content: bytes) -> None:
+        if os.pwrite(self.fd, content, 0) != len(content):
+            raise OSError("the mark was written in part")
+        if os.fstat(self.fd).st_size != len(content):
+            os.ftruncate(self.fd, len(content))
+        os.fdatasync(self.fd)
