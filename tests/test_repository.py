@@ -89,6 +89,7 @@ def test_the_lock_pins_everything_with_hashes_and_names_no_registry() -> None:
     assert not re.search(r"https?://|--(extra-)?index|--find-links", lock)
 
 
+@pytest.mark.slow
 def test_a_class_name_is_there_once_but_for_the_two_configs() -> None:
     names = Counter(
         node.name.lstrip("_")

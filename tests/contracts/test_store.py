@@ -162,6 +162,7 @@ def value_of(point: StoredPoint) -> float:
     return point.data.rtt_nano
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_named", [True, False])
 @pytest.mark.parametrize("ahead", [10, 600, 6 * HOUR, 23 * HOUR])
 async def test_a_node_whose_clock_was_set_right_shows_what_came_last(
@@ -182,6 +183,7 @@ async def test_a_node_whose_clock_was_set_right_shows_what_came_last(
     await again.aclose()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_named", [True, False])
 @pytest.mark.parametrize("node_ahead", [0, HOUR], ids=["server alone", "both on one machine"])
 async def test_a_server_whose_clock_was_set_right_shows_what_came_last(
@@ -467,6 +469,7 @@ async def test_a_place_below_the_mark_is_a_duplicate_for_ever(store: Store) -> N
     assert await stored(store) == [5.0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "other",
     [

@@ -110,6 +110,7 @@ async def test_an_impossible_value_costs_its_point_alone(
     assert (counted.rejected, counted.failures) == (1, 1)
 
 
+@pytest.mark.slow
 async def test_of_a_million_points_a_bounded_number_is_kept_and_the_collector_is_cut() -> None:
     clock, reporter = ManualClock(), RecordingReporter()
     asked = 0

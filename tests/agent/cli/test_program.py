@@ -135,6 +135,7 @@ def _until(process: subprocess.Popen[str], text: str) -> str:
     raise AssertionError(f"ended without {text!r}: {seen}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_running_agent_ends_cleanly_at_a_signal(
     node: Callable[..., list[str]], number: signal.Signals
@@ -152,6 +153,7 @@ def test_a_running_agent_ends_cleanly_at_a_signal(
     assert KEY not in log + rest
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["/dev/full", "&-"])
 def test_an_agent_whose_log_cannot_be_written_goes_on(
     node: Callable[..., list[str]], where: str

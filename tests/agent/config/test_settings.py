@@ -403,6 +403,7 @@ def _complaint(path: Path) -> str:
     return ""
 
 
+@pytest.mark.slow
 def test_a_file_cut_anywhere_loads_or_is_one_sentence(config_file: Write, full_sample: str) -> None:
     whole = full_sample.encode()
     for end in range(len(whole)):

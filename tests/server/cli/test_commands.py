@@ -378,6 +378,7 @@ def test_an_operator_token_file_that_others_may_read_is_refused_with_a_remedy(
         read_operator_token(file)
 
 
+@pytest.mark.slow
 def test_a_node_whose_identity_cannot_be_printed_is_not_registered(tmp_path: Path) -> None:
     done = into_full("node", "create", "n1", "--data-dir", tmp_path)
 
@@ -430,6 +431,7 @@ def test_help_that_cannot_be_printed_is_a_sentence(arguments: list[str]) -> None
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", ["0.0.0.0/0", "10.0.0.1/8", "plane.example"])
 def test_proxies_are_named_by_networks_and_never_everybody(tmp_path: Path, network: str) -> None:
     said = refused("serve", "--trusted-proxy", network, "--data-dir", tmp_path, status=2)

@@ -45,6 +45,7 @@ def test_the_document_describes_every_route_and_no_other(tmp_path: Path) -> None
     assert served == set(ROUTES)
 
 
+@pytest.mark.slow
 def test_anybody_may_read_the_document(target: Target) -> None:
     answer = target.session.get(f"{target.url}/v1/openapi.json", timeout=10)
 

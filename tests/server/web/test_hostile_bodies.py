@@ -250,6 +250,7 @@ async def test_a_report_may_hold_any_number_of_points_up_to_the_bound(
     assert answer.json.get("accepted", points) == points
 
 
+@pytest.mark.slow
 async def test_a_million_points_are_too_many_in_either_form(n1: Client) -> None:
     body = MetricBatch([LATENCY]).to_json()[1:-1]
     million = b"[" + b",".join([body] * 1_000_000) + b"]"
@@ -275,6 +276,7 @@ async def test_names_full_of_braces_are_accepted_in_small_reports(n1: Client) ->
     assert (await n1.post(METRICS, json.dumps(body * 2).encode())).status == 413
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["point", "data"])
 @pytest.mark.parametrize("index", range(4))
 @pytest.mark.parametrize(

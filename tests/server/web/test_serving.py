@@ -201,6 +201,7 @@ async def test_a_full_disk_is_logged_and_not_described_to_nodes(
     assert 'msg="the store works again"' in log
 
 
+@pytest.mark.slow
 def test_closed_standard_descriptors_are_not_used_for_files(tmp_path: Path) -> None:
     line = [sys.executable, "-c", CLOSED, "serve", "--listen", "127.0.0.1:0"]
     line += ["--data-dir", str(tmp_path)]

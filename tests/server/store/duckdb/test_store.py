@@ -256,6 +256,7 @@ async def is_duplicate(store: DuckDBStore, report: Report) -> bool:
     return (await store.write(report)).receipt.duplicate
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "damage",
     [
