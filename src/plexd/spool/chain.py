@@ -132,37 +132,33 @@ class Chain(Struct):
         self._come_after(before, self.acknowledged, skipped)
         self._start(self.passed)
 
-    def delivered_so_far(self) -> Predecessor:
-        """Return the predecessor of an epoch whose points are delivered past the head's."""
+    @property
+    def answered(self) -> tuple[str, int]:
+        """The last place that was answered, after its epoch."""
         if self.acknowledged:
-            return Predecessor(self.sent_as, self.acknowledged)
-        return Predecessor(self.before_epoch, self.before_place)
+            return self.sent_as, self.acknowledged
+        return self.before_epoch, self.before_place
 
-    def succeed(self, other: Chain) -> None:
-        """Go on as ``other``, which delivered points after all of this chain's had left.
-
-        Losses since the last answer to this chain no batch can report but one that comes after.
-        """
-        if self.acknowledged:
-            untold = self.passed - self.acknowledged + self.unseen
-        else:
-            untold = self.dropped + self.skipped
-        for name in self.__struct_fields__:
-            setattr(self, name, getattr(other, name))
-        self.head = self.sent_as  # its points are put here under that name
-        self.lose(untold)
-
-    def absorb(self, other: Chain, *, is_empty: bool) -> None:
+    def absorb(self, other: Chain, *, was_empty: bool, is_empty: bool) -> None:
         """Go on where ``other`` is, whose points were put behind this chain's.
 
-        ``is_empty``: it has none left, so that no place of them tells of its losses.
+        ``was_empty``: this had no points left. ``is_empty``: nor has the other, so that no place of
+        them tells of its losses.
         """
-        untold = 0 if other.acknowledged else other.skipped
-        if is_empty:
-            untold += other.dropped - other.reported
-        if untold:
-            self.lose(untold)
-        if other.acknowledged and not self.acknowledged:
-            self._come_after(other.sent_as, other.acknowledged, self.skipped)
-        self.begin(other.epoch)
-        self.place = other.place
+        if was_empty and other.acknowledged:
+            untold = self._untold()
+            for name in self.__struct_fields__:
+                setattr(self, name, getattr(other, name))
+            self.head = self.sent_as  # its points are put here under that name
+        else:
+            untold = other._untold() if is_empty else 0 if other.acknowledged else other.skipped
+            if other.acknowledged and not self.acknowledged:
+                self.before_epoch, self.before_place = other.answered
+            self.epoch, self.place = other.epoch, other.place
+        self.lose(untold)
+
+    def _untold(self) -> int:
+        """Return the losses since the last answer, if no batch of this chain will report them."""
+        if self.acknowledged:
+            return self.passed - self.acknowledged + self.unseen
+        return self.dropped + self.skipped

@@ -7,11 +7,9 @@ change that failed leaves rows, meta and object as they were.
 from __future__ import annotations
 
 import copy
-import itertools
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
-from msgspec import Struct
 from msgspec.structs import replace
 
 from plexd.spool.port import LOSSES, SpoolStatistics
@@ -21,8 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from datetime import datetime
 
-    from plexd.api import BatchName, MetricBatch, Predecessor
+    from plexd.api import BatchName, MetricBatch
     from plexd.spool.budget import Budget
+    from plexd.spool.chain import Chain
     from plexd.spool.clocks import SteadyClock
     from plexd.spool.meta import Meta
     from plexd.spool.port import Refusal
@@ -40,15 +39,12 @@ class Counted(Protocol):
     def sizes(self) -> Sizes: ...
 
 
-def statistics_of(
-    logs: Sequence[Counted], *, in_doubt: int = 0, degraded: str = ""
-) -> SpoolStatistics:
-    """Return the sum of what ``logs`` know, and ``in_doubt`` points that are in none."""
+def statistics_of(logs: Sequence[Counted], degraded: str = "") -> SpoolStatistics:
+    """Return the sum of what ``logs`` know."""
     metas, sizes = [log.meta for log in logs], [log.sizes for log in logs]
+    counts = ("appended", "acknowledged", *LOSSES, "waiting")
     return SpoolStatistics(
-        **{name: sum(getattr(meta, name) for meta in metas) for name in ("acknowledged", *LOSSES)},
-        appended=sum(meta.appended for meta in metas) + in_doubt,
-        waiting=sum(meta.waiting for meta in metas) + in_doubt,
+        **{name: sum(getattr(meta, name) for meta in metas) for name in counts},
         stored_bytes=sum(each.bytes for each in sizes),
         oldest_seconds=max(map(_age_ms, logs), default=0) / 1000,
         dead_letters=sum(each.dead_letters for each in sizes),
@@ -61,24 +57,6 @@ def _age_ms(log: Counted) -> int:
     return 0 if oldest is None else max(0, log.clock.now_ms() - oldest)
 
 
-class _HandedOut(Struct, frozen=True):
-    """The batch that was handed out last, and how much of it was lost since, and why."""
-
-    name: BatchName
-    dropped: int
-    skipped: int
-    overtaken: int = 0
-    reason: str = ""
-
-    def without(self, row: Row, sent_as: str, reason: str) -> _HandedOut:
-        """Return it after ``row`` was lost."""
-        name = self.name
-        shared = min(name.last, row.place) - max(name.first, row.first) + 1
-        if name.epoch != sent_as or shared <= 0:
-            return self
-        return replace(self, overtaken=self.overtaken + shared, reason=reason)
-
-
 class PointLog:
     """A bounded log of named points in ``rows``.
 
@@ -86,8 +64,9 @@ class PointLog:
     the number before the oldest waiting point.
 
     Attributes:
-        is_in_doubt: whether the last transaction failed at its very end: it may be in the file.
         clock: the clock by which ages are measured.
+        is_in_doubt: whether the last transaction failed at its very end: it may be in the file.
+        added: the rows that were added last.
     """
 
     def __init__(
@@ -98,25 +77,21 @@ class PointLog:
         clock: SteadyClock,
         on_commit: Callable[[Meta, int], None] | None = None,
     ) -> None:
-        self.is_in_doubt = False
-        self._added: tuple[Row, ...] = ()
         self.clock = clock
+        self.is_in_doubt = False
+        self.added: list[Row] = []
         self._rows = rows
         self._meta = meta
         self._budget = budget
         self._on_commit = on_commit
-        self._under_way: _HandedOut | None = None
+        self._under_way: MetricBatch | None = None
+        self._overtaken: dict[str, int] = {}  # points of it that were lost since, by reason
         self._sizes = self._measured()
 
     @property
     def meta(self) -> Meta:
         """What it knows about its points as a whole, as of now."""
-        return self._meta.copy()
-
-    @property
-    def doubtful(self) -> tuple[Row, ...]:
-        """The rows that were added last, if nobody knows whether that was committed."""
-        return self._added if self.is_in_doubt else ()
+        return copy.deepcopy(self._meta)
 
     @property
     def sizes(self) -> Sizes:
@@ -151,8 +126,8 @@ class PointLog:
     @contextmanager
     def _transaction(self) -> Iterator[None]:
         """Commit everything in the body together with ``meta``, or nothing."""
-        before = (self._meta.copy(), copy.copy(self._sizes), self._under_way)
-        self.is_in_doubt = False
+        before = (self.meta, self.sizes, self._under_way, self._overtaken)
+        self.is_in_doubt, self.added = False, []
         try:
             with self._rows.transaction():
                 yield
@@ -160,7 +135,7 @@ class PointLog:
                 self._write_meta()
                 self.is_in_doubt = True
         except BaseException:
-            self._meta, self._sizes, self._under_way = before
+            self._meta, self._sizes, self._under_way, self._overtaken = before
             raise
         self.is_in_doubt = False
         if self._on_commit is not None:
@@ -204,17 +179,15 @@ class PointLog:
         for row in rows:
             kept = row if excess <= 0 else row.newest_within(len(row.body) - excess)
             excess -= len(row.body)
-            self._meta.evicted += row.points - (kept.points if kept is not None else 0)
-            if kept is not None:
+            self._meta.evicted += row.points - kept.points
+            if kept.points:
                 yield kept
 
-    def _add(self, rows: Sequence[Row]) -> None:
-        self._added = ()
-        size = sum(len(row.body) + self._rows.row_bytes for row in rows)
-        self._make_room(size)
+    def _add(self, rows: list[Row]) -> None:
+        self.added = rows
+        self._make_room(sum(len(row.body) + self._rows.row_bytes for row in rows))
         for row in rows:
             self._put(row)
-        self._added = tuple(rows)
 
     def _put(self, row: Row) -> None:
         self._rows.put(row)
@@ -235,11 +208,11 @@ class PointLog:
         """Name what is appended from now on in the epoch ``fresh``, which nobody has used."""
         self._meta.chain.begin(fresh)
 
-    def come_after(self, before: Predecessor) -> None:
+    def come_after(self, before: Chain) -> None:
         """Note what was delivered last of the log before this, as long as nothing was of this."""
         meta = self._meta
         if not meta.acknowledged + meta.refused + meta.clashed:
-            meta.chain.before_epoch, meta.chain.before_place = before.epoch, before.place
+            meta.chain.before_epoch, meta.chain.before_place = before.answered
 
     # Losses
 
@@ -274,13 +247,14 @@ class PointLog:
         if points:
             self._meta.count(reason, points)
             chain.drop(row.place, points)
-            self._overtake(row.last_points(points), reason)
+            self._overtake(row.place - points, row.place, reason)
 
-    def _overtake(self, lost: Row, reason: str) -> None:
-        """Note that ``lost`` may arrive all the same, if it is in the batch under way."""
-        if self._under_way is not None:
-            sent_as = self._meta.chain.sent_as
-            self._under_way = self._under_way.without(lost, sent_as, reason)
+    def _overtake(self, after: int, last: int, reason: str) -> None:
+        """Note that the lost places may arrive all the same, if they are in the batch under way."""
+        name = self._under_way.name if self._under_way is not None else None
+        if name is not None and name.epoch == self._meta.chain.sent_as:
+            shared = max(0, min(name.last, last) - max(name.first - 1, after))
+            self._overtaken = {**self._overtaken, reason: self._overtaken.get(reason, 0) + shared}
 
     def _quarantine(self, oldest: Outline) -> None:
         """Drop the oldest row, which is not as it was written.
@@ -300,48 +274,47 @@ class PointLog:
     def head(self, limit: int) -> MetricBatch | None:
         """Return the oldest points that are as they were written, at most ``limit``."""
         self._watch_clock()
-        self._under_way = None
+        self._hand_out(None)
         if self._has_expired():
             with self._transaction():
                 self._expire()
-        while (oldest := self._oldest()) is not None:
-            row = self._rows.read(oldest.id)
-            if row is not None:
-                self._meta.chain.reach(row.epoch)
-                if self._left(row):
-                    return self._hand_out(row, limit)
+        while self._oldest() is not None:
+            batch = assemble(whole_rows(self._rows), self._meta.chain, limit)
+            if batch is not None:
+                return self._hand_out(batch)
             with self._transaction():
                 self._lose_oldest("damaged")
         return None
 
-    def _hand_out(self, oldest: Row, limit: int) -> MetricBatch | None:
-        rows = itertools.chain([oldest], whole_rows(self._rows, oldest.id))
-        batch = assemble(rows, self._meta.chain, limit)
-        if batch is not None and batch.name is not None:
-            skipped = self._meta.chain.skipped
-            self._under_way = _HandedOut(batch.name, batch.dropped, skipped)
+    def _hand_out(self, batch: MetricBatch | None) -> MetricBatch | None:
+        self._under_way, self._overtaken = batch, {}
         return batch
 
     def acknowledge(self, name: BatchName) -> bool:
         """Drop the points called ``name``, which arrived; return whether they were here."""
         sent = self._under_way
-        overtaken = sent if sent is not None and sent.name == name and sent.overtaken else None
-        if not self._is_ahead(name) and overtaken is None:
+        overtaken = self._overtaken if sent is not None and sent.name == name else {}
+        if not self._is_ahead(name) and not any(overtaken.values()):
             return False
         with self._transaction():
-            chain = self._meta.chain
-            if overtaken is not None:
-                self._meta.count(overtaken.reason, -overtaken.overtaken)
-                self._meta.acknowledged += overtaken.overtaken
-                reported = overtaken.dropped + overtaken.skipped
-                chain.find_again(name, overtaken.overtaken, reported)
+            self._find_again(name, overtaken)
             if self._is_ahead(name):
                 points = self._take_out(name)
                 self._meta.acknowledged += points
-                chain.acknowledge(name.last, points, sent.dropped if sent is not None else 0)
-            self._under_way = None
+                reported = sent.dropped if sent is not None else 0
+                self._meta.chain.acknowledge(name.last, points, reported)
+            self._hand_out(None)
         self._rows.shrink()
         return True
+
+    def _find_again(self, name: BatchName, overtaken: dict[str, int]) -> None:
+        """Take back the loss of points that arrived all the same."""
+        points = sum(overtaken.values())
+        if points and (sent := self._under_way) is not None and sent.after is not None:
+            for reason, count in overtaken.items():
+                self._meta.count(reason, -count)
+            self._meta.acknowledged += points
+            self._meta.chain.find_again(name, points, sent.dropped + sent.after.skipped)
 
     def _is_ahead(self, name: BatchName) -> bool:
         """Return whether points called ``name`` are at the head."""
@@ -373,7 +346,7 @@ class PointLog:
             self._meta.refused += points
             self._meta.chain.refuse(name.last, points)
             self._add_dead_letter(refusal)
-            self._under_way = None
+            self._hand_out(None)
         return True
 
     def _add_dead_letter(self, refusal: Refusal) -> None:
@@ -401,7 +374,7 @@ class PointLog:
                 lost = oldest.place - self._left(oldest) - chain.passed
             chain.rename(newest, lost)
             chain.begin(self.clock.new_epoch())
-            self._under_way = None
+            self._hand_out(None)
         return True
 
     def _drop_clashing(self, upto: int, newest: datetime) -> int:
@@ -427,18 +400,20 @@ class PointLog:
 
     # From another log
 
-    def hand_over(self, before: PointLog) -> None:
-        """Go on with the batch that ``before``, on the same files, had handed out."""
-        self._under_way = before._under_way  # of the same class
+    def go_on_from(self, before: PointLog) -> None:
+        """Go on where ``before``, on the same files, failed: with the batch it had handed out."""
+        self._under_way, self._overtaken = before._under_way, before._overtaken  # of the same class
+        self.restore(before)
 
-    def holds(self, rows: Sequence[Row]) -> bool:
-        """Return whether exactly these rows are here."""
-        return all(self._rows.read(row.id) == row for row in rows)
+    def restore(self, before: PointLog) -> None:
+        """Add the rows of which ``before`` does not know whether they are here, if they are not.
 
-    def restore(self, rows: Sequence[Row]) -> None:
-        """Add rows that were named before, behind all others, with the names they have."""
-        with self._transaction():
-            self._add([self._renumbered(row) for row in rows])
+        They keep their names.
+        """
+        rows = before.added if before.is_in_doubt else []
+        if not all(self._rows.read(row.id) == row for row in rows):
+            with self._transaction():
+                self._add([self._renumbered(row) for row in rows])
 
     def _renumbered(self, row: Row, older_by: int = 0) -> Row:
         self._meta.appended += row.points
@@ -454,17 +429,14 @@ class PointLog:
         older_by = self.clock.now_ms() - memory.clock.now_ms()
         with self._transaction():
             was_empty = self._sizes.rows == 0
-            rows = list(memory._waiting())  # of the same class
-            self._add([self._renumbered(row, older_by) for row in rows])
+            self._add([self._renumbered(row, older_by) for row in memory._waiting()])  # its class
             for reason in ("acknowledged", *LOSSES):
                 self._meta.count(reason, getattr(theirs, reason))
             self._meta.appended += theirs.appended - theirs.waiting
             for refusal in memory.dead_letters():
                 self._add_dead_letter(refusal)
-            if theirs.chain.acknowledged and was_empty:
-                self._meta.chain.succeed(theirs.chain)
-            else:
-                self._meta.chain.absorb(theirs.chain, is_empty=not rows)
+            is_empty = not theirs.waiting
+            self._meta.chain.absorb(theirs.chain, was_empty=was_empty, is_empty=is_empty)
             self._meta.absorbed = theirs.chain.epoch
 
     def _waiting(self) -> Iterator[Row]:

@@ -7,7 +7,6 @@ from typing import Self
 
 import msgspec
 from msgspec import Struct, field
-from msgspec.structs import replace
 
 from plexd.spool.chain import Chain
 from plexd.spool.port import LOSSES
@@ -54,10 +53,6 @@ class Meta(Struct):
     def count(self, reason: str, points: int) -> None:
         """Add ``points`` to the account called ``reason``."""
         setattr(self, reason, getattr(self, reason) + points)
-
-    def copy(self) -> Self:
-        """Return another one that is equal now."""
-        return replace(self, chain=replace(self.chain))
 
     def encode(self) -> tuple[bytes, bytes]:
         """Return it as JSON, and the digest of that."""

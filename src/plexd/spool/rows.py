@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from datetime import datetime  # noqa: TC003  # msgspec reads the annotation
-from itertools import groupby
+from itertools import accumulate, groupby
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
 import msgspec
@@ -118,32 +118,22 @@ class Row(Struct, frozen=True):
         """Return the last ``count`` points."""
         return self.part(self.points - count, self.points)
 
-    def newest_within(self, most_bytes: int) -> Row | None:
-        """Return as many of the last points as fit; None if not even the last one does."""
-        size, count = 2, 0
-        for point in reversed(_RAW.decode(self.body)):
-            size += len(bytes(point)) + 1
-            if size > most_bytes:
-                break
-            count += 1
-        return self.last_points(count) if count else None
+    def newest_within(self, most_bytes: int) -> Row:
+        """Return as many of the last points as fit."""
+        sizes = accumulate(len(bytes(point)) + 1 for point in reversed(_RAW.decode(self.body)))
+        return self.last_points(sum(1 + size <= most_bytes for size in sizes))
 
     def survivors(self, upto: int, newest: datetime) -> Iterator[Row]:
         """Yield the parts that keep their places after a clash, in order.
 
         A point does if it is beyond the place ``upto``, or newer than ``newest``.
         """
-        if self.first > upto:
-            yield self
-            return
         stamps = enumerate(_STAMPS.decode(self.body), self.first)
-        kept = (place > upto or point.timestamp > newest for place, point in stamps)
-        start = 0
-        for survives, run in groupby(kept):
-            stop = start + sum(1 for _ in run)
+        kept = [place > upto or point.timestamp > newest for place, point in stamps]
+        for survives, run in groupby(range(self.points), kept.__getitem__):
+            start, *more = run
             if survives:
-                yield self.part(start, stop)
-            start = stop
+                yield self.part(start, start + 1 + len(more))
 
 
 class Outline(NamedTuple):
@@ -218,7 +208,7 @@ class Rows(Protocol):
         ...
 
 
-def whole_rows(rows: Rows, after: int) -> Iterator[Row]:
+def whole_rows(rows: Rows, after: int = -(2**63)) -> Iterator[Row]:
     """Yield the rows after the id ``after``, up to the first that is not as it was written."""
     for outline in rows.outlines(after):
         row = rows.read(outline.id)
@@ -228,7 +218,7 @@ def whole_rows(rows: Rows, after: int) -> Iterator[Row]:
 
 
 def assemble(rows: Iterable[Row], chain: Chain, limit: int) -> MetricBatch | None:
-    """Return the first points of ``rows`` that have not left, at most ``limit``; None without any.
+    """Return the first points of ``rows``, at most ``limit``; None if the first row has none left.
 
     They are of one kind and one epoch, which becomes the head.
     """
@@ -239,10 +229,11 @@ def assemble(rows: Iterable[Row], chain: Chain, limit: int) -> MetricBatch | Non
             break
         chain.reach(row.epoch)
         start = max(0, chain.passed - row.first + 1)
-        if start < row.points:
-            parts.append(row.part(start, min(row.points, start + limit - count)))
-            count += parts[-1].points
-        if count >= limit:
+        if start >= row.points:
+            break
+        parts.append(row.part(start, min(row.points, start + limit - count)))
+        count += parts[-1].points
+        if count == limit:
             break
     if not parts:
         return None

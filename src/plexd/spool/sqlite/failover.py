@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from plexd.clock import Clock
     from plexd.spool.port import Refusal, SpoolStatistics
-    from plexd.spool.rows import Row, Run
+    from plexd.spool.rows import Run
     from plexd.spool.sqlite.files import SpoolFiles
 
 _T = TypeVar("_T")
@@ -28,89 +28,49 @@ class Fallback:
     """What is kept in memory while the disk fails, until it can be moved to the disk.
 
     Attributes:
-        log: the log, None while it is not needed.
-        doubtful: rows of which nobody knows whether they are on the disk. They are neither
-            delivered nor given up.
-        moving: a log of which the same is true as a whole: its move failed at its very end.
+        logs: the logs that hold points, the oldest first: at most one, but for one of which nobody
+            knows whether it is on the disk, as its move failed at its very end.
     """
 
     def __init__(self, budget: Budget, clock: Clock) -> None:
-        self.log: PointLog | None = None
-        self.doubtful: tuple[Row, ...] = ()
-        self.moving: PointLog | None = None
+        self.logs: list[PointLog] = []
+        self._in_doubt: PointLog | None = None
         self._budget = Budget.in_memory(budget.transaction, budget.max_age_ms)
         self._clock = clock
 
     @property
-    def logs(self) -> list[PointLog]:
-        """The logs that hold points, the oldest first."""
-        return [log for log in (self.moving, self.log) if log is not None]
-
-    @property
-    def in_doubt(self) -> int:
-        """How many points are in ``doubtful``."""
-        return sum(row.points for row in self.doubtful)
+    def log(self) -> PointLog | None:
+        """The log that is delivered and appended to; None while there is none."""
+        return next((log for log in self.logs if log is not self._in_doubt), None)
 
     def append(self, runs: Sequence[Run]) -> None:
         """Add a collection, under an epoch that nothing on the disk has."""
         if self.log is None:
-            self.log = log_in_memory(self._budget, self._clock)
-        self.log.append(runs)
+            self.logs.append(log_in_memory(self._budget, self._clock))
+        self.logs[-1].append(runs)
 
     def after(self, disk: ReadonlyLog | None) -> PointLog | None:
         """Return the log, which comes after what was delivered until now of those before it."""
-        before = self.moving if self.moving is not None and self.moving.meta.acknowledged else disk
+        first = self.logs[0] if self.logs else None
+        before = first if first is self._in_doubt and first and first.meta.acknowledged else disk
         if self.log is not None and before is not None:
-            self.log.come_after(before.meta.chain.delivered_so_far())
+            self.log.come_after(before.meta.chain)
         return self.log
 
-    def append_to(self, disk: PointLog, runs: Sequence[Run]) -> bool:
-        """Add a collection to ``disk``; remember its rows if nobody knows whether that was done.
-
-        At the next attempt they are looked for, and appended under their names.
-        """
-        if self.doubtful:
-            self._restore(disk)
-            return True
-        try:
-            disk.append(runs)
-        except SpoolError:
-            self.doubtful = disk.doubtful
-            raise
-        return True
-
     def empty_into(self, disk: PointLog) -> None:
-        """Bring everything to the disk, step by step; no step that is done is repeated.
-
-        Raises `SpoolError` at the step that fails.
-        """
-        self._restore(disk)
-        if self.moving is not None and disk.has_absorbed(self.moving):
-            self.moving = None
-        for log in self.logs:
-            self._move(log, disk)
-
-    def _restore(self, disk: PointLog) -> None:
-        if not disk.holds(self.doubtful):
-            try:
-                disk.restore(self.doubtful)
-            except SpoolError:
-                self.doubtful = disk.doubtful or self.doubtful
-                raise
-        self.doubtful = ()
+        """Bring everything to the disk, log by log. Raises `SpoolError` at the one that fails."""
+        while self.logs:
+            if not disk.has_absorbed(self.logs[0]):
+                self._move(self.logs[0], disk)
+            del self.logs[0]
 
     def _move(self, log: PointLog, disk: PointLog) -> None:
         try:
             disk.absorb(log)
         except SpoolError:
-            if disk.is_in_doubt and log is self.log:
-                # What is appended from now on must not share its fate.
-                self.moving, self.log = log, None
+            if disk.is_in_doubt:  # what is appended from now on must not share its fate
+                self._in_doubt = log
             raise
-        if log is self.log:
-            self.log = None
-        else:
-            self.moving = None
 
 
 class Failover:
@@ -137,14 +97,17 @@ class Failover:
 
     def append(self, runs: Sequence[Run]) -> None:
         """Add a collection: on the disk, else in memory."""
-        self._try_disk()
-        if self._disk is None or not self._append_to_disk(runs):
-            self._fallback.append(runs)
+        tried: list[PointLog] = []
 
-    def _append_to_disk(self, runs: Sequence[Run]) -> bool:
-        """Return whether the collection is on the disk, or may be: then it is kept aside."""
-        is_there = self._attempt(lambda log: self._fallback.append_to(log, runs))
-        return bool(is_there or self._fallback.doubtful)
+        def add(log: PointLog) -> bool:
+            if not (tried and tried[-1].is_in_doubt):  # else this log went on from there
+                tried.append(log)
+                log.append(runs)
+            return True
+
+        self._try_disk()
+        if not self._attempt(add) and not (tried and tried[-1].is_in_doubt):
+            self._fallback.append(runs)
 
     def first(self, work: Callable[[PointLog | ReadonlyLog], _T]) -> _T | None:
         """Return the first answer of the logs, those with older points before others.
@@ -170,7 +133,7 @@ class Failover:
         """Return counts of all logs together."""
         disk = self._disk.log if self._disk is not None else self._readonly
         logs = [disk, *self._fallback.logs] if disk is not None else self._fallback.logs
-        return statistics_of(logs, in_doubt=self._fallback.in_doubt, degraded=self._trouble)
+        return statistics_of(logs, self._trouble)
 
     def close(self) -> None:
         """Bring to the disk what can be brought, and close everything."""
@@ -216,7 +179,7 @@ class Failover:
             else:
                 old.abandon()
                 disk = self._opener.open()
-            disk.log.hand_over(old.log)
+            disk.log.go_on_from(old.log)
             self._disk = disk
         except SpoolError as failed:
             self._degrade(failed)
@@ -257,7 +220,7 @@ class Failover:
     def _bring_back(self, disk: DiskLog) -> None:
         try:
             if self._readonly is not None:
-                self._readonly.depart_from(disk.log)
+                self._readonly.end_in(disk.log)
             self._fallback.empty_into(disk.log)
         except SpoolError:
             disk.abandon()

@@ -27,7 +27,8 @@ _WITHOUT_LOCKS = "unix-none"
 class ReadonlyLog:
     """Delivers from the database at ``path`` where ``before`` stopped, and remembers what left.
 
-    A row that cannot be read now is waited for: it is no damage yet.
+    A row that cannot be read now is waited for: it is no damage yet. So are the rows of which
+    nobody knows whether they are on the disk: they are neither delivered nor given up.
 
     Attributes:
         meta: what is known of the points; changes in it are lost with the process.
@@ -38,6 +39,10 @@ class ReadonlyLog:
 
     def __init__(self, path: Path, before: PointLog) -> None:
         self.meta = before.meta
+        self._last = self.meta.appended
+        if before.is_in_doubt:
+            self.meta.appended += sum(row.points for row in before.added)
+        self._before = before
         self.sizes = before.sizes
         self.clock = before.clock
         self.departures: list[BatchName | Refusal] = []
@@ -52,8 +57,7 @@ class ReadonlyLog:
             return None
         with suppress(SpoolError):
             rows = whole_rows(self._opened(), self._behind)
-            # What is behind came in a transaction of which nobody knows whether it was committed.
-            known = itertools.takewhile(lambda row: row.id <= self.meta.appended, rows)
+            known = itertools.takewhile(lambda row: row.id <= self._last, rows)
             return assemble(known, self.meta.chain, limit)
         return None
 
@@ -103,8 +107,8 @@ class ReadonlyLog:
         """Return what was refused since the disk failed."""
         return [left for left in self.departures if isinstance(left, Refusal)]
 
-    def depart_from(self, disk: PointLog) -> None:
-        """Bring to the disk what left meanwhile. Raises `SpoolError` at the step that fails."""
+    def end_in(self, disk: PointLog) -> None:
+        """Bring to the disk what happened meanwhile. Raises `SpoolError` at the step that fails."""
         while self.departures:
             left = self.departures[0]
             if isinstance(left, Refusal):
@@ -112,6 +116,7 @@ class ReadonlyLog:
             else:
                 disk.acknowledge(left)
             del self.departures[0]
+        disk.restore(self._before)
 
     def close(self) -> None:
         """Close the file, which is locked while it is open."""
