@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from plexd.spool.budget import Budget
-from plexd.spool.errors import DamagedError, SpoolError, SpoolLockedError
+from plexd.spool.errors import DamagedError, DiskError, SpoolError
 from plexd.spool.log import PointLog, statistics_of
 from plexd.spool.memory import log_in_memory
 from plexd.spool.sqlite.opening import DiskLog, Opener
@@ -86,14 +87,15 @@ class Failover:
         self._disk: DiskLog | None = None
         self._readonly: ReadonlyLog | None = None
         self._fallback = Fallback(budget, clock)
-        self._was_open = False
         self._trouble = ""
         self._retry_at = float("-inf")
 
     def open(self) -> None:
         """Take the lock and open the files. Raises `SpoolLockedError` and nothing else."""
-        self._try_disk()
-        self._was_open = True
+        try:
+            self._open_disk()
+        except DiskError as err:
+            self._degrade(err)
 
     def append(self, runs: Sequence[Run]) -> None:
         """Add a collection: on the disk, else in memory."""
@@ -151,7 +153,7 @@ class Failover:
         have thrown away what was to be written, and would report the next one as done. What cannot
         be read then either, of a file that was just opened and written to, is taken for damaged.
         """
-        for mend in (self._reopen, self._reopen_or_replace, self._degrade):
+        for mend in (self._reopen, partial(self._reopen, is_lasting=True), self._degrade):
             if self._disk is None:
                 break
             try:
@@ -161,28 +163,27 @@ class Failover:
                 mend(err)
         return None
 
-    def _reopen_or_replace(self, err: SpoolError) -> None:
-        if err.is_read:
-            err = DamagedError(f"a part of it cannot be read: {err}")
-        self._reopen(err)
-
-    def _reopen(self, err: SpoolError) -> None:
+    def _reopen(self, err: SpoolError, *, is_lasting: bool = False) -> None:
         old = self._disk
         if old is None:
             return
         if err.is_full:
             self._files.drop_ballast()
         try:
-            if isinstance(err, DamagedError):
-                disk = self._opener.replace(str(err), old.tables)
-                old.abandon()
-            else:
-                old.abandon()
-                disk = self._opener.open()
-            disk.log.go_on_from(old.log)
-            self._disk = disk
+            self._disk = self._reopened(old, err, is_damage=is_lasting and err.is_read)
         except SpoolError as failed:
             self._degrade(failed)
+
+    def _reopened(self, old: DiskLog, err: SpoolError, *, is_damage: bool) -> DiskLog:
+        def go_on(log: PointLog) -> None:
+            log.go_on_from(old.log)
+
+        if is_damage or isinstance(err, DamagedError):
+            disk = self._opener.replace(err, go_on, old.tables)
+            old.abandon()
+            return disk
+        old.abandon()
+        return self._opener.open(go_on)
 
     def _degrade(self, err: SpoolError) -> None:
         if err.is_full:
@@ -198,30 +199,25 @@ class Failover:
         self._retry_at = self._clock.monotonic() + _RETRY_SECONDS
 
     def _try_disk(self) -> None:
-        """Open the spool, or open it again once it is time to, and bring everything there."""
-        if self._disk is not None or self._clock.monotonic() < self._retry_at:
-            return
+        """Open the spool again, once it is time to."""
+        if self._disk is None and self._clock.monotonic() >= self._retry_at:
+            try:
+                self._open_disk()
+            except SpoolError as err:
+                self._degrade(err)
+
+    def _open_disk(self) -> None:
+        """Open the spool and bring everything there."""
         if self._readonly is not None:
             self._readonly.close()  # for now: it has the file locked
-        try:
-            disk = self._opener.open()
-            self._bring_back(disk)
-        except SpoolError as err:
-            if isinstance(err, SpoolLockedError) and not self._was_open:
-                raise
-            self._degrade(err)
-            return
-        self._disk, self._readonly = disk, None
+        self._disk = self._opener.open(self._bring_back)
+        self._readonly = None
         self._files.load_ballast()
         if self._trouble:
             self._trouble = ""
             self._logger.info("spool recovered", extra={"component": "spool"})
 
-    def _bring_back(self, disk: DiskLog) -> None:
-        try:
-            if self._readonly is not None:
-                self._readonly.end_in(disk.log)
-            self._fallback.empty_into(disk.log)
-        except SpoolError:
-            disk.abandon()
-            raise
+    def _bring_back(self, disk: PointLog) -> None:
+        if self._readonly is not None:
+            self._readonly.end_in(disk)
+        self._fallback.empty_into(disk)

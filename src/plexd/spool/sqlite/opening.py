@@ -15,9 +15,11 @@ from plexd.spool.sqlite.watermark import WatermarkFile
 
 if TYPE_CHECKING:
     import logging
+    from collections.abc import Callable
 
     from plexd.clock import Clock
     from plexd.spool.budget import Budget
+    from plexd.spool.errors import SpoolError
     from plexd.spool.sqlite.files import SpoolFiles
 
 # Attempts to open a file of which a part cannot be read, before it is given up.
@@ -35,12 +37,6 @@ class DiskLog:
         self._watermark = watermark
         self._files = files
         self._identity = files.identity()
-
-    def begin(self) -> None:
-        """Commit a first transaction, which fails at once if this disk accepts no writes."""
-        self.log.commit()
-        self.check()
-        self.tables.checkpoint()
 
     def check(self) -> None:
         """Raise if these are no longer the files behind the names, or no longer to be written."""
@@ -63,7 +59,11 @@ class DiskLog:
 
 
 class Opener:
-    """Opens the spool in ``files``: salvages what is damaged, counts what is missing."""
+    """Opens the spool in ``files``: salvages what is damaged, counts what is missing.
+
+    Each way of opening ends with ``bring``, which brings to the log what waits for it. Where that
+    fails, so does the opening.
+    """
 
     def __init__(
         self, files: SpoolFiles, budget: Budget, clock: Clock, logger: logging.Logger
@@ -75,25 +75,25 @@ class Opener:
         self._logger = logger
         self._unread = 0
 
-    def open(self) -> DiskLog:
+    def open(self, bring: Callable[[PointLog], None]) -> DiskLog:
         """Take the lock and return the log. Raises `DiskError` and `SpoolLockedError`."""
         self._hold_lock()
         try:
             self._files.finish_succession()
-            opened = self._recovered()
-        except DamagedError as err:
-            return self.replace(str(err))
-        except DiskError as err:
-            if not self._is_lasting(err):
+            opened = self._recovered(bring)
+        except (DamagedError, DiskError) as err:
+            if not isinstance(err, DamagedError) and not self._is_lasting(err):
                 raise
-            return self.replace(f"a part of it cannot be read: {err}")
+            return self.replace(err, bring)
         self._unread = 0
         return opened
 
     def _hold_lock(self) -> None:
         if (aside := self._files.hold()) is not None:
-            extra = {"component": "spool", "kept_as": str(aside)}
-            self._logger.warning("spool of another node set aside", extra=extra)
+            self._warn("spool of another node set aside", kept_as=str(aside))
+
+    def _warn(self, event: str, **details: object) -> None:
+        self._logger.warning(event, extra={"component": "spool", **details})
 
     def _is_lasting(self, err: DiskError) -> bool:
         """Return whether a place cannot be read, rather than the disk being away for a while."""
@@ -104,7 +104,9 @@ class Opener:
         with closing(SpoolTables.open_as_found(self._files.database)) as tables:
             return tables.is_whole()
 
-    def replace(self, reason: str, source: SpoolTables | None = None) -> DiskLog:
+    def replace(
+        self, err: SpoolError, bring: Callable[[PointLog], None], source: SpoolTables | None = None
+    ) -> DiskLog:
         """Make a new database of what is readable in the old one, through ``source`` if open.
 
         Raises `DiskError` and `SpoolLockedError`.
@@ -114,11 +116,11 @@ class Opener:
             self._files.drop_successor()
             rows = self._salvage(source)
             aside = self._files.succeed(self._clock.now())
-            extra = {"component": "spool", "reason": reason, "rows": rows, "kept_as": str(aside)}
-            self._logger.warning("spool set aside", extra=extra)
-            return self._recovered()
-        except DamagedError as err:
-            raise DiskError(f"damaged again at once: {err}") from err
+            reason = f"a part of it cannot be read: {err}" if err.is_read else str(err)
+            self._warn("spool set aside", reason=reason, rows=rows, kept_as=str(aside))
+            return self._recovered(bring)
+        except DamagedError as again:
+            raise DiskError(f"damaged again at once: {again}") from again
 
     def _salvage(self, source: SpoolTables | None) -> int:
         with closing(SpoolTables.open(self._files.successor, self._budget)) as target:
@@ -126,22 +128,26 @@ class Opener:
                 return salvage(source, target)
             return salvage_file(self._files.database, target)
 
-    def _recovered(self) -> DiskLog:
-        """Open the files that are there, count what is missing, and begin an epoch."""
+    def _recovered(self, bring: Callable[[PointLog], None]) -> DiskLog:
+        """Open the files that are there, count what is missing, and begin an epoch.
+
+        The first commit fails at once if this disk accepts no writes.
+        """
         with ExitStack() as held:
-            tables = held.enter_context(
-                closing(SpoolTables.open(self._files.database, self._budget))
-            )
+            tables = SpoolTables.open(self._files.database, self._budget)
+            held.callback(tables.abandon)
             watermark = held.enter_context(closing(WatermarkFile(self._files.watermark)))
             meta, loss = recover(tables, watermark.read())
             clock = self._steady or SteadyClock(self._clock, meta)
             meta.chain.begin(clock.new_epoch())
             log = PointLog(tables, meta, self._budget, clock, watermark.note)
             opened = DiskLog(log, tables, watermark, self._files)
-            opened.begin()
+            log.commit()
+            opened.check()
+            tables.checkpoint()
+            bring(log)
             held.pop_all()
         self._steady = clock
         if loss:
-            extra = {"component": "spool", "reason": loss, "damaged": log.meta.damaged}
-            self._logger.warning("spool damaged", extra=extra)
+            self._warn("spool damaged", reason=loss, damaged=meta.damaged)
         return opened

@@ -9,6 +9,7 @@ import itertools
 from typing import TYPE_CHECKING
 
 from plexd.spool.meta import Meta
+from plexd.spool.sqlite.watermark import Watermark
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from plexd.spool.chain import Chain
     from plexd.spool.rows import Outline
     from plexd.spool.sqlite.tables import SpoolTables
-    from plexd.spool.sqlite.watermark import Watermark
 
 
 def recover(tables: SpoolTables, watermark: Watermark | None) -> tuple[Meta, str]:
@@ -34,18 +34,18 @@ def recover(tables: SpoolTables, watermark: Watermark | None) -> tuple[Meta, str
 
 
 def _believed(tables: SpoolTables, watermark: Watermark | None) -> tuple[Meta, str]:
-    """Trust ``meta`` unless the watermark is later."""
+    """Trust ``meta`` unless the watermark is later; without either, what is there."""
     meta = tables.read_meta()
-    if watermark is not None and (meta is None or meta.version < watermark.version):
-        meta = meta or Meta(appended=tables.last_id())
-        _drop_passed(tables, meta.chain, watermark.front)
-        _catch_up(meta, watermark)
-        return meta, "its last changes are missing"
-    if meta is not None:
+    if meta is not None and (watermark is None or watermark.version <= meta.version):
         return meta, "" if watermark is not None else "its mark is damaged or missing"
-    last, points = tables.last_id(), tables.measure().points
-    loss = "its account and its mark are damaged or missing" if last else ""
-    return Meta(appended=last, acknowledged=last - points), loss
+    last, loss = tables.last_id(), "its last changes are missing"
+    if watermark is None:
+        watermark = Watermark(0, appended=last, waiting=tables.measure().points, lost=0, front=0)
+        loss = "its account and its mark are damaged or missing" if last else ""
+    meta = meta or Meta(appended=last)
+    _drop_passed(tables, meta.chain, watermark.front)
+    _catch_up(meta, watermark)
+    return meta, loss
 
 
 def _catch_up(meta: Meta, watermark: Watermark) -> None:

@@ -9,10 +9,8 @@ from __future__ import annotations
 import hashlib
 import os
 import struct
-from typing import TYPE_CHECKING
-
-from msgspec import Struct
-from msgspec.structs import astuple
+from contextlib import suppress
+from typing import TYPE_CHECKING, NamedTuple
 
 from plexd.spool.errors import DiskError
 from plexd.spool.sqlite.files import HeldFile
@@ -24,7 +22,7 @@ _MAGIC = b"PLXMARK1"
 _FORM = struct.Struct(">8s5Q")
 
 
-class Watermark(Struct, frozen=True):
+class Watermark(NamedTuple):
     """``meta`` as of its ``version``.
 
     ``front`` is the number before the oldest waiting point, in the stream of all points.
@@ -36,24 +34,18 @@ class Watermark(Struct, frozen=True):
     lost: int
     front: int
 
-    @classmethod
-    def of(cls, meta: Meta, front: int) -> Watermark:
-        """Return the watermark that goes with ``meta``."""
-        return cls(meta.version, meta.appended, meta.waiting, meta.lost, front)
-
     def encode(self) -> bytes:
         """Return the file's content: 64 bytes."""
-        body = _FORM.pack(_MAGIC, *astuple(self))
+        body = _FORM.pack(_MAGIC, *self)
         return body + _digest(body)
 
     @classmethod
     def decode(cls, content: bytes) -> Watermark | None:
         """Return the watermark, None if it is not what was written."""
         body, digest = content[: _FORM.size], content[_FORM.size :]
-        if len(body) != _FORM.size or digest != _digest(body) or not body.startswith(_MAGIC):
+        if digest != _digest(body) or not body.startswith(_MAGIC):
             return None
-        _, *numbers = _FORM.unpack(body)
-        return cls(*numbers)
+        return cls(*_FORM.unpack(body)[1:])
 
 
 def _digest(body: bytes) -> bytes:
@@ -70,15 +62,15 @@ class WatermarkFile(HeldFile):
 
     def read(self) -> Watermark | None:
         """Return what is there, None if it is not what was written."""
-        try:
+        with suppress(OSError):
             return Watermark.decode(os.pread(self.fd, 4096, 0))
-        except OSError:
-            return None
+        return None
 
     def note(self, meta: Meta, front: int) -> None:
         """Replace it after a commit; on return it is on the disk, or there is ``trouble``."""
+        mark = Watermark(meta.version, meta.appended, meta.waiting, meta.lost, front)
         try:
-            self._write(Watermark.of(meta, front).encode())
+            self._write(mark.encode())
         except OSError as err:
             self.trouble = DiskError.of(err)
 
