@@ -56,11 +56,6 @@ class Chain(Struct):
         """Name what is appended from now on in ``epoch``, which nobody has used."""
         self.epoch, self.place = epoch, 0
 
-    def append(self, points: int) -> int:
-        """Name ``points`` more; return the last one's place."""
-        self.place += points
-        return self.place
-
     def reach(self, epoch: str) -> None:
         """Make ``epoch`` the head, after the last point of the head before it has left."""
         if epoch == self.head:

@@ -9,6 +9,11 @@ SpoolError
 from __future__ import annotations
 
 import errno
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 class SpoolError(Exception):
@@ -36,12 +41,21 @@ class DiskError(SpoolError):
         self.is_full = is_full
         self.is_read = is_read
 
-    @classmethod
-    def of(cls, err: OSError) -> DiskError:
-        """Return the same error as this package's."""
-        is_full = err.errno in {errno.ENOSPC, errno.EDQUOT}
-        return cls(err.strerror or str(err), is_full=is_full)
-
 
 class DamagedError(SpoolError):
     """The file contradicts itself, or is no database; the text is SQLite's reason or ours."""
+
+
+def disk_error(err: OSError) -> DiskError:
+    """Return the operating system's refusal as an error of this package."""
+    is_full = err.errno in {errno.ENOSPC, errno.EDQUOT}
+    return DiskError(err.strerror or str(err), is_full=is_full)
+
+
+@contextmanager
+def disk_errors() -> Iterator[None]:
+    """Raise the operating system's refusals in the body as errors of this package."""
+    try:
+        yield
+    except OSError as err:
+        raise disk_error(err) from err

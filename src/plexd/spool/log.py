@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 from msgspec.structs import replace
 
 from plexd.spool.port import LOSSES, SpoolStatistics
-from plexd.spool.rows import Row, Sizes, assemble, whole_rows
+from plexd.spool.rows import Row, Sizes, assemble, kind_of, whole_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from plexd.spool.clocks import SteadyClock
     from plexd.spool.meta import Meta
     from plexd.spool.port import Refusal
-    from plexd.spool.rows import Outline, Rows, Run
+    from plexd.spool.rows import Outline, Rows
 
 
 class Counted(Protocol):
@@ -160,18 +160,19 @@ class PointLog:
 
     # In
 
-    def append(self, runs: Sequence[Run]) -> None:
+    def append(self, runs: Sequence[MetricBatch]) -> None:
         """Name and add a collection; of one that is too large, only the newest points."""
         self._watch_clock()
         with self._transaction():
             self._expire()
             self._add(list(self._fitting([self._named(run) for run in runs])))
 
-    def _named(self, run: Run) -> Row:
-        self._meta.appended += run.points
-        place = self._meta.chain.append(run.points)
-        names = (self._meta.appended, self._meta.chain.epoch, place)
-        return Row(*names, self.clock.now_ms(), run.kind, run.points, run.body)
+    def _named(self, run: MetricBatch) -> Row:
+        meta, points = self._meta, len(run)
+        meta.appended += points
+        meta.chain.place += points
+        names = (meta.appended, meta.chain.epoch, meta.chain.place)
+        return Row(*names, self.clock.now_ms(), kind_of(run[0]), points, run.to_json())
 
     def _fitting(self, rows: Sequence[Row]) -> Iterator[Row]:
         """Yield what of ``rows`` fits a transaction, and count the rest as evicted."""
@@ -279,8 +280,7 @@ class PointLog:
             with self._transaction():
                 self._expire()
         while self._oldest() is not None:
-            batch = assemble(whole_rows(self._rows), self._meta.chain, limit)
-            if batch is not None:
+            if batch := assemble(whole_rows(self._rows), self._meta.chain, limit):
                 return self._hand_out(batch)
             with self._transaction():
                 self._lose_oldest("damaged")

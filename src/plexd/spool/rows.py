@@ -45,19 +45,17 @@ class _Stamped(Struct):
 _STAMPS = msgspec.json.Decoder(list[_Stamped])
 
 
-class Run(NamedTuple):
-    """Points of one collection and of one kind (0: the specification's groups, 1: others)."""
-
-    kind: int
-    points: int
-    body: bytes
-
-
-def runs_of(points: Iterable[MetricPoint]) -> list[Run]:
+def runs_of(points: Iterable[MetricPoint]) -> list[MetricBatch]:
     """Cut a collection wherever the four groups meet others. Raises `EncodeError`."""
-    kinds = groupby(points, lambda point: int(point.group not in _SPECIFIED))
-    batches = [(kind, MetricBatch(run)) for kind, run in kinds]
-    return [Run(kind, len(batch), batch.to_json()) for kind, batch in batches]
+    runs = [MetricBatch(run) for _, run in groupby(points, kind_of)]
+    for run in runs:
+        run.to_json()  # which the batch keeps
+    return runs
+
+
+def kind_of(point: MetricPoint) -> int:
+    """Return 0 for a point of the specification's groups, 1 for others."""
+    return int(point.group not in _SPECIFIED)
 
 
 class Row(Struct, frozen=True):
@@ -68,7 +66,7 @@ class Row(Struct, frozen=True):
         epoch: the epoch in which its points were named.
         place: its last point's place.
         stamped: when the points came in, by the spool's own clock in milliseconds.
-        kind: as of `Run`.
+        kind: of its points, as of `kind_of`.
         points: how many there are.
         body: the points as a JSON array.
     """

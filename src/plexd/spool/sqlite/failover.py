@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     import logging
     from collections.abc import Callable, Sequence
 
+    from plexd.api import MetricBatch
     from plexd.clock import Clock
     from plexd.spool.port import Refusal, SpoolStatistics
-    from plexd.spool.rows import Run
     from plexd.spool.sqlite.files import SpoolFiles
 
 _T = TypeVar("_T")
@@ -44,7 +44,7 @@ class Fallback:
         """The log that is delivered and appended to; None while there is none."""
         return next((log for log in self.logs if log is not self._in_doubt), None)
 
-    def append(self, runs: Sequence[Run]) -> None:
+    def append(self, runs: Sequence[MetricBatch]) -> None:
         """Add a collection, under an epoch that nothing on the disk has."""
         if self.log is None:
             self.logs.append(log_in_memory(self._budget, self._clock))
@@ -97,7 +97,7 @@ class Failover:
         except DiskError as err:
             self._degrade(err)
 
-    def append(self, runs: Sequence[Run]) -> None:
+    def append(self, runs: Sequence[MetricBatch]) -> None:
         """Add a collection: on the disk, else in memory."""
         tried: list[PointLog] = []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing, suppress
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import apsw
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
     from plexd.spool.rows import Row
 
-_SLICE_BYTES = 1024 * 1024
+_ROWS_AT_ONCE = 16
 _PATCHING = "plexd-salvage"
 
 
@@ -26,23 +27,16 @@ def salvage_file(path: Path, target: SpoolTables) -> int:
     If its tables are not the expected ones, then also as if its first page were that of a new
     spool: without that page SQLite finds no table, although all rows may be there.
     """
-    copied, is_whole = _salvage_through("", path, target)
-    if not is_whole:
-        vfs = _PatchingVFS(_PATCHING, "")
-        try:
-            copied += _salvage_through(_PATCHING, path, target)[0]
-        finally:
-            vfs.unregister()
-    return copied
-
-
-def _salvage_through(vfs: str, path: Path, target: SpoolTables) -> tuple[int, bool]:
+    with closing(SpoolTables.open_as_found(path)) as source:
+        copied = salvage(source, target)
+        if source.is_whole():
+            return copied
+    vfs = _PatchingVFS(_PATCHING, "")
     try:
-        source = SpoolTables.open_as_found(path, vfs)
-    except DamagedError:
-        return 0, False
-    with closing(source):
-        return salvage(source, target), source.is_whole()
+        with closing(SpoolTables.open_as_found(path, _PATCHING)) as source:
+            return copied + salvage(source, target)
+    finally:
+        vfs.unregister()
 
 
 class _PatchingVFS(apsw.VFS):
@@ -66,24 +60,14 @@ def salvage(source: SpoolTables, target: SpoolTables) -> int:
 
     Raises `DiskError` if the new one cannot be written.
     """
-    copied = 0
-    rows = _readable(source)
-    while some := list(_slice(rows)):
+    copied, rows = 0, _readable(source)
+    while some := list(islice(rows, _ROWS_AT_ONCE)):
         with target.transaction():
             copied += sum(_put_once(target, row) for row in some)
     with target.transaction():
         _copy_the_rest(source, target)
     target.checkpoint()
     return copied
-
-
-def _slice(rows: Iterator[Row]) -> Iterator[Row]:
-    size = 0
-    for row in rows:
-        yield row
-        size += len(row.body)
-        if size > _SLICE_BYTES:
-            return
 
 
 def _readable(source: SpoolTables) -> Iterator[Row]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import apsw
@@ -12,7 +12,7 @@ from msgspec.structs import astuple
 
 from plexd.api import BatchName, MetricBatch
 from plexd.spool.budget import PAGE_BYTES, ROW_BYTES, Budget
-from plexd.spool.errors import DamagedError, DiskError, SpoolError
+from plexd.spool.errors import DamagedError, DiskError, SpoolError, disk_errors
 from plexd.spool.meta import Meta
 from plexd.spool.port import Refusal
 from plexd.spool.rows import Outline, Row, Sizes
@@ -63,7 +63,8 @@ _DAMAGED: Final = (
 def _translated() -> Iterator[None]:
     """Turn errors of SQLite in the body into this package's errors."""
     try:
-        yield
+        with disk_errors():
+            yield
     except _DAMAGED as err:
         raise DamagedError(str(err)) from err
     except apsw.FullError as err:
@@ -71,8 +72,6 @@ def _translated() -> Iterator[None]:
     except apsw.Error as err:
         is_read = getattr(err, "extendedresult", 0) == apsw.SQLITE_IOERR_READ
         raise DiskError(str(err), is_read=is_read) from err
-    except OSError as err:
-        raise DiskError.of(err) from err
 
 
 @functools.cache
@@ -125,12 +124,8 @@ class SpoolTables:
         -shm file that could be damaged, or cut short while it is mapped.
         """
         # Made here, so that no other user can read it; SQLite gives the -wal the same mode.
-        file = HeldFile(path)
-        try:
-            with _translated():
-                _check_header(os.pread(file.fd, _HEADER_BYTES, 0))
-        finally:
-            file.close()
+        with closing(HeldFile(path)) as file, _translated():
+            _check_header(os.pread(file.fd, _HEADER_BYTES, 0))
         tables = cls(path)
         try:
             with _translated():

@@ -12,10 +12,11 @@ import struct
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
-from plexd.spool.errors import DiskError
+from plexd.spool.errors import disk_error
 from plexd.spool.sqlite.files import HeldFile
 
 if TYPE_CHECKING:
+    from plexd.spool.errors import DiskError
     from plexd.spool.meta import Meta
 
 _MAGIC = b"PLXMARK1"
@@ -72,7 +73,7 @@ class WatermarkFile(HeldFile):
         try:
             self._write(mark.encode())
         except OSError as err:
-            self.trouble = DiskError.of(err)
+            self.trouble = disk_error(err)
 
     def _write(self, content: bytes) -> None:
         if os.pwrite(self.fd, content, 0) != len(content):
