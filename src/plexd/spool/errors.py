@@ -38,18 +38,11 @@ class DiskError(SpoolError):
 
     def __init__(self, reason: str, *, is_full: bool = False, is_read: bool = False) -> None:
         super().__init__(reason)
-        self.is_full = is_full
-        self.is_read = is_read
+        self.is_full, self.is_read = is_full, is_read
 
 
 class DamagedError(SpoolError):
     """The file contradicts itself, or is no database; the text is SQLite's reason or ours."""
-
-
-def disk_error(err: OSError) -> DiskError:
-    """Return the operating system's refusal as an error of this package."""
-    is_full = err.errno in {errno.ENOSPC, errno.EDQUOT}
-    return DiskError(err.strerror or str(err), is_full=is_full)
 
 
 @contextmanager
@@ -58,4 +51,5 @@ def disk_errors() -> Iterator[None]:
     try:
         yield
     except OSError as err:
-        raise disk_error(err) from err
+        is_full = err.errno in {errno.ENOSPC, errno.EDQUOT}
+        raise DiskError(err.strerror or str(err), is_full=is_full) from err

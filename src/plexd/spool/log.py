@@ -115,9 +115,8 @@ class PointLog:
         return max(0, min(row.points, row.place - self._meta.chain.passed))
 
     def _look_at_front(self, sizes: Sizes) -> None:
-        oldest = self._oldest()
         sizes.front, sizes.oldest_ms = self._meta.appended, None
-        if oldest is not None:
+        if (oldest := self._oldest()) is not None:
             # A damaged number must not make the watermark say that later rows are gone.
             most = self._meta.appended - self._meta.waiting
             sizes.front = max(0, min(oldest.id - oldest.points, most))
@@ -152,11 +151,6 @@ class PointLog:
     def _count_damaged(self, points: int) -> None:
         self._meta.damaged += points
         self._meta.chain.lose(points)
-
-    def commit(self) -> None:
-        """Commit a transaction that changes nothing: it fails if the disk accepts no writes."""
-        with self._transaction():
-            pass
 
     # In
 
@@ -203,11 +197,15 @@ class PointLog:
     def _watch_clock(self) -> None:
         """Begin an epoch if this may be another machine's memory than a moment ago."""
         if self.clock.has_stepped():
-            self.begin_epoch(self.clock.new_epoch())
+            self.begin_epoch()
 
-    def begin_epoch(self, fresh: str) -> None:
-        """Name what is appended from now on in the epoch ``fresh``, which nobody has used."""
-        self._meta.chain.begin(fresh)
+    def begin_epoch(self, fresh: str = "") -> None:
+        """Name what is appended from now on in an epoch that nobody has used.
+
+        This is a commit of its own, which fails if the disk accepts no writes.
+        """
+        with self._transaction():
+            self._meta.chain.begin(fresh or self.clock.new_epoch())
 
     def come_after(self, before: Chain) -> None:
         """Note what was delivered last of the log before this, as long as nothing was of this."""
@@ -383,16 +381,13 @@ class PointLog:
         for outline in list(self._rows.outlines()):
             if outline.epoch != self._meta.chain.head or outline.place - outline.points >= upto:
                 break
-            row = self._rows.read(outline.id)
-            if row is not None:
+            if (row := self._rows.read(outline.id)) is not None:
                 lost += self._keep_survivors(row, upto, newest)
         return lost
 
     def _keep_survivors(self, row: Row, upto: int, newest: datetime) -> int:
         waiting = row.last_points(self._left(row))
         survivors = list(waiting.survivors(upto, newest))
-        if survivors == [row]:
-            return 0
         self._drop(row.id, len(row.body))
         for part in survivors:
             self._put(part)

@@ -83,7 +83,7 @@ def log_in_memory(budget: Budget, clock: Clock) -> PointLog:
     """Return an empty log that lives and dies with the process."""
     meta = Meta()
     log = PointLog(MemoryRows(), meta, budget, SteadyClock(clock, meta))
-    log.begin_epoch(log.clock.new_epoch())
+    log.begin_epoch()
     return log
 
 

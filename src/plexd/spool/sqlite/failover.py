@@ -118,10 +118,9 @@ class Failover:
         disk may show that it fails.
         """
         found = self._attempt(work)
-        if not found and self._readonly is not None:
-            found = work(self._readonly)
-        if not found and (memory := self._fallback.after(self._readonly)) is not None:
-            found = work(memory)
+        for log in (self._readonly, self._fallback.after(self._readonly)):
+            if not found and log is not None:
+                found = work(log)
         return found
 
     def dead_letters(self) -> list[Refusal]:
@@ -134,7 +133,7 @@ class Failover:
     def statistics(self) -> SpoolStatistics:
         """Return counts of all logs together."""
         disk = self._disk.log if self._disk is not None else self._readonly
-        logs = [disk, *self._fallback.logs] if disk is not None else self._fallback.logs
+        logs = [log for log in (disk, *self._fallback.logs) if log is not None]
         return statistics_of(logs, self._trouble)
 
     def close(self) -> None:

@@ -175,7 +175,7 @@ class SpoolTables:
             return _schema_of(self._connection) == _expected()[1]
         return False
 
-    def _do(self, sql: str, bindings: tuple[object, ...] = ()) -> list[Any]:
+    def _do(self, sql: str, *bindings: object) -> list[Any]:
         with _translated():
             return self._connection.execute(sql, bindings).fetchall()
 
@@ -206,14 +206,14 @@ class SpoolTables:
 
     def write_meta(self, meta: Meta) -> None:
         body, digest = meta.encode()
-        self._do("INSERT OR REPLACE INTO meta VALUES(1, ?, ?)", (digest, body))
+        self._do("INSERT OR REPLACE INTO meta VALUES(1, ?, ?)", digest, body)
 
     def put(self, row: Row) -> None:
         *names, body = astuple(row)
-        self._do("INSERT INTO log VALUES(?, ?, ?, ?, ?, ?, ?, ?)", (*names, row.digest(), body))
+        self._do("INSERT INTO log VALUES(?, ?, ?, ?, ?, ?, ?, ?)", *names, row.digest(), body)
 
     def drop(self, number: int) -> None:
-        self._do("DELETE FROM log WHERE id = ?", (number,))
+        self._do("DELETE FROM log WHERE id = ?", number)
         if self._connection.changes() != 1:
             raise DamagedError("a row that was read cannot be found")
 
@@ -234,7 +234,7 @@ class SpoolTables:
     def outlines(self, after: int = -(2**63)) -> Iterator[Outline]:
         sql = """SELECT id, epoch, place, points, length(body), stamped FROM log
                  WHERE id > ? ORDER BY id LIMIT 1"""
-        while found := self._do(sql, (after,)):
+        while found := self._do(sql, after):
             after, epoch, *rest = found[0]
             place, points, size, stamped = (each if isinstance(each, int) else 0 for each in rest)
             name = epoch if isinstance(epoch, str) else ""
@@ -244,7 +244,7 @@ class SpoolTables:
     def read(self, number: int) -> Row | None:
         sql = """SELECT id, epoch, place, stamped, kind, points, body, digest FROM log
                  WHERE id = ?"""
-        found = self._do(sql, (number,))
+        found = self._do(sql, number)
         return Row.checked(found[0][:-1], found[0][-1]) if found else None
 
     def measure(self) -> Sizes:
@@ -265,14 +265,15 @@ class SpoolTables:
             self._do(
                 """INSERT INTO dead_letters(epoch, place, points, reason, digest, body)
                    VALUES(?, ?, ?, ?, ?, ?)""",
-                (name.epoch, name.last, name.points, refusal.reason, digest, body),
+                *(name.epoch, name.last, name.points, refusal.reason, digest, body),
             )
         self._do(
             """DELETE FROM dead_letters WHERE id IN (SELECT id FROM (
                  SELECT id, row_number() OVER newest AS nth, sum(length(body)) OVER newest AS size
                  FROM dead_letters WINDOW newest AS (ORDER BY id DESC))
                WHERE nth > ? OR size > ?)""",
-            (_MOST_LETTERS, _MOST_LETTER_BYTES),
+            _MOST_LETTERS,
+            _MOST_LETTER_BYTES,
         )
         return self._count_dead_letters()
 

@@ -12,11 +12,10 @@ import struct
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
-from plexd.spool.errors import disk_error
+from plexd.spool.errors import DiskError, disk_errors
 from plexd.spool.sqlite.files import HeldFile
 
 if TYPE_CHECKING:
-    from plexd.spool.errors import DiskError
     from plexd.spool.meta import Meta
 
 _MAGIC = b"PLXMARK1"
@@ -71,9 +70,10 @@ class WatermarkFile(HeldFile):
         """Replace it after a commit; on return it is on the disk, or there is ``trouble``."""
         mark = Watermark(meta.version, meta.appended, meta.waiting, meta.lost, front)
         try:
-            self._write(mark.encode())
-        except OSError as err:
-            self.trouble = disk_error(err)
+            with disk_errors():
+                self._write(mark.encode())
+        except DiskError as err:
+            self.trouble = err
 
     def _write(self, content: bytes) -> None:
         if os.pwrite(self.fd, content, 0) != len(content):
