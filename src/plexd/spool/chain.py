@@ -52,6 +52,12 @@ class Chain(Struct):
         """What was delivered before the head."""
         return Predecessor(self.before_epoch, self.before_place, self.skipped)
 
+    def ahead(self, name: BatchName) -> int:
+        """Return how many points called ``name`` are at the head."""
+        if name.epoch != self.sent_as:
+            return 0
+        return max(0, name.last - max(self.passed, name.first - 1))
+
     def begin(self, epoch: str) -> None:
         """Name what is appended from now on in ``epoch``, which nobody has used."""
         self.epoch, self.place = epoch, 0

@@ -292,11 +292,11 @@ class PointLog:
         """Drop the points called ``name``, which arrived; return whether they were here."""
         sent = self._under_way
         overtaken = self._overtaken if sent is not None and sent.name == name else {}
-        if not self._is_ahead(name) and not any(overtaken.values()):
+        if not self._ahead(name) and not any(overtaken.values()):
             return False
         with self._transaction():
             self._find_again(name, overtaken)
-            if self._is_ahead(name):
+            if self._ahead(name):
                 points = self._take_out(name)
                 self._meta.acknowledged += points
                 reported = sent.dropped if sent is not None else 0
@@ -314,17 +314,16 @@ class PointLog:
             self._meta.acknowledged += points
             self._meta.chain.find_again(name, points, sent.dropped + sent.after.skipped)
 
-    def _is_ahead(self, name: BatchName) -> bool:
-        """Return whether points called ``name`` are at the head."""
+    def _ahead(self, name: BatchName) -> int:
         chain, oldest = self._meta.chain, self._oldest()
         if oldest is not None and oldest.epoch:
             chain.reach(oldest.epoch)
-        return name.epoch == chain.sent_as and chain.passed < name.last
+        return chain.ahead(name)
 
     def _take_out(self, name: BatchName) -> int:
         """Drop the rows that end with ``name`` at the latest; return how many points leave."""
         chain = self._meta.chain
-        points, found = name.last - max(chain.passed, name.first - 1), 0
+        points, found = chain.ahead(name), 0
         while (oldest := self._oldest()) is not None and oldest.epoch == chain.head:
             found += min(self._left(oldest), max(0, name.last - oldest.place + oldest.points))
             if oldest.place > name.last:
@@ -337,7 +336,7 @@ class PointLog:
     def set_aside(self, refusal: Refusal) -> bool:
         """Give up a batch at the head and keep it as a dead letter."""
         name = refusal.batch.name
-        if name is None or not self._is_ahead(name):
+        if name is None or not self._ahead(name):
             return False
         with self._transaction():
             points = self._take_out(name)
@@ -361,7 +360,7 @@ class PointLog:
 
         Returns whether ``name`` is at the head.
         """
-        if not self._is_ahead(name):
+        if not self._ahead(name):
             return False
         with self._transaction():
             chain = self._meta.chain

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -13,11 +12,13 @@ from plexd.spool.rows import assemble, whole_rows
 from plexd.spool.sqlite.tables import SpoolTables
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from datetime import datetime
     from pathlib import Path
 
     from plexd.api import BatchName, MetricBatch
     from plexd.spool.log import PointLog
+    from plexd.spool.rows import Row
 
 # A file of a read-only disk cannot be locked for writing, which SQLite wants for a -wal. Nobody
 # else uses it: this process has the lock of the directory.
@@ -53,22 +54,26 @@ class ReadonlyLog:
 
     def head(self, limit: int) -> MetricBatch | None:
         """Return the oldest points that have not left; None if they cannot be read."""
-        if self._is_renamed:
-            return None
         with suppress(SpoolError):
-            rows = whole_rows(self._opened(), self._behind)
-            known = itertools.takewhile(lambda row: row.id <= self._last, rows)
-            return assemble(known, self.meta.chain, limit)
+            if not self._is_renamed:
+                return assemble(self._waiting(), self.meta.chain, limit)
         return None
 
-    def _opened(self) -> SpoolTables:
+    def _waiting(self) -> Iterator[Row]:
         if self._tables is None:
             self._tables = SpoolTables.open_as_found(self._path, _WITHOUT_LOCKS)
-        return self._tables
+        chain = self.meta.chain
+        for row in whole_rows(self._tables, self._behind):
+            if row.id > self._last:
+                break
+            if row.epoch != chain.head or row.place > chain.passed:
+                yield row
+            else:
+                self._behind = row.id
+                self.sizes.bytes -= len(row.body) + ROW_BYTES
 
     def acknowledge(self, name: BatchName) -> bool:
-        """Pass the points called ``name``; return whether they were at the head."""
-        points = self._pass(name)
+        points = self.meta.chain.ahead(name)
         if points:
             self.meta.acknowledged += points
             self.meta.chain.acknowledge(name.last, points, 0)
@@ -76,27 +81,13 @@ class ReadonlyLog:
         return points > 0
 
     def set_aside(self, refusal: Refusal) -> bool:
-        """Pass a batch that was refused; return whether it was at the head."""
         name = refusal.batch.name
-        points = self._pass(name) if name is not None else 0
+        points = self.meta.chain.ahead(name) if name is not None else 0
         if name is not None and points:
             self.meta.refused += points
             self.meta.chain.refuse(name.last, points)
             self.departures.append(refusal)
         return points > 0
-
-    def _pass(self, name: BatchName) -> int:
-        chain = self.meta.chain
-        if name.epoch != chain.sent_as or name.last <= chain.passed:
-            return 0
-        with suppress(SpoolError):
-            for row in self._opened().outlines(self._behind):
-                if row.epoch != chain.head or row.place > name.last:
-                    break
-                self._behind = row.id
-                self.sizes.rows -= 1
-                self.sizes.bytes -= row.bytes + ROW_BYTES
-        return name.last - max(chain.passed, name.first - 1)
 
     def rename(self, name: BatchName, _upto: int, _newest: datetime) -> bool:
         """Deliver no more of an epoch that has to be renamed, which is done on the disk."""

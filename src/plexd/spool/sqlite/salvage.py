@@ -12,10 +12,7 @@ from plexd.spool.errors import DamagedError, SpoolError
 from plexd.spool.sqlite.tables import SpoolTables, first_page
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
-
-    from plexd.spool.rows import Row
 
 _ROWS_AT_ONCE = 16
 _PATCHING = "plexd-salvage"
@@ -60,30 +57,25 @@ def salvage(source: SpoolTables, target: SpoolTables) -> int:
 
     Raises `DiskError` if the new one cannot be written.
     """
-    copied, rows = 0, _readable(source)
-    while some := list(islice(rows, _ROWS_AT_ONCE)):
+    copied, ids = 0, iter(source.ids_as_found())
+    while some := list(islice(ids, _ROWS_AT_ONCE)):
         with target.transaction():
-            copied += sum(_put_once(target, row) for row in some)
+            copied += sum(_copy(number, source, target) for number in some)
     with target.transaction():
         _copy_the_rest(source, target)
     target.checkpoint()
     return copied
 
 
-def _readable(source: SpoolTables) -> Iterator[Row]:
-    for number in source.ids_as_found():
-        with suppress(SpoolError):
-            row = source.read(number)
-            if row is not None:
-                yield row
-
-
-def _put_once(target: SpoolTables, row: Row) -> bool:
-    try:
-        target.put(row)
-    except DamagedError:  # there is one in its place
-        return False
-    return True
+def _copy(number: int, source: SpoolTables, target: SpoolTables) -> bool:
+    row = None
+    with suppress(SpoolError):
+        row = source.read(number)
+    with suppress(DamagedError):  # there may be one in its place
+        if row is not None:
+            target.put(row)
+            return True
+    return False
 
 
 def _copy_the_rest(source: SpoolTables, target: SpoolTables) -> None:
