@@ -302,7 +302,6 @@ class PointLog:
                 reported = sent.dropped if sent is not None else 0
                 self._meta.chain.acknowledge(name.last, points, reported)
             self._hand_out(None)
-        self._rows.shrink()
         return True
 
     def _find_again(self, name: BatchName, overtaken: dict[str, int]) -> None:

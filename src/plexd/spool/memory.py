@@ -75,9 +75,6 @@ class MemoryRows:
     def dead_letters(self) -> list[Refusal]:
         return list(self._letters)
 
-    def shrink(self) -> None:
-        pass
-
 
 def log_in_memory(budget: Budget, clock: Clock) -> PointLog:
     """Return an empty log that lives and dies with the process."""
@@ -97,7 +94,6 @@ class MemorySpool(AsyncClosing):
         self._log = log_in_memory(Budget.in_memory(max_bytes), clock or SystemClock())
 
     async def append(self, points: Sequence[MetricPoint]) -> None:
-        """Add one collection, evicting the oldest points if it does not fit."""
         if runs := runs_of(points):
             self._log.append(runs)
 

@@ -201,10 +201,6 @@ class Rows(Protocol):
         """Return what was refused, oldest first."""
         ...
 
-    def shrink(self) -> None:
-        """Give some of the room back that a drained backlog took."""
-        ...
-
 
 def whole_rows(rows: Rows, after: int = -(2**63)) -> Iterator[Row]:
     """Yield the rows after the id ``after``, up to the first that is not as it was written."""

@@ -33,11 +33,10 @@ class Fallback:
             knows whether it is on the disk, as its move failed at its very end.
     """
 
-    def __init__(self, budget: Budget, clock: Clock) -> None:
+    def __init__(self, new_log: Callable[[], PointLog]) -> None:
         self.logs: list[PointLog] = []
         self._in_doubt: PointLog | None = None
-        self._budget = Budget.in_memory(budget.transaction, budget.max_age_ms)
-        self._clock = clock
+        self._new_log = new_log
 
     @property
     def log(self) -> PointLog | None:
@@ -47,7 +46,7 @@ class Fallback:
     def append(self, runs: Sequence[MetricBatch]) -> None:
         """Add a collection, under an epoch that nothing on the disk has."""
         if self.log is None:
-            self.logs.append(log_in_memory(self._budget, self._clock))
+            self.logs.append(self._new_log())
         self.logs[-1].append(runs)
 
     def after(self, disk: ReadonlyLog | None) -> PointLog | None:
@@ -86,7 +85,8 @@ class Failover:
         self._opener = Opener(files, budget, clock, logger)
         self._disk: DiskLog | None = None
         self._readonly: ReadonlyLog | None = None
-        self._fallback = Fallback(budget, clock)
+        in_memory = Budget.in_memory(budget.transaction, budget.max_age_ms)
+        self._fallback = Fallback(partial(log_in_memory, in_memory, clock))
         self._trouble = ""
         self._retry_at = float("-inf")
 

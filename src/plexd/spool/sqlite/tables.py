@@ -189,6 +189,7 @@ class SpoolTables:
         try:
             yield
             self._do("COMMIT")
+            self._shrink()
         except BaseException:
             with suppress(apsw.Error):  # the error before this one says why
                 if self._connection.in_transaction:
@@ -253,7 +254,8 @@ class SpoolTables:
         rows, points, size = map(int, self._do(sql)[0])
         return Sizes(rows, size + rows * self.row_bytes, points, self._count_dead_letters())
 
-    def shrink(self) -> None:
+    def _shrink(self) -> None:
+        """Give some of the room back that a drained backlog took."""
         free, pages = self._value("PRAGMA freelist_count"), self._value("PRAGMA page_count")
         if free > _SHRINK_PAGES and free > pages // 2:
             self._do(f"PRAGMA incremental_vacuum({_SHRINK_PAGES})")
