@@ -21,6 +21,9 @@ _LONGEST_NAME = 200
 _COMPANIONS = ("-wal", "-shm", "-journal")
 
 
+Identity = list[tuple[int, int]]
+
+
 class HeldFile:
     """A file that only its owner may read, made if it is not there, and held open.
 
@@ -35,10 +38,8 @@ class HeldFile:
 
     def is_in_place(self) -> bool:
         """Return whether this is still the file behind its name."""
-        try:
-            return os.path.samestat(os.fstat(self.fd), self._path.lstat())
-        except OSError:
-            return False
+        found = os.fstat(self.fd)
+        return _inode(self._path) == (found.st_dev, found.st_ino)
 
     def close(self) -> None:
         """Close the file; idempotent."""
@@ -152,9 +153,9 @@ class SpoolFiles:
 
     # The database
 
-    def identity(self) -> tuple[tuple[int, int], ...]:
+    def identity(self) -> Identity:
         """Return which files are behind the names of the database and its log."""
-        return tuple(map(_identity, _family(self.database)[:2]))
+        return [_inode(path) for path in _family(self.database)[:2]]
 
     def drop_successor(self) -> None:
         """Delete what an interrupted salvage left behind."""
@@ -222,8 +223,8 @@ class SpoolFiles:
 def _others(directory: Path, node_id: str) -> Iterator[Path]:
     """Yield where the points of another node may be kept; an id may hold any character."""
     name = f"{directory.name}.of-{quote(node_id, safe='')[:_LONGEST_NAME]}"
-    yield directory.with_name(name)
-    yield from (directory.with_name(f"{name}.{number}") for number in range(1, 1000))
+    numbers = ("", *(f".{number}" for number in range(1, 1000)))
+    return (directory.with_name(name + number) for number in numbers)
 
 
 def _family(path: Path) -> list[Path]:
@@ -231,7 +232,7 @@ def _family(path: Path) -> list[Path]:
     return [path, *(path.with_name(path.name + ending) for ending in _COMPANIONS)]
 
 
-def _identity(path: Path) -> tuple[int, int]:
+def _inode(path: Path) -> tuple[int, int]:
     with suppress(OSError):
         found = path.lstat()
         return found.st_dev, found.st_ino

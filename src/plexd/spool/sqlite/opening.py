@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack, closing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from plexd.spool.clocks import SteadyClock
 from plexd.spool.errors import DamagedError, DiskError
@@ -20,42 +20,39 @@ if TYPE_CHECKING:
     from plexd.clock import Clock
     from plexd.spool.budget import Budget
     from plexd.spool.errors import SpoolError
-    from plexd.spool.sqlite.files import SpoolFiles
+    from plexd.spool.sqlite.files import Identity, SpoolFiles
 
 # Attempts to open a file of which a part cannot be read, before it is given up.
 _MOST_UNREAD = 3
 
 
-class DiskLog:
-    """A log in its files, with its watermark."""
+class DiskLog(NamedTuple):
+    """A log in its files, which had this identity when it was opened, with its watermark."""
 
-    def __init__(
-        self, log: PointLog, tables: SpoolTables, watermark: WatermarkFile, files: SpoolFiles
-    ) -> None:
-        self.log = log
-        self.tables = tables
-        self._watermark = watermark
-        self._files = files
-        self._identity = files.identity()
+    log: PointLog
+    tables: SpoolTables
+    watermark: WatermarkFile
+    files: SpoolFiles
+    identity: Identity
 
     def check(self) -> None:
         """Raise if these are no longer the files behind the names, or no longer to be written."""
-        if self._watermark.trouble is not None:
-            raise self._watermark.trouble
-        if self._files.identity() != self._identity:
+        if self.watermark.trouble is not None:
+            raise self.watermark.trouble
+        if self.files.identity() != self.identity:
             raise DamagedError("its files were removed or replaced")
-        if not self._watermark.is_in_place():
+        if not self.watermark.is_in_place():
             raise DiskError("its mark was removed or replaced")
 
     def abandon(self) -> None:
         """Close both without another write: one failed, or the names are those of other files."""
         self.tables.abandon()
-        self._watermark.close()
+        self.watermark.close()
 
     def close(self) -> None:
         """Close database and watermark."""
         self.tables.close()
-        self._watermark.close()
+        self.watermark.close()
 
 
 class Opener:
@@ -140,7 +137,7 @@ class Opener:
             meta, loss = recover(tables, watermark.read())
             clock = self._steady or SteadyClock(self._clock, meta)
             log = PointLog(tables, meta, self._budget, clock, watermark.note)
-            opened = DiskLog(log, tables, watermark, self._files)
+            opened = DiskLog(log, tables, watermark, self._files, self._files.identity())
             log.begin_epoch()
             opened.check()
             tables.checkpoint()

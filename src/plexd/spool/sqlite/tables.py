@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import apsw
@@ -77,15 +77,12 @@ def _translated() -> Iterator[None]:
 @functools.cache
 def _expected() -> tuple[bytes, list[Any]]:
     """Return first page and schema of a new database: always the same, root pages included."""
-    connection = apsw.Connection(":memory:")
-    try:
+    with closing(apsw.Connection(":memory:")) as connection:
         _run(connection, f"page_size={PAGE_BYTES}", "auto_vacuum=INCREMENTAL")
         connection.execute(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT").fetchall()
         page = bytearray(connection.serialize("main")[:PAGE_BYTES])
         page[18:20] = b"\x02\x02"  # in memory there is no -wal
         return bytes(page), _schema_of(connection)
-    finally:
-        connection.close()
 
 
 def _run(connection: apsw.Connection, *pragmas: str) -> None:
@@ -126,13 +123,11 @@ class SpoolTables:
         # Made here, so that no other user can read it; SQLite gives the -wal the same mode.
         with closing(HeldFile(path)) as file, _translated():
             _check_header(os.pread(file.fd, _HEADER_BYTES, 0))
-        tables = cls(path)
-        try:
-            with _translated():
-                tables._set_up(budget)
-        except BaseException:
-            tables.close()
-            raise
+        with ExitStack() as held, _translated():
+            tables = cls(path)
+            held.callback(tables.close)
+            tables._set_up(budget)
+            held.pop_all()
         return tables
 
     def _set_up(self, budget: Budget) -> None:
@@ -192,8 +187,7 @@ class SpoolTables:
             self._shrink()
         except BaseException:
             with suppress(apsw.Error):  # the error before this one says why
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
+                self._connection.execute("ROLLBACK")
             raise
 
     def checkpoint(self) -> None:
