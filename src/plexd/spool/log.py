@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from plexd.spool.port import Refusal
     from plexd.spool.rows import Outline, Rows
 
+_NONE = float("-inf")
+
 
 class Counted(Protocol):
     """A log of which statistics are made."""
@@ -142,7 +144,7 @@ class PointLog:
 
     def _write_meta(self) -> None:
         meta = self._meta
-        if self._sizes.rows == 0 and meta.waiting > 0:
+        if self._sizes.oldest_ms is None and meta.waiting > 0:
             self._count_damaged(meta.waiting)
         meta.version += 1
         self.clock.stamp(meta)
@@ -158,7 +160,6 @@ class PointLog:
         """Name and add a collection; of one that is too large, only the newest points."""
         self._watch_clock()
         with self._transaction():
-            self._expire()
             self._add(list(self._fitting([self._named(run) for run in runs])))
 
     def _named(self, run: MetricBatch) -> Row:
@@ -186,12 +187,10 @@ class PointLog:
 
     def _put(self, row: Row) -> None:
         self._rows.put(row)
-        self._sizes.rows += 1
         self._sizes.bytes += len(row.body) + self._rows.row_bytes
 
     def _drop(self, number: int, body_bytes: int) -> None:
         self._rows.drop(number)
-        self._sizes.rows -= 1
         self._sizes.bytes -= body_bytes + self._rows.row_bytes
 
     def _watch_clock(self) -> None:
@@ -215,25 +214,23 @@ class PointLog:
 
     # Losses
 
-    def _make_room(self, size: int) -> None:
-        """Evict the oldest rows until ``size`` bytes fit."""
-        while self._sizes.rows and self._sizes.bytes + size > self._budget.rows:
-            self._lose_oldest("evicted")
+    def _make_room(self, size: float = _NONE) -> None:
+        """Lose the oldest rows until none is too old and ``size`` bytes fit."""
+        while surplus := self._surplus(size):
+            self._lose_oldest(*surplus)
 
-    def _has_expired(self) -> bool:
-        limit = self.clock.now_ms() - self._budget.max_age_ms
+    def _surplus(self, size: float = _NONE) -> tuple[Outline, str] | None:
         oldest = self._oldest()
-        return oldest is not None and oldest.stamped < limit
+        if oldest is not None:
+            if oldest.stamped < self.clock.now_ms() - self._budget.max_age_ms:
+                return oldest, "expired"
+            if self._sizes.bytes + size > self._budget.rows:
+                return oldest, "evicted"
+        return None
 
-    def _expire(self) -> None:
-        while self._has_expired():
-            self._lose_oldest("expired")
-
-    def _lose_oldest(self, reason: str) -> None:
-        oldest = self._oldest()
-        if oldest is None:
-            self._sizes = self._measured()
-        elif (row := self._rows.read(oldest.id)) is None:
+    def _lose_oldest(self, oldest: Outline, reason: str) -> None:
+        row = self._rows.read(oldest.id)
+        if row is None:
             self._quarantine(oldest)
         else:
             self._lose(row, reason)
@@ -274,14 +271,14 @@ class PointLog:
         """Return the oldest points that are as they were written, at most ``limit``."""
         self._watch_clock()
         self._hand_out(None)
-        if self._has_expired():
+        if self._surplus():
             with self._transaction():
-                self._expire()
-        while self._oldest() is not None:
+                self._make_room()
+        while (oldest := self._oldest()) is not None:
             if batch := assemble(whole_rows(self._rows), self._meta.chain, limit):
                 return self._hand_out(batch)
             with self._transaction():
-                self._lose_oldest("damaged")
+                self._lose_oldest(oldest, "damaged")
         return None
 
     def _hand_out(self, batch: MetricBatch | None) -> MetricBatch | None:
@@ -421,7 +418,7 @@ class PointLog:
         theirs = memory.meta
         older_by = self.clock.now_ms() - memory.clock.now_ms()
         with self._transaction():
-            was_empty = self._sizes.rows == 0
+            was_empty = self._oldest() is None
             self._add([self._renumbered(row, older_by) for row in memory._waiting()])  # its class
             for reason in ("acknowledged", *LOSSES):
                 self._meta.count(reason, getattr(theirs, reason))

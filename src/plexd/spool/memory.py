@@ -62,7 +62,6 @@ class MemoryRows:
     def measure(self) -> Sizes:
         rows = self._rows.values()
         return Sizes(
-            rows=len(rows),
             bytes=sum(len(row.body) + self.row_bytes for row in rows),
             points=sum(row.points for row in rows),
             dead_letters=len(self._letters),

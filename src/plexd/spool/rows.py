@@ -149,15 +149,13 @@ class Sizes(Struct):
     """What the rows of a log hold.
 
     Attributes:
-        rows: how many there are.
-        bytes: their bodies and what each takes beside, as `Budget` bounds it.
+        bytes: bodies and what each takes beside, as `Budget` bounds it.
         points: points that waited in the rows when they were last measured.
         dead_letters: refused batches that are kept.
         front: the number before the oldest row's first point, in the stream of all points.
         oldest_ms: when the oldest row came in; None without rows.
     """
 
-    rows: int = 0
     bytes: int = 0
     points: int = 0
     dead_letters: int = 0

@@ -98,7 +98,7 @@ class Opener:
         if self._unread < _MOST_UNREAD:
             return False
         self._unread = 0
-        with closing(SpoolTables.open_as_found(self._files.database)) as tables:
+        with closing(SpoolTables(self._files.database)) as tables:
             return tables.is_whole()
 
     def replace(

@@ -61,7 +61,7 @@ class ReadonlyLog:
 
     def _waiting(self) -> Iterator[Row]:
         if self._tables is None:
-            self._tables = SpoolTables.open_as_found(self._path, _WITHOUT_LOCKS)
+            self._tables = SpoolTables(self._path, _WITHOUT_LOCKS)
         chain = self.meta.chain
         for row in whole_rows(self._tables, self._behind):
             if row.id > self._last:

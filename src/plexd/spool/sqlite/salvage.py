@@ -24,13 +24,13 @@ def salvage_file(path: Path, target: SpoolTables) -> int:
     If its tables are not the expected ones, then also as if its first page were that of a new
     spool: without that page SQLite finds no table, although all rows may be there.
     """
-    with closing(SpoolTables.open_as_found(path)) as source:
+    with closing(SpoolTables(path)) as source:
         copied = salvage(source, target)
         if source.is_whole():
             return copied
     vfs = _PatchingVFS(_PATCHING, "")
     try:
-        with closing(SpoolTables.open_as_found(path, _PATCHING)) as source:
+        with closing(SpoolTables(path, _PATCHING)) as source:
             return copied + salvage(source, target)
     finally:
         vfs.unregister()

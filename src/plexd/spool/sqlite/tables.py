@@ -109,9 +109,16 @@ class SpoolTables:
     row_bytes = ROW_BYTES
 
     def __init__(self, path: Path, vfs: str = "") -> None:
+        """Open the database at ``path``, of which nothing is expected and which stays as it is.
+
+        The disk may accept no writes. Every read will report what is wrong.
+        """
         flags = apsw.SQLITE_OPEN_READWRITE
         with _translated():
             self._connection = apsw.Connection(os.fspath(path), flags=flags, vfs=vfs or None)
+        with suppress(apsw.Error):
+            self._connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+            _run(self._connection, "locking_mode=EXCLUSIVE")
 
     @classmethod
     def open(cls, path: Path, budget: Budget) -> Self:
@@ -131,10 +138,10 @@ class SpoolTables:
         return tables
 
     def _set_up(self, budget: Budget) -> None:
+        self._connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
         _run(
             self._connection,
             f"page_size={PAGE_BYTES}",
-            "locking_mode=EXCLUSIVE",
             "auto_vacuum=INCREMENTAL",
             "journal_mode=WAL",
             "synchronous=FULL",
@@ -151,18 +158,6 @@ class SpoolTables:
             self.checkpoint()
         if _schema_of(self._connection) != _expected()[1]:
             raise DamagedError("its tables are not those of this version")
-
-    @classmethod
-    def open_as_found(cls, path: Path, vfs: str = "") -> Self:
-        """Return the database at ``path``, of which nothing is expected and which stays as it is.
-
-        The disk may accept no writes. Every read will report what is wrong.
-        """
-        tables = cls(path, vfs)
-        with suppress(apsw.Error):
-            tables._connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
-            _run(tables._connection, "locking_mode=EXCLUSIVE")
-        return tables
 
     def is_whole(self) -> bool:
         """Return whether the tables are found where they belong."""
@@ -246,7 +241,7 @@ class SpoolTables:
         sane = f"CASE WHEN {_SANE} THEN points END"
         sql = f"SELECT count(*), total({sane}), total(length(body)) FROM log"  # noqa: S608  # constants
         rows, points, size = map(int, self._do(sql)[0])
-        return Sizes(rows, size + rows * self.row_bytes, points, self._count_dead_letters())
+        return Sizes(size + rows * self.row_bytes, points, self._count_dead_letters())
 
     def _shrink(self) -> None:
         """Give some of the room back that a drained backlog took."""
