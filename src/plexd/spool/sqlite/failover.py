@@ -169,20 +169,14 @@ class Failover:
         if err.is_full:
             self._files.drop_ballast()
         try:
-            self._disk = self._reopened(old, err, is_damage=is_lasting and err.is_read)
+            if isinstance(err, DamagedError) or (is_lasting and err.is_read):
+                self._disk = self._opener.replace(err, old.go_on, old.tables)
+                old.abandon()
+            else:
+                old.abandon()
+                self._disk = self._opener.open(old.go_on)
         except SpoolError as failed:
             self._degrade(failed)
-
-    def _reopened(self, old: DiskLog, err: SpoolError, *, is_damage: bool) -> DiskLog:
-        def go_on(log: PointLog) -> None:
-            log.go_on_from(old.log)
-
-        if is_damage or isinstance(err, DamagedError):
-            disk = self._opener.replace(err, go_on, old.tables)
-            old.abandon()
-            return disk
-        old.abandon()
-        return self._opener.open(go_on)
 
     def _degrade(self, err: SpoolError) -> None:
         if err.is_full:

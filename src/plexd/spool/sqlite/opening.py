@@ -44,6 +44,10 @@ class DiskLog(NamedTuple):
         if not self.watermark.is_in_place():
             raise DiskError("its mark was removed or replaced")
 
+    def go_on(self, log: PointLog) -> None:
+        """Let ``log``, on the same files, go on where this one failed."""
+        log.go_on_from(self.log)
+
     def abandon(self) -> None:
         """Close both without another write: one failed, or the names are those of other files."""
         self.tables.abandon()

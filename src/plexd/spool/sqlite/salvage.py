@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import closing, suppress
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import apsw
 
@@ -12,8 +12,10 @@ from plexd.spool.errors import DamagedError, SpoolError
 from plexd.spool.sqlite.tables import SpoolTables, first_page
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
+_T = TypeVar("_T")
 _ROWS_AT_ONCE = 16
 _PATCHING = "plexd-salvage"
 
@@ -68,9 +70,7 @@ def salvage(source: SpoolTables, target: SpoolTables) -> int:
 
 
 def _copy(number: int, source: SpoolTables, target: SpoolTables) -> bool:
-    row = None
-    with suppress(SpoolError):
-        row = source.read(number)
+    row = _if_readable(lambda: source.read(number))
     with suppress(DamagedError):  # there may be one in its place
         if row is not None:
             target.put(row)
@@ -79,13 +79,15 @@ def _copy(number: int, source: SpoolTables, target: SpoolTables) -> bool:
 
 
 def _copy_the_rest(source: SpoolTables, target: SpoolTables) -> None:
-    meta, letters = None, []
-    with suppress(SpoolError):
-        meta = source.read_meta()
-    with suppress(SpoolError):
-        letters = source.dead_letters()
+    meta, letters = _if_readable(source.read_meta), _if_readable(source.dead_letters)
     if meta is not None:
         target.write_meta(meta)
     if not target.dead_letters():
-        for letter in letters:
+        for letter in letters or ():
             target.add_dead_letter(letter)
+
+
+def _if_readable(read: Callable[[], _T]) -> _T | None:
+    with suppress(SpoolError):
+        return read()
+    return None

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _MAGIC = b"PLXMARK1"
 _FORM = struct.Struct(">8s5Q")
+_BYTES = 64
 
 
 class Watermark(NamedTuple):
@@ -63,7 +64,7 @@ class WatermarkFile(HeldFile):
     def read(self) -> Watermark | None:
         """Return what is there, None if it is not what was written."""
         with suppress(OSError):
-            return Watermark.decode(os.pread(self.fd, 4096, 0))
+            return Watermark.decode(os.pread(self.fd, _BYTES, 0))
         return None
 
     def note(self, meta: Meta, front: int) -> None:
@@ -78,6 +79,4 @@ class WatermarkFile(HeldFile):
     def _write(self, content: bytes) -> None:
         if os.pwrite(self.fd, content, 0) != len(content):
             raise OSError("the mark was written in part")
-        if os.fstat(self.fd).st_size != len(content):
-            os.ftruncate(self.fd, len(content))
         os.fdatasync(self.fd)
