@@ -1,28 +1,127 @@
-"""The spool without its thread: on the disk while that works, in memory while it does not."""
+"""The spool without its thread: on the disk while that works, in memory while it does not.
+
+A disk that fails may still be read: what is on it is delivered before what is in memory.
+"""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-from plexd.spool.budget import Budget
+from plexd.spool.budget import ROW_BYTES, Budget
 from plexd.spool.errors import DamagedError, DiskError, SpoolError
 from plexd.spool.log import PointLog, statistics_of
 from plexd.spool.memory import log_in_memory
+from plexd.spool.rows import assemble, whole_rows
 from plexd.spool.sqlite.opening import DiskLog, Opener
-from plexd.spool.sqlite.readonly import ReadonlyLog
+from plexd.spool.sqlite.tables import SpoolTables
 
 if TYPE_CHECKING:
     import logging
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
+    from datetime import datetime
+    from pathlib import Path
 
-    from plexd.api import MetricBatch
+    from plexd.api import BatchName, MetricBatch
     from plexd.clock import Clock
     from plexd.spool.port import Refusal, SpoolStatistics
+    from plexd.spool.rows import Row
     from plexd.spool.sqlite.files import SpoolFiles
 
 _T = TypeVar("_T")
 _RETRY_SECONDS = 15.0
+# A file of a read-only disk cannot be locked for writing, which SQLite wants for a -wal. Nobody
+# else uses it: this process has the lock of the directory.
+_WITHOUT_LOCKS = "unix-none"
+
+
+class ReadonlyLog:
+    """Delivers from the database at ``path`` where ``before`` stopped, and remembers what left.
+
+    A row that cannot be read now is waited for: it is no damage yet. So are the rows of which
+    nobody knows whether they are on the disk: they are neither delivered nor given up.
+
+    Attributes:
+        meta: what is known of the points; changes in it are lost with the process.
+        sizes: what the tables hold beyond what left.
+        clock: the clock by which ages are measured.
+    """
+
+    def __init__(self, path: Path, before: PointLog) -> None:
+        self.meta = before.meta
+        self._last = self.meta.appended
+        if before.is_in_doubt:
+            self.meta.appended += sum(row.points for row in before.added)
+        self._before = before
+        self.sizes = before.sizes
+        self.clock = before.clock
+        self._departures: list[Callable[[PointLog], object]] = []
+        self._refusals: list[Refusal] = []
+        self._path = path
+        self._tables: SpoolTables | None = None
+        self._behind = -(2**63)
+        self._is_renamed = False
+
+    def head(self, limit: int) -> MetricBatch | None:
+        """Return the oldest points that have not left; None if they cannot be read."""
+        with suppress(SpoolError):
+            if not self._is_renamed:
+                return assemble(self._waiting(), self.meta.chain, limit)
+        return None
+
+    def _waiting(self) -> Iterator[Row]:
+        if self._tables is None:
+            self._tables = SpoolTables(self._path, _WITHOUT_LOCKS)
+        chain = self.meta.chain
+        for row in whole_rows(self._tables, self._behind):
+            if row.id > self._last:
+                break
+            if row.epoch != chain.head or row.place > chain.passed:
+                yield row
+            else:
+                self._behind = row.id
+                self.sizes.bytes -= len(row.body) + ROW_BYTES
+
+    def acknowledge(self, name: BatchName) -> bool:
+        points = self.meta.chain.ahead(name)
+        if points:
+            self.meta.acknowledged += points
+            self.meta.chain.acknowledge(name.last, points, 0)
+            self._departures.append(lambda disk: disk.acknowledge(name))
+        return points > 0
+
+    def set_aside(self, refusal: Refusal) -> bool:
+        name = refusal.batch.name
+        points = self.meta.chain.ahead(name) if name is not None else 0
+        if name is not None and points:
+            self.meta.refused += points
+            self.meta.chain.refuse(name.last, points)
+            self._departures.append(lambda disk: disk.set_aside(refusal))
+            self._refusals.append(refusal)
+        return points > 0
+
+    def rename(self, name: BatchName, _upto: int, _newest: datetime) -> bool:
+        """Deliver no more of an epoch that has to be renamed, which is done on the disk."""
+        self._is_renamed = self._is_renamed or name.epoch == self.meta.chain.sent_as
+        return self._is_renamed
+
+    def dead_letters(self) -> list[Refusal]:
+        """Return what was refused since the disk failed."""
+        return self._refusals
+
+    def end_in(self, disk: PointLog) -> None:
+        """Bring to the disk what happened meanwhile. Raises `SpoolError` at the step that fails."""
+        while self._departures:
+            self._departures[0](disk)
+            del self._departures[0]
+        disk.restore(self._before)
+
+    def close(self) -> None:
+        """Close the file, which is locked while it is open."""
+        if self._tables is not None:
+            self._tables.close()
+            self._tables = None
 
 
 class Fallback:

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from plexd.spool.clocks import SteadyClock
 from plexd.spool.errors import DamagedError, DiskError
 from plexd.spool.log import PointLog
-from plexd.spool.sqlite.recovery import recover
+from plexd.spool.sqlite.recovery import WatermarkFile, recover
 from plexd.spool.sqlite.salvage import salvage, salvage_file
 from plexd.spool.sqlite.tables import SpoolTables
-from plexd.spool.sqlite.watermark import WatermarkFile
 
 if TYPE_CHECKING:
     import logging
