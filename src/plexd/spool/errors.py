@@ -26,11 +26,8 @@ class SpoolLockedError(SpoolError):
     """Another process has this spool; ``pid`` is that process, 0 if unknown."""
 
     def __init__(self, pid: int) -> None:
-        super().__init__(pid)
+        super().__init__(f"spool locked by pid {pid}" if pid else "spool locked by another process")
         self.pid = pid
-
-    def __str__(self) -> str:
-        return f"spool locked by pid {self.pid}" if self.pid else "spool locked by another process"
 
 
 class DiskError(SpoolError):

@@ -62,7 +62,7 @@ def _age_ms(log: Counted) -> int:
 class PointLog:
     """A bounded log of named points in ``rows``.
 
-    It goes on from ``meta``. ``on_commit`` is called after each transaction with `meta` and with
+    It goes on from ``meta``. ``on_commit`` ends each transaction; it is called with `meta` and with
     the number before the oldest waiting point.
 
     Attributes:
@@ -135,12 +135,12 @@ class PointLog:
                 self._look_at_front(self._sizes)
                 self._write_meta()
                 self.is_in_doubt = True
+            if self._on_commit is not None:
+                self._on_commit(self._meta, self._sizes.front)
         except BaseException:
             self._meta, self._sizes, self._under_way, self._overtaken = before
             raise
         self.is_in_doubt = False
-        if self._on_commit is not None:
-            self._on_commit(self._meta, self._sizes.front)
 
     def _write_meta(self) -> None:
         meta = self._meta
@@ -338,12 +338,9 @@ class PointLog:
             points = self._take_out(name)
             self._meta.refused += points
             self._meta.chain.refuse(name.last, points)
-            self._add_dead_letter(refusal)
+            self._sizes.dead_letters = self._rows.add_dead_letter(refusal)
             self._hand_out(None)
         return True
-
-    def _add_dead_letter(self, refusal: Refusal) -> None:
-        self._sizes.dead_letters = self._rows.add_dead_letter(refusal)
 
     def dead_letters(self) -> list[Refusal]:
         """Return what was refused, oldest first."""
@@ -390,10 +387,10 @@ class PointLog:
 
     # From another log
 
-    def go_on_from(self, before: PointLog) -> None:
-        """Go on where ``before``, on the same files, failed: with the batch it had handed out."""
-        self._under_way, self._overtaken = before._under_way, before._overtaken  # of the same class
-        self.restore(before)
+    def hand_over(self, log: PointLog) -> None:
+        """Let ``log``, on the same files, go on where this one failed: with the batch under way."""
+        log._under_way, log._overtaken = self._under_way, self._overtaken  # of the same class
+        log.restore(self)
 
     def restore(self, before: PointLog) -> None:
         """Add the rows of which ``before`` does not know whether they are here, if they are not.
@@ -412,10 +409,12 @@ class PointLog:
     def absorb(self, memory: PointLog) -> None:
         """Move everything of ``memory`` behind what is here, in one transaction.
 
-        Its points keep their names, ages and order, and its epoch goes on here. It has to be
-        thrown away afterwards.
+        Its points keep their names, ages and order, and its epoch goes on here. It has to be thrown
+        away afterwards. A move that failed at its very end is not repeated if it is here after all.
         """
         theirs = memory.meta
+        if self._meta.absorbed == theirs.chain.epoch:
+            return
         older_by = self.clock.now_ms() - memory.clock.now_ms()
         with self._transaction():
             was_empty = self._oldest() is None
@@ -424,7 +423,7 @@ class PointLog:
                 self._meta.count(reason, getattr(theirs, reason))
             self._meta.appended += theirs.appended - theirs.waiting
             for refusal in memory.dead_letters():
-                self._add_dead_letter(refusal)
+                self._sizes.dead_letters = self._rows.add_dead_letter(refusal)
             is_empty = not theirs.waiting
             self._meta.chain.absorb(theirs.chain, was_empty=was_empty, is_empty=is_empty)
             self._meta.absorbed = theirs.chain.epoch
@@ -437,7 +436,3 @@ class PointLog:
             if row is not None:
                 epoch = chain.sent_as if row.epoch == chain.head else row.epoch
                 yield replace(row.last_points(self._left(row)), epoch=epoch)
-
-    def has_absorbed(self, memory: PointLog) -> bool:
-        """Return whether an `absorb` that failed at its very end was committed after all."""
-        return self._meta.absorbed == memory.meta.chain.epoch

@@ -137,39 +137,31 @@ class Fallback:
         self._in_doubt: PointLog | None = None
         self._new_log = new_log
 
-    @property
-    def log(self) -> PointLog | None:
-        """The log that is delivered and appended to; None while there is none."""
-        return next((log for log in self.logs if log is not self._in_doubt), None)
-
     def append(self, runs: Sequence[MetricBatch]) -> None:
         """Add a collection, under an epoch that nothing on the disk has."""
-        if self.log is None:
+        if not self.logs or self.logs[-1] is self._in_doubt:
             self.logs.append(self._new_log())
         self.logs[-1].append(runs)
 
     def after(self, disk: ReadonlyLog | None) -> PointLog | None:
-        """Return the log, which comes after what was delivered until now of those before it."""
-        first = self.logs[0] if self.logs else None
-        before = first if first is self._in_doubt and first and first.meta.acknowledged else disk
-        if self.log is not None and before is not None:
-            self.log.come_after(before.meta.chain)
-        return self.log
+        """Return the log that is delivered; each log comes after what was delivered before it."""
+        before: PointLog | ReadonlyLog | None = disk
+        for log in self.logs:
+            if before is not None:
+                log.come_after(before.meta.chain)
+            before = log
+        return None if not self.logs or self.logs[-1] is self._in_doubt else self.logs[-1]
 
     def empty_into(self, disk: PointLog) -> None:
         """Bring everything to the disk, log by log. Raises `SpoolError` at the one that fails."""
         while self.logs:
-            if not disk.has_absorbed(self.logs[0]):
-                self._move(self.logs[0], disk)
+            try:
+                disk.absorb(self.logs[0])
+            except SpoolError:
+                if disk.is_in_doubt:  # what is appended from now on must not share its fate
+                    self._in_doubt = self.logs[0]
+                raise
             del self.logs[0]
-
-    def _move(self, log: PointLog, disk: PointLog) -> None:
-        try:
-            disk.absorb(log)
-        except SpoolError:
-            if disk.is_in_doubt:  # what is appended from now on must not share its fate
-                self._in_doubt = log
-            raise
 
 
 class Failover:
@@ -225,7 +217,7 @@ class Failover:
     def dead_letters(self) -> list[Refusal]:
         """Return what was refused, as far as it can be read."""
         found = list(self._attempt(PointLog.dead_letters) or ())
-        for log in (self._readonly, self._fallback.log):
+        for log in (self._readonly, *self._fallback.logs):
             found += log.dead_letters() if log is not None else ()
         return found
 
@@ -269,11 +261,11 @@ class Failover:
             self._files.drop_ballast()
         try:
             if isinstance(err, DamagedError) or (is_lasting and err.is_read):
-                self._disk = self._opener.replace(err, old.go_on, old.tables)
+                self._disk = self._opener.replace(err, old.log.hand_over, old.tables)
                 old.abandon()
             else:
                 old.abandon()
-                self._disk = self._opener.open(old.go_on)
+                self._disk = self._opener.open(old.log.hand_over)
         except SpoolError as failed:
             self._degrade(failed)
 

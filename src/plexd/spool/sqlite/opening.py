@@ -35,17 +35,11 @@ class DiskLog(NamedTuple):
     identity: Identity
 
     def check(self) -> None:
-        """Raise if these are no longer the files behind the names, or no longer to be written."""
-        if self.watermark.trouble is not None:
-            raise self.watermark.trouble
+        """Raise if these are no longer the files behind the names."""
         if self.files.identity() != self.identity:
             raise DamagedError("its files were removed or replaced")
         if not self.watermark.is_in_place():
             raise DiskError("its mark was removed or replaced")
-
-    def go_on(self, log: PointLog) -> None:
-        """Let ``log``, on the same files, go on where this one failed."""
-        log.go_on_from(self.log)
 
     def abandon(self) -> None:
         """Close both without another write: one failed, or the names are those of other files."""
@@ -140,13 +134,12 @@ class Opener:
             meta, loss = recover(tables, watermark.read())
             clock = self._steady or SteadyClock(self._clock, meta)
             log = PointLog(tables, meta, self._budget, clock, watermark.note)
-            opened = DiskLog(log, tables, watermark, self._files, self._files.identity())
+            identity = self._files.identity()
             log.begin_epoch()
-            opened.check()
             tables.checkpoint()
             bring(log)
             held.pop_all()
         self._steady = clock
         if loss:
             self._warn("spool damaged", reason=loss, damaged=meta.damaged)
-        return opened
+        return DiskLog(log, tables, watermark, self._files, identity)

@@ -14,7 +14,7 @@ import struct
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
-from plexd.spool.errors import DiskError, disk_errors
+from plexd.spool.errors import disk_errors
 from plexd.spool.meta import Meta
 from plexd.spool.sqlite.files import HeldFile
 
@@ -61,12 +61,7 @@ def _digest(body: bytes) -> bytes:
 
 
 class WatermarkFile(HeldFile):
-    """The file of the watermark, held open.
-
-    ``trouble`` is why the last one could not be written, although what was committed is safe.
-    """
-
-    trouble: DiskError | None = None
+    """The file of the watermark, held open."""
 
     def read(self) -> Watermark | None:
         """Return what is there, None if it is not what was written."""
@@ -75,18 +70,12 @@ class WatermarkFile(HeldFile):
         return None
 
     def note(self, meta: Meta, front: int) -> None:
-        """Replace it after a commit; on return it is on the disk, or there is ``trouble``."""
-        mark = Watermark(meta.version, meta.appended, meta.waiting, meta.lost, front)
-        try:
-            with disk_errors():
-                self._write(mark.encode())
-        except DiskError as err:
-            self.trouble = err
-
-    def _write(self, content: bytes) -> None:
-        if os.pwrite(self.fd, content, 0) != len(content):
-            raise OSError("the mark was written in part")
-        os.fdatasync(self.fd)
+        """Replace it after a commit; on return it is on the disk. Raises `DiskError`."""
+        content = Watermark(meta.version, meta.appended, meta.waiting, meta.lost, front).encode()
+        with disk_errors():
+            if os.pwrite(self.fd, content, 0) != _BYTES:
+                raise OSError("the mark was written in part")
+            os.fdatasync(self.fd)
 
 
 def recover(tables: SpoolTables, watermark: Watermark | None) -> tuple[Meta, str]:
