@@ -6,7 +6,6 @@ change that failed leaves rows, meta and object as they were.
 
 from __future__ import annotations
 
-import copy
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
@@ -93,12 +92,12 @@ class PointLog:
     @property
     def meta(self) -> Meta:
         """What it knows about its points as a whole, as of now."""
-        return copy.deepcopy(self._meta)
+        return replace(self._meta, chain=replace(self._meta.chain))
 
     @property
     def sizes(self) -> Sizes:
         """What its rows hold, as of now."""
-        return copy.copy(self._sizes)
+        return replace(self._sizes)
 
     def _oldest(self) -> Outline | None:
         return next(self._rows.outlines(), None)

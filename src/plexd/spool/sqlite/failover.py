@@ -183,10 +183,7 @@ class Failover:
 
     def open(self) -> None:
         """Take the lock and open the files. Raises `SpoolLockedError` and nothing else."""
-        try:
-            self._open_disk()
-        except DiskError as err:
-            self._degrade(err)
+        self._try_disk(DiskError)
 
     def append(self, runs: Sequence[MetricBatch]) -> None:
         """Add a collection: on the disk, else in memory."""
@@ -282,12 +279,12 @@ class Failover:
         self._trouble = str(err)
         self._retry_at = self._clock.monotonic() + _RETRY_SECONDS
 
-    def _try_disk(self) -> None:
-        """Open the spool again, once it is time to."""
+    def _try_disk(self, expected: type[SpoolError] = SpoolError) -> None:
+        """Open the spool, once it is time to."""
         if self._disk is None and self._clock.monotonic() >= self._retry_at:
             try:
                 self._open_disk()
-            except SpoolError as err:
+            except expected as err:
                 self._degrade(err)
 
     def _open_disk(self) -> None:
