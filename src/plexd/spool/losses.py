@@ -40,5 +40,10 @@ class LossLog:
             points = getattr(found, reason) - logged
             if points > 0 and now >= self._due[reason]:
                 self._logged[reason], self._due[reason] = logged + points, now + _EVERY_SECONDS
-                extra = {"reason": reason, "points": points, "waiting": found.waiting}
-                self._logger.warning("points dropped", extra={"component": "metrics", **extra})
+                extra = {
+                    "component": "metrics",
+                    "reason": reason,
+                    "points": points,
+                    "waiting": found.waiting,
+                }
+                self._logger.warning("points dropped", extra=extra)

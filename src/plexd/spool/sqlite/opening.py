@@ -84,10 +84,8 @@ class Opener:
 
     def _hold_lock(self) -> None:
         if (aside := self._files.hold()) is not None:
-            self._warn("spool of another node set aside", kept_as=str(aside))
-
-    def _warn(self, event: str, **details: object) -> None:
-        self._logger.warning(event, extra={"component": "spool", **details})
+            extra = {"component": "spool", "kept_as": str(aside)}
+            self._logger.warning("spool of another node set aside", extra=extra)
 
     def _is_lasting(self, err: DiskError) -> bool:
         """Return whether a place cannot be read, rather than the disk being away for a while."""
@@ -111,7 +109,8 @@ class Opener:
             rows = self._salvage(source)
             aside = self._files.succeed(self._clock.now())
             reason = f"a part of it cannot be read: {err}" if err.is_read else str(err)
-            self._warn("spool set aside", reason=reason, rows=rows, kept_as=str(aside))
+            extra = {"component": "spool", "reason": reason, "rows": rows, "kept_as": str(aside)}
+            self._logger.warning("spool set aside", extra=extra)
             return self._recovered(bring)
         except DamagedError as again:
             raise DiskError(f"damaged again at once: {again}") from again
@@ -137,9 +136,10 @@ class Opener:
             identity = self._files.identity()
             log.begin_epoch()
             tables.checkpoint()
+            self._steady = clock
+            if loss:
+                extra = {"component": "spool", "reason": loss, "damaged": meta.damaged}
+                self._logger.warning("spool damaged", extra=extra)
             bring(log)
             held.pop_all()
-        self._steady = clock
-        if loss:
-            self._warn("spool damaged", reason=loss, damaged=meta.damaged)
         return DiskLog(log, tables, watermark, self._files, identity)

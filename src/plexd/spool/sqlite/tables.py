@@ -39,11 +39,10 @@ PRAGMA user_version=1;
 # but counters, sizes, the list of free pages and the version of the library.
 _HEADER_BYTES: Final = 100
 _FIXED: Final = (slice(24), slice(40, 92))
-_MOST_POINTS: Final = 2**31 - 1
 _MOST_LETTERS, _MOST_LETTER_BYTES = 64, 1024 * 1024
 _SHRINK_PAGES: Final = 64
 # A damaged value may be of any type, and NULL, text or 2^63 must not get into a sum.
-_SANE: Final = f"typeof(points) = 'integer' AND points BETWEEN 1 AND {_MOST_POINTS}"
+_POINTS: Final = f"iif(typeof(points) = 'integer' AND points BETWEEN 1 AND {2**31 - 1}, points, 0)"
 _DAMAGED: Final = (
     apsw.CorruptError,
     apsw.NotADBError,
@@ -222,14 +221,12 @@ class SpoolTables:
         return sorted(found)
 
     def outlines(self, after: int = -(2**63)) -> Iterator[Outline]:
-        sql = """SELECT id, epoch, place, points, length(body), stamped FROM log
-                 WHERE id > ? ORDER BY id LIMIT 1"""
+        sql = f"""SELECT id, epoch, place, {_POINTS}, length(body), stamped FROM log
+                  WHERE id > ? ORDER BY id LIMIT 1"""  # noqa: S608  # a constant
         while found := self._do(sql, after):
             after, epoch, *rest = found[0]
-            place, points, size, stamped = (each if isinstance(each, int) else 0 for each in rest)
-            name = epoch if isinstance(epoch, str) else ""
-            sane = points if 0 < points <= _MOST_POINTS else 0
-            yield Outline(after, name, place, sane, size, stamped)
+            numbers = [each if isinstance(each, int) else 0 for each in rest]
+            yield Outline(after, epoch if isinstance(epoch, str) else "", *numbers)
 
     def read(self, number: int) -> Row | None:
         sql = """SELECT id, epoch, place, stamped, kind, points, body, digest FROM log
@@ -238,8 +235,7 @@ class SpoolTables:
         return Row.checked(found[0][:-1], found[0][-1]) if found else None
 
     def measure(self) -> Sizes:
-        sane = f"CASE WHEN {_SANE} THEN points END"
-        sql = f"SELECT count(*), total({sane}), total(length(body)) FROM log"  # noqa: S608  # constants
+        sql = f"SELECT count(*), total({_POINTS}), total(length(body)) FROM log"  # noqa: S608  # a constant
         rows, points, size = map(int, self._do(sql)[0])
         return Sizes(size + rows * self.row_bytes, points, self._count_dead_letters())
 
