@@ -25,13 +25,8 @@ _FOR_EVER_MS = 100 * 365 * 86_400_000
 class Budget(Struct, frozen=True):
     """What each part may take in bytes, and the age at which points expire.
 
-    Attributes:
-        rows: bodies and `ROW_BYTES` for each.
-        transaction: the most one transaction writes; a larger collection loses its oldest points.
-        checkpoint: how far the -wal grows before it is carried into the database.
-        ballast: what is released when the disk is full.
-        pages: the most pages of the database, should all of this be wrong.
-        max_age_ms: what has waited longer expires.
+    The parts are those of the bounds in ``docs/spec/spool.md``. ``pages`` are the most pages of the
+    database, should all of this be wrong.
     """
 
     rows: int

@@ -18,21 +18,7 @@ if TYPE_CHECKING:
 
 
 class Chain(Struct):
-    """The names that were given, and the head.
-
-    Attributes:
-        epoch: what is appended gets its name in this epoch.
-        place: the last place that was given in it; 0 if none was.
-        head: the epoch that is delivered now, as it was named when its points were appended.
-        sent_as: the epoch under which it is delivered; another one after a clash.
-        passed: places of the head up to this one were delivered or lost.
-        acknowledged: the last place of the head that was answered, by an acknowledgement or a
-            refusal; 0 if none was.
-        dropped: points of the head that were lost here.
-        reported: of these, the losses that a batch with an answer has reported.
-        unseen: of these, points lost behind ``passed``: no place tells that they are missing.
-        before_epoch: with ``before_place`` and ``skipped`` the predecessor of the head.
-    """
+    """The names that were given, and the head, member by member as in ``docs/spec/spool.md``."""
 
     epoch: str = ""
     place: int = 0

@@ -13,17 +13,7 @@ from plexd.spool.port import LOSSES
 
 
 class Meta(Struct):
-    """The content of ``meta``. Points are counted since the spool was made.
-
-    Attributes:
-        version: transactions committed.
-        chain: how points are named, and the head.
-        absorbed: the last epoch of a log in memory that was moved here.
-        steady_ms: the spool's own clock at the last commit, in milliseconds.
-        wall_ms: the wall clock then, since 1970.
-        monotonic_ms: the machine's monotonic clock then.
-        boot: the boot of the machine which that clock belongs to.
-    """
+    """The content of ``meta``, member by member as in ``docs/spec/spool.md``."""
 
     version: int = 0
     appended: int = 0

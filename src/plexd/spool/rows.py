@@ -59,17 +59,7 @@ def kind_of(point: MetricPoint) -> int:
 
 
 class Row(Struct, frozen=True):
-    """One row.
-
-    Attributes:
-        id: its last point in the stream of all points.
-        epoch: the epoch in which its points were named.
-        place: its last point's place.
-        stamped: when the points came in, by the spool's own clock in milliseconds.
-        kind: of its points, as of `kind_of`.
-        points: how many there are.
-        body: the points as a JSON array.
-    """
+    """One row: the columns of the log in ``docs/spec/spool.md``, but for the digest."""
 
     id: int
     epoch: str

@@ -178,7 +178,9 @@ class SpoolFiles:
         The database goes first: as long as it is there it is what the next start begins with,
         and without it the successor is.
         """
-        aside = self._free_name(now)
+        stamp = now.strftime("%Y%m%dT%H%M%S")
+        names = (f"spool.db.corrupt-{stamp}.{now.microsecond + i:06}Z" for i in range(1000))
+        aside = next(path for name in names if not (path := self.directory / name).exists())
         with disk_errors():
             for path, kept in zip(_family(self.database), _family(aside), strict=True):
                 with suppress(FileNotFoundError):
@@ -191,11 +193,6 @@ class SpoolFiles:
     def _install_successor(self) -> None:
         self.successor.rename(self.database)
         sync(self.directory)
-
-    def _free_name(self, now: datetime) -> Path:
-        stamp = now.strftime("%Y%m%dT%H%M%S")
-        names = (f"spool.db.corrupt-{stamp}.{now.microsecond + i:06}Z" for i in range(1000))
-        return next(path for name in names if not (path := self.directory / name).exists())
 
     def _prune(self) -> None:
         kept = self.directory.glob("spool.db.corrupt-*")

@@ -106,7 +106,11 @@ class Opener:
         self._hold_lock()
         try:
             self._files.drop_successor()
-            rows = self._salvage(source)
+            with closing(SpoolTables.open(self._files.successor, self._budget)) as target:
+                if source is not None:
+                    rows = salvage(source, target)
+                else:
+                    rows = salvage_file(self._files.database, target)
             aside = self._files.succeed(self._clock.now())
             reason = f"a part of it cannot be read: {err}" if err.is_read else str(err)
             extra = {"component": "spool", "reason": reason, "rows": rows, "kept_as": str(aside)}
@@ -114,12 +118,6 @@ class Opener:
             return self._recovered(bring)
         except DamagedError as again:
             raise DiskError(f"damaged again at once: {again}") from again
-
-    def _salvage(self, source: SpoolTables | None) -> int:
-        with closing(SpoolTables.open(self._files.successor, self._budget)) as target:
-            if source is not None:
-                return salvage(source, target)
-            return salvage_file(self._files.database, target)
 
     def _recovered(self, bring: Callable[[PointLog], None]) -> DiskLog:
         """Open the files that are there, count what is missing, and begin an epoch.

@@ -128,7 +128,11 @@ class SpoolTables:
         """
         # Made here, so that no other user can read it; SQLite gives the -wal the same mode.
         with closing(HeldFile(path)) as file, _translated():
-            _check_header(os.pread(file.fd, _HEADER_BYTES, 0))
+            header = os.pread(file.fd, _HEADER_BYTES, 0)  # less of a new file
+        if len(header) == _HEADER_BYTES and any(
+            header[part] != _expected()[0][part] for part in _FIXED
+        ):
+            raise DamagedError("its header is not that of a spool")
         with ExitStack() as held, _translated():
             tables = cls(path)
             held.callback(tables.close)
@@ -291,13 +295,6 @@ class SpoolTables:
         """Close the connection, whatever state it is in."""
         with suppress(apsw.Error):
             self._connection.close(True)  # noqa: FBT003  # apsw takes it by position only
-
-
-def _check_header(found: bytes) -> None:
-    if len(found) < _HEADER_BYTES:
-        return  # new, or SQLite will say so
-    if any(found[part] != _expected()[0][part] for part in _FIXED):
-        raise DamagedError("its header is not that of a spool")
 
 
 if TYPE_CHECKING:
