@@ -14,8 +14,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
 PAGE_BYTES = 4096
-# The most a row takes beside its body: a page of the tree may stay half empty because the next
-# row does not fit, and its columns, pointers and share of inner pages come to some 200 bytes.
+# The most a row takes beside its body; ``docs/spec/spool.md`` has what for.
 ROW_BYTES = 2304
 _EMPTY_BYTES = 64 * 1024
 _MIB = 1024 * 1024

@@ -1,7 +1,6 @@
 """A row of the log, points of one collection under consecutive places, and where rows are kept.
 
-``id`` is the number of the row's last point in the stream of all points, counted from 1. So a row
-holds the points from ``id - points`` on, and whatever was appended earlier has the lower id.
+Rows are in the order of their ids: whatever was appended earlier has the lower one.
 """
 
 from __future__ import annotations

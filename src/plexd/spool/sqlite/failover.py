@@ -236,9 +236,7 @@ class Failover:
     def _attempt(self, work: Callable[[PointLog], _T]) -> _T | None:
         """Do ``work`` on the disk; None if that cannot be done.
 
-        If it fails, it is done again on freshly opened files: after a failed sync the system may
-        have thrown away what was to be written, and would report the next one as done. What cannot
-        be read then either, of a file that was just opened and written to, is taken for damaged.
+        What fails is done again on freshly opened files; ``docs/spec/spool.md`` has the reasons.
         """
         for mend in (self._reopen, partial(self._reopen, is_lasting=True), self._degrade):
             if self._disk is None:

@@ -1,8 +1,7 @@
 """What became of every point, worked out whenever a spool is opened.
 
-There are three sources: ``meta`` in the database, the watermark beside it, and the rows. One
-damaged byte in a -wal makes SQLite drop the transactions after it without an error. The watermark
-is written after every commit, so that such a loss is noticed.
+There are three sources: ``meta`` in the database, the watermark beside it, which is written after
+every commit, and the rows. ``docs/spec/spool.md`` has which is believed when.
 """
 
 from __future__ import annotations
@@ -31,10 +30,7 @@ _BYTES = 64
 
 
 class Watermark(NamedTuple):
-    """How far the database had come: ``meta`` as of its ``version``.
-
-    ``front`` is the number before the oldest waiting point, in the stream of all points.
-    """
+    """How far the database had come, number by number as in ``docs/spec/spool.md``."""
 
     version: int
     appended: int
@@ -130,10 +126,7 @@ def _drop_passed(tables: SpoolTables, chain: Chain, front: int) -> None:
 
 
 def _count_points(chain: Chain, rows: Iterable[Outline]) -> tuple[int, int]:
-    """Return how many points wait in ``rows``, and how many are missing between them.
-
-    What is missing between the points of one epoch, the control plane sees by itself.
-    """
+    """Return how many points wait in ``rows``, and how many are seen to be missing between them."""
     waiting = missing = 0
     epoch, last = chain.head, chain.passed
     for row in rows:

@@ -121,11 +121,7 @@ class SpoolTables:
 
     @classmethod
     def open(cls, path: Path, budget: Budget) -> Self:
-        """Return the database at ``path``; made if it is not there, and checked.
-
-        Exclusive locking keeps the index of the -wal in this process' own memory: there is no
-        -shm file that could be damaged, or cut short while it is mapped.
-        """
+        """Return the database at ``path``; made if it is not there, and checked."""
         # Made here, so that no other user can read it; SQLite gives the -wal the same mode.
         with closing(HeldFile(path)) as file, _translated():
             header = os.pread(file.fd, _HEADER_BYTES, 0)  # less of a new file
