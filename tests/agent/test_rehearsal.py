@@ -72,6 +72,28 @@ def test_an_identity_and_a_token_file_are_read_as_the_run_reads_them(tmp_path: P
         remarks(tmp_path, PLEXD_API_AUTH_TOKEN_FILE=f"{tmp_path}/none")
 
 
+def test_peers_of_the_identity_that_cannot_be_used_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Captured
+) -> None:
+    monkeypatch.setenv("PLEXD_DATA_DIR", str(tmp_path))
+    keep(tmp_path, IDENTITY | {"peers": [{"id": "\u202eb", "public_key": KEY, "mesh_ip": "x"}]})
+    assert main(["config", "check"]) == 0
+    said = capfd.readouterr().err
+    assert 'plexd: warning: peers left out: peer "\\u202eb": an id is 1 to 256' in said
+    assert said.count("\n") == len(said.splitlines())
+
+
+def test_an_identity_without_a_name_is_refused_by_check_and_run_alike(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Captured
+) -> None:
+    """As from ``--identity ${NOT_SET}`` in a unit."""
+    monkeypatch.setenv("PLEXD_DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("PLEXD_API_BASE_URL", "https://plane.example")
+    monkeypatch.chdir(tmp_path)
+    assert main(["config", "check", "--identity", ""]) == main(["run", "--identity", ""]) == 1
+    assert capfd.readouterr().err.splitlines() == ["plexd: . is not a regular file"] * 2
+
+
 def test_an_identity_elsewhere_is_checked_when_it_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Captured
 ) -> None:

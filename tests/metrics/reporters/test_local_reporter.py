@@ -318,6 +318,15 @@ async def test_without_any_token_nothing_is_posted_and_the_error_says_why(
     assert caplog.records == []
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+async def test_a_line_break_that_was_kept_with_a_secret_is_none_of_it(
+    server: ScriptedServer, clock: ManualClock, end: str
+) -> None:
+    async with local(server.url, ScriptedFetcher(NSK, {KEY: TOKEN + end}), clock) as reporter:
+        await reporter.report_metrics(NODE, EXAMPLE)
+    assert server.requests[0].headers["Authorization"] == f"Bearer {TOKEN}"
+
+
 class ChangingFetcher:
     """A good fetcher first, and then another one."""
 

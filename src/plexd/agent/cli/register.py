@@ -32,7 +32,7 @@ from plexd.api import (
     TransportError,
 )
 from plexd.console import complain, put
-from plexd.text import printable, quoted
+from plexd.text import bare, decoded, printable, quoted
 
 if TYPE_CHECKING:
     import argparse
@@ -61,6 +61,7 @@ def register(options: argparse.Namespace, settings: Settings, environ: Mapping[s
     """
     _check("--public-key", options.public_key, parse_public_key)
     _check("--mesh-ip", options.mesh_ip, parse_mesh_ip)
+    _check("--hostname", options.hostname, _parse_hostname)
     settings = _with_server(settings, options.server)
     directory = _data_dir(settings, force=options.force)
     for warning in warnings_about(settings, environ):
@@ -68,13 +69,13 @@ def register(options: argparse.Namespace, settings: Settings, environ: Mapping[s
     interface = options.interface or settings.wireguard.interface
     public_key = options.public_key or _public_key(interface)
     metadata = _metadata(options.mesh_ip or _address(interface))
-    hostname = options.hostname or socket.gethostname()
+    hostname = options.hostname or printable(socket.gethostname())
     token = _token(options.token_file, environ)
     made = asyncio.run(_enrol(settings, token, public_key, hostname, metadata))
     peers, warning = _usable(made.peers, interface)
     made = msgspec.structs.replace(made, peers=peers)
     identity = Identity(
-        made.node_id, made.mesh_ip, made.node_secret_key, made.auth_token, tuple(made.peers)
+        made.node_id, made.mesh_ip, made.node_secret_key, bare(made.auth_token), tuple(made.peers)
     )
     save_identity(directory, identity)
     missing = _not_in_the_file(settings, interface)
@@ -96,6 +97,11 @@ def _check(option: str, text: str | None, parse: Callable[[str], object]) -> Non
         parse(text)
     except ValueError as err:
         raise SettingsError(option, "", str(err)) from None
+
+
+def _parse_hostname(text: str) -> None:
+    if not text.isprintable():
+        raise ValueError("expected printable text")
 
 
 def _with_server(settings: Settings, server: str | None) -> Settings:
@@ -189,7 +195,7 @@ def _metadata(mesh_ip: str) -> dict[str, str]:
 def _os_name() -> str:
     try:
         return printable(platform.freedesktop_os_release().get("PRETTY_NAME", ""))
-    except OSError:
+    except (OSError, ValueError):  # ValueError: it is no text
         return ""
 
 
@@ -198,13 +204,14 @@ def _token(file: str | None, environ: Mapping[str, str]) -> str:
     if file is not None:
         text = _read("--token-file", Path(file))
     elif environ.get(_TOKEN):
-        text = environ[_TOKEN].strip()
+        text = environ[_TOKEN]
     elif sys.stdin is not None and sys.stdin.isatty():
         from getpass import getpass  # noqa: PLC0415 - at a terminal only
 
-        text = getpass("Bootstrap token: ").strip()
+        text = getpass("Bootstrap token: ")
     else:
         text = _read("standard input", _STDIN)
+    text = bare(text).strip()
     if not text or not (text.isascii() and text.isprintable()) or " " in text:
         raise NotReadyError("there is no bootstrap token; make one with: plexd-server token create")
     return text
@@ -213,12 +220,12 @@ def _token(file: str | None, environ: Mapping[str, str]) -> str:
 def _read(name: str, source: Path | int) -> str:
     try:
         with open(source, "rb", closefd=isinstance(source, Path)) as opened:
-            return opened.read(_MAX_TOKEN).decode("ascii", "replace").strip()
-    except OSError as err:
+            return decoded(opened.read(_MAX_TOKEN))
+    except (OSError, ValueError) as err:
+        reason = err.strerror if isinstance(err, OSError) else str(err)
         # The name is not repeated: it may be the token itself.
         raise NotReadyError(
-            f"cannot read the token from {name}: {err.strerror}; it has to be a file that holds "
-            "the token"
+            f"cannot read the token from {name}: {reason}; it has to be a file that holds the token"
         ) from None
 
 

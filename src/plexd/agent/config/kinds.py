@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from plexd.api import Secret, check_zone, parse_proxy, with_plain_zone
-from plexd.text import nearest, quoted, with_scheme, without_line_end
+from plexd.text import bare, nearest, quoted, with_scheme
 from plexd.units import format_duration, format_size, parse_duration, parse_size
 
 if TYPE_CHECKING:
@@ -118,11 +118,11 @@ def path(*, optional: bool) -> Kind:
 
 
 def interface(*, optional: bool, longest: int = 15) -> Kind:
-    """The name of a network interface, as Linux accepts it; alternative names may be longer."""
+    """The name of a network interface, as Linux accepts it, in bytes at most ``longest``."""
 
     def parse(text: str) -> str:
-        is_name = text.isprintable() and _INTERFACE.fullmatch(text) and len(text) <= longest
-        if is_name or (optional and not text):
+        is_name = text.isprintable() and _INTERFACE.fullmatch(text) and text not in {".", ".."}
+        if (is_name and len(text.encode()) <= longest) or (optional and not text):
             return text
         raise ValueError(f"expected the name of a network interface, found {quoted(text)}")
 
@@ -153,14 +153,15 @@ def _parse_boolean(text: str) -> bool:
 
 
 def parse_secret(text: str) -> Secret:
-    """A secret, without one line break at its end. Raises `ValueError`, which never quotes it."""
-    text = without_line_end(text)
+    """A secret, as `bare` has it. Raises `ValueError`, which never quotes it."""
+    text = bare(text)
     if not (text.isascii() and text.isprintable()) or " " in text:
         raise ValueError("must be printable ASCII without spaces (the value is not shown)")
     return Secret(text)
 
 
 def _parse_proxy_address(text: str) -> str:
+    text = bare(text)
     parse_proxy(text)
     return Secret(text) if has_userinfo(text) else text
 
