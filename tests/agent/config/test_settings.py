@@ -301,6 +301,13 @@ def test_a_password_in_the_local_endpoint_is_refused_unseen(config_file: Write) 
         "https:///x",
         "http://a\\b",
         "http:// a",
+        "http://a..b",
+        "http://.a",
+        "http://*",
+        "http://a%41",
+        "http://<a>",
+        f"http://{'a' * 64}.example",
+        f"http://{'a.' * 128}",
     ],
 )
 def test_an_address_without_scheme_or_host_is_refused(url: str) -> None:
@@ -312,6 +319,8 @@ ZONES = {
     "http://[fe80::1]:80": "a link-local address needs its interface: [fe80::1%25eth0]",
     "http://[fe80::1%25]": "a zone has to be the name of an interface, as in [fe80::1%25eth0]",
     "https://[fd00::1%25eth0]": "only a link-local address (fe80::) has a zone; leave it out",
+    "http://[v1.a]:80": "only an IPv6 address is in brackets, as in [fd00::1]",
+    "http://[v1.a:b]": "only an IPv6 address is in brackets, as in [fd00::1]",
     "https://[::1%25lo]/": "only a link-local address (fe80::) has a zone; leave it out",
 }
 

@@ -28,6 +28,8 @@ _BOOLEANS = dict.fromkeys(("true", "yes", "y", "on", "1"), "true") | dict.fromke
     ("false", "no", "n", "off", "0"), "false"
 )
 _INTERFACE = re.compile(r"[^\s/:]+")
+# Each part of a name fits into a question to a name server (RFC 1035, 2.3.4).
+_HOST = re.compile(r"(?=.{1,254}\Z)(?:[\w-]{1,63}\.)*[\w-]{1,63}\.?", re.ASCII)
 _USERINFO = re.compile(r"[^/?#]*//[^/?#]*@")
 
 
@@ -179,7 +181,9 @@ def _parse_web_address(text: str) -> str:
 def _is_web_address(text: str) -> bool:
     try:
         parts = urlsplit(text)
+        is_name = "[" not in parts.netloc  # what is in brackets, `check_zone` looks at
         reachable = bool(parts.hostname) and parts.port != 0
+        reachable &= not is_name or bool(_HOST.fullmatch(parts.hostname or ""))
     except ValueError:
         return False
     # As the client has it, which sends nothing but ASCII.
