@@ -54,7 +54,7 @@ def test_the_failure_of_the_last_try_is_the_one_that_is_reported(
 class BareSocket(socket.socket):
     """A socket of a sandbox that knows no options."""
 
-    def setsockopt(self, *_: object) -> None:  # type: ignore[override]  # of any form
+    def setsockopt(self, *_: object) -> None:
         raise OSError(errno.ENOPROTOOPT, os.strerror(errno.ENOPROTOOPT))
 
 
