@@ -446,18 +446,22 @@ def test_a_missing_interface_is_reported_with_a_way_out(capfd: Captured) -> None
     assert "--public-key" in said
 
 
+@pytest.mark.parametrize(("kind", "tool"), [("wireguard", "wg"), ("amneziawg", "awg")])
 def test_the_key_of_an_interface_in_userspace_is_asked_for_with_the_way_to_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Captured
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Captured, kind: str, tool: str
 ) -> None:
-    monkeypatch.setattr(interface, "_SOCKETS", (tmp_path,))
+    directories = [tmp_path / name for name in ("wireguard", "amneziawg")]
+    for directory in directories:
+        directory.mkdir()
+    monkeypatch.setattr(interface, "_SOCKETS", directories)
     line = ["register", "--server", "http://127.0.0.1:1", "--interface", "lo"]
     assert main(line) == 1
     assert "cannot read the public key of" in capfd.readouterr().err
 
     with socket.socket(socket.AF_UNIX) as daemon:
-        daemon.bind(str(tmp_path / "lo.sock"))
+        daemon.bind(str(tmp_path / kind / "lo.sock"))
         assert main(line) == 1
-    assert 'in userspace: --public-key "$(wg show lo public-key)"' in capfd.readouterr().err
+    assert f'in userspace: --public-key "$({tool} show lo public-key)"' in capfd.readouterr().err
 
 
 def test_the_address_of_an_interface_is_found() -> None:

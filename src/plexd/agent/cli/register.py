@@ -137,9 +137,9 @@ def _data_dir(settings: Settings, *, force: bool) -> Path:
 
 def _public_key(interface: str) -> str:
     from plexd.agent.interface import (  # noqa: PLC0415 - loads the readers
-        is_in_userspace,
         is_there,
         read_public_key,
+        userspace_tool,
     )
     from plexd.wireguard import Absent, WireGuardError  # noqa: PLC0415 - the same
 
@@ -157,9 +157,9 @@ def _public_key(interface: str) -> str:
             "the public key with --public-key"
         )
     way_out = "name the mesh's interface with --interface, or give the key with --public-key"
-    if is_in_userspace(interface):
+    if tool := userspace_tool(interface):
         found = Absent("a userspace daemon runs it, and tells its private key only")
-        way_out = f'in userspace: --public-key "$(wg show {printable(interface)} public-key)"'
+        way_out = f'in userspace: --public-key "$({tool} show {printable(interface)} public-key)"'
     raise NotReadyError(
         f"cannot read the public key of {quoted(interface)}: {found.reason}; {way_out}"
     )
