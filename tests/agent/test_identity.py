@@ -202,8 +202,10 @@ def test_arbitrary_bytes_are_one_sentence(tmp_path: Path, content: bytes) -> Non
 def test_a_byte_order_mark_and_a_line_break_behind_the_token_are_no_fault(
     tmp_path: Path, mark: bytes, end: str
 ) -> None:
-    place(tmp_path, mark + json.dumps(DOCUMENT | {"auth_token": f"hunter2{end}"}).encode())
-    assert load_identity(tmp_path).auth_token == "hunter2"
+    secrets = {"auth_token": f"hunter2{end}", "node_secret_key": f"{KEY}{end}"}
+    place(tmp_path, mark + json.dumps(DOCUMENT | secrets).encode())
+    identity = load_identity(tmp_path)
+    assert (identity.auth_token, identity.node_secret_key) == ("hunter2", KEY)
 
 
 def test_a_second_line_of_the_token_is_a_fault(tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def read_identity(path: Path) -> Identity:
     identity = Identity(
         node_id=kept.node_id,
         mesh_ip=kept.mesh_ip,
-        node_secret_key=kept.node_secret_key,
+        node_secret_key=bare(kept.node_secret_key),
         auth_token=bare(kept.auth_token),
         peers=kept.peers or (),
     )

@@ -497,7 +497,8 @@ async def test_entries_that_are_no_peers_are_named_as_well(data_dir: Path, capfd
 async def test_a_line_break_behind_the_nodes_token_does_not_cost_the_registration(
     data_dir: Path,
 ) -> None:
-    made = msgspec.to_builtins(MADE) | {"auth_token": "the-token\r\n"}
+    secrets = {"auth_token": "the-token\r\n", "node_secret_key": f"{NSK}\n"}
+    made = msgspec.to_builtins(MADE) | secrets
     async with ScriptedServer(Reply(body=msgspec.json.encode(made))) as plane:
         assert await registering(plane.url) == 0
     assert load_identity(data_dir).auth_token == "the-token"

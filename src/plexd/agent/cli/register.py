@@ -74,9 +74,8 @@ def register(options: argparse.Namespace, settings: Settings, environ: Mapping[s
     made = asyncio.run(_enrol(settings, token, public_key, hostname, metadata))
     peers, warning = _usable(made.peers, interface)
     made = msgspec.structs.replace(made, peers=peers)
-    identity = Identity(
-        made.node_id, made.mesh_ip, made.node_secret_key, bare(made.auth_token), tuple(made.peers)
-    )
+    key, auth_token = bare(made.node_secret_key), bare(made.auth_token)
+    identity = Identity(made.node_id, made.mesh_ip, key, auth_token, tuple(made.peers))
     save_identity(directory, identity)
     missing = _not_in_the_file(settings, interface)
     put(_outcome(made, missing, directory, has_address=bool(metadata.get("mesh_ip"))))
