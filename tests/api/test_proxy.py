@@ -107,6 +107,15 @@ async def test_what_a_proxy_refuses_is_said_with_its_name_and_without_its_passwo
             await plane.report_metrics("node-1", EXAMPLE)
 
 
+async def test_a_password_that_is_missing_without_a_tunnel_is_the_proxys_word() -> None:
+    async with ConnectProxy("a:b") as proxy, client("http://plane.example", proxy.url) as plane:
+        with pytest.raises(TransportError) as caught:
+            await plane.report_metrics("node-1", EXAMPLE)
+        expected = f"the proxy {proxy.url}: Proxy Authentication Required (HTTP 407)"
+        assert str(caught.value) == expected
+    assert not caught.value.was_connected
+
+
 async def test_a_proxy_that_is_not_there_is_named(authority: Authority) -> None:
     async with ConnectProxy() as proxy:
         gone = proxy.url

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-from codecs import BOM_UTF8
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -16,7 +15,7 @@ from plexd.agent.errors import IdentityError, SettingsError
 from plexd.agent.identity import read_identity
 from plexd.agent.private_file import opened
 from plexd.api import Secret
-from plexd.text import printable
+from plexd.text import decoded, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -95,8 +94,7 @@ def _token_in(path: Path) -> str:
             data = content.read(_MOST_BYTES + 1)
     if len(data) > _MOST_BYTES:
         raise ValueError("is larger than 64KiB, which no token is")
-    # Editors put a byte order mark in front; what is not ASCII is refused below.
-    token = parse_secret(data.removeprefix(BOM_UTF8).decode("ascii", "replace")).reveal()
+    token = parse_secret(decoded(data)).reveal()
     if not token:
         raise ValueError("is empty")
     return token
