@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 WRONG_USAGE = 2
 _STDIN, STDOUT, _STDERR = 0, 1, 2
+_USUAL_COLUMNS = 80
 _WORD = re.compile(r"[a-z][a-z-]{0,19}")
 _OPTION = re.compile(r"(--[a-z][a-z-]{1,30}|-[A-Za-z])(=.*)?", re.DOTALL)
 
@@ -84,12 +85,30 @@ def guard_descriptors() -> None:
             os.open(os.devnull, os.O_RDONLY if descriptor == STDOUT else os.O_RDWR)
 
 
+class _Layout(argparse.RawDescriptionHelpFormatter):
+    """The layout of help, which argparse makes for every option even if nobody asks for help.
+
+    Its own way to the width loads `shutil` with all its compressors, half a megabyte.
+    """
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=_columns() - 2)
+
+
+def _columns() -> int:
+    """The width of the terminal, as `shutil.get_terminal_size` has it."""
+    try:
+        columns = max(0, int(os.environ.get("COLUMNS", "0")))
+        return columns or os.get_terminal_size(STDOUT).columns or _USUAL_COLUMNS
+    except (OSError, ValueError):  # no terminal, or no number
+        return _USUAL_COLUMNS
+
+
 class Parser(argparse.ArgumentParser):
     """A parser that complains in one line, and prints without Python's buffers."""
 
     def __init__(self, **options: str) -> None:
-        layout = argparse.RawDescriptionHelpFormatter
-        super().__init__(formatter_class=layout, allow_abbrev=False, **options)  # type: ignore[arg-type]  # texts only
+        super().__init__(formatter_class=_Layout, allow_abbrev=False, **options)  # type: ignore[arg-type]  # texts only
 
     def parse_known_args(  # type: ignore[override]  # argparse allows any namespace
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from plexd.api import Config
 
-# The delay between two addresses that RFC 8305, section 5 recommends; aiohttp's is the same.
+# The delay between two addresses that RFC 8305, section 5 recommends; the client's is the same.
 _NEXT_ADDRESS_SECONDS: Final = 0.25
 _NUMBER: Final = re.compile(r"\[Errno (\d+)\]")
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from plexd.agent.config.file import read_file
 from plexd.agent.config.keys import variable
 from plexd.agent.config.kinds import parse_secret
 from plexd.agent.errors import IdentityError, SettingsError
@@ -69,6 +68,8 @@ def _of_identity(path: Path, node_id: str) -> str:
 
 
 def _of_file(path: Path) -> str:
+    from plexd.agent.config.file import read_file  # noqa: PLC0415 - brings YAML with it
+
     given = read_file(path).get(_KEY)
     if given is None:
         raise SettingsError(printable(path), _KEY, "is no longer set; restart to do without")

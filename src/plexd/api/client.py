@@ -18,7 +18,7 @@ from plexd.api.errors import APIError, DecodeError, TransportError
 from plexd.api.peer_entries import decode_peers
 from plexd.api.proxy import parse_proxy
 from plexd.api.secret import Secret
-from plexd.api.transport import Answer, HTTPTransport
+from plexd.api.transport import HTTPTransport
 from plexd.api.trust import Trust
 from plexd.api.wire import Receipt, Registration, SecretResponse
 from plexd.api.zones import check_zone
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from plexd.api.batch import MetricBatch
     from plexd.api.config import Config
+    from plexd.api.connection import Answer
     from plexd.api.wire import Peer
 
 _T = TypeVar("_T")

@@ -12,11 +12,11 @@ only those that carry this socket's identifier and cookie::
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import secrets
 import socket
 import struct
+from array import array
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -170,8 +170,9 @@ def _attach_program(sock: socket.socket, identifier: int, cookie: bytes, *, head
             (_RETURN, 0, 0, 0),
         )
     )
-    buffer = ctypes.create_string_buffer(program, len(program))
-    description = struct.pack("@HP", len(program) // _INSTRUCTION.size, ctypes.addressof(buffer))
+    kept = array("B", program)  # until the kernel has copied it
+    address, size = kept.buffer_info()
+    description = struct.pack("@HP", size // _INSTRUCTION.size, address)
     _set(sock, socket.SOL_SOCKET, _SO_ATTACH_FILTER, description)
 
 
