@@ -8,16 +8,22 @@ import subprocess
 import sys
 import time
 import urllib.request
+from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from plexd.api import Peer
 
 NODE = "bench"
 _PATIENCE_SECONDS = 60
+
+
+def family(pid: int) -> list[int]:
+    """Return the process and those that its threads started."""
+    listed = Path(f"/proc/{pid}/task").glob("*/children")
+    return [pid, *(int(child) for file in listed for child in file.read_text("ascii").split())]
 
 
 class Agent:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import gc
 import os
 import signal
@@ -27,7 +26,6 @@ def run(options: argparse.Namespace) -> None:
     from plexd_server.cli import options as values  # noqa: PLC0415
 
     gc.freeze()  # modules stay: a full collection, which stops all threads, leaves them out
-    atexit.register(gc.unfreeze)  # DuckDB complains of what is never collected
     os.umask(0o077)  # only the owner reads points, journal, and what DuckDB spills
     levels = {"plexd_server": "info", "plexd": "info"}
     setup_logging("warning", options.log_format, levels, tracebacks=True)
@@ -45,6 +43,7 @@ def run(options: argparse.Namespace) -> None:
         certificate=_certificate(options),
         trusted_proxies=tuple(map(values.parse_proxies, options.trusted_proxy)),
         base_path=values.parse_base_path(options.base_path),
+        log_format=options.log_format,
     )
     asyncio.run(serve(chosen))
 

@@ -7,6 +7,7 @@ something: what it has comes again from the journal.
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import gc
 import os
@@ -27,14 +28,14 @@ _SOONER_KILLED: Final = "300"  # of 1000, proc(5)
 _SELDOM: Final = (50_000, 20, 50)  # nothing here is made in cycles
 
 
-def main(descriptor: str, log_format: str, size: str) -> None:
-    """Answer the front until it is gone; have at most so many bytes of memory, if not 0."""
+def main(descriptor: str, log_format: str, most_bytes: str) -> None:
+    """Answer the front until it is gone, with at most so many bytes of memory of its own."""
     _depend_on_parent()
     _step_back()
-    if most := int(size):
-        resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+    resource.setrlimit(resource.RLIMIT_DATA, (int(most_bytes), int(most_bytes)))
     setup_logging("warning", log_format, {"plexd_server": "info"}, tracebacks=True)
     gc.freeze()
+    atexit.register(gc.unfreeze)  # DuckDB complains of what is never collected
     gc.set_threshold(*_SELDOM)
     Answering(socket.socket(fileno=int(descriptor))).run()
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
 
-    from plexd_server.store.duckdb.chunk import Chunk
+    from plexd_server.store.duckdb.new_rows import Chunk
 
     T = TypeVar("T")
 

@@ -38,7 +38,7 @@ class OtherData(NamedTuple):
     data: str
 
 
-class OtherPoint(NamedTuple):
+class OtherRow(NamedTuple):
     """Such a point, in the form of the others."""
 
     timestamp: Any
@@ -93,6 +93,6 @@ def by_group(points: Sequence[Any]) -> Mapping[str, list[Any]]:
     return groups
 
 
-def _other(point: MetricPoint) -> OtherPoint:
+def _other(point: MetricPoint) -> OtherRow:
     data = bytes(point.data).decode()  # type: ignore[arg-type]  # Raw
-    return OtherPoint(point.timestamp, OtherData(point.group, point.peer_id, data))
+    return OtherRow(point.timestamp, OtherData(point.group, point.peer_id, data))

@@ -36,8 +36,12 @@ _NUMPY_TYPES: Final = {
     "UINTEGER": np.uint32,
 }
 _TYPE_CODES: Final = {
-    **{"TIMESTAMP": "q", "BOOLEAN": "b", "DOUBLE": "d"},
-    **{"BIGINT": "q", "UBIGINT": "Q", "UINTEGER": "I"},
+    "TIMESTAMP": "q",
+    "BOOLEAN": "b",
+    "DOUBLE": "d",
+    "BIGINT": "q",
+    "UBIGINT": "Q",
+    "UINTEGER": "I",
 }
 _TIMES_KEPT: Final = 65_536
 _timestamp = attrgetter("timestamp")
@@ -108,7 +112,7 @@ def _array(column: MutableSequence[Any], kind: str) -> Column:
         return _as_times(np.frombuffer(column, dtype=np.int64))  # type: ignore[call-overload]  # an array
     if kind == "VARCHAR":
         return np.array(column, dtype=object)
-    return np.frombuffer(column, dtype=_NUMPY_TYPES[kind])  # type: ignore[call-overload]  # an array
+    return np.frombuffer(column, dtype=_NUMPY_TYPES[kind])  # type: ignore[call-overload, no-any-return]  # an array
 
 
 def _column(kind: str, values: Sequence[Any]) -> Column:

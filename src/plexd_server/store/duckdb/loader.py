@@ -13,7 +13,7 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from plexd_server.errors import FilesReplaced, JournalDamaged, StoreClosed, StoreError
-from plexd_server.store.duckdb.chunk import Chunk
+from plexd_server.store.duckdb.new_rows import Chunk
 from plexd_server.store.journal import Follower, Record, decode_record
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from plexd_server.errors import JournalDamaged
 from plexd_server.store.duckdb import queries
-from plexd_server.store.duckdb.chunk import Chunk
+from plexd_server.store.duckdb.new_rows import Chunk
 from plexd_server.store.embedded.mark_cache import MarkCache
 from plexd_server.store.embedded.staging import StagedReports
 from plexd_server.store.journal import Follower, Record, decode_record
@@ -30,7 +30,7 @@ def load_all(tables: Tables, journal: Path, position: int, upto: int) -> None:
     Raises `JournalDamaged`, and what DuckDB raises.
     """
     known = tables.read(lambda cursor: queries.read_known_marks(cursor, ""))
-    staged = StagedReports(MarkCache(known, _MarksOfTables(tables)))
+    staged = StagedReports(MarkCache(known, _LoadedMarks(tables)))
     chunk = Chunk(position)
     follower = Follower(journal, position)
     try:
@@ -57,7 +57,7 @@ def _decided(found: Record | Report | None, staged: StagedReports) -> Record | N
     return found
 
 
-class _MarksOfTables:
+class _LoadedMarks:
     def __init__(self, tables: Tables) -> None:
         self._tables = tables
 

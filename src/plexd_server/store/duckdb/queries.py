@@ -115,9 +115,7 @@ def _marks(cursor: duckdb.DuckDBPyConnection, query: str, *parameters: str) -> I
     return (Mark(**dict(zip(_MARK_FIELDS, map(_zoned, row), strict=True))) for row in rows)
 
 
-def read_account(
-    cursor: duckdb.DuckDBPyConnection, node_id: str
-) -> tuple[list[Mark], list[Loss]]:
+def read_account(cursor: duckdb.DuckDBPyConnection, node_id: str) -> tuple[list[Mark], list[Loss]]:
     """Return what a node's ledger is made of: its valid marks, and its latest losses in order."""
     rows = cursor.execute(_LOSSES_OF_NODE, [node_id]).fetchall()
     losses = [

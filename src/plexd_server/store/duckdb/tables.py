@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import duckdb
+
 from plexd_server.errors import StoreError
 from plexd_server.store.duckdb import queries, schema
 from plexd_server.store.duckdb.opening import open_database
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from plexd_server.fault_log import FaultLog
-    from plexd_server.store.duckdb.chunk import Chunk
     from plexd_server.store.duckdb.columns import Column
+    from plexd_server.store.duckdb.new_rows import Chunk
 
     T = TypeVar("T")
 

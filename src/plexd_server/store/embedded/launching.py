@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import subprocess
 import sys
 import threading
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
+from plexd_server.errors import StartError
+
 if TYPE_CHECKING:
     from plexd_server.store.duckdb.answering import Answering
 
 _END_SECONDS: Final = 10.0
+# What is not DuckDB's: the interpreter, numpy, a chunk on its way, and stacks of threads.
+_LIMITS: Final = 4
+_LIMIT_BYTES: Final = 512 * 1024 * 1024
 
 
 class Started(Protocol):
@@ -26,10 +32,22 @@ class Started(Protocol):
 
 
 class Apart(NamedTuple):
-    """How the process is started: the form of its log, and the most bytes it may use, if not 0."""
+    """How the process is started: the form of its log, and DuckDB's limit, such as ``256MB``."""
 
     log_format: str = "logfmt"
-    most_bytes: int = 0
+    memory: str = "256MB"
+
+    def words(self) -> list[str]:
+        """Return the arguments that say so; of memory, it may use a multiple of DuckDB's limit."""
+        return [self.log_format, str(_LIMITS * _size(self.memory) + _LIMIT_BYTES)]
+
+
+def _size(text: str) -> int:
+    found = re.fullmatch(r"([\d.]+) ?([KMGT])(I?)B", text.upper())
+    if found is None:
+        raise StartError(f"--store-memory {text!r} is not a size such as 256MB")
+    unit = (1024 if found[3] else 1000) ** (1 + "KMGT".index(found[2]))
+    return int(float(found[1]) * unit)
 
 
 class TablesProcess:
@@ -38,8 +56,8 @@ class TablesProcess:
     def __init__(self, apart: Apart) -> None:
         self.connection, theirs = socket.socketpair()
         with theirs:
-            words = [str(theirs.fileno()), apart.log_format, str(apart.most_bytes)]
-            self._process = subprocess.Popen(
+            words = [str(theirs.fileno()), *apart.words()]
+            self._process = subprocess.Popen(  # noqa: S603 -- our own program
                 # -P: the directory it is started in has nothing to say.
                 [sys.executable, "-P", "-m", "plexd_server.store.duckdb", *words],
                 pass_fds=[theirs.fileno()],

@@ -127,17 +127,17 @@ class TablesLink:
     def _run(self, opened: Future[int]) -> None:
         """Keep the tables running; the first start decides whether there is a store."""
         try:
-            line, position = self._begin()
+            first, position = self._begin()
         except BaseException as err:  # noqa: BLE001 -- the caller of `open` gets it
             opened.set_exception(err)
             return
         opened.set_result(position)
+        line: Line | None = first
         while line is not None:
             began = time.monotonic()
             line.wait()
             self._lose(line)
-            how = line.end()
-            line = self._begin_again(how, lived=time.monotonic() - began)
+            line = self._begin_again(line.end(), lived=time.monotonic() - began)
 
     def _begin(self) -> tuple[Line, int]:
         try:

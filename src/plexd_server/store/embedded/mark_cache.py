@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from msgspec import Struct
 
-from plexd_server.store.marks import Mark
+from plexd_server.store.marks import Mark  # noqa: TC001 -- msgspec reads the annotations
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -158,7 +158,7 @@ class MarkCache:
 
     def _is_shortened(self, node_id: str, epoch: str) -> bool:
         others = self._others.get(node_id)
-        return bool(others) and self._short(epoch) in others
+        return others is not None and self._short(epoch) in others
 
     def _short(self, epoch: str) -> int:
         return shortened(epoch, self._salt)
@@ -166,4 +166,6 @@ class MarkCache:
 
 def shortened(epoch: str, salt: str) -> int:
     """Return 64 bits of a digest, as the tables make them (`queries.read_known_marks`)."""
-    return int(hashlib.md5((salt + epoch).encode(), usedforsecurity=False).hexdigest()[:_DIGITS], 16)
+    return int(
+        hashlib.md5((salt + epoch).encode(), usedforsecurity=False).hexdigest()[:_DIGITS], 16
+    )

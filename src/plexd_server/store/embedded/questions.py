@@ -14,15 +14,23 @@ Both ends are of one version, one command and one user, so nothing here is ever 
 from __future__ import annotations
 
 import struct
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta  # noqa: TC003 -- msgspec reads the annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar
 
 import msgspec
 from msgspec import Raw, Struct
 
-from plexd.api import GROUP_AGENT, GROUP_LATENCY, GROUP_SYSTEM, GROUP_TUNNEL
-from plexd.api import AgentStats, LatencyResult, SystemStats, TunnelStats
+from plexd.api import (
+    GROUP_AGENT,
+    GROUP_LATENCY,
+    GROUP_SYSTEM,
+    GROUP_TUNNEL,
+    AgentStats,
+    LatencyResult,
+    SystemStats,
+    TunnelStats,
+)
 from plexd_server.errors import FilesReplaced, StartError, StoreBusy, StoreClosed, StoreError
 from plexd_server.store.embedded.mark_cache import KnownMarks, LastReport
 from plexd_server.store.marks import Mark
@@ -149,7 +157,7 @@ AnyQuestion = (
 )  # fmt: skip
 
 
-class _Point(Struct, array_like=True):
+class _CrossingPoint(Struct, array_like=True):
     """A stored point; ``data`` is MessagePack, or JSON as bytes for a group that is not known."""
 
     timestamp: datetime
@@ -159,7 +167,7 @@ class _Point(Struct, array_like=True):
     data: Raw
 
     @classmethod
-    def of(cls, point: StoredPoint) -> _Point:
+    def of(cls, point: StoredPoint) -> _CrossingPoint:
         data: object = bytes(point.data) if isinstance(point.data, Raw) else point.data
         return cls(
             point.timestamp,
@@ -181,17 +189,20 @@ class _Point(Struct, array_like=True):
         )
 
 
-class _Summary(Struct, array_like=True):
+class _CrossingSummary(Struct, array_like=True):
     node_id: str
     received_at: datetime
-    system: _Point | None
+    system: _CrossingPoint | None
 
     @classmethod
-    def of(cls, node: NodeSummary) -> _Summary:
-        return cls(node.node_id, node.received_at, node.system and _Point.of(node.system))
+    def of(cls, node: NodeSummary) -> _CrossingSummary:
+        system = None if node.system is None else _CrossingPoint.of(node.system)
+        return cls(node.node_id, node.received_at, system)
 
     def summary(self) -> NodeSummary:
-        return NodeSummary(self.node_id, self.received_at, self.system and self.system.stored())
+        return NodeSummary(
+            self.node_id, self.received_at, self.system.stored() if self.system else None
+        )
 
 
 class Asked(NamedTuple):
@@ -204,9 +215,21 @@ class Asked(NamedTuple):
 _ENCODER: Final = msgspec.msgpack.Encoder()
 _QUESTIONS: Final = msgspec.msgpack.Decoder(Asked)
 _ANSWERS: Final[dict[type, Any]] = {
-    **{Open: int, Follow: None, LoadOld: int, FindKnown: KnownMarks, FindMark: Mark | None},
-    **{FindMarks: list[Mark], ReadAccount: tuple[list[Mark], list[Loss]], ReadLatest: list[_Point], ReadSeries: Series},
-    **{ReadFleet: list[_Summary], Expire: int, Check: None, Hold: None, Release: None, Finish: int},
+    Open: int,
+    Follow: None,
+    LoadOld: int,
+    FindKnown: KnownMarks,
+    FindMark: Mark | None,
+    FindMarks: list[Mark],
+    ReadAccount: tuple[list[Mark], list[Loss]],
+    ReadLatest: list[_CrossingPoint],
+    ReadSeries: Series,
+    ReadFleet: list[_CrossingSummary],
+    Expire: int,
+    Check: None,
+    Hold: None,
+    Release: None,
+    Finish: int,
 }
 
 
@@ -223,9 +246,9 @@ def decode_question(body: bytes) -> Asked:
 def encode_answer(value: object) -> bytes:
     """Return the body of an answer's frame."""
     if isinstance(value, list) and value and isinstance(value[0], StoredPoint):
-        value = [_Point.of(point) for point in value]
+        value = [_CrossingPoint.of(point) for point in value]
     elif isinstance(value, list) and value and isinstance(value[0], NodeSummary):
-        value = [_Summary.of(node) for node in value]
+        value = [_CrossingSummary.of(node) for node in value]
     return _VALUE + _ENCODER.encode(value)
 
 

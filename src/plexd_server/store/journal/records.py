@@ -25,7 +25,7 @@ from isal import isal_zlib
 from isal.igzip_lib import IsalError
 
 from plexd.api import BatchName, MetricBatch, Predecessor, decode_batch
-from plexd_server.store.marks import Mark
+from plexd_server.store.marks import Mark  # noqa: TC001 -- msgspec reads the annotations
 from plexd_server.store.port import Loss, Report
 
 if TYPE_CHECKING:

@@ -14,11 +14,11 @@ from plexd.api import BatchName, Predecessor, Receipt
 from plexd_server.errors import JournalDamaged, StartError, StoreBusy, StoreError
 from plexd_server.store import DuckDBStore, Report
 from plexd_server.store.duckdb import schema
-from plexd_server.store.journal import Journal
 from plexd_server.store.duckdb.opening import create_tables
 from plexd_server.store.duckdb.schema import SCHEMA_VERSION
 from plexd_server.store.embedded import staging
 from plexd_server.store.embedded.mark_cache import EPOCHS_IN_MEMORY
+from plexd_server.store.journal import Journal
 from plexd_server.store.marks import FOLDED
 from support.embedded import tables_of
 from support.points import EPOCH, EXAMPLE, NOW
