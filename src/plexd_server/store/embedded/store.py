@@ -116,7 +116,9 @@ class DuckDBStore:
         if not report.points and not report.is_rejected:
             return Written(Receipt(accepted=0))
         if (waiting := self._backlog.points) >= self._max_pending:
-            self._following.failed(StoreBusy(f"{waiting} points wait in the journal for the tables"))
+            self._following.failed(
+                StoreBusy(f"{waiting} points wait in the journal for the tables")
+            )
             raise StoreBusy("too much is waiting to be stored; try again in a moment")
         return await self._writer.write(report)
 
@@ -135,7 +137,9 @@ class DuckDBStore:
         return await self._ask(ask.ReadSeries(query))
 
     async def fleet(self) -> list[NodeSummary]:
-        return await self._ask(ask.ReadFleet(self._marks.last_reports()))
+        return await self._on_thread(
+            lambda: self._link.ask(ask.ReadFleet(self._marks.last_reports()))
+        )
 
     async def expire(self, now: datetime, keep: timedelta) -> int:
         """Remove hour by hour, so that reports meanwhile wait for one hour's points at most."""
@@ -179,7 +183,8 @@ class DuckDBStore:
 
     def _settle(self) -> None:
         """Leave everything in the database's file, if the tables have all that was acknowledged."""
-        if self._maintain(ask.Finish()) == self._journal.last:
+        self._files.check()
+        if self._link.ask(ask.Finish()) == self._journal.last:
             self._journal.clear()
         else:
             self._journal.close()

@@ -66,7 +66,10 @@ class Scene:
 
     def _start(self) -> ScriptedTables:
         self.starts += 1
-        return ScriptedTables(lambda question: self.behave(question), self.asked)
+        return ScriptedTables(self._behave, self.asked)
+
+    def _behave(self, question: ask.AnyQuestion) -> object:
+        return self.behave(question)
 
     def _check(self) -> None:
         if self.fault is not None:

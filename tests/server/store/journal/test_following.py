@@ -83,13 +83,17 @@ def test_a_record_that_is_damaged_is_named_and_read_once_it_is_mended(
     assert follower.next() == [b"first", b"second"][position]
 
 
-def test_a_journal_that_is_gone_is_damaged_until_it_is_back(directory: Path) -> None:
+def test_another_journal_of_the_same_name_is_not_followed(directory: Path) -> None:
     opened(directory).append([b"first"])
-    directory.rename(directory.with_name("moved"))
     follower = Follower(directory, 0)
-    with pytest.raises((JournalDamaged, OSError)):
+    directory.rename(directory.with_name("moved"))
+    with pytest.raises(OSError, match="No such file"):
+        follower.next()
+    opened(directory).append([b"another"])
+    with pytest.raises(OSError, match="moved, deleted or replaced"):
         follower.next()
 
+    directory.rename(directory.with_name("other"))
     directory.with_name("moved").rename(directory)
     assert follower.next() == b"first"
 
@@ -150,9 +154,8 @@ def test_whatever_was_appended_is_followed_in_order(
             follower = Follower(directory, follower.position)
         journal.append(group)
         expected += group
-        for _ in range(min(read[index], len(expected) - len(found))):
-            found.append(follower.next())
+        behind = len(expected) - len(found)
+        found += [follower.next() for _ in range(min(read[index], behind))]
         journal.release("tables", follower.position)
-    while follower.position < journal.last:
-        found.append(follower.next())
+    found += [follower.next() for _ in range(journal.last - follower.position)]
     assert found == expected
