@@ -75,9 +75,9 @@ class Answering:
         self._pool(question).submit(self._answer, number, question, upto)
 
     def _pool(self, question: ask.Question[Any]) -> ThreadPoolExecutor:
-        if isinstance(question, ask.FindMark | ask.FindMarks):
-            return self._marks
-        if isinstance(question, ask.Expire | ask.Hold | ask.Finish):
+        if isinstance(question, ask.FindMark | ask.FindMarks | ask.Finish):
+            return self._marks  # where nothing takes long, so that the end waits for no upkeep
+        if isinstance(question, ask.Expire | ask.Hold):
             return self._upkeep
         return self._readers
 
