@@ -21,6 +21,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Final
 
 from benchmarks.measure import table
+from benchmarks.processes import family
 from plexd.api import BatchName
 from plexd.clock import SystemClock
 from plexd_server.fault_log import FaultLog
@@ -28,8 +29,10 @@ from plexd_server.registry import Registry
 from plexd_server.simulate import World
 from plexd_server.simulate.readings import read_node
 from plexd_server.store import Report
-from plexd_server.store.duckdb.changeset import MarkCache, StagedReports
+from plexd_server.store.duckdb.new_rows import Chunk
 from plexd_server.store.duckdb.tables import Tables
+from plexd_server.store.embedded.mark_cache import KnownMarks, MarkCache
+from plexd_server.store.embedded.staging import StagedReports
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -90,25 +93,26 @@ def write_points(data: Path) -> None:
         registry.create_node(name)
     registry.close()
     log = FaultLog("benchmark", SystemClock())
-    tables = Tables(data / "points.duckdb", "256MB", loading=log, reading=log)
-    marks = MarkCache([], _NothingStored())
+    tables = Tables(data / "points.duckdb", "256MB", reading=log)
+    marks = MarkCache(KnownMarks(), _NothingStored())
     places = Counter[str]()
     world = World(NODES, PEERS)
     left, record, start = POINTS, 0, datetime.now(UTC)
     start -= timedelta(seconds=POINTS / (NODES * (2 + 2 * PEERS)) * EVERY_SECONDS)
     while left > 0:
-        staged = StagedReports(marks)
+        staged, chunk = StagedReports(marks), Chunk(record)
+        record += 1
         for number, name in enumerate(names):
-            at = float(record * EVERY_SECONDS)
+            at = float((record - 1) * EVERY_SECONDS)
             points = read_node(world, number, names, start, at)[:left]
             left -= len(points)
             if points:
                 batch = BatchName(f"{number:032x}", places[name] + 1, len(points))
                 places[name] += len(points)
-                staged.add(Report(name, points, start + timedelta(seconds=at), name=batch))
-        record += 1
-        tables.load([staged.changeset(record)])
-        staged.apply()
+                report = Report(name, points, start + timedelta(seconds=at), name=batch)
+                chunk.add(record, staged.add(report)[1])
+        tables.load(chunk)
+        staged.apply(record)
     tables.compact(start)
     tables.close()
 
@@ -168,9 +172,9 @@ def timed(url: str) -> list[str]:
 
 
 def memory_mib(pid: int) -> float:
-    """Return the resident memory of the process."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(status.partition("VmRSS:")[2].split()[0]) / 1024
+    """Return the resident memory of the process, and of those that it started."""
+    statuses = (Path(f"/proc/{each}/status").read_text() for each in family(pid))
+    return sum(int(status.partition("VmRSS:")[2].split()[0]) for status in statuses) / 1024
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ A real ``plexd-server`` receives gzip bodies of 100 points (one of ``system`` an
 the rest ``tunnel`` and ``latency``) on 16 connections of 16 nodes, from a client process that has
 all bodies ready; VictoriaMetrics (Debian's package, if it is installed) receives the same points as
 gzip Influx lines from the same client. Rounds with names, without, and of VictoriaMetrics
-alternate; the figures are medians of the rounds. CPU is the server's, of all its threads, until
+alternate; the figures are medians of the rounds. CPU is the server's, of all its processes, until
 queries find the points. An answer of ``plexd-server`` means that the points are on the disk; an
 answer of VictoriaMetrics means that they are in memory, to be written within five seconds.
 """
@@ -32,7 +32,7 @@ import msgspec
 from isal import isal_zlib
 
 from benchmarks.measure import table
-from benchmarks.processes import Agent
+from benchmarks.processes import Agent, family
 from plexd.api import AgentStats, LatencyResult, MetricBatch, MetricPoint, TunnelStats
 from plexd.clock import SystemClock
 from plexd.metrics.testing import system_point
@@ -233,9 +233,10 @@ class Client:
 
 
 def cpu_seconds(pid: int) -> float:
-    """Return the CPU time of the process, of all its threads."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / _TICKS
+    """Return the CPU time of the process and of those it started, of all their threads."""
+    stats = (Path(f"/proc/{each}/stat").read_text() for each in family(pid))
+    fields = [stat.rpartition(")")[2].split() for stat in stats]
+    return sum(int(each[11]) + int(each[12]) for each in fields) / _TICKS
 
 
 def make_nodes(data: Path) -> list[str]:

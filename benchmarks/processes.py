@@ -78,6 +78,12 @@ class Exporter:
         self._process.wait(timeout=_PATIENCE_SECONDS)
 
 
+def family(pid: int) -> list[int]:
+    """Return the process and those that its threads started."""
+    listed = Path(f"/proc/{pid}/task").glob("*/children")
+    return [pid, *(int(child) for file in listed for child in file.read_text("ascii").split())]
+
+
 class Agent:
     """A child process with readable standard output; it ends with the context."""
 

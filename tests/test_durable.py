@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from plexd.durable import create_private, make_directory, sync, write_private
-from plexd_server.store.duckdb.journal import Journal
+from plexd_server.store.journal import Journal
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -40,7 +40,7 @@ from plexd_server.routes import (
     state_routes,
 )
 from plexd_server.routes.state import PeerCache
-from plexd_server.store import DuckDBStore, Store
+from plexd_server.store import Apart, DuckDBStore, Store
 from plexd_server.upkeep.data_dir import provide_registry
 from plexd_server.upkeep.missing_files import FoundFiles, report_missing
 from plexd_server.upkeep.quiesce import pausing_writes_on_request
@@ -83,7 +83,10 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ServeOptions:
-    """The options of ``plexd-server serve``."""
+    """The options of ``plexd-server serve``.
+
+    Without ``tables_apart`` the tables are a thread of this process, as tests have them.
+    """
 
     listen: Address | UnixPath
     data_dir: Path
@@ -98,6 +101,8 @@ class ServeOptions:
     certificate: Certificate | None = None
     trusted_proxies: tuple[IPv4Network | IPv6Network | None, ...] = ()
     base_path: str = ""
+    tables_apart: bool = True
+    log_format: str = "logfmt"
 
 
 class _Signals:
@@ -245,7 +250,13 @@ async def _composed(
     ) as registry:
         await asyncio.to_thread(_prepare, registry, options.mesh_network)
         embedded = await asyncio.to_thread(
-            DuckDBStore, options.data_dir, memory=options.store_memory, files=files
+            DuckDBStore,
+            options.data_dir,
+            memory=options.store_memory,
+            files=files,
+            apart=(
+                Apart(options.log_format, options.store_memory) if options.tables_apart else None
+            ),
         )
         live = LiveMesh(max_foreign=options.foreign_peers, clock=clock)
         async with aclosing(ObservedStore(embedded, live, registry)) as store:

@@ -23,6 +23,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from plexd.api import BatchName, LatencyResult, MetricPoint, Predecessor
 from plexd_server.errors import StoreError
 from plexd_server.store import DuckDBStore, Report
+from support.embedded import tables_of
 from support.points import NOW
 from support.pure_server import PureServer
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
     from plexd.api import Receipt
     from plexd_server.store import Ledger
-    from plexd_server.store.duckdb.journal import Journal
+    from plexd_server.store.journal import Journal
 
 
 class Server(Protocol):
@@ -91,8 +92,8 @@ class EmbeddedServer:
         return self.runner.run(self.store.ledger("n"))
 
     def stored(self) -> Counter[str]:
-        self.store._loader.flush()
-        with self.store._tables.connection.cursor() as cursor:
+        self.ledger()  # everything is in the tables then
+        with tables_of(self.store).connection.cursor() as cursor:
             found = cursor.execute("SELECT peer_id FROM points_latency").fetchall()
         return Counter(peer_id for (peer_id,) in found)
 

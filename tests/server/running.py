@@ -234,8 +234,11 @@ def _end(process: subprocess.Popen[str]) -> None:
 
 @contextmanager
 def served(data_dir: Path, *, port: int = 0, **options: Any) -> Iterator[Server]:
-    """A server over ``data_dir`` on a thread of this process, with `ServeOptions`."""
-    chosen = ServeOptions(Address("127.0.0.1", port), data_dir, **options)
+    """A server over ``data_dir`` on a thread of this process, with `ServeOptions`.
+
+    Its tables are threads of this process as well.
+    """
+    chosen = ServeOptions(Address("127.0.0.1", port), data_dir, tables_apart=False, **options)
     started: Future[tuple[str, asyncio.AbstractEventLoop, asyncio.Event]] = Future()
 
     async def serve_until_stopped() -> None:

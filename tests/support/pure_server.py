@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from plexd_server.store.duckdb.changeset import MarkCache, StagedReports
+from plexd_server.store.embedded.mark_cache import KnownMarks, MarkCache
+from plexd_server.store.embedded.staging import StagedReports
 from plexd_server.store.marks import Mark, make_ledger
 
 if TYPE_CHECKING:
@@ -28,27 +29,27 @@ class PureServer:
 
     def write(self, reports: Sequence[Report]) -> list[Receipt]:
         staged = StagedReports(self.marks)
-        receipts = [staged.add(report).receipt for report in reports]
-        changes = staged.changeset(0)
-        for mark in changes.marks:
-            assert mark.ordinal > max((known.ordinal for known in self.tables.values()), default=0)
-        for _, epoch in changes.removed:
-            self.tables.pop(epoch, None)
-        self.tables |= {mark.epoch: mark for mark in changes.marks}
-        self.losses += [loss for _, loss in changes.losses]
-        self.points += [point for report in changes.points for point in report.points]
-        staged.apply()
-        return receipts
+        steps = [staged.add(report) for report in reports]
+        for step, record in steps:
+            for epoch in record.removed if record else ():
+                self.tables.pop(epoch, None)
+            for mark in record.marks if record else ():
+                newest = max((known.ordinal for known in self.tables.values()), default=0)
+                assert mark.ordinal > newest
+                self.tables[mark.epoch] = mark
+            self.losses += record.losses if record else ()
+            self.points += step.points
+        staged.apply(0)
+        return [step.receipt for step, _ in steps]
 
     def fail(self, reports: Sequence[Report]) -> None:
         """Have the commit of the reports fail."""
         staged = StagedReports(self.marks)
         for report in reports:
             staged.add(report)
-        staged.changeset(0)
 
     def restart(self) -> None:
-        self.marks = MarkCache(self.of_node(), self)
+        self.marks = MarkCache(KnownMarks(self.of_node()), self)
 
     def ledger(self) -> Ledger:
         known = self.tables | {mark.epoch: mark for mark in self.marks.of_node("n")}

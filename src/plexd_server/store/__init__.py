@@ -1,6 +1,6 @@
 """The store of points: the port, and the embedded store behind it."""
 
-from plexd_server.store.duckdb import DuckDBStore
+from plexd_server.store.embedded import Apart, DuckDBStore
 from plexd_server.store.port import (
     HORIZON,
     Branch,
@@ -18,6 +18,7 @@ from plexd_server.store.port import (
 
 __all__ = [
     "HORIZON",
+    "Apart",
     "Branch",
     "DuckDBStore",
     "Gap",

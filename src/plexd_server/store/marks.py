@@ -38,8 +38,10 @@ _COUNTS: Final = (
 )
 
 
-class Mark(Struct, frozen=True, kw_only=True):
+class Mark(Struct, frozen=True, kw_only=True, array_like=True, gc=False):
     """What is known of one epoch of a node. The fields are the columns of the table ``receipts``.
+
+    In the journal's records it is an array of the fields in this order; a new one goes last.
 
     Attributes:
         node_id: the node that sent the points.

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Final
 
 from plexd.durable import sync
 from plexd_server.errors import StartError
-from plexd_server.store.duckdb import FILE_NAME, DuckDBStore, open_database
+from plexd_server.store import DuckDBStore
+from plexd_server.store.duckdb import open_database
+from plexd_server.store.embedded import FILE_NAME
 from plexd_server.upkeep.quiesce import writes_paused
 
 if TYPE_CHECKING:

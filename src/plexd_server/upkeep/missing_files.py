@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 from plexd_server.registry import has_registry
-from plexd_server.store.duckdb import FILE_NAME, JOURNAL_NAME
+from plexd_server.store.embedded import FILE_NAME, JOURNAL_NAME
 
 if TYPE_CHECKING:
     from pathlib import Path

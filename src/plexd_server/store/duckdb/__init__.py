@@ -1,6 +1,5 @@
-"""The embedded store: a journal that makes reports durable, and DuckDB that answers."""
+"""The tables of the embedded store: DuckDB, loaded from the journal, and answers from it."""
 
 from plexd_server.store.duckdb.opening import open_database
-from plexd_server.store.duckdb.store import FILE_NAME, JOURNAL_NAME, DuckDBStore
 
-__all__ = ["FILE_NAME", "JOURNAL_NAME", "DuckDBStore", "open_database"]
+__all__ = ["open_database"]

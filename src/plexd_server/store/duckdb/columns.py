@@ -6,8 +6,9 @@ Row by row, through DuckDB's appender, a point costs two and a half times as muc
 
 from __future__ import annotations
 
-from collections import defaultdict
+from array import array
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,12 +18,9 @@ import numpy as np
 from plexd_server.store.duckdb import schema
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, MutableSequence, Sequence
 
     from numpy.typing import NDArray
-
-    from plexd.api import MetricPoint
-    from plexd_server.store.duckdb.changeset import ReportPoints
 
     Column = NDArray[Any]
 
@@ -37,21 +35,50 @@ _NUMPY_TYPES: Final = {
     "UBIGINT": np.uint64,
     "UINTEGER": np.uint32,
 }
-
+_TYPE_CODES: Final = {
+    "TIMESTAMP": "q",
+    "BOOLEAN": "b",
+    "DOUBLE": "d",
+    "BIGINT": "q",
+    "UBIGINT": "Q",
+    "UINTEGER": "I",
+}
+_TIMES_KEPT: Final = 65_536
 _timestamp = attrgetter("timestamp")
 _data = attrgetter("data")
 
 
-def columns_by_group(reports: Iterable[ReportPoints]) -> dict[str, dict[str, Column]]:
-    """Return the points of each group as columns; a group without points is left out.
+class GroupColumns:
+    """The rows of one group's table, column by column, as they come."""
 
-    A group has every column of `schema.table_of`, in its order, all of one length.
-    """
-    groups: dict[str, list[ReportPoints]] = defaultdict(list)
-    for report in reports:
-        for group, points in _by_group(report.points).items():
-            groups[group].append(report._replace(points=points))
-    return {group: _columns(group, found) for group, found in groups.items()}
+    def __init__(self, types: Mapping[str, str]) -> None:
+        self._types = types
+        self._nodes: list[str] = []
+        self._received: list[int] = []
+        self._counts: list[int] = []
+        self._times = array("q")
+        self._columns = {name: _growing(kind) for name, kind in types.items()}
+        self._readers = {name: _reader(name, kind) for name, kind in types.items()}
+
+    def add(self, node_id: str, received_at: datetime, points: Sequence[Any]) -> None:
+        """Add a row for each point: its ``timestamp``, and of its ``data`` the fields."""
+        payloads = [*map(_data, points)]
+        self._times.extend(map(microseconds, map(_timestamp, points)))
+        for name, column in self._columns.items():
+            column.extend(self._readers[name](payloads))
+        self._nodes.append(node_id)
+        self._received.append(microseconds(received_at))
+        self._counts.append(len(points))
+
+    def arrays(self) -> dict[str, Column]:
+        """Return every column of the table, in its order, all of one length."""
+        nodes = np.array(self._nodes, dtype=object)
+        return {
+            "node_id": nodes.repeat(self._counts),
+            "ts": _as_times(np.frombuffer(self._times, dtype=np.int64)),
+            "received_at": _as_times(np.array(self._received, dtype=np.int64)).repeat(self._counts),
+            **{name: _array(column, self._types[name]) for name, column in self._columns.items()},
+        }
 
 
 def columns_of(types: Mapping[str, str], rows: Iterable[Sequence[Any]]) -> dict[str, Column]:
@@ -60,40 +87,46 @@ def columns_of(types: Mapping[str, str], rows: Iterable[Sequence[Any]]) -> dict[
     return dict(zip(types, map(_column, types.values(), values), strict=True))
 
 
-def _by_group(points: Sequence[MetricPoint]) -> dict[str, list[MetricPoint]]:
-    groups: dict[str, list[MetricPoint]] = defaultdict(list)
-    for point in points:
-        groups[point.group if point.group in schema.PAYLOADS else schema.OTHER].append(point)
-    return groups
+@lru_cache(_TIMES_KEPT)
+def microseconds(moment: datetime | str) -> int:
+    """Return a time in microseconds since 1970; a text is one that was checked as it came."""
+    if isinstance(moment, str):
+        moment = msgspec.convert(moment, datetime).astimezone(UTC)
+    return (moment - _EPOCH) // _MICROSECOND
 
 
-def _columns(group: str, reports: Sequence[ReportPoints]) -> dict[str, Column]:
-    counts = [len(report.points) for report in reports]
-    points = [point for report in reports for point in report.points]
-    nodes = np.array([report.node_id for report in reports], dtype=object)
-    return {
-        "node_id": nodes.repeat(counts),
-        "ts": _times(map(_timestamp, points)),
-        "received_at": _times(report.received_at for report in reports).repeat(counts),
-        **_data_columns(group, points),
-    }
+def _growing(kind: str) -> MutableSequence[Any]:
+    return [] if kind == "VARCHAR" else array(_TYPE_CODES[kind])
 
 
-def _data_columns(group: str, points: Sequence[MetricPoint]) -> dict[str, Column]:
-    if group == schema.OTHER:
-        rows = [(point.group, point.peer_id, bytes(point.data).decode()) for point in points]  # type: ignore[arg-type]  # Raw
-        return columns_of(schema.OTHER_TYPES, rows)
-    types = {field: schema.column_type(field) for field in schema.data_fields(group)}
-    return columns_of(types, map(msgspec.structs.astuple, map(_data, points)))
+def _reader(name: str, kind: str) -> Callable[[Iterable[Any]], Iterable[Any]]:
+    """Return what reads a field of many payloads."""
+    read = attrgetter(name)
+    if kind == "TIMESTAMP":
+        return lambda payloads: map(microseconds, map(read, payloads))
+    return lambda payloads: map(read, payloads)
+
+
+def _array(column: MutableSequence[Any], kind: str) -> Column:
+    if kind == "TIMESTAMP":
+        return _as_times(np.frombuffer(column, dtype=np.int64))  # type: ignore[call-overload]  # an array
+    if kind == "VARCHAR":
+        return np.array(column, dtype=object)
+    return np.frombuffer(column, dtype=_NUMPY_TYPES[kind])  # type: ignore[call-overload, no-any-return]  # an array
 
 
 def _column(kind: str, values: Sequence[Any]) -> Column:
     if kind == "TIMESTAMP":
-        return _times(values)
+        ticks = [_NOT_A_TIME if value is None else microseconds(value) for value in values]
+        return _as_times(np.array(ticks, dtype=np.int64))
     return np.array(values, dtype=_NUMPY_TYPES[kind])
 
 
-def _times(values: Iterable[datetime | None]) -> Column:
-    """Return times exact to the microsecond in every year, as floats are not; None is NaT."""
-    ticks = [_NOT_A_TIME if value is None else (value - _EPOCH) // _MICROSECOND for value in values]
-    return np.array(ticks, dtype=np.int64).view("datetime64[us]")
+def _as_times(ticks: NDArray[np.int64]) -> Column:
+    """Return times exact to the microsecond in every year, as floats are not."""
+    return ticks.view("datetime64[us]")
+
+
+def point_columns(group: str) -> GroupColumns:
+    """Return empty columns of a group's table."""
+    return GroupColumns({field: schema.column_type(field) for field in schema.data_fields(group)})

@@ -1,72 +1,88 @@
 """From the journal into the tables, in large chunks, on a thread of its own.
 
 A chunk costs what a few hundred reports cost one by one, so points wait a moment for others, unless
-a query needs them. The journal keeps them durable meanwhile.
+a question needs them. The journal keeps them durable meanwhile.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from plexd_server.errors import StoreClosed, StoreError
+from plexd_server.errors import FilesReplaced, JournalDamaged, StoreClosed, StoreError
+from plexd_server.store.duckdb.new_rows import Chunk
+from plexd_server.store.journal import Follower, Record, decode_record
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
+    from pathlib import Path
 
-    from plexd_server.store.duckdb.changeset import Changeset
+    from plexd_server.fault_log import FaultLog
 
     T = TypeVar("T")
 
-_CHUNK_POINTS: Final = 30_000
+_CHUNK_POINTS: Final = 120_000  # what DuckDB keeps together
 _MAX_DELAY_SECONDS: Final = 1.0
 _RETRY_SECONDS: Final = 1.0
-# A query does not wait longer for another task of the thread, such as a copy.
+# A question does not wait longer for another task of the thread, such as a copy.
 _FLUSH_TIMEOUT_SECONDS: Final = 5.0
 
 
 class Loader:
-    """Passes changesets to ``load`` in order, in chunks of as many as wait.
+    """Follows the journal in ``directory`` after ``position``, and passes its records to ``load``.
 
-    ``load`` puts a chunk into the tables whole or raises. A chunk that failed is loaded again a
-    second later, for ever: what is in the journal was acknowledged.
+    ``load`` puts a chunk into the tables whole or raises; ``loaded`` is called with the last record
+    of each. A chunk that failed is loaded again a second later, for ever: what is in the journal
+    was acknowledged. ``faults`` logs it.
     """
 
-    def __init__(self, load: Callable[[Sequence[Changeset]], None]) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        position: int,
+        load: Callable[[Chunk], None],
+        loaded: Callable[[int], None],
+        faults: FaultLog,
+    ) -> None:
+        self._directory = directory
         self._load = load
-        self._pending: list[Changeset] = []
+        self._report = loaded
+        self._faults = faults
         self._tasks: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
-        self._added = self._loaded = self._failures = 0
-        self._flush_upto = 0
-        self._closed = False
+        self._durable = self._loaded = position
+        self._failures = self._flush_upto = 0
+        self._closed = self._is_over = False
         self._changed = threading.Condition()
-        self.backlog = 0
+        self._follower = Follower(directory, position)
+        self._begin_again()
         self._thread = threading.Thread(target=self._run, name="store-loader", daemon=True)
         self._thread.start()
 
-    def add(self, changeset: Changeset) -> None:
-        """Queue a changeset; returns at once."""
+    def _begin_again(self) -> None:
+        """Read from the journal what is not in the tables."""
+        self._follower.return_to(self._loaded)
+        self._chunk = Chunk(self._loaded)
+        self._began = 0.0
+
+    def extend(self, durable: int) -> None:
+        """Note that the journal's records up to this one are durable."""
         with self._changed:
-            self._pending.append(changeset)
-            self._added += 1
-            self.backlog += changeset.weight
+            self._durable = max(self._durable, durable)
             self._changed.notify_all()
 
-    def pending(self) -> list[Changeset]:
-        """Return what is not in the tables yet, oldest first, with the chunk being loaded."""
+    def flush(self, upto: int) -> None:
+        """Return once everything up to this record is in the tables. Raises `StoreError`."""
         with self._changed:
-            return list(self._pending)
-
-    def flush(self) -> None:
-        """Return once everything added before is in the tables. Raises `StoreError`."""
-        with self._changed:
-            upto, failures = self._added, self._failures
+            failures = self._failures
+            self._durable = max(self._durable, upto)
             self._flush_upto = max(self._flush_upto, upto)
             self._changed.notify_all()
             self._changed.wait_for(
-                lambda: self._loaded >= upto or self._failures > failures, _FLUSH_TIMEOUT_SECONDS
+                lambda: self._loaded >= upto or self._failures > failures or self._closed,
+                _FLUSH_TIMEOUT_SECONDS,
             )
             if self._loaded < upto:
                 raise StoreError("points are kept but not in their tables yet")
@@ -76,42 +92,111 @@ class Loader:
 
         Raises `StoreClosed` after `close`. Points wait meanwhile, so a long task is cut in slices.
         """
+        return self.submit(task).result()
+
+    def submit(self, task: Callable[[], T]) -> Future[T]:
+        """Begin what `run` does."""
         done: Future[T] = Future()
         with self._changed:
             if self._closed:
                 raise StoreClosed("the store is shutting down")
             self._tasks.append((done, task))
             self._changed.notify_all()
-        return done.result()
+        return done
 
-    def close(self) -> None:
-        """Load once more and end the thread. Blocks; what failed stays in the journal."""
+    def close(self, upto: int) -> int:
+        """Load up to this record if that works, and end the thread; return the last one. Blocks."""
+        with self._changed:
+            self._durable = max(self._durable, upto)
+        self._end()
+        return self._loaded
+
+    def abandon(self) -> None:
+        """End the thread without loading more; blocks for a load that has begun."""
+        self._is_over = True
+        self._end()
+
+    def _end(self) -> None:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
         self._thread.join()
+        self._follower.close()
 
     def _run(self) -> None:
-        is_over = False
-        while not is_over:
-            self._wait_for_work()
+        while not self._is_over:
+            with self._changed:
+                self._changed.wait_for(self._has_work, self._patience())
+                is_last = self._closed
             self._run_tasks()
-            chunk = self._next_chunk()
-            is_over = not self._try(chunk) if chunk else self._closed and not self._pending
+            if not self._is_over:
+                self._step(is_last=is_last)
         self._run_tasks()
 
-    def _try(self, chunk: Sequence[Changeset]) -> bool:
-        """Load the chunk; return whether to continue."""
-        try:
-            self._load(chunk)
-        except Exception:  # noqa: BLE001 -- it is logged; the thread must outlive any failure
-            return self._pause()
-        self._remove(chunk)
-        return True
+    def _has_work(self) -> bool:
+        is_behind = self._chunk.weight < _CHUNK_POINTS and self._chunk.upto < self._durable
+        return is_behind or bool(self._tasks) or self._closed or self._is_due()
 
-    def _wait_for_work(self) -> None:
+    def _patience(self) -> float | None:
+        """Return in how many seconds what waits is due; None if nothing waits."""
+        if not self._chunk.weight:
+            return None
+        return max(0.0, self._began + _MAX_DELAY_SECONDS - time.monotonic())
+
+    def _is_due(self) -> bool:
+        waits = self._chunk.weight > 0
+        is_old = waits and time.monotonic() >= self._began + _MAX_DELAY_SECONDS
+        return waits and (
+            is_old
+            or self._closed
+            or self._chunk.weight >= _CHUNK_POINTS
+            or self._flush_upto > self._loaded
+        )
+
+    def _step(self, *, is_last: bool) -> None:
+        """Read what is durable, and load it if that is due; pause after a failure."""
+        try:
+            self._read()
+            if self._is_due():
+                self._load_chunk()
+        except FilesReplaced:  # it is logged where it was found
+            self._pause()
+        except Exception as err:  # noqa: BLE001 -- the thread must outlive any failure
+            self._faults.failed(err)
+            self._pause()
+        else:
+            self._is_over = is_last and self._loaded >= self._durable
+            return
+        self._is_over = is_last
+
+    def _read(self) -> None:
+        while self._chunk.upto < self._durable and self._chunk.weight < _CHUNK_POINTS:
+            try:
+                payload = self._follower.next()
+                self._chunk.add(self._follower.position, self._decoded(payload))
+            except BaseException:
+                self._begin_again()
+                raise
+            self._began = self._began or time.monotonic()
+
+    def _decoded(self, payload: bytes) -> Record | None:
+        try:
+            record = decode_record(payload)
+        except ValueError as err:
+            reason = f"record {self._follower.position}: {err}"
+            raise JournalDamaged(self._directory, reason) from err
+        assert record is None or isinstance(record, Record), "old records are loaded at the start"
+        return record
+
+    def _load_chunk(self) -> None:
+        self._load(self._chunk)
+        self._faults.worked()
+        upto = self._chunk.upto
+        self._chunk, self._began = Chunk(upto), 0.0
+        self._report(upto)  # before an answer says it
         with self._changed:
-            self._changed.wait_for(lambda: self._pending or self._tasks or self._closed)
+            self._loaded = upto
+            self._changed.notify_all()
 
     def _run_tasks(self) -> None:
         while self._tasks:
@@ -121,38 +206,12 @@ class Loader:
             except BaseException as err:  # noqa: BLE001 -- the caller of `run` gets it
                 done.set_exception(err)
 
-    def _next_chunk(self) -> Sequence[Changeset]:
-        """Return the next chunk, whole changesets; empty if there is something else to do."""
-        with self._changed:
-            self._changed.wait_for(self._is_due, _MAX_DELAY_SECONDS)
-            chunk: list[Changeset] = []
-            points = 0
-            for changeset in self._pending:
-                if points >= _CHUNK_POINTS:
-                    break
-                chunk.append(changeset)
-                points += changeset.weight
-            return chunk
-
-    def _is_due(self) -> bool:
-        if not self._pending or self._tasks or self._closed:
-            return True
-        return self._flush_upto > self._loaded or self.backlog >= _CHUNK_POINTS
-
-    def _remove(self, chunk: Sequence[Changeset]) -> None:
-        with self._changed:
-            del self._pending[: len(chunk)]
-            self._loaded += len(chunk)
-            self.backlog -= sum(changeset.weight for changeset in chunk)
-            self._changed.notify_all()
-
-    def _pause(self) -> bool:
-        """Wait after a failure, until the next flush at most; return whether to try again."""
+    def _pause(self) -> None:
+        """Wait after a failure, until the next flush at most."""
         with self._changed:
             self._failures += 1
             self._flush_upto = 0
             self._changed.notify_all()
-            if self._closed:
-                return False
-            self._changed.wait_for(lambda: self._flush_upto or self._closed, _RETRY_SECONDS)
-            return True
+            self._changed.wait_for(
+                lambda: self._flush_upto or self._tasks or self._closed, _RETRY_SECONDS
+            )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -18,23 +19,38 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _THREADS = 2
+_AGAIN_SECONDS = 0.02
 _LOCKED = re.compile(r"lock.*PID (\d+)", re.DOTALL)
 
 
-def open_database(path: Path, memory: str) -> duckdb.DuckDBPyConnection:
-    """Return a database of this version's schema. Raises `StartError`."""
-    try:
-        if not path.exists():
-            _create(path, memory)
-        connection = _connect(path, memory)
+def open_database(
+    path: Path, memory: str, *, patience_seconds: float = 0.0
+) -> duckdb.DuckDBPyConnection:
+    """Return a database of this version's schema. Raises `StartError`.
+
+    A file that another process has open is tried again for so long: one that is being killed may
+    still have it for a moment.
+    """
+    give_up = time.monotonic() + patience_seconds
+    while True:
         try:
-            _check_version(connection, path)
-            _check_sum(connection, path)
-        except BaseException:
-            connection.close()
-            raise
-    except duckdb.Error as err:
-        raise _start_error(path, err) from err
+            return _open(path, memory)
+        except duckdb.Error as err:
+            if not _LOCKED.search(str(err)) or time.monotonic() >= give_up:
+                raise _start_error(path, err) from err
+        time.sleep(_AGAIN_SECONDS)
+
+
+def _open(path: Path, memory: str) -> duckdb.DuckDBPyConnection:
+    if not path.exists():
+        _create(path, memory)
+    connection = _connect(path, memory)
+    try:
+        _check_version(connection, path)
+        _check_sum(connection, path)
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 

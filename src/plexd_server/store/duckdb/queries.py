@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -18,8 +18,9 @@ from plexd_server.store.duckdb.schema import (
     has_peers,
     table_of,
 )
-from plexd_server.store.marks import LOSSES_IN_LEDGER, Mark, make_ledger
-from plexd_server.store.port import Ledger, Loss, NodeSummary, StoredPoint
+from plexd_server.store.embedded.mark_cache import EPOCHS_IN_MEMORY, KnownMarks, LastReport
+from plexd_server.store.marks import LOSSES_IN_LEDGER, Mark
+from plexd_server.store.port import Loss, NodeSummary, StoredPoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -43,6 +44,14 @@ _VALID_RECEIPTS: Final = (
     "(SELECT max(ordinal) FROM receipts {where} GROUP BY node_id, epoch) ORDER BY ordinal"
 )
 _ALL_MARKS: Final = _VALID_RECEIPTS.format(where="")
+_RANKED: Final = "row_number() OVER (PARTITION BY node_id ORDER BY ordinal DESC)"
+_LATEST_MARKS: Final = (
+    f"SELECT * FROM ({_ALL_MARKS}) QUALIFY {_RANKED} <= {EPOCHS_IN_MEMORY} ORDER BY ordinal"  # noqa: S608 -- our own names
+)
+_OTHER_EPOCHS: Final = (
+    "SELECT node_id, list(('0x' || md5(? || epoch)[1:16])::UBIGINT) "  # noqa: S608 -- our own names
+    f"FROM (SELECT * FROM ({_ALL_MARKS}) QUALIFY {_RANKED} > {EPOCHS_IN_MEMORY}) GROUP BY node_id"
+)
 _MARKS_OF_NODE: Final = _VALID_RECEIPTS.format(where="WHERE node_id = ?")
 _MARK_OF_EPOCH: Final = _VALID_RECEIPTS.format(where="WHERE node_id = ? AND epoch = ?")
 _LOSSES_OF_NODE: Final = (
@@ -53,19 +62,6 @@ TOTAL_RECEIVED: Final = f"SELECT coalesce(sum(received), 0)::BIGINT FROM ({_ALL_
 
 
 _stamp = attrgetter("timestamp")
-
-
-class LastReport(NamedTuple):
-    """When a node's last report arrived, and the newest stamp of its stored points, if known."""
-
-    arrived: datetime
-    newest: datetime | None
-
-    @property
-    def newest_if_right(self) -> datetime | None:
-        """The newest stamp, unless it may be one of a clock that is, or was, ahead."""
-        is_right = self.newest is not None and self.newest <= self.arrived + _STEADY
-        return self.newest if is_right else None
 
 
 def _extreme(fold: str) -> str:
@@ -98,9 +94,10 @@ def read_time(connection: duckdb.DuckDBPyConnection, query: str) -> datetime | N
     return None if found is None else _utc(found)
 
 
-def read_marks(cursor: duckdb.DuckDBPyConnection) -> Iterator[Mark]:
-    """Return all valid marks, in order of ``ordinal``."""
-    return _marks(cursor, _ALL_MARKS)
+def read_known_marks(cursor: duckdb.DuckDBPyConnection, salt: str) -> KnownMarks:
+    """Return the latest few marks of each node, and the others shortened with ``salt``."""
+    others = cursor.execute(_OTHER_EPOCHS, [salt]).fetchall()
+    return KnownMarks([*_marks(cursor, _LATEST_MARKS)], dict(others), salt)
 
 
 def read_mark(cursor: duckdb.DuckDBPyConnection, node_id: str, epoch: str) -> Mark | None:
@@ -118,18 +115,13 @@ def _marks(cursor: duckdb.DuckDBPyConnection, query: str, *parameters: str) -> I
     return (Mark(**dict(zip(_MARK_FIELDS, map(_zoned, row), strict=True))) for row in rows)
 
 
-def read_ledger(cursor: duckdb.DuckDBPyConnection, node_id: str, cached: Sequence[Mark]) -> Ledger:
-    """Return the node's ledger.
-
-    ``cached`` marks replace the stored ones, as they alone count the duplicates since then.
-    """
-    marks = {mark.epoch: mark for mark in read_marks_of(cursor, node_id)}
-    marks |= {mark.epoch: mark for mark in cached if mark.epoch in marks}
+def read_account(cursor: duckdb.DuckDBPyConnection, node_id: str) -> tuple[list[Mark], list[Loss]]:
+    """Return what a node's ledger is made of: its valid marks, and its latest losses in order."""
     rows = cursor.execute(_LOSSES_OF_NODE, [node_id]).fetchall()
     losses = [
         Loss(**dict(zip(_LOSS_FIELDS, map(_zoned, row), strict=True))) for row in reversed(rows)
     ]
-    return make_ledger(marks.values(), losses)
+    return read_marks_of(cursor, node_id), losses
 
 
 def read_latest(
@@ -161,7 +153,7 @@ def _newest(
     if it came with the last report; otherwise the order of arrival decides.
     """
     look = partial(_look, cursor, node_id)
-    newest = last.newest_if_right
+    newest = _newest_if_right(last)
     found = look(latest_query(group), group, newest) if newest else []
     if found:
         arrived = max(found, key=_stamp).received_at
@@ -172,6 +164,12 @@ def _newest(
     if any(point.timestamp >= _before(last.arrived, _PEER_TIME) for point in found):
         return found
     return look(query, group, last.arrived, _DAY)
+
+
+def _newest_if_right(last: LastReport) -> datetime | None:
+    """Return the newest stamp, unless it may be one of a clock that is, or was, ahead."""
+    is_right = last.newest is not None and last.newest <= last.arrived + _STEADY
+    return last.newest if is_right else None
 
 
 def _look(

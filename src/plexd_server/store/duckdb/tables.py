@@ -7,32 +7,29 @@ the tables is read from ``meta.journal``, which is written with it.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import duckdb
-from msgspec.structs import astuple
 
 from plexd_server.errors import StoreError
 from plexd_server.store.duckdb import queries, schema
-from plexd_server.store.duckdb.columns import columns_by_group, columns_of
 from plexd_server.store.duckdb.opening import open_database
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable
     from pathlib import Path
 
     from plexd_server.fault_log import FaultLog
-    from plexd_server.store.duckdb.changeset import Changeset
     from plexd_server.store.duckdb.columns import Column
-    from plexd_server.store.marks import Mark
+    from plexd_server.store.duckdb.new_rows import Chunk
 
     T = TypeVar("T")
 
 _NEW_ROWS: Final = "new_rows"
 _CHECKPOINT: Final = "FORCE CHECKPOINT"  # without force it fails during a read
+_PATIENCE_SECONDS: Final = 5.0
 _SLICE: Final = timedelta(hours=1)
 _SET_JOURNAL: Final = f"UPDATE meta SET value = ? WHERE key = '{schema.JOURNAL}'"  # noqa: S608 -- our own name
 _REMOVE_POINTS: Final = [f"DELETE FROM points_{group} WHERE ts < ?" for group in schema.TABLES]  # noqa: S608 -- our own names
@@ -47,24 +44,29 @@ _REMOVE_SUPERSEDED: Final = (
 _REMOVE_MARKS: Final = (
     "DELETE FROM receipts WHERE node_id = ? AND epoch IN (SELECT unnest(?::VARCHAR[]))"
 )
+_COUNT_UNACCOUNTED: Final = (
+    f"UPDATE meta SET value = (({schema.COUNT_POINTS}) - ({queries.TOTAL_RECEIVED}))::VARCHAR "  # noqa: S608 -- our own names
+    f"WHERE key = '{schema.UNACCOUNTED}'"
+)
 _REMOVE_LOSSES: Final = "DELETE FROM losses WHERE noticed_at < ?"
 
 
 class Tables:
     """The database at ``path``, created if need be. Raises `StartError`.
 
-    ``memory`` is DuckDB's own limit; ``loading`` and ``reading`` log the failures of either.
+    ``memory`` is DuckDB's own limit; ``reading`` logs the failures of queries.
     """
 
-    def __init__(self, path: Path, memory: str, *, loading: FaultLog, reading: FaultLog) -> None:
+    def __init__(self, path: Path, memory: str, *, reading: FaultLog) -> None:
         self._path = path
         self._memory = memory
-        self._loading = loading
         self._reading = reading
         self._open()
 
     def _open(self) -> None:
-        self.connection = open_database(self._path, self._memory)
+        self.connection = open_database(
+            self._path, self._memory, patience_seconds=_PATIENCE_SECONDS
+        )
         self._writing = self.connection.cursor()
         self._is_open = True
 
@@ -72,49 +74,34 @@ class Tables:
         """Return the number of the journal's last record of which everything is in the tables."""
         return queries.read_meta(self._writing, schema.JOURNAL) or 0
 
-    def marks(self) -> Iterator[Mark]:
-        """Return the valid marks, in order of ``ordinal``."""
-        return queries.read_marks(self._writing)
+    def load(self, chunk: Chunk, *, is_first: bool = False) -> None:
+        """Add the whole chunk in one transaction, or nothing. Raises what DuckDB raises.
 
-    def load(self, changesets: Sequence[Changeset]) -> None:
-        """Add all of them in one transaction, or nothing. Raises what DuckDB raises.
-
-        Called by one thread at a time, and again with the same changesets after it raised.
+        Called by one thread at a time, and again with the same chunk after it raised. ``is_first``:
+        marks in the chunk may count points that were in a lost database; they count as removed.
         """
         try:
             if not self._is_open:
                 self._open()
-            known = self.loaded_upto()
-            if missing := [changeset for changeset in changesets if changeset.record > known]:
-                self._write(missing)
+            if chunk.upto > self.loaded_upto():
+                self._write(chunk, is_first=is_first)
         except Exception as err:
-            self._loading.failed(err)
             with suppress(duckdb.Error):  # none is open: it had not begun, or the commit ended it
                 self._writing.rollback()
             if isinstance(err, duckdb.FatalException):
                 self.close()
             raise
-        self._loading.worked()
 
-    def _write(self, changesets: Sequence[Changeset]) -> None:
-        reports = [report for changeset in changesets for report in changeset.points]
-        marks, removed = _last_marks(changesets)
-        losses = [
-            (node_id, *astuple(loss))
-            for changeset in changesets
-            for node_id, loss in changeset.losses
-        ]
+    def _write(self, chunk: Chunk, *, is_first: bool) -> None:
+        rows = chunk.rows()
         self._writing.begin()
-        for group, columns in columns_by_group(reports).items():
-            self._insert(schema.table_of(group), columns)
-        for node_id, epochs in removed.items():
+        for node_id, epochs in chunk.removed.items():
             self._writing.execute(_REMOVE_MARKS, [node_id, epochs])
-        if marks:
-            receipts = columns_of(schema.RECEIPT_TYPES, map(astuple, marks))
-            self._insert(schema.RECEIPTS, receipts)
-        if losses:
-            self._insert(schema.LOSSES, columns_of(schema.LOSS_TYPES, losses))
-        self._writing.execute(_SET_JOURNAL, [str(changesets[-1].record)])
+        for table, columns in rows.items():
+            self._insert(table, columns)
+        self._writing.execute(_SET_JOURNAL, [str(chunk.upto)])
+        if is_first:
+            self._writing.execute(_COUNT_UNACCOUNTED)
         self._writing.commit()
 
     def _insert(self, table: str, columns: dict[str, Column]) -> None:
@@ -168,23 +155,6 @@ class Tables:
         self._writing.close()
         self.connection.close()
         self._is_open = False
-
-
-def _last_marks(
-    changesets: Sequence[Changeset],
-) -> tuple[list[Mark], dict[str, list[str]]]:
-    """Return the marks after all changesets, and the epochs of each node that lost theirs.
-
-    Of an epoch only the last mark is valid. One that lost its mark may have begun again since.
-    """
-    marks: dict[tuple[str, str], Mark] = {}
-    removed: dict[str, list[str]] = defaultdict(list)
-    for changeset in changesets:
-        for node_id, epoch in changeset.removed:
-            marks.pop((node_id, epoch), None)
-            removed[node_id].append(epoch)
-        marks |= {(mark.node_id, mark.epoch): mark for mark in changeset.marks}
-    return list(marks.values()), removed
 
 
 def _expire(cursor: duckdb.DuckDBPyConnection, before: datetime) -> int:

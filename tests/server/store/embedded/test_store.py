@@ -13,12 +13,14 @@ import pytest
 from plexd.api import BatchName, Predecessor, Receipt
 from plexd_server.errors import JournalDamaged, StartError, StoreBusy, StoreError
 from plexd_server.store import DuckDBStore, Report
-from plexd_server.store.duckdb import changeset, schema
-from plexd_server.store.duckdb.changeset import EPOCHS_IN_MEMORY
-from plexd_server.store.duckdb.journal import Journal
+from plexd_server.store.duckdb import schema
 from plexd_server.store.duckdb.opening import create_tables
 from plexd_server.store.duckdb.schema import SCHEMA_VERSION
+from plexd_server.store.embedded import staging
+from plexd_server.store.embedded.mark_cache import EPOCHS_IN_MEMORY
+from plexd_server.store.journal import Journal
 from plexd_server.store.marks import FOLDED
+from support.embedded import tables_of
 from support.points import EPOCH, EXAMPLE, NOW
 
 if TYPE_CHECKING:
@@ -84,7 +86,9 @@ async def test_failing_tables_are_reported_and_in_the_end_hold_what_was_acknowle
     await store.aclose()
 
 
-async def test_what_waits_for_the_tables_is_bounded(tmp_path: Path) -> None:
+async def test_what_waits_for_the_tables_is_bounded_and_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     store = DuckDBStore(tmp_path, max_pending_points=6)
     rename(store, "points_system", "elsewhere")
     for seq in (1, 2):
@@ -97,6 +101,8 @@ async def test_what_waits_for_the_tables_is_bounded(tmp_path: Path) -> None:
     await store.check()
     assert not await is_duplicate(store, named(3))
     await store.aclose()
+    said = [record.message for record in caplog.records if vars(record)["what"] == "following"]
+    assert said == ["the store fails", "the store works again"]
 
 
 async def test_what_a_store_could_not_put_into_its_tables_the_next_one_does(tmp_path: Path) -> None:
@@ -168,11 +174,11 @@ async def test_the_space_of_expired_points_is_used_again_even_during_reads(
 
 def insert(store: DuckDBStore, day: str, *, rows: int) -> None:
     """Insert many points, a second apart, as if from before there were receipts."""
-    store._tables.connection.execute(
+    tables_of(store).connection.execute(
         f"INSERT INTO points_latency SELECT 'n1', TIMESTAMP '{day}' + to_seconds(range), "
         f"now(), 'p', hash(range) & 1073741823 FROM range({rows})"
     )
-    store._tables.connection.execute(
+    tables_of(store).connection.execute(
         f"UPDATE meta SET value = value::BIGINT + {rows} WHERE key = 'unaccounted'"
     )
 
@@ -227,11 +233,11 @@ def rejection(number: int) -> Report:
 
 
 def rename(store: DuckDBStore, table: str, name: str) -> None:
-    store._tables.connection.execute(f"ALTER TABLE {table} RENAME TO {name}")
+    tables_of(store).connection.execute(f"ALTER TABLE {table} RENAME TO {name}")
 
 
 def count(store: DuckDBStore, table: str) -> int:
-    found = store._tables.connection.execute(f"SELECT count(*) FROM {table}").fetchone()
+    found = tables_of(store).connection.execute(f"SELECT count(*) FROM {table}").fetchone()
     assert found is not None
     return int(found[0])
 
@@ -241,7 +247,7 @@ async def test_the_database_cannot_reach_outside_itself(tmp_path: Path) -> None:
 
     for statement in ("SELECT * FROM read_text('/etc/hostname')", "SET threads = 8"):
         with pytest.raises(duckdb.Error):
-            store._tables.connection.execute(statement)
+            tables_of(store).connection.execute(statement)
 
     await store.aclose()
 
@@ -351,16 +357,16 @@ async def test_epochs_that_are_no_longer_in_memory_are_still_known(tmp_path: Pat
 async def test_a_node_keeps_a_bounded_number_of_marks_and_no_point_comes_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(changeset, "MARKS_OF_NODE", 20)
-    monkeypatch.setattr(changeset, "_FOLDED_AT_ONCE", 7)
+    monkeypatch.setattr(staging, "MARKS_OF_NODE", 20)
+    monkeypatch.setattr(staging, "_FOLDED_AT_ONCE", 7)
     epochs = [f"{number:032x}" for number in range(100)]
     store = DuckDBStore(tmp_path)
     for number, epoch in enumerate(epochs):
         assert not await is_duplicate(store, later(number, epoch))
     old: list[Receipt] = []
     for _ in range(2):
-        marks = store._marks.stored.of_node("n1")
-        assert len(marks) == store._marks.counts["n1"] <= 21
+        marks = store._marks.all_of_node("n1").values()
+        assert len(marks) == store._marks.count("n1") <= 21
         (folded,) = [mark for mark in marks if mark.epoch == FOLDED]
         assert folded.floor is not None
         old.append((await store.write(later(0, epochs[0]))).receipt)
@@ -523,8 +529,8 @@ async def test_after_a_failed_fsync_the_file_is_opened_again_and_nothing_is_doub
     store = DuckDBStore(tmp_path)
     await store.write(named(1))
     await store.latest("n1")
-    failing: Any = FaultyCursor(store._tables._writing)
-    store._tables._writing = failing
+    failing: Any = FaultyCursor(tables_of(store)._writing)
+    tables_of(store)._writing = failing
     assert not await is_duplicate(store, named(2))
     with pytest.raises(StoreError, match="cannot be read"):
         await store.latest("n1")
@@ -539,7 +545,7 @@ async def test_after_a_failed_fsync_the_file_is_opened_again_and_nothing_is_doub
 
 async def test_a_file_that_does_not_open_is_tried_again(tmp_path: Path) -> None:
     store = DuckDBStore(tmp_path)
-    store._tables.close()
+    tables_of(store).close()
     content = (tmp_path / "points.duckdb").read_bytes()
     (tmp_path / "points.duckdb").write_bytes(b"not a database" * 1000)
     for seq in (1, 2):

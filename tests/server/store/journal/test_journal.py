@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plexd_server.errors import JournalDamaged
-from plexd_server.store.duckdb.journal import Journal
+from plexd_server.store.journal import Journal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

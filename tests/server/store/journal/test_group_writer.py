@@ -11,7 +11,7 @@ from plexd.clock import SystemClock
 from plexd_server.errors import StoreBusy, StoreClosed, StoreError
 from plexd_server.fault_log import FaultLog
 from plexd_server.store import Report, Written
-from plexd_server.store.duckdb.writer import GroupWriter
+from plexd_server.store.journal.group_writer import GroupWriter
 from support.points import NOW, SYSTEM
 
 if TYPE_CHECKING:

@@ -1,47 +1,33 @@
-"""The write-ahead log of the store: an append-only log in segment files.
+"""The write-ahead log of the store, as the one that writes it sees it.
 
-A record is durable when `Journal.append` returns. The tables are loaded from it in large chunks,
-far cheaper than commits of single reports; segments of which all is in the tables are deleted.
-
-    <directory>/<number of its first record, 20 digits>.journal:
-        magic                    8 bytes, "plexdj1" and a line end
-        record*                  length u32 | crc32 u32 | number u64 | payload, little-endian
-
-The checksum covers number and payload; the highest bit of the length marks the first record of an
-append. Records are numbered 1, 2, 3 … over all segments. A segment ends at the record with which
-the next one begins: bytes after that come from an append that failed. A record missing before that
-end was acknowledged, and reading stops with `JournalDamaged`. It also stops in the last segment if
-another append follows the damage, because an append begins only when the one before it is durable.
-All other bytes after the last whole record are ignored as a write that was cut, of which nothing
-was acknowledged.
+A record is durable when `Journal.append` returns. `Follower` reads the records behind it, in this
+process or another one; segments that the slowest follower has are deleted. ``segments.py`` has the
+form of the files.
 """
 
 from __future__ import annotations
 
 import os
-import re
-import struct
 from contextlib import contextmanager, suppress
 from itertools import pairwise
-from typing import TYPE_CHECKING, BinaryIO, Final
-
-from isal import isal_zlib
+from typing import TYPE_CHECKING, Final
 
 from plexd.durable import make_directory
 from plexd_server.errors import JournalDamaged
 from plexd_server.opened_files import identity, replaced
+from plexd_server.store.journal.segments import (
+    MAGIC,
+    encode_append,
+    find_append,
+    list_segments,
+    read_record,
+    segment_name,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-_MAGIC: Final = b"plexdj1\n"
-_HEAD: Final = struct.Struct("<IIQ")
-_NUMBER: Final = struct.Struct("<Q")
-_SUFFIX: Final = ".journal"
-_BEGINS_APPEND: Final = 1 << 31
-# A greater length is damage; reports are bounded far below.
-_LONGEST: Final = 256 * 1024 * 1024
 _SEGMENT_BYTES: Final = 8 * 1024 * 1024
 
 
@@ -54,86 +40,81 @@ class Journal:
     what a failed write left on the disk. Another directory of the same name is never touched.
 
     Attributes:
+        last: the number of the last durable record.
         ignored_bytes: how many bytes the replay found after the last whole record.
     """
 
     def __init__(self, directory: Path, *, segment_bytes: int = _SEGMENT_BYTES) -> None:
         self._directory = directory
         self._segment_bytes = segment_bytes
-        self._last = 0
         self._descriptor = -1
         self._segment = directory
         self._size = 0
+        self._followers: dict[str, int] = {}
+        self.last = 0
         self.ignored_bytes = 0
         make_directory(directory)
         self._identity = identity(directory)
 
     def begins_after(self) -> int:
         """Return the number of the record before the first one; 0 if there is none."""
-        return next((first - 1 for first, _ in self._segments()), 0)
+        return next((first - 1 for first, _ in list_segments(self._directory)), 0)
 
     def replay(self, after: int) -> Iterator[tuple[int, bytes]]:
         """Yield the records after the one numbered ``after``, in order, each with its number.
 
         Raises `JournalDamaged` where acknowledged records cannot be read.
         """
-        self._last = after
-        segments = self._segments()
+        self.last = after
+        segments = list_segments(self._directory)
         ends = [first - 1 for first, _ in segments[1:]]
         for (first, path), end in zip(segments, [*ends, None], strict=False):
             if end is not None and end <= after:
                 continue
-            if first > self._last + 1:
-                raise JournalDamaged(path, f"records {self._last + 1} to {first - 1} are gone")
+            if first > self.last + 1:
+                raise JournalDamaged(path, f"records {self.last + 1} to {first - 1} are gone")
             yield from self._read(path, first, after, end)
-            if end is not None and self._last < end:
-                raise JournalDamaged(path, f"records {self._last + 1} to {end} cannot be read")
+            if end is not None and self.last < end:
+                raise JournalDamaged(path, f"records {self.last + 1} to {end} cannot be read")
 
     def _read(
         self, path: Path, first: int, after: int, end: int | None
     ) -> Iterator[tuple[int, bytes]]:
         """Yield one segment's records up to ``end``, or to the first place that is no record."""
-        with path.open("rb") as opened:
-            expected = first if opened.read(len(_MAGIC)) == _MAGIC else 0
+        with path.open("rb", buffering=0) as opened:
+            expected = first if opened.read(len(MAGIC)) == MAGIC else 0
+            place = len(MAGIC)
             while end is None or expected <= end:
-                place = opened.tell()
-                payload = _read_payload(opened, expected)
-                if payload is None:
+                found = read_record(opened.fileno(), place, expected)
+                if found is None:
                     if end is None:
                         self._ignore_tail(path, place, max(first, expected))
                     return
+                payload, place = found
                 if expected > after:
-                    self._last = expected
+                    self.last = expected
                     yield expected, payload
                 expected += 1
 
     def _ignore_tail(self, path: Path, place: int, expected: int) -> None:
         """Ignore the last segment from ``place`` on, unless another append follows there."""
         tail = path.read_bytes()[place:]
-        following = _find_append(tail, expected)
-        if following is not None and following > self._last:
+        following = find_append(tail, expected)
+        if following is not None and following > self.last:
             raise JournalDamaged(path, f"what stands before record {following} cannot be read")
         self.ignored_bytes = len(tail)
 
     def append(self, payloads: Sequence[bytes]) -> int:
         """Make all records durable and return the last one's number; none if it raises."""
-        number = self._last
-        chunks: list[bytes] = []
-        flags = _BEGINS_APPEND
-        for payload in payloads:
-            number += 1
-            head = _HEAD.pack(len(payload) | flags, _checksum(number, payload), number)
-            chunks += (head, payload)
-            flags = 0
         try:
-            self._write(b"".join(chunks))
+            self._write(encode_append(self.last + 1, payloads))
         except BaseException as err:
             self._roll_back()
             if isinstance(err, OSError) and err.errno:
                 err.filename = err.filename or str(self._directory)
             raise
-        self._last = number
-        return number
+        self.last += len(payloads)
+        return self.last
 
     def _write(self, data: bytes) -> None:
         if self._descriptor < 0 or self._size >= self._segment_bytes:
@@ -154,14 +135,14 @@ class Journal:
 
     def _begin_segment(self) -> None:
         self.close()
-        name = f"{self._last + 1:020d}{_SUFFIX}"
+        name = segment_name(self.last + 1)
         # A file of this name holds nothing that was acknowledged, or the number would be higher.
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+        flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
         with self._opened() as directory:
             self._descriptor = os.open(name, flags, 0o600, dir_fd=directory)
             self._segment = self._directory / name
-            os.write(self._descriptor, _MAGIC)
-            self._size = len(_MAGIC)
+            os.write(self._descriptor, MAGIC)
+            self._size = len(MAGIC)
             os.fsync(directory)
 
     def _roll_back(self) -> None:
@@ -169,18 +150,38 @@ class Journal:
         if self._descriptor >= 0:
             try:
                 os.ftruncate(self._descriptor, self._size)
+                self._put_back()
             except OSError:
                 pass  # a replay stops there, and the next segment continues from this number
             finally:
                 self.close()
 
-    def delete_upto(self, record: int) -> None:
-        """Delete the segments that hold no record after this one; never the one written to.
-
-        May be called on another thread than the other methods.
-        """
+    def _put_back(self) -> None:
+        """Write the segment again if somebody deleted it: only its descriptor still has it."""
         with self._opened() as directory:
-            for (_, path), (following, _) in pairwise(self._segments(directory)):
+            if self._segment.name in os.listdir(directory):  # noqa: PTH208 -- a descriptor
+                return
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            draft = f"{self._segment.name}.new"
+            with os.fdopen(os.open(draft, flags, 0o600, dir_fd=directory), "wb") as again:
+                again.write(os.pread(self._descriptor, self._size, 0))
+                again.flush()
+                os.fsync(again.fileno())
+            os.rename(draft, self._segment.name, src_dir_fd=directory, dst_dir_fd=directory)
+            os.fsync(directory)
+
+    def release(self, follower: str, upto: int) -> None:
+        """Note that a follower has the records up to this one; delete what all followers have.
+
+        May be called on another thread than the other methods. Raises `OSError`.
+        """
+        self._followers[follower] = upto
+        self.delete_upto(min(self._followers.values()))
+
+    def delete_upto(self, record: int) -> None:
+        """Delete the segments that hold no record after this one; never the one written to."""
+        with self._opened() as directory:
+            for (_, path), (following, _) in pairwise(list_segments(self._directory, directory)):
                 if following <= record + 1:
                     _unlink(path.name, directory)
 
@@ -188,7 +189,7 @@ class Journal:
         """Delete all segments, when everything is in the tables. The numbers continue."""
         self.close()
         with self._opened() as directory:
-            for _, path in self._segments(directory):
+            for _, path in list_segments(self._directory, directory):
                 _unlink(path.name, directory)
 
     def close(self) -> None:
@@ -212,47 +213,7 @@ class Journal:
         finally:
             os.close(descriptor)
 
-    def _segments(self, directory: int | None = None) -> list[tuple[int, Path]]:
-        names = os.listdir(self._directory if directory is None else directory)  # noqa: PTH208 -- a descriptor
-        paths = (self._directory / name for name in names)
-        found = [path for path in paths if path.suffix == _SUFFIX and path.stem.isdigit()]
-        return sorted((int(path.stem), path) for path in found)
-
 
 def _unlink(name: str, directory: int) -> None:
     with suppress(FileNotFoundError):
         os.unlink(name, dir_fd=directory)
-
-
-def _read_payload(opened: BinaryIO, expected: int) -> bytes | None:
-    """Return the payload of the record numbered ``expected``; None if it is not here, whole."""
-    head = opened.read(_HEAD.size)
-    if len(head) < _HEAD.size:
-        return None
-    length, crc, number = _HEAD.unpack(head)
-    length &= ~_BEGINS_APPEND
-    if number != expected or length > _LONGEST:
-        return None
-    payload = opened.read(length)
-    if len(payload) < length or _checksum(number, payload) != crc:
-        return None
-    return payload
-
-
-def _find_append(data: bytes, least: int) -> int | None:
-    """Return the number, from ``least`` on, of the first whole record that begins an append."""
-    most = least + len(data) // _HEAD.size
-    for upper in range(least >> 16, (most >> 16) + 1):
-        # The bit in the length, and all of the number but its two lowest bytes.
-        heads = b"(?=...[\x80-\xff].{6}" + re.escape(upper.to_bytes(6, "little")) + b")"
-        for found in re.finditer(heads, data, re.DOTALL):
-            length, crc, number = _HEAD.unpack_from(data, found.start())
-            begin = found.start() + _HEAD.size
-            payload = data[begin : begin + (length & ~_BEGINS_APPEND)]
-            if number >= least and _checksum(number, payload) == crc:
-                return int(number)
-    return None
-
-
-def _checksum(number: int, payload: bytes) -> int:
-    return isal_zlib.crc32(payload, isal_zlib.crc32(_NUMBER.pack(number)))
