@@ -38,7 +38,7 @@ def test_the_document_describes_every_route_and_no_other(tmp_path: Path) -> None
 
     served = {
         f"{method} {route.path_format}"
-        for route in app.routes
+        for route in app.router.routes
         for method in getattr(route, "methods", ())
         if method not in {"OPTIONS", "HEAD"}
     }
