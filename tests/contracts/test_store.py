@@ -752,6 +752,20 @@ async def test_what_was_measured_at_the_beginning_of_time_is_kept_and_found(stor
     assert len(await store.latest("n1")) == 1
 
 
+async def test_a_bucket_that_begins_before_the_first_year_begins_with_it(store: Store) -> None:
+    first = datetime(1, 1, 1, tzinfo=UTC)
+    at = [first + timedelta(seconds=seconds) for seconds in (10, 20)]
+    await store.write(report(*(msgspec.structs.replace(SYSTEM, timestamp=each) for each in at)))
+    asked = query("load_avg_1", "network_rx_bytes", rates=("network_rx_bytes",), step=9_999_999)
+
+    found = await store.series(
+        msgspec.structs.replace(asked, since=first, until=first + timedelta(days=1))
+    )
+
+    assert found.times == [first]
+    assert found.avg["network_rx_bytes"] == [0.0]
+
+
 async def test_peers_and_groups_that_are_gone_are_not_the_latest_any_more(store: Store) -> None:
     day = 86_400
     old = [latency(0, 1, "gone"), latency(day, 2, "gone for a while"), system(0)]
