@@ -104,6 +104,16 @@ class BoundedProtocol(HttpToolsProtocol):
             data = data[len(piece) :]
             self._parse(piece)
 
+    def eof_received(self) -> bool:  # type: ignore[override]  # asyncio reads it; None in uvicorn
+        """Close, but answer first what a client asked that only says that it asks no more.
+
+        Over TLS, asyncio closes in any case.
+        """
+        if self._is_idle() or self.cycle is None or self.cycle.more_body:
+            return False
+        self.cycle.keep_alive = False  # it is the last one
+        return self.scheme == "http"
+
     def _parse(self, piece: bytes) -> None:
         self._is_bare = True
         super().data_received(piece)
