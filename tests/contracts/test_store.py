@@ -318,6 +318,16 @@ async def test_the_fleet_is_every_node_that_reported(store: Store) -> None:
     assert (two.node_id, two.received_at, two.system) == ("n2", later, None)
 
 
+async def test_a_node_of_which_nothing_was_stored_has_no_time_of_its_last_report(
+    store: Store,
+) -> None:
+    await store.write(Report("n1", [system(90_000)], NOW, ahead=(0,)))
+
+    (one,) = await store.fleet()
+
+    assert (one.node_id, one.received_at, one.system) == ("n1", None, None)
+
+
 async def test_concurrent_reports_are_all_stored(store: Store) -> None:
     points = [latency(i, i, f"p{i:03d}") for i in range(200)]
 

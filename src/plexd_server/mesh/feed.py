@@ -175,6 +175,7 @@ class _Feed:
                 extra = {"node_id": node.node_id, "error": str(err)}
                 _LOG.warning("mesh not recalled", extra=extra)
                 return
+        self._live.is_recalled = True
 
     async def _recall_node(self, node_id: str) -> None:
         points = await self._store.latest(node_id)

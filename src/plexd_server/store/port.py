@@ -152,10 +152,13 @@ class StoredPoint(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class NodeSummary(Struct, frozen=True):
-    """When a node last reported, and its newest system numbers."""
+    """When a node last reported, and its newest system numbers.
+
+    ``received_at`` is None if nothing that it ever reported was stored.
+    """
 
     node_id: str
-    received_at: datetime
+    received_at: datetime | None
     system: StoredPoint | None = None
 
 

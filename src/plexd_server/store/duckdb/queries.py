@@ -56,10 +56,14 @@ _stamp = attrgetter("timestamp")
 
 
 class LastReport(NamedTuple):
-    """When a node's last report arrived, and the newest stamp of its stored points, if known."""
+    """When a node's last report arrived, and the newest stamp of its stored points, if known.
+
+    ``has_points``: whether any of its points was ever stored.
+    """
 
     arrived: datetime
     newest: datetime | None
+    has_points: bool = True
 
     @property
     def newest_if_right(self) -> datetime | None:
@@ -281,8 +285,12 @@ def read_fleet(
             found = _newest(cursor, node_id, GROUP_SYSTEM, last.get(node_id) or _last_of(point))
             point = next(iter(found), point)
         system[node_id] = point
-    arrivals = {node_id: point.received_at for node_id, point in system.items()}
-    arrivals |= {node_id: report.arrived for node_id, report in last.items()}
+    arrivals: dict[str, datetime | None] = {
+        node_id: report.arrived if report.has_points else None for node_id, report in last.items()
+    }
+    arrivals |= {
+        node: point.received_at for node, point in system.items() if not arrivals.get(node)
+    }
     return [NodeSummary(node, at, system.get(node)) for node, at in sorted(arrivals.items())]
 
 
