@@ -149,6 +149,7 @@ class Clocks:
 async def shown(store: Store) -> tuple[set[float], float]:
     """The loads of the newest points, and the seconds at which the node last reported."""
     (summary,) = await store.fleet()
+    assert summary.received_at is not None
     assert summary.system is not None
     loads = [summary.system, *await store.latest("n1")]
     seconds = (summary.received_at - NOW).total_seconds()

@@ -109,9 +109,10 @@ class BoundedProtocol(HttpToolsProtocol):
 
         Over TLS, asyncio closes in any case.
         """
-        if self._is_idle() or self.cycle is None or self.cycle.more_body:
+        cycle: RequestResponseCycle | None = self.cycle
+        if cycle is None or cycle.response_complete or cycle.more_body:
             return False
-        self.cycle.keep_alive = False  # it is the last one
+        cycle.keep_alive = False  # it is the last one
         return self.scheme == "http"
 
     def _parse(self, piece: bytes) -> None:
