@@ -35,7 +35,11 @@ class _FlushingTransport:
         self._transport = transport
         self._loop = loop
         self._seconds = seconds
-        self.write = transport.write
+
+    def write(self, data: bytes) -> None:
+        """Write, unless the connection has ended: asyncio would log each piece of the answer."""
+        if not self._transport.is_closing():
+            self._transport.write(data)
 
     def close(self) -> None:
         """Close when everything is sent, or after the seconds.
