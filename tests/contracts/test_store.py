@@ -248,6 +248,17 @@ async def test_each_peer_has_a_latest_point(store: Store) -> None:
     ]
 
 
+@pytest.mark.slow
+async def test_the_latest_points_are_those_of_a_bounded_number_of_peers(store: Store) -> None:
+    peers = [f"p{number:05}" for number in range(12_000)]
+    await store.write(report(*(latency(0, 1, peer) for peer in peers[:7_000])))
+    await store.write(report(*(latency(1, 1, peer) for peer in peers[7_000:])))
+
+    found = [point.peer_id for point in await store.latest("n1")]
+
+    assert found == [*peers[:5_000], *peers[7_000:]]
+
+
 async def test_nodes_do_not_see_each_others_points(store: Store) -> None:
     await store.write(report(SYSTEM, node_id="n2"))
 

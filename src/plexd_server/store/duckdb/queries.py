@@ -33,6 +33,7 @@ _DAY: Final = timedelta(days=1)
 _STEADY_SECONDS: Final = 5  # as in mesh/judge.py
 _STEADY: Final = timedelta(seconds=_STEADY_SECONDS)
 _TOGETHER: Final = timedelta(seconds=5)  # in which the pieces of one report arrive
+MOST_PEERS: Final = 10_000  # as many as a list of peers may have
 _MOST_OTHERS: Final = 1000
 _FIRST_TIME: Final = datetime(1, 1, 1, tzinfo=UTC)
 
@@ -187,7 +188,8 @@ def _look(
     before: timedelta = _PEER_TIME,
 ) -> list[StoredPoint]:
     rows = cursor.execute(query, [node_id, _before(moment, before).replace(tzinfo=None)])
-    return [_stored(group, *row) for row in rows.fetchall()]
+    points = [_stored(group, *row) for row in rows.fetchall()]
+    return sorted(points, key=attrgetter("peer_id")) if has_peers(group) else points
 
 
 def latest_query(group: str) -> str:
@@ -236,8 +238,8 @@ def _newest_of(rows: str, names: str, key: Sequence[str]) -> str:
 
 
 def _of_recent_peers(group: str) -> str:
-    order = "ORDER BY peer_id" if has_peers(group) else ""
-    return f" AND ts >= max(ts) OVER () - INTERVAL {PEER_MINUTES} MINUTE {order}"
+    bound = f"ORDER BY ts DESC, peer_id LIMIT {MOST_PEERS}" if has_peers(group) else ""
+    return f" AND ts >= max(ts) OVER () - INTERVAL {PEER_MINUTES} MINUTE {bound}"
 
 
 def _peer(group: str) -> Sequence[str]:
