@@ -817,6 +817,26 @@ async def test_reports_are_accepted_while_points_expire(store: Store) -> None:
     assert (await store.ledger("n1")).received == 29
 
 
+@pytest.mark.slow
+async def test_many_large_points_of_unknown_groups_cost_little_to_look_up(make: Any) -> None:
+    """A node that sends them must not use up the memory with which others are answered."""
+    text = b'{"x":"' + b"y" * 15_000 + b'"}'
+    store = make()
+    for second in range(30):
+        at = NOW + timedelta(seconds=second)
+        points = [
+            MetricPoint(timestamp=at, group="path", peer_id=f"p{number:03}", data=msgspec.Raw(text))
+            for number in range(500)
+        ]
+        await store.write(Report("n1", points, at))
+
+    found = await store.latest("n1")
+
+    assert [point.peer_id for point in found] == [f"p{number:03}" for number in range(500)]
+    assert {point.timestamp for point in found} == {NOW + timedelta(seconds=29)}
+    await store.aclose()
+
+
 async def test_points_of_unknown_groups_are_stored_and_listed_and_expire(store: Store) -> None:
     def other(seconds: int, group: str, peer_id: str, data: bytes) -> MetricPoint:
         stamp = NOW + timedelta(seconds=seconds)

@@ -145,7 +145,7 @@ def read_latest(
     if not points:
         for group in PAYLOADS:
             points += _look(cursor, node_id, arrived_query(group), group, _FIRST_TIME)
-    return points + _read_others(cursor, node_id)
+    return points + _read_others(cursor, node_id, last)
 
 
 def _of_last_day(
@@ -250,20 +250,26 @@ def _names(columns: Sequence[str]) -> str:
     return ", ".join(("ts", "received_at", *columns))
 
 
-_OTHER_COLUMNS: Final = ('"group"', "peer_id", "data")
+# The data of a point may have 16 KiB, so it is read only of the points that are chosen without it.
+_OTHER_KEY: Final = ('"group"', "peer_id")
+_CHOSEN_OTHERS: Final = _newest_of(
+    _not_ahead(table_of(OTHER), _OTHER_KEY, "received_at >= ?"),
+    f"{_names(_OTHER_KEY)}, place",
+    _OTHER_KEY,
+)
 _NEWEST_OTHERS: Final = (
-    _newest_of(
-        _not_ahead(table_of(OTHER), _OTHER_COLUMNS, "true"),
-        _names(_OTHER_COLUMNS),
-        _OTHER_COLUMNS[:2],
-    )
-    + f' ORDER BY "group", peer_id LIMIT {_MOST_OTHERS}'
+    f"SELECT {_names((*_OTHER_KEY, 'data'))} FROM {table_of(OTHER)} WHERE rowid IN "  # noqa: S608 -- our own names
+    f'(SELECT place FROM ({_CHOSEN_OTHERS} ORDER BY "group", peer_id LIMIT {_MOST_OTHERS})) '
+    'ORDER BY "group", peer_id'
 )
 
 
-def _read_others(cursor: duckdb.DuckDBPyConnection, node_id: str) -> list[StoredPoint]:
+def _read_others(
+    cursor: duckdb.DuckDBPyConnection, node_id: str, last: LastReport | None
+) -> list[StoredPoint]:
     """Return the newest point of each group that this version does not know, and of each peer."""
-    rows = cursor.execute(_NEWEST_OTHERS, [node_id]).fetchall()
+    since = _FIRST_TIME if last is None else _before(last.arrived, _DAY)
+    rows = cursor.execute(_NEWEST_OTHERS, [node_id, since.replace(tzinfo=None)]).fetchall()
     return [
         StoredPoint(
             timestamp=_utc(ts),
