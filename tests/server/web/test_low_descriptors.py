@@ -57,7 +57,7 @@ async def test_a_flood_is_bounded_and_named_and_passes(
                 pass
     log = (tmp_path / "log").read_text()
 
-    assert connections <= held < limit
+    assert connections // 2 <= held < limit  # one address has half of them
     assert f'msg="few descriptors" component=server limit={limit} connections={connections}' in log
     assert 'msg="too many connections"' in log
     assert "Traceback" not in log
