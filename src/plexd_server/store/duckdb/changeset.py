@@ -110,7 +110,8 @@ class MarkCache:
         last = max(marks, key=lambda mark: mark.ordinal)
         assert last.received_at is not None
         stamps = (mark.newest_stored for mark in marks if mark.newest_stored)
-        return LastReport(last.received_at, max(stamps, default=None))
+        has_points = any(mark.received for mark in marks)
+        return LastReport(last.received_at, max(stamps, default=None), has_points)
 
     def last_reports(self) -> dict[str, LastReport]:
         """Return the last report of each node. May be called on any thread."""

@@ -205,9 +205,9 @@ class DuckDBStore:
             self._journal.delete_upto(chunk[-1].record)
 
     def _expire(self, now: datetime, keep: timedelta) -> int:
-        with suppress(StoreError):  # then the newest in the tables counts
+        with suppress(StoreError):  # then what waits is left for the next time
             self._loader.flush()
-        newest = self._maintain(self._tables.newest)
+        newest = self._newest()
         if newest is None or newest - _FIRST_TIME <= keep:
             return 0
         before = min(now, newest) - keep
@@ -216,6 +216,13 @@ class DuckDBStore:
             expired += points
         self._maintain(lambda: self._tables.compact(before))
         return expired
+
+    def _newest(self) -> datetime | None:
+        """Return the newest stamp of what was acknowledged, whether it is in the tables or not."""
+        waiting = self._loader.pending()  # first: what leaves it meanwhile is in the tables
+        stamps = [p.timestamp for each in waiting for of in each.points for p in of.points]
+        stored = self._maintain(self._tables.newest)
+        return max(stamps if stored is None else [*stamps, stored], default=None)
 
     def _maintain(self, task: Callable[[], T]) -> T:
         """Run ``task`` on the loader's thread, if the files are in their place."""

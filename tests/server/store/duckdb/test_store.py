@@ -99,6 +99,23 @@ async def test_what_waits_for_the_tables_is_bounded(tmp_path: Path) -> None:
     await store.aclose()
 
 
+async def test_a_point_that_waits_for_its_table_counts_as_the_newest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: object) -> None:
+        raise duckdb.IOException("no space")
+
+    store = DuckDBStore(tmp_path)
+    await store.write(named(1))
+    assert len(await store.latest("n1")) == 3
+    monkeypatch.setattr(store._tables, "load", fail)
+    later = msgspec.structs.replace(EXAMPLE[0], timestamp=NOW + timedelta(days=10))
+    await store.write(Report("n1", [later], NOW))
+
+    assert await store.expire(NOW + timedelta(days=30), timedelta(days=1)) == 3
+    await store.aclose()
+
+
 async def test_what_a_store_could_not_put_into_its_tables_the_next_one_does(tmp_path: Path) -> None:
     store = DuckDBStore(tmp_path)
     await store.write(named(1))
