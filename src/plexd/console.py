@@ -24,6 +24,17 @@ WRONG_USAGE = 2
 _STDIN, STDOUT, _STDERR = 0, 1, 2
 _USUAL_COLUMNS = 80
 _WORD = re.compile(r"[a-z][a-z-]{0,19}")
+# What other programs call our commands; no letters of it are near.
+_ELSEWHERE = {
+    "add": ("create",),
+    "del": ("delete", "revoke"),
+    "delete": ("revoke",),
+    "get": ("show",),
+    "ls": ("list",),
+    "new": ("create",),
+    "remove": ("delete", "revoke"),
+    "rm": ("delete", "revoke"),
+}
 _OPTION = re.compile(r"(--[a-z][a-z-]{1,30}|-[A-Za-z])(=.*)?", re.DOTALL)
 
 
@@ -152,12 +163,17 @@ class Instead(argparse.Action):
 
 def _no_command(word: str, known: Iterable[str]) -> str:
     if _WORD.fullmatch(word):
-        return f"there is no command {quoted(word)}{nearest(word, known)}"
+        return f"there is no command {quoted(word)}{_meant(word, known)}"
     # Most often the value of an option that was put before its command.
     return (
         "the first word has to be a command, and options follow it; what was given is not shown, "
         "as it may be a secret"
     )
+
+
+def _meant(word: str, known: Iterable[str]) -> str:
+    named = next((each for each in _ELSEWHERE.get(word, ()) if each in known), word)
+    return nearest(named, known)
 
 
 def _complaint_about(unknown: Sequence[str], known: Mapping[str, argparse.Action]) -> str:

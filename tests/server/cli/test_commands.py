@@ -164,7 +164,10 @@ def test_without_a_command_there_is_help_and_status_two(words: list[str]) -> Non
     ("words", "complaint"),
     [
         (["token", "crate"], 'there is no command "crate"; did you mean create? (see plexd-server'),
-        (["node", "ls"], 'there is no command "ls" (see plexd-server node --help)'),
+        (["node", "ls"], 'there is no command "ls"; did you mean list? (see plexd-server node'),
+        (["node", "delete", "a"], 'there is no command "delete"; did you mean revoke? (see'),
+        (["secret", "rm"], 'there is no command "rm"; did you mean delete? (see plexd-server'),
+        (["ls"], 'there is no command "ls" (see plexd-server --help)'),
         (["srve"], 'there is no command "srve"; did you mean serve? (see plexd-server --help)'),
         (["node", "list", "--jsn"], "unrecognized arguments: --jsn; did you mean --json? (see"),
         (["token", "create", "--use=2"], "unrecognized arguments: --use; did you mean --uses? ("),

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     import duckdb
 
-_FIRST_TIME: Final = datetime(1, 1, 1, tzinfo=UTC)
+_FIRST_TIME: Final = datetime(1, 1, 1, tzinfo=UTC)  # a bucket may begin before it
 # The reading before the range: a look at the minutes before costs nothing, one at a day does.
 _NEARBY: Final = timedelta(minutes=5)
 _LONG_AGO: Final = timedelta(days=1)
@@ -139,9 +139,10 @@ def series_query(query: SeriesQuery, since: datetime) -> tuple[str, list[Any]]:
                 {_listed(field.joined for field in fields if field.joined)}
             FROM buckets WINDOW w AS (ORDER BY bucket)
         )
-        SELECT bucket, readings, intervals, total, longest, until,
+        SELECT greatest(bucket, TIMESTAMP '{_FIRST_TIME.date()}') AS start,
+            readings, intervals, total, longest, until,
             {_listed(field.answered for field in fields)}
-        FROM joined ORDER BY bucket"""  # noqa: S608 -- names checked above
+        FROM joined ORDER BY start"""  # noqa: S608 -- names checked above
     return statement, [*parameters, query.since.replace(tzinfo=None)]
 
 
