@@ -244,9 +244,7 @@ async def test_closing_ends_requests_under_way() -> None:
 
 
 @pytest.mark.parametrize("tls", [False, True])
-async def test_a_request_may_be_cancelled_at_any_moment(
-    authority: Authority, *, tls: bool
-) -> None:
+async def test_a_request_may_be_cancelled_at_any_moment(authority: Authority, *, tls: bool) -> None:
     async def talk(connection: Connection) -> None:
         while True:
             asked = await connection.request()
