@@ -243,6 +243,28 @@ async def test_closing_ends_requests_under_way() -> None:
     assert {type(outcome) for outcome in outcomes} == {TransportError}
 
 
+@pytest.mark.parametrize("tls", [False, True])
+async def test_a_request_may_be_cancelled_at_any_moment(authority: Authority, *, tls: bool) -> None:
+    async def talk(connection: Connection) -> None:
+        while True:
+            asked = await connection.request()
+            await connection.send(http_answer(body=asked[-2:]))
+
+    trust = Trust(str(authority.ca_file))
+    async with (
+        RawServer(talk, tls=authority.server() if tls else None) as server,
+        client(trust) as plane,
+    ):
+        for turns in range(40):
+            cancelled = asyncio.create_task(ask(plane, server.url, b"no"))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            cancelled.cancel()
+            await asyncio.gather(cancelled, return_exceptions=True)
+            body = b"%02d" % turns
+            assert (await ask(plane, server.url, body)).body == body
+
+
 async def test_a_cancelled_request_closes_its_connection() -> None:
     gone = asyncio.Event()
 

@@ -110,12 +110,15 @@ class Connector:
 
 
 async def _open(place: Place, context: ssl.SSLContext | None) -> HTTPConnection:
+    # A name may have several addresses to try. Where that is cancelled, asyncio leaves it to the
+    # garbage collector to close a socket that has just been connected, so an address is not raced.
+    is_name = ":" not in place.host and not place.host.replace(".", "").isdigit()
     _, connection = await asyncio.get_running_loop().create_connection(
         HTTPConnection,
         place.host,
         place.port,
         ssl=context,
         server_hostname=place.name if context is not None else None,
-        happy_eyeballs_delay=_NEXT_ADDRESS_SECONDS,
+        happy_eyeballs_delay=_NEXT_ADDRESS_SECONDS if is_name else None,
     )
     return connection
