@@ -145,9 +145,11 @@ class Server:
         return self._ask(f"/v1/nodes/{node}/metrics", headers, body)
 
     def ledger(self, node: str) -> dict[str, Any]:
+        """The node's ledger; the tables may just be on their way back."""
         headers = {"Authorization": f"Bearer {self._tokens[node]}"}
-        answer = self._ask(f"/v1/nodes/{node}/ledger", headers)
-        assert answer is not None, self.tail()
+        give_up = time.monotonic() + _PATIENCE_SECONDS
+        while (answer := self._ask(f"/v1/nodes/{node}/ledger", headers)) is None:
+            assert time.monotonic() < give_up, self.tail()
         return answer
 
     def _ask(
