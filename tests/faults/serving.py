@@ -170,6 +170,13 @@ class Server:
             assert time.monotonic() < give_up, self.tail()
             time.sleep(0.005)
 
+    def wait_until_it_is_ready(self) -> None:
+        """Return once both of its processes work: it listens before that."""
+        give_up = time.monotonic() + _PATIENCE_SECONDS
+        while self._ask("/readyz", {}) is None:
+            assert time.monotonic() < give_up, self.tail()
+            time.sleep(0.005)
+
     def answers(self) -> bool:
         with socket.socket() as probe:
             return probe.connect_ex(("127.0.0.1", self._port)) == 0
