@@ -70,7 +70,7 @@ def kill_tables(cycles: int, directory: Path, seed: int) -> ServerKills:
     def end(server: Server) -> bool:
         if server.running is None:
             server.start()
-            server.wait_until_it_answers()
+            server.wait_until_it_is_ready()
         time.sleep(dice.uniform(0.02, _LONGEST_LIFE))
         tables = server.tables()
         if tables is not None:

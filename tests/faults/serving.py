@@ -145,9 +145,11 @@ class Server:
         return self._ask(f"/v1/nodes/{node}/metrics", headers, body)
 
     def ledger(self, node: str) -> dict[str, Any]:
+        """The node's ledger; the tables may just be on their way back."""
         headers = {"Authorization": f"Bearer {self._tokens[node]}"}
-        answer = self._ask(f"/v1/nodes/{node}/ledger", headers)
-        assert answer is not None, self.tail()
+        give_up = time.monotonic() + _PATIENCE_SECONDS
+        while (answer := self._ask(f"/v1/nodes/{node}/ledger", headers)) is None:
+            assert time.monotonic() < give_up, self.tail()
         return answer
 
     def _ask(
@@ -165,6 +167,13 @@ class Server:
         """Another process has nothing to wait on but what it shows."""
         give_up = time.monotonic() + _PATIENCE_SECONDS
         while not self.answers():
+            assert time.monotonic() < give_up, self.tail()
+            time.sleep(0.005)
+
+    def wait_until_it_is_ready(self) -> None:
+        """Return once both of its processes work: it listens before that."""
+        give_up = time.monotonic() + _PATIENCE_SECONDS
+        while self._ask("/readyz", {}) is None:
             assert time.monotonic() < give_up, self.tail()
             time.sleep(0.005)
 

@@ -12,7 +12,7 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from plexd.clock import SystemClock
-from plexd_server.errors import FilesReplaced, ServerError, StartError, StoreClosed, StoreError
+from plexd_server.errors import FilesReplaced, StartError, StoreClosed, StoreError
 from plexd_server.fault_log import FaultLog
 from plexd_server.store.embedded.line import Line
 from plexd_server.store.embedded.questions import Follow, Open, Question
@@ -179,7 +179,7 @@ class TablesLink:
             try:
                 self._check()
                 line, _ = self._begin()
-            except ServerError as err:
+            except Exception as err:  # noqa: BLE001 -- without this thread there are no tables
                 cause = err
             else:
                 self._faults.worked()
