@@ -28,8 +28,8 @@ _SWITCHING_PROTOCOLS: Final = 101  # the last of the 1xx that comes: nothing fol
 class Answer(Struct, frozen=True):
     """A complete answer. ``body`` is cut, and ``cut`` is true, where it went beyond the cap.
 
-    ``headers`` are named as in ``Retry-After``, however the server wrote them; of several of one
-    name the first counts. Trailers are left out.
+    ``headers`` are named as in ``Retry-After`` and ``Etag``, however the server wrote them; of
+    several of one name the first counts. Trailers are left out.
     """
 
     status: int
