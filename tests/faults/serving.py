@@ -181,11 +181,17 @@ class Server:
         with socket.socket() as probe:
             return probe.connect_ex(("127.0.0.1", self._port)) == 0
 
-    def tables(self) -> int | None:
-        """The process that has the tables; None while there is none."""
+    def wait_for_tables(self, *killed: int) -> int:
+        """The process that has the tables, from its first moment on; not one that was killed."""
         assert self.running is not None
-        listed = Path(f"/proc/{self.running.pid}/task").glob("*/children")
-        return next((int(pid) for file in listed for pid in file.read_text().split()), None)
+        give_up = time.monotonic() + _PATIENCE_SECONDS
+        while True:
+            for file in Path(f"/proc/{self.running.pid}/task").glob("*/children"):
+                for pid in map(int, file.read_text().split()):
+                    if pid not in killed:
+                        return pid
+            assert time.monotonic() < give_up, self.tail()
+            time.sleep(0.005)
 
     def stored(self, node: str) -> list[bytes]:
         """Every point of ``node``, as JSON. The server must have been stopped."""
