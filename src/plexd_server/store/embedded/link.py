@@ -70,7 +70,7 @@ class TablesLink:
         return opened.result()
 
     def follow(self, after: int) -> None:
-        """Have the tables follow the journal after this record, and after those they have."""
+        """Have the tables follow the journal after this record; later ones go on after theirs."""
         self._follows_after = after
         self.ask(Follow(after))
 
@@ -163,7 +163,7 @@ class TablesLink:
         """Have the tables opened and, once the front follows, loaded; return the last record."""
         position = line.ask(self._opening, 0, None)
         if self._follows_after is not None:
-            position = max(self._follows_after, position)
+            position = position or self._follows_after  # a new database has none of its own
             line.ask(Follow(position), self._durable(), None)
             self._loaded(position)
         return position
