@@ -73,8 +73,8 @@ async def collected(yields: Sequence[Any]) -> tuple[Sequence[MetricPoint], Colle
     return reporter.points, manager.statistics().collectors[0]
 
 
-# The time to draw or to run an example only depends on how busy the machine is.
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# The time to draw an example only depends on how busy the machine is.
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(spoilt() | st.sampled_from([SYSTEM, TUNNEL, LATENCY, AGENT]), max_size=12))
 def test_every_yielded_point_is_reported_readably_or_dropped_and_counted(
     yields: list[Any],

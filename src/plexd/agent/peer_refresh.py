@@ -38,9 +38,9 @@ class PeerRefresh:
     """Loads the control plane's peers into a store once a minute.
 
     When they cannot be fetched, the known ones stay, and a warning says so; the first success after
-    it is logged. Entries that cannot be
-    used are left out, and a warning names them (see `plexd.agent.peer_list`); ``interface`` is the
-    mesh's. ``left_out`` says which they were the last time.
+    it is logged. Entries that cannot be used are left out, and a warning names them (see
+    `plexd.agent.peer_list`); ``interface`` is the mesh's. ``left_out`` says which they were the
+    last time.
     """
 
     def __init__(

@@ -114,17 +114,19 @@ async def test_peers_that_are_no_nodes_are_bounded_by_an_option_and_counted(
 
 
 async def test_a_node_is_up_or_silent_by_one_rule_in_every_answer(
-    n1: Client, operator: Client
+    tmp_path: Path, session: aiohttp.ClientSession
 ) -> None:
-    body = MetricBatch([system_point(datetime.now(UTC))]).to_json()
-    assert (await n1.post("/v1/nodes/n1/metrics", body)).status == 200
-    fleet = (await operator.get("/v1/fleet")).json["nodes"]
-    nodes = (await operator.get("/v1/nodes")).json["nodes"]
-    latest = (await operator.get("/v1/nodes/n1/latest")).json
-    series = (await operator.get("/v1/nodes/n1/series?field=cpu_usage_percent")).json
+    token = create_node(tmp_path / "d", "n1")["auth_token"]
+    with served(tmp_path / "d") as server:
+        n1 = Client(session, server.url, token)
+        operator = n1.with_token(server.operator_token)
+        body = MetricBatch([system_point(datetime.now(UTC))]).to_json()
+        assert (await n1.post("/v1/nodes/n1/metrics", body)).status == 200
+        (one,) = (await operator.get("/v1/fleet")).json["nodes"]
+        (entry,) = (await operator.get("/v1/nodes")).json["nodes"]
+        latest = (await operator.get("/v1/nodes/n1/latest")).json
+        series = (await operator.get("/v1/nodes/n1/series?field=cpu_usage_percent")).json
 
-    (one,) = [node for node in fleet if node["node_id"] == "n1"]
-    (entry,) = [node for node in nodes if node["node_id"] == "n1"]
     assert one["status"] == entry["status"] == latest["status"] == "up"
     assert one["silent_after_seconds"] == latest["silent_after_seconds"] == 150
     assert series["silent_after_seconds"] == 150
