@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -105,6 +106,27 @@ async def test_a_connection_that_was_idle_for_long_is_not_used_again(
         monkeypatch.setattr(transport, "_KEEPALIVE_SECONDS", -1.0)
         await ask(plane, server.url)
         assert plane.connections == 2
+
+
+@pytest.mark.parametrize("number", [errno.EHOSTUNREACH, errno.ETIMEDOUT, errno.EPIPE])
+async def test_a_kept_connection_that_breaks_with_the_network_is_replaced(number: int) -> None:
+    asked_again = asyncio.Event()
+
+    async def talk(connection: Connection) -> None:
+        await connection.request()
+        await connection.send(http_answer(body=b"%d" % connection.number))
+        await connection.request()
+        asked_again.set()
+        await connection.reader.read()
+
+    async with RawServer(talk) as server, client() as plane:
+        await ask(plane, server.url)
+        again = asyncio.create_task(ask(plane, server.url))
+        await asked_again.wait()
+        (kept,) = plane._open
+        kept.connection_lost(OSError(number, "lost"))
+        kept.transport.abort()
+        assert (await again).body == b"1"
 
 
 # How an answer ends

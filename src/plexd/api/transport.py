@@ -132,7 +132,7 @@ class HTTPTransport(AsyncClosing):
         if kept is not None:
             try:
                 return await kept.exchange(request, cap)
-            except ConnectionError:
+            except OSError:  # it broke before there was an answer
                 if self._closed or not repeatable:
                     raise
         try:
