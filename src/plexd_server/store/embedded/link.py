@@ -31,6 +31,10 @@ _ATTEMPTS: Final = 2  # a question that kills the tables does so twice at most
 _AWAY: Final = "the store's tables are being opened; try again in a moment"
 
 
+class _TablesEndedError(StartError):
+    """The process of the tables ended before they were open."""
+
+
 class TablesLink:
     """The tables, which ``start`` starts, over one connection after the other. Calls block.
 
@@ -127,7 +131,7 @@ class TablesLink:
     def _run(self, opened: Future[int]) -> None:
         """Keep the tables running; the first start decides whether there is a store."""
         try:
-            first, position = self._begin()
+            first, position = self._begin_first()
         except BaseException as err:  # noqa: BLE001 -- the caller of `open` gets it
             opened.set_exception(err)
             return
@@ -139,6 +143,16 @@ class TablesLink:
             self._lose(line)
             line = self._begin_again(line.end(), lived=time.monotonic() - began)
 
+    def _begin_first(self) -> tuple[Line, int]:
+        """Begin, and once more if the tables die at it: a kill is no reason not to serve."""
+        try:
+            return self._begin()
+        except _TablesEndedError as err:
+            self._faults.failed(err)
+        begun = self._begin()
+        self._faults.worked()
+        return begun
+
     def _begin(self) -> tuple[Line, int]:
         try:
             line = Line(self._start(), self._loaded)
@@ -148,7 +162,7 @@ class TablesLink:
             position = self._introduce(line)
         except ConnectionError as err:
             reason = f"the process of the tables {line.end()}; its last lines in the log say why"
-            raise StartError(reason) from err
+            raise _TablesEndedError(reason) from err
         except BaseException:
             line.end()
             raise

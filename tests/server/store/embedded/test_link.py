@@ -108,6 +108,21 @@ def test_tables_that_do_not_open_end_the_start_with_their_reason(scene: Scene) -
     assert scene.starts == 1
 
 
+def test_tables_that_are_killed_at_the_first_start_are_started_again(
+    scene: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
+    def die_once(_: ask.AnyQuestion) -> int:
+        if scene.starts == 1:
+            raise Hangup
+        return 7
+
+    scene.behave = die_once
+
+    assert scene.open() == 7
+    said = [(record.message, vars(record)["what"]) for record in caplog.records]
+    assert said == [("the store fails", "tables"), ("the store works again", "tables")]
+
+
 def test_tables_that_end_as_they_start_end_the_start(scene: Scene) -> None:
     def die(_: ask.AnyQuestion) -> None:
         raise Hangup
@@ -116,6 +131,7 @@ def test_tables_that_end_as_they_start_end_the_start(scene: Scene) -> None:
 
     with pytest.raises(StartError, match="the process of the tables ended"):
         scene.open()
+    assert scene.starts == 2
 
 
 def test_tables_that_died_follow_again_after_what_they_have(
