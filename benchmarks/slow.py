@@ -23,9 +23,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.ingest import batch, compressed
 from benchmarks.measure import table
 from benchmarks.processes import Agent
+from benchmarks.senders import Workload, compressed
 from plexd.clock import SystemClock
 from plexd_server.registry import Registry
 
@@ -76,7 +76,7 @@ class _Healthy:
         self._port = port
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
         self.said = b""
-        self._body = compressed(batch().to_json())
+        self._body = compressed(next(Workload(100)).to_json())
         self._headers = {
             "Authorization": f"Bearer {token}",
             "Content-Type": "application/json",
