@@ -26,7 +26,7 @@ from faults.apart import do, run_apart
 from faults.bench import Node
 from faults.forks import Forks
 from faults.strace import Fault, injected
-from support.oracle import Oracle
+from support.oracle import ACCEPT, Answer, Oracle
 
 if TYPE_CHECKING:
     from typing import Self
@@ -46,6 +46,7 @@ _PATIENCE_SECONDS = 60
 # strace makes the start slow, and what was not told cannot be lost.
 _TRACED_SECONDS = 0.15
 _POLL_SECONDS = 0.005
+_NO_ANSWER = Answer(503, cut_at=0)
 _LYING = Fault("fdatasync,fsync", "retval=0", "1+")
 
 
@@ -117,7 +118,9 @@ def cut_power(orders: Orders) -> Cuts:
             is_recovery = number % 3 == 2
             recoveries += is_recovery
             most = _RECOVERY_SECONDS if is_recovery else _MOST_SECONDS
-            _cut_once(node, disk, forks, dice.uniform(_LEAST_SECONDS, most), lying=orders.lying)
+            _cut_once(
+                node, oracle, disk, forks, dice.uniform(_LEAST_SECONDS, most), lying=orders.lying
+            )
         node.drain(forks)
         # A spool that was lost whole begins again after nothing.
         assert orders.lying or not oracle.contradictions, oracle.contradictions[:3]
@@ -133,16 +136,21 @@ def cut_power(orders: Orders) -> Cuts:
         )
 
 
-def _cut_once(node: Node, disk: Disk, forks: Forks, seconds: float, *, lying: bool) -> None:
+def _cut_once(
+    node: Node, oracle: Oracle, disk: Disk, forks: Forks, seconds: float, *, lying: bool
+) -> None:
     with ExitStack() as stack:
         subject = _start(node, forks, stack, lying=lying)
         time.sleep(seconds + (_TRACED_SECONDS if lying else 0.0))
         _wait_for_a_promise(node)
-        # Nobody is told anything after a real cut. After this one a sync under way may still be
-        # reported as done, if the journal ends between its data and its turn to wait for it.
+        # Nobody is told anything after a real cut, the control plane neither. After this one a sync
+        # under way may still be reported as done, if the journal ends between its data and its turn
+        # to wait for it, and a spool that finds no disk would go on in memory.
         with node.nothing_told_after():
+            oracle.answers = lambda _: _NO_ANSWER
             disk.cut()
             assert subject.kill() == -signal.SIGKILL, node.log.read_text()[-2000:]
+            oracle.answers = lambda _: ACCEPT
     disk.unmount()
     disk.mount()
 
