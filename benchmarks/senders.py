@@ -125,10 +125,14 @@ def compressed(body: bytes) -> bytes:
 
 
 class Sender:
-    """One node's connection; the next report is sent when the one before was answered."""
+    """One node, with a connection for each round.
+
+    Its next report is sent when the one before was answered.
+    """
 
     def __init__(self, target: Target, number: int, points: int, trust: str) -> None:
-        self.socket = _connected(target.port, trust)
+        self._port = target.port
+        self._trust = trust
         self._node = target.nodes[number]
         self._token = target.tokens[number] if target.tokens else ""
         self._workload = Workload(points)
@@ -143,6 +147,10 @@ class Sender:
         """Make the requests of a round."""
         self.took = []
         self._requests = [self._request(ordered.kind) for _ in range(ordered.requests)][::-1]
+
+    def connect(self) -> None:
+        """Connect for a round."""
+        self.socket = _connected(self._port, self._trust)
 
     def _request(self, kind: str) -> bytes:
         batch = next(self._workload)
@@ -218,6 +226,7 @@ def run_round(senders: Sequence[Sender]) -> Outcome:
                 key.data.receive()
                 if not key.data.send():
                     selector.unregister(key.fileobj)
+                    key.data.socket.close()
     seconds = time.perf_counter() - began
     return Outcome(seconds, [took for sender in senders for took in sender.took])
 
@@ -267,6 +276,8 @@ def main() -> None:
         ordered = msgspec.json.decode(line, type=Ordered)
         for sender in senders[ordered.kind]:
             sender.prepare(ordered)
+        for sender in senders[ordered.kind]:
+            sender.connect()
         print(flush=True)
         sys.stdin.readline()
         outcome = run_round(senders[ordered.kind])
