@@ -25,7 +25,7 @@ OBSERVATIONS = st.builds(
     was_reached=st.booleans(),
 )
 STATES: list[State] = list(SEVERITY)
-VERDICTS = st.builds(Verdict, st.sampled_from(STATES), st.just("because"))
+VERDICTS = st.builds(Verdict, st.sampled_from(STATES), st.just("because"), OBSERVATIONS)
 
 
 @given(OBSERVATIONS)

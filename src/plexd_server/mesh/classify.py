@@ -17,11 +17,14 @@ only sends keepalives sends 32 bytes at a time and expects no answer.
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from msgspec import Struct
 
 from plexd_server.mesh.wording import milliseconds, percent, seconds, size
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
 
 State = Literal["up", "idle", "unknown", "stale", "never", "one-way", "down"]
 SEVERITY: Final[dict[State, int]] = {
@@ -72,11 +75,20 @@ class Observation(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class Verdict(Struct, frozen=True, gc=False):
-    """A state and its reason, a clause for people. If it ``is_proof``, one reading is enough."""
+    """What a reading was ``seen`` to say: a state, and ``because`` of what, which names `_WORDS`.
+
+    If it ``is_proof``, one reading is enough.
+    """
 
     state: State
-    reason: str
+    because: str
+    seen: Observation
     is_proof: bool = False
+
+    @property
+    def reason(self) -> str:
+        """Why, as a clause for people. Few are read, so it is not made with each reading."""
+        return self.because.format_map(_Words(self.seen))
 
 
 def classify(seen: Observation) -> Verdict:
@@ -85,88 +97,88 @@ def classify(seen: Observation) -> Verdict:
         return _by_ping_alone(seen)
     if not seen.handshake_succeeded or seen.handshake_age is None:
         return _never(seen)
-    age = max(0.0, seen.handshake_age)
+    has_keys = seen.handshake_age <= REJECT_SECONDS + _SLACK_SECONDS
     if seen.rtt_nano is not None and seen.rtt_nano >= 0:
-        return _answered(seen, age)
-    rule = _with_keys if age <= REJECT_SECONDS + _SLACK_SECONDS else _without_keys
-    return rule(seen, age)
+        return _answered(seen, has_keys=has_keys)
+    return _with_keys(seen, seen.handshake_age) if has_keys else _without_keys(seen)
 
 
 def _by_ping_alone(seen: Observation) -> Verdict:
     if seen.rtt_nano is None:
-        return Verdict("unknown", "neither its tunnel nor its round trip was read")
+        return Verdict("unknown", "neither its tunnel nor its round trip was read", seen)
     if seen.rtt_nano >= 0:
-        return Verdict("up", f"answers in {_round_trip(seen)}; no tunnel to it is read")
+        return Verdict("up", "answers in {rtt}; no tunnel to it is read", seen)
     if not seen.was_reached:
-        return Verdict("unknown", "no tunnel to it is read, and it never answered a ping")
-    return Verdict("down", f"{_lost(seen)}; no tunnel to it is read")
+        return Verdict("unknown", "no tunnel to it is read, and it never answered a ping", seen)
+    return Verdict("down", "{lost}; no tunnel to it is read", seen)
 
 
 def _never(seen: Observation) -> Verdict:
+    because = "no handshake ever"
     if seen.tx_bytes:
-        tried = f"{size(seen.tx_bytes)} of attempts in {seconds(seen.span)} went unanswered"
-        return Verdict("never", f"no handshake ever; {tried}", is_proof=True)
-    if seen.rtt_nano is not None and seen.rtt_nano >= 0:
-        around = f"pings are answered in {_round_trip(seen)}, but not through the tunnel"
-        return Verdict("never", f"no handshake ever; {around}", is_proof=True)
-    return Verdict("never", "no handshake ever", is_proof=True)
+        because += "; {tx} of attempts in {span} went unanswered"
+    elif seen.rtt_nano is not None and seen.rtt_nano >= 0:
+        because += "; pings are answered in {rtt}, but not through the tunnel"
+    return Verdict("never", because, seen, is_proof=True)
 
 
-def _answered(seen: Observation, age: float) -> Verdict:
-    if age > REJECT_SECONDS + _SLACK_SECONDS:
-        return Verdict(
-            "stale",
-            f"pings are answered in {_round_trip(seen)}, but the last handshake was "
-            f"{seconds(age)} old and its keys end at {seconds(REJECT_SECONDS)}: "
-            "the answers may not come through the tunnel",
-        )
-    loss = seen.loss_percent
-    lost = f", {percent(loss)} of pings lost" if loss is not None and loss >= _LOSSY_PERCENT else ""
-    return Verdict("up", f"answers in {_round_trip(seen)}{lost}; handshake {seconds(age)} old")
+def _answered(seen: Observation, *, has_keys: bool) -> Verdict:
+    if has_keys:
+        return Verdict("up", "answers in {rtt}{loss}; handshake {age} old", seen)
+    return Verdict(
+        "stale",
+        "pings are answered in {rtt}, but the last handshake was {age} old and its keys end at "
+        "{end of keys}: the answers may not come through the tunnel",
+        seen,
+    )
 
 
 def _with_keys(seen: Observation, age: float) -> Verdict:
     """Classify a reading without an answer to a ping, while the keys are valid."""
     pinged = seen.rtt_nano is not None
-    handshake = f"handshake {seconds(age)} old"
     if seen.rx_bytes:
-        return _heard(seen, age, handshake)
+        return _heard(seen, age)
     if pinged and not _all_lost(seen):
-        return Verdict("up", f"{_lost(seen)}; {handshake}")
+        return Verdict("up", "{lost}; handshake {age} old", seen)
     if _sends_in_vain(seen):
-        return Verdict("one-way", f"{_sent(seen)}, nothing came back; {handshake}")
+        return Verdict("one-way", "{sent}, nothing came back; handshake {age} old", seen)
     if pinged:
-        return Verdict("stale", f"answers no ping; the last sign of life is the {handshake}")
-    return Verdict("up", handshake)
+        return Verdict(
+            "stale", "answers no ping; the last sign of life is the handshake {age} old", seen
+        )
+    return Verdict("up", "handshake {age} old", seen)
 
 
-def _heard(seen: Observation, age: float, handshake: str) -> Verdict:
+def _heard(seen: Observation, age: float) -> Verdict:
     """Classify a reading with bytes that came in: whether ours arrive is the question."""
     if not _all_lost(seen):
-        missed = f", {_lost(seen)}" if seen.rtt_nano == -1 else ""
-        return Verdict("up", f"{_received(seen)}{missed}; {handshake}")
+        missed = ", {lost}" if seen.rtt_nano == -1 else ""
+        return Verdict("up", "{received}" + missed + "; handshake {age} old", seen)
     if age <= REKEY_SECONDS + _SLACK_SECONDS:
-        return Verdict("up", f"{_received(seen)}; answers no ping, which it may not allow")
+        return Verdict("up", "{received}; answers no ping, which it may not allow", seen)
     return Verdict(
         "one-way",
-        f"{_received(seen)}, but no ping is answered and the handshake {seconds(age)} old "
-        "was not renewed: what is sent seems not to arrive",
+        "{received}, but no ping is answered and the handshake {age} old was not renewed: what is "
+        "sent seems not to arrive",
+        seen,
     )
 
 
-def _without_keys(seen: Observation, age: float) -> Verdict:
+def _without_keys(seen: Observation) -> Verdict:
     """Classify a reading without an answer to a ping, after the keys have expired."""
-    handshake = f"the last handshake was {seconds(age)} old"
     if seen.rx_bytes:
         return Verdict(
-            "one-way", f"{_received(seen)}, but {handshake}: what is sent seems not to arrive"
+            "one-way",
+            "{received}, but the last handshake was {age} old: what is sent seems not to arrive",
+            seen,
         )
     if seen.tx_bytes or (seen.rtt_nano == -1 and _all_lost(seen)):
-        vain = f"{_sent(seen)}, nothing came back" if seen.tx_bytes else "answers no ping"
-        return Verdict("down", f"{vain}; {handshake}", is_proof=_all_lost(seen))
+        vain = "{sent}, nothing came back" if seen.tx_bytes else "answers no ping"
+        because = vain + "; the last handshake was {age} old"
+        return Verdict("down", because, seen, is_proof=_all_lost(seen))
     if seen.tx_bytes == 0 and seen.rtt_nano is None:
-        return Verdict("idle", f"nothing was sent in {seconds(seen.span)}; {handshake}")
-    return Verdict("stale", f"{handshake}, and nothing since")
+        return Verdict("idle", "nothing was sent in {span}; the last handshake was {age} old", seen)
+    return Verdict("stale", "the last handshake was {age} old, and nothing since", seen)
 
 
 def _sends_in_vain(seen: Observation) -> bool:
@@ -190,13 +202,30 @@ def _lost(seen: Observation) -> str:
     return f"{which} lost ({percent(seen.loss_percent)} of the latest)"
 
 
-def _round_trip(seen: Observation) -> str:
-    return milliseconds(seen.rtt_nano or 0)
+def _loss(seen: Observation) -> str:
+    loss = seen.loss_percent
+    return f", {percent(loss)} of pings lost" if loss is not None and loss >= _LOSSY_PERCENT else ""
 
 
-def _sent(seen: Observation) -> str:
-    return f"{size(seen.tx_bytes or 0)} went out in {seconds(seen.span)}"
+_WORDS: Final[Mapping[str, Callable[[Observation], str]]] = {
+    "age": lambda seen: seconds(seen.handshake_age or 0.0),
+    "end of keys": lambda _: seconds(REJECT_SECONDS),
+    "loss": _loss,
+    "lost": _lost,
+    "received": lambda seen: f"{size(seen.rx_bytes or 0)} came in within {seconds(seen.span)}",
+    "rtt": lambda seen: milliseconds(seen.rtt_nano or 0),
+    "sent": lambda seen: f"{size(seen.tx_bytes or 0)} went out in {seconds(seen.span)}",
+    "span": lambda seen: seconds(seen.span),
+    "tx": lambda seen: size(seen.tx_bytes or 0),
+}
 
 
-def _received(seen: Observation) -> str:
-    return f"{size(seen.rx_bytes or 0)} came in within {seconds(seen.span)}"
+class _Words(dict[str, str]):
+    """The words of a reason, each made when the reason has it."""
+
+    def __init__(self, seen: Observation) -> None:
+        super().__init__()
+        self._seen = seen
+
+    def __missing__(self, word: str) -> str:
+        return _WORDS[word](self._seen)

@@ -23,7 +23,8 @@ class PeerRow(Struct, gc=False, kw_only=True, omit_defaults=True):
 
     Times are epoch seconds of the node's clock. Readings that are not newer are ignored. The
     halves of one reading may arrive one by one: the state before the reading is kept until the
-    next reading, so that the second half completes the reading and is not a second one.
+    next reading, so that the second half completes the reading and is not a second one. The state
+    is derived when it is asked for, once for a reading.
     """
 
     tunnel_at: float = FAR_PAST
@@ -39,7 +40,16 @@ class PeerRow(Struct, gc=False, kw_only=True, omit_defaults=True):
     lost_in_row: int = 0
     was_reached: bool = False
     held_before: HeldState | None = None
-    held: HeldState | None = None
+    held_now: HeldState | None = None
+    is_derived: bool = True
+
+    @property
+    def held(self) -> HeldState | None:
+        """The state after the last reading; None before the first."""
+        if not self.is_derived:
+            self.held_now = next_state(self.held_before, classify(self._observation()), self.at)
+            self.is_derived = True
+        return self.held_now
 
     @property
     def at(self) -> float:
@@ -86,7 +96,7 @@ class PeerRow(Struct, gc=False, kw_only=True, omit_defaults=True):
         self.handshake_at = last.timestamp() if stats.handshake_succeeded else None
         self.loss = None if stats.packet_loss_percent < 0 else stats.packet_loss_percent
         self.tunnel_at, self.was_reached = at, True
-        self._evaluate()
+        self.is_derived = False
 
     def read_round_trip(self, at: float, rtt_nano: int) -> None:
         """Read a latency point that is newer than the last."""
@@ -95,11 +105,7 @@ class PeerRow(Struct, gc=False, kw_only=True, omit_defaults=True):
         self.rtt, self.rtt_at = rtt_nano, at
         self.lost_in_row = self.lost_in_row + 1 if rtt_nano < 0 else 0
         self.was_reached = self.was_reached or rtt_nano >= 0
-        self._evaluate()
-
-    def _evaluate(self) -> None:
-        """Derive the state from the newest reading."""
-        self.held = next_state(self.held_before, classify(self._observation()), self.at)
+        self.is_derived = False
 
     def _move(self, at: float, rx: int, tx: int) -> None:
         """Note what moved since the last reading; after a reset or at first, that is not known."""

@@ -108,7 +108,7 @@ def _make_view(node_id: str, peer_id: str, peer: PeerRow, frame: Frame) -> View:
         node_id=node_id,
         peer_id=peer_id,
         state=peer.held.state,
-        reason=peer.held.reason,
+        reason=peer.held.verdict.reason,
         since=frame.show(min(_since(peer), frame.arrived)),
         measured_at=frame.show(min(peer.at, frame.arrived)),
         rtt_nano=peer.rtt if peer.has_round_trip and peer.rtt != -1 else None,

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
 from plexd_server.mesh.classify import SEVERITY, Observation, Verdict, classify
 from plexd_server.mesh.hysteresis import HeldState, next_state
@@ -99,7 +100,7 @@ def test_a_counter_that_went_back_is_no_silence() -> None:
     assert verdict.state == "up"
 
 
-UP, DOWN, IDLE = Verdict("up", "u"), Verdict("down", "d"), Verdict("idle", "i")
+UP, DOWN, IDLE = (Verdict(state, "because", Observation()) for state in ("up", "down", "idle"))
 
 
 def after(*verdicts: Verdict, before: HeldState | None = None) -> HeldState:
@@ -112,20 +113,20 @@ def after(*verdicts: Verdict, before: HeldState | None = None) -> HeldState:
 
 
 def test_the_first_reading_counts_at_once() -> None:
-    assert after(DOWN) == HeldState("down", "d", 0.0, 0.0, is_first=True)
+    assert after(DOWN) == HeldState(DOWN, 0.0, 0.0, is_first=True)
 
 
 def test_one_worse_reading_changes_nothing_and_two_count_from_the_first() -> None:
     assert after(UP, DOWN).state == "up"
-    assert after(UP, DOWN, DOWN) == HeldState("down", "d", 15.0, 30.0)
+    assert after(UP, DOWN, DOWN) == HeldState(DOWN, 15.0, 30.0)
 
 
 def test_proof_needs_no_second_reading() -> None:
-    assert after(UP, Verdict("down", "d", is_proof=True)).state == "down"
+    assert after(UP, replace(DOWN, is_proof=True)).state == "down"
 
 
 def test_a_better_reading_counts_at_once() -> None:
-    assert after(DOWN, UP) == HeldState("up", "u", 15.0, 15.0)
+    assert after(DOWN, UP) == HeldState(UP, 15.0, 15.0)
 
 
 def test_after_a_good_reading_two_worse_ones_are_needed_again() -> None:
@@ -137,4 +138,4 @@ def test_two_worse_readings_need_not_agree_on_how_bad_it_is() -> None:
 
 
 def test_after_a_long_gap_a_reading_counts_at_once() -> None:
-    assert next_state(after(UP), DOWN, 700.0) == HeldState("down", "d", 700.0, 700.0, is_first=True)
+    assert next_state(after(UP), DOWN, 700.0) == HeldState(DOWN, 700.0, 700.0, is_first=True)
