@@ -153,9 +153,10 @@ class Gate:
         if not token:
             self._count_wrong(request, self._cookie(request))
             raise Problem(401, "a bearer token is required", headers=_CHALLENGE)
-        if self._operator.matches_token(hash_token(token)):
+        token_hash = hash_token(token)
+        if self._operator.matches_token(token_hash):
             return _OPERATOR
-        holder = await self._looked_up(hash_token(token))
+        holder = await self._looked_up(token_hash)
         if holder is None:
             self._count_wrong(request, token)
             raise Problem(401, "the bearer token is not known", headers=_CHALLENGE)
