@@ -18,7 +18,7 @@ from litestar.openapi.spec.enums import OpenAPIType
 
 from plexd.api import GROUP_AGENT, GROUP_LATENCY, GROUP_SYSTEM, GROUP_TUNNEL
 from plexd.units import parse_duration
-from plexd_server.store import SeriesQuery
+from plexd_server.store import COUNTERS, SeriesQuery
 from plexd_server.web.problems import Problem
 
 if TYPE_CHECKING:
@@ -49,10 +49,6 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
     GROUP_TUNNEL: ("rx_bytes", "tx_bytes", "packet_loss_percent"),
     GROUP_LATENCY: ("rtt_nano",),
 }
-# Counters only go up, so their answer is a rate.
-COUNTERS: Final = frozenset(
-    {"network_rx_bytes", "network_tx_bytes", "rx_bytes", "tx_bytes", "gc_pause_total_ns"}
-)
 _TEXT: Final = Schema(type=OpenAPIType.STRING)
 _ANY_FIELDS: Final = Schema(
     type=OpenAPIType.ARRAY, items=Schema(enum=sorted({f for of in FIELDS.values() for f in of}))

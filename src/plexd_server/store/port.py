@@ -22,6 +22,11 @@ if TYPE_CHECKING:
     )
 
 
+# Fields that only go up, so a series of them is their change per second.
+COUNTERS: Final = frozenset(
+    {"network_rx_bytes", "network_tx_bytes", "rx_bytes", "tx_bytes", "gc_pause_total_ns"}
+)
+
 # Points further ahead of the server's clock are rejected.
 HORIZON: Final = timedelta(hours=24)
 
