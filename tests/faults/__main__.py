@@ -26,7 +26,7 @@ from faults.kills import kill_agents
 from faults.lossy import lose_packets
 from faults.outage import outage
 from faults.powercut import cut_apart
-from faults.serverkills import kill_servers
+from faults.serverkills import kill_servers, kill_tables
 from faults.serversweep import sweep_server
 from faults.sweep import KILL, sweep, sweep_lasting, sweep_recovery
 
@@ -124,6 +124,11 @@ def _server_kills(directory: Path, scale: float, seed: int) -> Iterator[Row]:
         again = sum(int(str(ledger["duplicates"])) for ledger in done.ledgers)
         gaps = sum(int(str(ledger["gap"])) for ledger in done.ledgers)
         yield _of(what, done.kills, done.accounts, f"{again} reports came again, {gaps} gaps")
+    done = kill_tables(round(1000 * scale), directory / "tables", seed)
+    remark = f"{done.awake} while it lived"
+    yield _of(
+        "the tables' process killed at random moments (H01)", done.kills, done.accounts, remark
+    )
     done = kill_servers(max(1, round(20 * scale)), directory / "real", seed, forked=False)
     yield _of(
         "server killed at random moments, started by its command (H01)", done.kills, done.accounts

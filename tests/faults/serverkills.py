@@ -1,7 +1,8 @@
-"""kill -9 of the server at random moments while agents go on sending (H01, H15)."""
+"""kill -9 of either process of the server at random moments, while agents send (H01, H15)."""
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import time
@@ -14,19 +15,24 @@ from faults.numbered import account
 from faults.serving import Server
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from faults.numbered import Meta
 
-__all__ = ["ServerKills", "kill_servers"]
+__all__ = ["ServerKills", "kill_servers", "kill_tables"]
 
 # Servers that are killed all the time leave a backlog.
 _DRAIN_SECONDS = 240.0
+_LONGEST_LIFE = 1.5  # of which the start of both processes takes about half
 _NODES = ("node-1", "node-2")
 
 
 class ServerKills(NamedTuple):
-    """What the kills came to; ``awake`` are those of servers that took connections by then."""
+    """What the kills came to.
+
+    ``awake`` are those of servers that took connections by then, or of tables that had begun.
+    """
 
     kills: int
     awake: int
@@ -44,7 +50,39 @@ def kill_servers(
 ) -> ServerKills:
     """Start the server and end it, ``cycles`` times; then let the agents deliver what is left."""
     dice = random.Random(seed)
-    longest = 0.25 if forked else 1.5
+
+    def end(server: Server) -> bool:
+        running = server.start()
+        time.sleep(dice.uniform(0.02, _LONGEST_LIFE))
+        was_awake = server.answers()
+        running.send(number)
+        server.running = None
+        assert running.wait() in {-number, 0}, server.tail()
+        return was_awake
+
+    return _under_load(cycles, directory, end, forked=forked)
+
+
+def kill_tables(cycles: int, directory: Path, seed: int) -> ServerKills:
+    """Kill the process that has the tables, ``cycles`` times, while its front goes on."""
+    dice = random.Random(seed)
+
+    def end(server: Server) -> bool:
+        if server.running is None:
+            server.start()
+            server.wait_until_it_answers()
+        time.sleep(dice.uniform(0.02, _LONGEST_LIFE))
+        tables = server.tables()
+        if tables is not None:
+            os.kill(tables, signal.SIGKILL)
+        return tables is not None
+
+    return _under_load(cycles, directory, end, forked=True)
+
+
+def _under_load(
+    cycles: int, directory: Path, end: Callable[[Server], bool], *, forked: bool
+) -> ServerKills:
     awake = 0
     with ExitStack() as stack:
         forks = stack.enter_context(Forks("faults.serving") if forked else nullcontext())
@@ -53,13 +91,9 @@ def kill_servers(
         nodes = [_node(name, directory, server) for name in _NODES]
         sending = [node.start(subjects) for node in nodes]
         for _ in range(cycles):
-            running = server.start()
-            time.sleep(dice.uniform(0.02, longest))
-            awake += server.answers()
-            running.send(number)
-            server.running = None
-            assert running.wait() in {-number, 0}, server.tail()
-        server.start()
+            awake += end(server)
+        if server.running is None:
+            server.start()
         server.wait_until_it_answers()
         for subject in sending:
             subject.send(signal.SIGTERM)

@@ -11,6 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from datetime import UTC
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import duckdb
@@ -25,7 +26,6 @@ from support.processes import ending_with_us
 
 if TYPE_CHECKING:
     from datetime import datetime
-    from pathlib import Path
     from types import TracebackType
     from typing import Self
 
@@ -171,6 +171,12 @@ class Server:
     def answers(self) -> bool:
         with socket.socket() as probe:
             return probe.connect_ex(("127.0.0.1", self._port)) == 0
+
+    def tables(self) -> int | None:
+        """The process that has the tables; None while there is none."""
+        assert self.running is not None
+        listed = Path(f"/proc/{self.running.pid}/task").glob("*/children")
+        return next((int(pid) for file in listed for pid in file.read_text().split()), None)
 
     def stored(self, node: str) -> list[bytes]:
         """Every point of ``node``, as JSON. The server must have been stopped."""

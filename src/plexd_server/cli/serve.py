@@ -5,12 +5,16 @@ from __future__ import annotations
 import gc
 import os
 import signal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     import argparse
 
     from plexd_server.web.tls import Certificate
+
+
+# Objects that are new, and collections of those before an older generation is looked at.
+_SELDOM: Final = (50_000, 20, 50)
 
 
 def run(options: argparse.Namespace) -> None:
@@ -25,7 +29,6 @@ def run(options: argparse.Namespace) -> None:
     from plexd_server.app import ServeOptions, serve  # noqa: PLC0415
     from plexd_server.cli import options as values  # noqa: PLC0415
 
-    gc.freeze()  # modules stay: a full collection, which stops all threads, leaves them out
     os.umask(0o077)  # only the owner reads points, journal, and what DuckDB spills
     levels = {"plexd_server": "info", "plexd": "info"}
     setup_logging("warning", options.log_format, levels, tracebacks=True)
@@ -45,7 +48,20 @@ def run(options: argparse.Namespace) -> None:
         base_path=values.parse_base_path(options.base_path),
         log_format=options.log_format,
     )
-    asyncio.run(serve(chosen))
+    asyncio.run(serve(chosen, announce=_announce))
+
+
+def _announce(text: str) -> None:
+    """Say where the server is, and have what it is made of left out of collections from then on.
+
+    Points of a report are alive for a moment and in no cycles, but each collection looks at them.
+    """
+    from plexd.console import put_whole  # noqa: PLC0415
+
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_SELDOM)
+    put_whole(text)
 
 
 def _certificate(options: argparse.Namespace) -> Certificate | None:

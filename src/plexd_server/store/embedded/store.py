@@ -90,8 +90,9 @@ class DuckDBStore:
         clock = SystemClock()
         self._files = files or OpenedFiles(clock)
         self._max_pending = max_pending_points
-        # The name is that of docs/reference/logs.md.
+        # The names are those of docs/reference/logs.md.
         self._writing = FaultLog("writing", clock)
+        self._following = FaultLog("following", clock)
         self._backlog = _Backlog()
         self._lock = DirectoryLock(data_dir)
         self._link = TablesLink(
@@ -114,7 +115,10 @@ class DuckDBStore:
     async def write(self, report: Report) -> Written:
         if not report.points and not report.is_rejected:
             return Written(Receipt(accepted=0))
-        if self._backlog.points >= self._max_pending:
+        if (waiting := self._backlog.points) >= self._max_pending:
+            self._following.failed(
+                StoreBusy(f"{waiting} points wait in the journal for the tables")
+            )
             raise StoreBusy("too much is waiting to be stored; try again in a moment")
         return await self._writer.write(report)
 
@@ -133,7 +137,9 @@ class DuckDBStore:
         return await self._ask(ask.ReadSeries(query))
 
     async def fleet(self) -> list[NodeSummary]:
-        return await self._ask(ask.ReadFleet(self._marks.last_reports()))
+        return await self._on_thread(
+            lambda: self._link.ask(ask.ReadFleet(self._marks.last_reports()))
+        )
 
     async def expire(self, now: datetime, keep: timedelta) -> int:
         """Remove hour by hour, so that reports meanwhile wait for one hour's points at most."""
@@ -177,7 +183,8 @@ class DuckDBStore:
 
     def _settle(self) -> None:
         """Leave everything in the database's file, if the tables have all that was acknowledged."""
-        if self._maintain(ask.Finish()) == self._journal.last:
+        self._files.check()
+        if self._link.ask(ask.Finish()) == self._journal.last:
             self._journal.clear()
         else:
             self._journal.close()
@@ -209,6 +216,8 @@ class DuckDBStore:
     def _note_loaded(self, record: int) -> None:
         """Note what the tables have; runs on the thread that hears of it."""
         self._backlog.settle(record)
+        if self._backlog.points < self._max_pending:
+            self._following.worked()
         with suppress(OSError):  # the next chunk deletes them as well
             self._journal.release(_TABLES, record)
 

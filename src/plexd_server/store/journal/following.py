@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from plexd_server.errors import JournalDamaged
+from plexd_server.opened_files import identity, replaced
 from plexd_server.store.journal.segments import MAGIC, list_segments, read_record, segment_name
 
 if TYPE_CHECKING:
@@ -22,10 +23,12 @@ class Follower:
     """Reads the records of the journal in ``directory`` after the one numbered ``position``.
 
     Calls block; one thread at a time uses it. Nothing is open before the first record is asked for.
+    Another directory of the same name is not read.
     """
 
     def __init__(self, directory: Path, position: int) -> None:
         self._directory = directory
+        self._identity = identity(directory)
         self.position = position
         self._descriptor = -1
         self._place = 0
@@ -58,6 +61,9 @@ class Follower:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             self.close()
             self._descriptor = descriptor
+            if identity(self._directory) != self._identity:
+                self.close()
+                raise replaced(self._directory)
             self._place = len(MAGIC)
             return True
         return False

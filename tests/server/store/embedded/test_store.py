@@ -86,7 +86,9 @@ async def test_failing_tables_are_reported_and_in_the_end_hold_what_was_acknowle
     await store.aclose()
 
 
-async def test_what_waits_for_the_tables_is_bounded(tmp_path: Path) -> None:
+async def test_what_waits_for_the_tables_is_bounded_and_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     store = DuckDBStore(tmp_path, max_pending_points=6)
     rename(store, "points_system", "elsewhere")
     for seq in (1, 2):
@@ -99,6 +101,8 @@ async def test_what_waits_for_the_tables_is_bounded(tmp_path: Path) -> None:
     await store.check()
     assert not await is_duplicate(store, named(3))
     await store.aclose()
+    said = [record.message for record in caplog.records if vars(record)["what"] == "following"]
+    assert said == ["the store fails", "the store works again"]
 
 
 async def test_what_a_store_could_not_put_into_its_tables_the_next_one_does(tmp_path: Path) -> None:
