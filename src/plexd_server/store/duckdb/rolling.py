@@ -16,7 +16,6 @@ import numpy as np
 
 from plexd_server.store.duckdb import queries, schema
 from plexd_server.store.duckdb.rollups import (
-    AHEAD,
     FIVE,
     GONE,
     HOUR,
@@ -26,10 +25,10 @@ from plexd_server.store.duckdb.rollups import (
     ROLLED,
     Level,
     Rolled,
-    as_gauge,
-    counters,
-    gauges,
-    run_columns,
+    reading_columns,
+    rolled_fields,
+    rollup_columns,
+    stored_columns,
 )
 from plexd_server.store.duckdb.runs import composed, of_readings
 
@@ -233,26 +232,23 @@ class Rollups:
         where = _CHOSEN if chosen else _ALL
         self._run(f"DELETE FROM {level.table(group)} WHERE {_BEGUN} AND {where}", **asked)  # noqa: S608 -- our own names
         source = _of_readings(group) if level is FIVE else _of_fives(group)
-        rows = self._one(
-            f"SELECT count(*) FROM {source.table} WHERE {source.when}", since=since, until=until
-        )  # noqa: S608 -- the same
-        parts = 1 + rows // _MOST_ROWS
+        parts = 1 + self._one(source.count, since=since, until=until) // _MOST_ROWS
         for part in range(parts):
-            found = self._run(
-                f"{source.query} AND {where} AND series % {parts} = {part} {source.order}", **asked
-            )
-            runs = source.runs(found.fetchnumpy())
-            self._insert(level.table(group), group, composed(group, level, runs))
+            read = source.query.format(where=f"{where} AND series % {parts} = {part}")
+            runs = source.runs(self._run(read, **asked).fetchnumpy())
+            self._insert(level.table(group), group, composed(rolled_fields(group), level, runs))
 
     def _insert(self, table: str, group: str, runs: Columns) -> None:
         if not len(runs["series"]):
             return
-        types = {"series": "UINTEGER", "start": "TIMESTAMP", **run_columns(group)}
-        values = ", ".join(
-            _STORED.get(kind, "{}").format(f'"{name}"') for name, kind in types.items()
-        )
-        with self._registered({name: runs[name] for name in types}):
-            self._cursor.execute(f"INSERT INTO {table} SELECT {values} FROM {_NEW}")  # noqa: S608 -- our own names
+        fields = rolled_fields(group)
+        with self._registered(
+            {name: runs[name] for name in ("series", "start", *fields.columns())}
+        ):
+            self._cursor.execute(
+                f"INSERT INTO {table} SELECT series, make_timestamp(start), {stored_columns(fields)} "  # noqa: S608 -- our own names
+                f"FROM {_NEW}"
+            )
 
     @contextmanager
     def _registered(self, columns: Columns) -> Iterator[None]:
@@ -273,40 +269,29 @@ class Rollups:
         return found
 
 
-_STORED: Final = {"TIMESTAMP": "make_timestamp({})", "DOUBLE": "if(isnan({0}), NULL, {0})"}
-_READ: Final = {"TIMESTAMP": "epoch_us({})", "DOUBLE": "coalesce({}, 'nan'::DOUBLE)"}
-
-
 class _Source(NamedTuple):
-    """What rollups are made of: rows of a time, in order, and how they become runs."""
+    """What rollups are made of: a query for rows of a time, their number, and how they are runs."""
 
-    table: str
-    when: str
     query: str
-    order: str
+    count: str
     runs: Callable[[Columns], Columns]
 
 
 def _of_readings(group: str) -> _Source:
-    values = [f"coalesce({as_gauge(name)}, 'nan'::DOUBLE) AS {name}" for name in gauges(group)]
-    table, peer = schema.table_of(group), "p.peer_id" if schema.has_peers(group) else "''"
-    query = f"""SELECT series, epoch_us(ts) AS first, {AHEAD} AS first_ahead,
-        {", ".join([*values, *counters(group)])}
+    fields, table = rolled_fields(group), schema.table_of(group)
+    peer = "p.peer_id" if schema.has_peers(group) else "''"
+    query = f"""SELECT series, p.rowid AS place, {reading_columns(fields)}
         FROM {table} p JOIN series s ON s.node_id = p.node_id AND s.peer_id = {peer}
-        WHERE {_MEASURED}"""  # noqa: S608 -- our own names
-    return _Source(
-        table, _MEASURED, query, "ORDER BY series, ts, p.rowid", partial(of_readings, group)
-    )
+        WHERE {_MEASURED} AND {{where}}"""  # noqa: S608 -- our own names
+    count = f"SELECT count(*) FROM {table} WHERE {_MEASURED}"  # noqa: S608 -- the same
+    return _Source(query, count, partial(of_readings, fields))
 
 
 def _of_fives(group: str) -> _Source:
-    values = (
-        f"{_READ.get(kind, '{}').format(name)} AS {name}"
-        for name, kind in run_columns(group).items()
-    )
-    table = FIVE.table(group)
-    query = f"SELECT series, {', '.join(values)} FROM {table} WHERE {_BEGUN}"  # noqa: S608 -- our own names
-    return _Source(table, _BEGUN, query, "ORDER BY series, start", dict)
+    values, table = rollup_columns(rolled_fields(group)), FIVE.table(group)
+    query = f"""SELECT series, {values} FROM {table} WHERE {_BEGUN} AND {{where}}
+        ORDER BY series, {table}.start"""  # noqa: S608 -- our own names
+    return _Source(query, f"SELECT count(*) FROM {table} WHERE {_BEGUN}", dict)  # noqa: S608 -- the same
 
 
 def _ticks(times: Column) -> Column:

@@ -32,7 +32,7 @@ from plexd_server.store.duckdb.schema import PAYLOADS, column_type, data_fields
 from plexd_server.store.port import COUNTERS
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 
 class Level(NamedTuple):
@@ -68,11 +68,13 @@ NEVER: Final = -(2**62)
 _MOST_HOLES: Final = 20
 # SQL of the microseconds by which a reading's stamp is ahead of its arrival, or 0. Behind is as good
 # as right: clocks are compared only if one of two readings is ahead by more than a minute.
-AHEAD: Final = "greatest(epoch_us(ts) - epoch_us(received_at), 0)"
+_AHEAD: Final = "greatest(epoch_us(ts) - epoch_us(received_at), 0)"
+_READ: Final = {"TIMESTAMP": 'epoch_us("{}")', "DOUBLE": """coalesce("{}", 'nan')"""}
+_STORED: Final = {"TIMESTAMP": 'make_timestamp("{}")', "DOUBLE": 'if(isnan("{0}"), NULL, "{0}")'}
 _NO_NUMBERS: Final = frozenset({"VARCHAR", "BOOLEAN", "TIMESTAMP"})
 _MINUS_ONE_IS_NONE: Final = frozenset({"rtt_nano", "packet_loss_percent"})
 
-RUN: Final = {
+_RUN: Final = {
     "readings": "UINTEGER",
     "first": "TIMESTAMP",
     "last": "TIMESTAMP",
@@ -81,46 +83,67 @@ RUN: Final = {
     "longest": "BIGINT",
     "until": "TIMESTAMP",
 }
-GAUGE: Final = {"sum": "DOUBLE", "count": "UINTEGER", "min": "DOUBLE", "max": "DOUBLE"}
-COUNTER: Final = {
-    **{"first": "UBIGINT", "last": "UBIGINT"},
-    **{"rise": "DOUBLE", "time": "BIGINT", "min": "DOUBLE", "max": "DOUBLE"},
+_GAUGE: Final = {"sum": "DOUBLE", "count": "UINTEGER", "min": "DOUBLE", "max": "DOUBLE"}
+_COUNTER: Final = {
+    "first": "UBIGINT",
+    "last": "UBIGINT",
+    "rise": "DOUBLE",
+    "time": "BIGINT",
+    "min": "DOUBLE",
+    "max": "DOUBLE",
 }
 
 
-def gauges(group: str) -> tuple[str, ...]:
-    """Return the fields of which a rollup has the sum."""
-    return tuple(name for name in _numbers(group) if name not in COUNTERS)
+class Fields(NamedTuple):
+    """Some fields of a group: the gauges, and the counters."""
+
+    gauges: tuple[str, ...]
+    counters: tuple[str, ...]
+
+    def are_in(self, others: Fields) -> bool:
+        """Return whether the others have these."""
+        return {*self.gauges} <= {*others.gauges} and {*self.counters} <= {*others.counters}
+
+    def columns(self) -> dict[str, str]:
+        """Return the columns of a run of them, with their types."""
+        return {
+            **_RUN,
+            **{f"{name}_{of}": kind for name in self.gauges for of, kind in _GAUGE.items()},
+            **{f"{name}_{of}": kind for name in self.counters for of, kind in _COUNTER.items()},
+        }
 
 
-def counters(group: str) -> tuple[str, ...]:
-    """Return the fields of which a rollup has the increase."""
-    return tuple(name for name in _numbers(group) if name in COUNTERS)
+def rolled_fields(group: str) -> Fields:
+    """Return the fields of a group that are in its rollups."""
+    numbers = [name for name in data_fields(group) if column_type(name) not in _NO_NUMBERS]
+    return Fields(
+        tuple(name for name in numbers if name not in COUNTERS),
+        tuple(name for name in numbers if name in COUNTERS),
+    )
 
 
-def _numbers(group: str) -> Iterator[str]:
-    fields = data_fields(group)
-    return (name for name in fields if column_type(name) not in _NO_NUMBERS and name != "peer_id")
+def reading_columns(fields: Fields) -> str:
+    """Return the SQL of what `runs.of_readings` gets; NaN where the wire has -1 for "unknown"."""
+    values = (
+        f"coalesce(nullif({name}, -1)::DOUBLE, 'nan')"
+        if name in _MINUS_ONE_IS_NONE
+        else f"{name}::DOUBLE"
+        for name in fields.gauges
+    )
+    gauges = [f"{value} AS {name}" for value, name in zip(values, fields.gauges, strict=True)]
+    return ", ".join([f"epoch_us(ts) AS first, {_AHEAD} AS first_ahead", *gauges, *fields.counters])
 
 
-def are_rolled(group: str, fields: Iterable[str], rates: Collection[str]) -> bool:
-    """Return whether rollups have the fields, the ``rates`` as counters."""
-    fields = set(fields)
-    return fields <= {*gauges(group), *counters(group)} and fields & COUNTERS == fields & {*rates}
+def rollup_columns(fields: Fields) -> str:
+    """Return the SQL of a rollup as a run."""
+    read = ((name, _READ.get(kind, '"{}"')) for name, kind in fields.columns().items())
+    return ", ".join(f'{value.format(name)} AS "{name}"' for name, value in read)
 
 
-def as_gauge(name: str) -> str:
-    """Return the SQL of a reading's value; none where the wire has -1 for "unknown"."""
-    return f"nullif({name}, -1)::DOUBLE" if name in _MINUS_ONE_IS_NONE else f"{name}::DOUBLE"
-
-
-def run_columns(group: str) -> dict[str, str]:
-    """Return the columns of a group's runs, with their types."""
-    return {
-        **RUN,
-        **{f"{name}_{of}": kind for name in gauges(group) for of, kind in GAUGE.items()},
-        **{f"{name}_{of}": kind for name in counters(group) for of, kind in COUNTER.items()},
-    }
+def stored_columns(fields: Fields) -> str:
+    """Return the SQL of a run as a rollup."""
+    stored = ((name, _STORED.get(kind, '"{}"')) for name, kind in fields.columns().items())
+    return ", ".join(value.format(name) for name, value in stored)
 
 
 def create_statements() -> Iterable[str]:
@@ -131,7 +154,8 @@ def create_statements() -> Iterable[str]:
         yield f"INSERT INTO meta VALUES ('{key}', '{NEVER}')"  # noqa: S608 -- our own names
     for level in LEVELS:
         for group in PAYLOADS:
-            columns = [f'"{name}" {kind}' for name, kind in run_columns(group).items()]
+            run = rolled_fields(group).columns()
+            columns = [f'"{name}" {kind}' for name, kind in run.items()]
             keys = "series UINTEGER, start TIMESTAMP"
             yield f"CREATE TABLE {level.table(group)}({keys}, {', '.join(columns)})"
 
@@ -159,16 +183,6 @@ class Rolled(NamedTuple):
 
 
 NOT_ROLLED: Final = Rolled(NEVER, NEVER)
-
-
-def joined(pieces: Iterable[Piece]) -> list[Piece]:
-    """Return the pieces with those as one that follow each other on one level."""
-    found: list[Piece] = []
-    for piece in pieces:
-        if found and (found[-1].level, found[-1].until) == (piece.level, piece.since):
-            piece = found.pop()._replace(until=piece.until)  # noqa: PLW2901 -- it grows
-        found.append(piece)
-    return found
 
 
 def choose(since: int, until: int, step: int, rolled: Rolled) -> list[Piece]:
