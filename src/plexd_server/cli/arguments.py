@@ -180,7 +180,7 @@ def _add_serve(parser: Parser) -> None:
     add(
         "--retention-rollups",
         metavar="DURATION",
-        help="keep their rollups of 5 minutes and an hour for; default 1825d",
+        help="keep their rollups of 5 minutes and an hour for; default 5y",
     )
     add("--store-memory", default="256MB", metavar="SIZE", help="default %(default)s")
     add("--log-format", choices=("logfmt", "json"), default="logfmt", help="default %(default)s")

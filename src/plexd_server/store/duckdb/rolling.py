@@ -51,7 +51,8 @@ _BEGUN: Final = "start >= make_timestamp($since) AND start < make_timestamp($unt
 _ALL: Final = "true"
 _CHOSEN: Final = "series IN (SELECT unnest($chosen))"
 _NEW_SERIES: Final = (
-    "INSERT INTO series SELECT (SELECT coalesce(max(series), 0) FROM series) + row_number() OVER (), "
+    "INSERT INTO series "
+    "SELECT (SELECT coalesce(max(series), 0) FROM series) + row_number() OVER (), "
     "* FROM (SELECT DISTINCT node_id, {peer} FROM {table} WHERE {measured} "
     "EXCEPT SELECT node_id, peer_id FROM series)"
 )
@@ -67,7 +68,10 @@ _STALE_SERIES: Final = (
 )
 _REMOVE_STALE: Final = f"DELETE FROM stale WHERE {_BEGUN}"  # noqa: S608 -- the same
 _FORGET_STALE: Final = "DELETE FROM stale WHERE start < make_timestamp($before)"
-_HOLES: Final = "SELECT epoch_us(start) FROM stale WHERE node_id = ? ORDER BY start"
+_ROLLED: Final = (
+    f"SELECT any_value(value) FILTER (key = '{ROLLED}'), any_value(value) FILTER (key = '{GONE}'), "  # noqa: S608 -- our own names
+    "(SELECT list(epoch_us(start) ORDER BY start) FROM stale WHERE node_id = ?) FROM meta"
+)
 
 
 def _of_groups(fold: str, column: str, where: str = "true") -> str:
@@ -86,9 +90,8 @@ _NEWEST: Final = [
 
 def read_rolled(cursor: duckdb.DuckDBPyConnection, node_id: str) -> Rolled:
     """Return what of a node is in rollups."""
-    upto, gone = (queries.read_meta(cursor, key) for key in (ROLLED, GONE))
-    holes = [start for (start,) in cursor.execute(_HOLES, [node_id]).fetchall()]
-    return Rolled(NEVER if upto is None else upto, NEVER if gone is None else gone, holes)
+    ((upto, gone, holes),) = cursor.execute(_ROLLED, [node_id]).fetchall()
+    return Rolled(int(upto), int(gone), holes or ())
 
 
 class Rollups:
@@ -207,7 +210,7 @@ class Rollups:
         return until
 
     def _roll(self, since: int, until: int, **chosen: list[int]) -> None:
-        """Make the rollups of five minutes, of all series or of those ``chosen``, again if need be."""
+        """Make the rollups of five minutes, of all series or those ``chosen``, again if need be."""
         self._add_series(since, until)
         for group in GROUPS:
             self._replace(FIVE, group, since, until, **chosen)
@@ -245,10 +248,8 @@ class Rollups:
         with self._registered(
             {name: runs[name] for name in ("series", "start", *fields.columns())}
         ):
-            self._cursor.execute(
-                f"INSERT INTO {table} SELECT series, make_timestamp(start), {stored_columns(fields)} "  # noqa: S608 -- our own names
-                f"FROM {_NEW}"
-            )
+            run = f"series, make_timestamp(start), {stored_columns(fields)}"
+            self._cursor.execute(f"INSERT INTO {table} SELECT {run} FROM {_NEW}")  # noqa: S608 -- our own names
 
     @contextmanager
     def _registered(self, columns: Columns) -> Iterator[None]:

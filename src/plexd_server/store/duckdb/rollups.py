@@ -12,7 +12,7 @@ make a longer run, and a series of runs is the series of their readings. A readi
     readings                 how many
     first, last              the stamps of the first and the last
     first_ahead, last_ahead  the microseconds by which those were ahead of their arrival, or 0
-    longest, until           the longest time between two of them, in microseconds, and when it ended
+    longest, until           the longest time between two of them (microseconds), and when it ended
     of a gauge:   F_sum, F_count, F_min, F_max
     of a counter: F_first, F_last, and of the intervals between the readings that have a rate:
                   F_rise, F_time (microseconds), F_min, F_max (per microsecond)
@@ -66,8 +66,8 @@ LEVELS: Final = (FIVE, HOUR)
 ROLLED, GONE = "rolled", "gone"
 NEVER: Final = -(2**62)
 _MOST_HOLES: Final = 20
-# SQL of the microseconds by which a reading's stamp is ahead of its arrival, or 0. Behind is as good
-# as right: clocks are compared only if one of two readings is ahead by more than a minute.
+# The microseconds by which a reading's stamp is ahead of its arrival, or 0. Behind is as good as
+# right: clocks are compared only if one of two readings is ahead by more than a minute.
 _AHEAD: Final = "greatest(epoch_us(ts) - epoch_us(received_at), 0)"
 _READ: Final = {"TIMESTAMP": 'epoch_us("{}")', "DOUBLE": """coalesce("{}", 'nan')"""}
 _STORED: Final = {"TIMESTAMP": 'make_timestamp("{}")', "DOUBLE": 'if(isnan("{0}"), NULL, "{0}")'}
@@ -183,6 +183,17 @@ class Rolled(NamedTuple):
 
 
 NOT_ROLLED: Final = Rolled(NEVER, NEVER)
+
+
+def joined(pieces: Iterable[Piece]) -> list[Piece]:
+    """Return the pieces with readings that follow each other as one."""
+    found: list[Piece] = []
+    for piece in pieces:
+        if found and piece.level is None and found[-1][::2] == (None, piece.since):
+            found[-1] = found[-1]._replace(until=piece.until)
+        else:
+            found.append(piece)
+    return found
 
 
 def choose(since: int, until: int, step: int, rolled: Rolled) -> list[Piece]:

@@ -7,6 +7,7 @@ series' buckets (`buckets`).
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 from statistics import median
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -24,6 +25,7 @@ from plexd_server.store.duckdb.rollups import (
     Fields,
     Piece,
     choose,
+    joined,
     reading_columns,
     rolled_fields,
     rollup_columns,
@@ -91,22 +93,20 @@ class _Source:
         self._series = read_one(cursor, _NUMBER, query.node_id, query.peer_id)
 
     def runs(self, since: int, until: int) -> Columns:
-        """Return the runs of a time in order; none of them lies on both sides of the range's begin."""
+        """Return the runs of a time in order; none lies on both sides of the range's begin."""
         begin = max(since, _FIRST_TIME)
         edges = ((begin, min(self.since, until)), (max(begin, self.since), until))
-        pieces = [piece for edge in edges for piece in self._choose(*edge)]
-        parts = [self._read(piece) for piece in pieces]
-        return {
-            name: np.concatenate([part[name] for part in parts]) for name in self._fields.columns()
-        }
+        parts = [*map(self._read, joined(chain.from_iterable(map(self._choose, edges))))]
+        names = self._fields.columns()
+        return {name: np.concatenate([part[name] for part in parts]) for name in names}
 
     def last_before(self) -> int | None:
         """Return when the last reading before the range was taken."""
         last = self.runs(self.since - _LONG_AGO, self.since)["last"]
         return int(last[-1]) if len(last) else None
 
-    def _choose(self, since: int, until: int) -> list[Piece]:
-        return choose(since, until, self.step, self._rolled)
+    def _choose(self, edges: tuple[int, int]) -> list[Piece]:
+        return choose(*edges, self.step, self._rolled)
 
     def _read(self, piece: Piece) -> Columns:
         if piece.level is None:

@@ -1,0 +1,160 @@
+"""Rollups are made in pieces, survive a kill, follow late points, and outlive their points."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final
+
+import duckdb
+import msgspec
+import pytest
+
+from plexd.api import MetricPoint, TunnelStats
+from plexd.clock import SystemClock
+from plexd_server.fault_log import FaultLog
+from plexd_server.store.duckdb.rollups import LEVELS, create_statements
+from plexd_server.store.duckdb.tables import Tables
+from support.points import NOW, TUNNEL
+from support.rollups import Pair, asked, assert_same
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from datetime import datetime
+    from pathlib import Path
+
+BASE: Final = NOW.replace(minute=0)
+HOURS: Final = 6
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Iterator[Pair]:
+    made = Pair(tmp_path)
+    yield made
+    made.close()
+
+
+def at(seconds: float) -> datetime:
+    return BASE + timedelta(seconds=seconds)
+
+
+def reading(seconds: float) -> tuple[datetime, MetricPoint]:
+    """What arrives a minute after it was measured."""
+    assert isinstance(TUNNEL.data, TunnelStats)
+    data = msgspec.structs.replace(TUNNEL.data, peer_id="p", rx_bytes=int(seconds * seconds))
+    point = MetricPoint(timestamp=at(seconds), group="tunnel", peer_id="p", data=data)
+    return at(seconds + 60), point
+
+
+def assert_agree(pair: Pair, step: int = 3600, *, rolled: Tables | None = None) -> None:
+    span = (at(0), at(HOURS * 3600), step)
+    assert_same(asked(rolled or pair.rolled, "tunnel", *span), asked(pair.plain, "tunnel", *span))
+
+
+def rows(tables: Tables) -> list[int]:
+    """How many rollups each level has."""
+    return [
+        tables.connection.execute(f"SELECT count(*) FROM {level.table('tunnel')}").fetchall()[0][0]
+        for level in LEVELS
+    ]
+
+
+def opened(path: Path) -> Tables:
+    return Tables(path, "128MB", reading=FaultLog("test", SystemClock()))
+
+
+def test_the_newest_minutes_wait_for_the_reports_of_others(pair: Pair) -> None:
+    pair.write([reading(second) for second in range(0, 900, 15)])
+    pair.roll()
+
+    assert rows(pair.rolled) == [2, 0]
+    assert_agree(pair, 300)
+
+
+def test_an_hour_is_rolled_up_when_it_is_over(pair: Pair) -> None:
+    pair.write([reading(second) for second in range(0, 2 * 3600, 60)])
+    pair.roll()
+
+    assert rows(pair.rolled) == [23, 1]
+    assert_agree(pair)
+
+
+def test_a_file_of_release_0_1_0_is_filled_in_pieces_also_if_each_is_the_last_of_a_process(
+    pair: Pair, tmp_path: Path
+) -> None:
+    pair.write([reading(second) for second in range(0, HOURS * 3600, 60)])
+    pair.close()
+    path = tmp_path / "a.duckdb"
+    with duckdb.connect(path) as connection:
+        made = [statement.split("(")[0].split() for statement in create_statements()]
+        for words in made:
+            if words[0] == "CREATE":
+                connection.execute(f"DROP TABLE {words[2]}")
+        connection.execute("DELETE FROM meta WHERE key IN ('rolled', 'gone')")
+        connection.execute("UPDATE meta SET value = '1' WHERE key = 'schema_version'")
+    pair.plain = opened(tmp_path / "b.duckdb")
+    has_more, pieces = True, 0
+    while has_more:
+        tables = opened(path)
+        assert_agree(pair, rolled=tables)
+        has_more = tables.roll()
+        pieces += 1
+        found = rows(tables)
+        tables.close()
+    pair.rolled = opened(path)
+
+    assert pieces > HOURS
+    assert found == [HOURS * 12 - 1, HOURS - 1]
+    assert_agree(pair)
+
+
+def test_a_late_point_shows_at_once_and_is_rolled_up_once(pair: Pair) -> None:
+    pair.write([reading(second) for second in range(0, HOURS * 3600, 60) if second // 900 != 3])
+    pair.roll()
+    before = rows(pair.rolled)
+    pair.write([reading(second) for second in range(2700, 3600, 60)])
+    assert_agree(pair)
+    for _ in range(2):
+        pair.roll()
+        assert rows(pair.rolled) == [before[0] + 3, before[1]]
+        assert_agree(pair)
+        assert_agree(pair, 300)
+
+
+def test_points_expire_only_when_they_are_rolled_up_and_rollups_when_told_so(pair: Pair) -> None:
+    pair.write([reading(second) for second in range(0, HOURS * 3600, 60)])
+    pair.expire(at(3 * 3600 + 100))
+
+    assert_agree(pair)
+    assert_agree(pair, 300)
+    pair.rolled.expire_rollups(at(2 * 3600))
+    times = asked(pair.rolled, "tunnel", at(0), at(HOURS * 3600), 3600).times
+    assert times == [at(hour * 3600) for hour in range(2, HOURS)]
+
+
+def test_a_late_point_of_a_time_that_is_gone_changes_nothing(pair: Pair) -> None:
+    pair.write([reading(second) for second in range(0, HOURS * 3600, 60)])
+    pair.expire(at(3 * 3600 + 100))
+    before = asked(pair.rolled, "tunnel", at(0), at(3 * 3600), 300)
+    pair.write([reading(3605.0)])
+    pair.roll()
+
+    assert asked(pair.rolled, "tunnel", at(0), at(3 * 3600), 300) == before
+
+
+def test_where_points_are_gone_a_fine_step_has_what_there_is(pair: Pair) -> None:
+    pair.write([reading(second) for second in range(0, 7200, 60)])
+    pair.expire(at(3600))
+
+    times = asked(pair.rolled, "tunnel", at(3000), at(4200), 60).times
+    assert times == [at(3000), at(3300), *(at(second) for second in range(3600, 4200, 60))]
+
+
+def test_a_clock_of_the_server_that_is_years_ahead_rolls_nothing_up_early(pair: Pair) -> None:
+    arrived, point = reading(0)
+    pair.write([(arrived + timedelta(days=3000), point)])
+    pair.roll()
+    pair.write([reading(second) for second in range(15, 3600, 15)])
+
+    assert pair.rolled.connection.execute("SELECT count(*) FROM stale").fetchall() == [(0,)]
+    pair.roll()
+    assert_agree(pair, 300)
