@@ -31,7 +31,7 @@ _NODES = ("node-1", "node-2")
 class ServerKills(NamedTuple):
     """What the kills came to.
 
-    ``awake`` are those of servers that took connections by then, or of tables that had begun.
+    ``awake`` are those of servers that took connections by then.
     """
 
     kills: int
@@ -66,16 +66,16 @@ def kill_servers(
 def kill_tables(cycles: int, directory: Path, seed: int) -> ServerKills:
     """Kill the process that has the tables, ``cycles`` times, while its front goes on."""
     dice = random.Random(seed)
+    killed: list[int] = []
 
     def end(server: Server) -> bool:
         if server.running is None:
             server.start()
-            server.wait_until_it_answers()
-        time.sleep(dice.uniform(0.02, _LONGEST_LIFE))
-        tables = server.tables()
-        if tables is not None:
-            os.kill(tables, signal.SIGKILL)
-        return tables is not None
+            server.wait_until_it_is_ready()
+        killed.append(server.wait_for_tables(*killed[-1:]))
+        time.sleep(dice.uniform(0.0, _LONGEST_LIFE))
+        os.kill(killed[-1], signal.SIGKILL)
+        return server.answers()
 
     return _under_load(cycles, directory, end, forked=True)
 

@@ -145,9 +145,11 @@ class Server:
         return self._ask(f"/v1/nodes/{node}/metrics", headers, body)
 
     def ledger(self, node: str) -> dict[str, Any]:
+        """The node's ledger; the tables may just be on their way back."""
         headers = {"Authorization": f"Bearer {self._tokens[node]}"}
-        answer = self._ask(f"/v1/nodes/{node}/ledger", headers)
-        assert answer is not None, self.tail()
+        give_up = time.monotonic() + _PATIENCE_SECONDS
+        while (answer := self._ask(f"/v1/nodes/{node}/ledger", headers)) is None:
+            assert time.monotonic() < give_up, self.tail()
         return answer
 
     def _ask(
@@ -168,15 +170,28 @@ class Server:
             assert time.monotonic() < give_up, self.tail()
             time.sleep(0.005)
 
+    def wait_until_it_is_ready(self) -> None:
+        """Return once both of its processes work: it listens before that."""
+        give_up = time.monotonic() + _PATIENCE_SECONDS
+        while self._ask("/readyz", {}) is None:
+            assert time.monotonic() < give_up, self.tail()
+            time.sleep(0.005)
+
     def answers(self) -> bool:
         with socket.socket() as probe:
             return probe.connect_ex(("127.0.0.1", self._port)) == 0
 
-    def tables(self) -> int | None:
-        """The process that has the tables; None while there is none."""
+    def wait_for_tables(self, *killed: int) -> int:
+        """The process that has the tables, from its first moment on; not one that was killed."""
         assert self.running is not None
-        listed = Path(f"/proc/{self.running.pid}/task").glob("*/children")
-        return next((int(pid) for file in listed for pid in file.read_text().split()), None)
+        give_up = time.monotonic() + _PATIENCE_SECONDS
+        while True:
+            for file in Path(f"/proc/{self.running.pid}/task").glob("*/children"):
+                for pid in map(int, file.read_text().split()):
+                    if pid not in killed:
+                        return pid
+            assert time.monotonic() < give_up, self.tail()
+            time.sleep(0.005)
 
     def stored(self, node: str) -> list[bytes]:
         """Every point of ``node``, as JSON. The server must have been stopped."""

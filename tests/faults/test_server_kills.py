@@ -35,8 +35,8 @@ def test_tables_killed_under_load_at_random_moments_lose_and_double_nothing(
 ) -> None:
     seed = random.randrange(10**6)
     sys.stdout.write(f"seed {seed}\n")  # shown when it fails
-    done = kill_tables(15, tmp_path, seed)
-    assert done.awake > 0
+    done = kill_tables(12, tmp_path, seed)
+    assert done.awake == done.kills  # the front goes on
     check(done)
 
 

@@ -61,6 +61,8 @@ class Pair:
 
     def write(self, points: Sequence[tuple[datetime, MetricPoint]]) -> None:
         """Load points of a node as one chunk, each with the time of its arrival."""
+        if not points:
+            return
         number, staged = next(self._numbers), StagedReports(self._marks)
         chunk = Chunk(number - 1)
         for arrived, point in points:

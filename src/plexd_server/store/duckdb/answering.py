@@ -77,11 +77,11 @@ class Answering:
         self._pool(question).submit(self._answer, number, question, upto)
 
     def _pool(self, question: ask.Question[Any]) -> ThreadPoolExecutor:
-        if isinstance(question, ask.FindMark | ask.FindMarks):
-            return self._marks
-        if isinstance(question, ask.Expire | ask.Hold | ask.Finish):
-            return self._upkeep
-        return self._readers
+        if isinstance(question, ask.FindMark | ask.FindMarks | ask.Finish):
+            return self._marks  # where nothing takes long, so that the end waits for no upkeep
+        if isinstance(question, ask.Check | ask.Release) or type(question) in _READS:
+            return self._readers
+        return self._upkeep
 
     def _answer(self, number: int, question: ask.Question[Any], upto: int) -> None:
         try:
@@ -128,15 +128,19 @@ class Answering:
         return self._opened.loaded_upto()
 
     def follow(self, question: ask.Follow, upto: int) -> None:
-        self.loader = Loader(
+        if self.loader is None:  # else it was asked again, as the answer was lost
+            self.loader = self._following(question.position)
+        self.loader.extend(upto)
+
+    def _following(self, position: int) -> Loader:
+        return Loader(
             self._journal,
-            question.position,
+            position,
             self._load,
             lambda loaded: self._send(ask.encode_notice(loaded)),
             self._loading,
             self._roll,
         )
-        self.loader.extend(upto)
 
     def _load(self, chunk: Chunk) -> None:
         self._files.check()

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
-_CHUNK_POINTS: Final = 60_000
+_CHUNK_POINTS: Final = 120_000  # what DuckDB keeps together
 _MAX_DELAY_SECONDS: Final = 1.0
 _RETRY_SECONDS: Final = 1.0
 # A question does not wait longer for another task of the thread, such as a copy.
@@ -60,13 +60,14 @@ class Loader:
         self._failures = self._flush_upto = 0
         self._closed = self._is_over = False
         self._changed = threading.Condition()
+        self._follower = Follower(directory, position)
         self._begin_again()
         self._thread = threading.Thread(target=self._run, name="store-loader", daemon=True)
         self._thread.start()
 
     def _begin_again(self) -> None:
         """Read from the journal what is not in the tables."""
-        self._follower = Follower(self._directory, self._loaded)
+        self._follower.return_to(self._loaded)
         self._chunk = Chunk(self._loaded)
         self._began = 0.0
 
@@ -181,7 +182,6 @@ class Loader:
                 payload = self._follower.next()
                 self._chunk.add(self._follower.position, self._decoded(payload))
             except BaseException:
-                self._follower.close()
                 self._begin_again()
                 raise
             self._began = self._began or time.monotonic()

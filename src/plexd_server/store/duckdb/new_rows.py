@@ -18,16 +18,17 @@ if TYPE_CHECKING:
 
 
 class Chunk:
-    """Rows of the records after ``upto``; `add` moves on, record by record.
+    """Rows of the records after ``after``; `add` moves on, record by record.
 
     Attributes:
+        after: the number of the record before the first one in it.
         upto: the number of the last record in it.
         weight: how many points it counts as; a record without points counts as one.
         removed: of each node, the epochs of which the marks are not kept any more.
     """
 
-    def __init__(self, upto: int) -> None:
-        self.upto = upto
+    def __init__(self, after: int) -> None:
+        self.after = self.upto = after
         self.weight = 0
         self.removed: dict[str, list[str]] = defaultdict(list)
         self._points: dict[str, GroupColumns] = {}

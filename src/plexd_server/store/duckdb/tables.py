@@ -86,7 +86,8 @@ class Tables:
         try:
             if not self._is_open:
                 self._open()
-            if chunk.upto > self.loaded_upto():
+            if (known := self.loaded_upto()) < chunk.upto:
+                _check_next(chunk, known, is_first=is_first)
                 self._write(chunk, is_first=is_first)
         except Exception as err:
             with suppress(duckdb.Error):  # none is open: it had not begun, or the commit ended it
@@ -184,6 +185,12 @@ class Tables:
         self._writing.close()
         self.connection.close()
         self._is_open = False
+
+
+def _check_next(chunk: Chunk, known: int, *, is_first: bool) -> None:
+    """Raise `StoreError` if something of the chunk is in the tables, or something before it not."""
+    if known != chunk.after and not is_first:
+        raise StoreError(f"record {known} is the last one, not {chunk.after}")
 
 
 def _compact(cursor: duckdb.DuckDBPyConnection, before: datetime) -> None:

@@ -23,7 +23,10 @@ class DirectoryLock:
     """
 
     def __init__(self, data_dir: Path) -> None:
-        self._descriptor = os.open(data_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            self._descriptor = os.open(data_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as err:
+            raise StartError(f"cannot open {data_dir}: {err.strerror}") from err
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as err:

@@ -54,22 +54,14 @@ class TablesProcess:
     """``python -m plexd_server.store.duckdb``; killed with the thread that makes this object."""
 
     def __init__(self, apart: Apart) -> None:
+        words = apart.words()
         self.connection, theirs = socket.socketpair()
         with theirs:
-            words = [str(theirs.fileno()), *apart.words()]
-            self._process = subprocess.Popen(  # noqa: S603 -- our own program
-                # -P: the directory it is started in has nothing to say.
-                [sys.executable, "-P", "-m", "plexd_server.store.duckdb", *words],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-            )
-
-    @property
-    def pid(self) -> int:
-        """The process."""
-        return self._process.pid
+            try:
+                self._process = _start([str(theirs.fileno()), *words], theirs.fileno())
+            except BaseException:
+                self.connection.close()
+                raise
 
     def end(self) -> str:
         """Wait for it, and kill it if that takes ten seconds."""
@@ -79,6 +71,17 @@ class TablesProcess:
             self._process.kill()
             status = self._process.wait()
         return f"was ended by signal {-status}" if status < 0 else f"ended with status {status}"
+
+
+def _start(words: list[str], descriptor: int) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(  # noqa: S603 -- our own program
+        # -P: the directory it is started in has nothing to say.
+        [sys.executable, "-P", "-m", "plexd_server.store.duckdb", *words],
+        pass_fds=[descriptor],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    )
 
 
 class TablesThread:

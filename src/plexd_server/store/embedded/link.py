@@ -12,7 +12,7 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from plexd.clock import SystemClock
-from plexd_server.errors import FilesReplaced, ServerError, StartError, StoreClosed, StoreError
+from plexd_server.errors import FilesReplaced, StartError, StoreClosed, StoreError
 from plexd_server.fault_log import FaultLog
 from plexd_server.store.embedded.line import Line
 from plexd_server.store.embedded.questions import Follow, Open, Question
@@ -70,7 +70,7 @@ class TablesLink:
         return opened.result()
 
     def follow(self, after: int) -> None:
-        """Have the tables follow the journal after this record, and after those they have."""
+        """Have the tables follow the journal after this record; later ones go on after theirs."""
         self._follows_after = after
         self.ask(Follow(after))
 
@@ -163,7 +163,7 @@ class TablesLink:
         """Have the tables opened and, once the front follows, loaded; return the last record."""
         position = line.ask(self._opening, 0, None)
         if self._follows_after is not None:
-            position = max(self._follows_after, position)
+            position = position or self._follows_after  # a new database has none of its own
             line.ask(Follow(position), self._durable(), None)
             self._loaded(position)
         return position
@@ -179,7 +179,7 @@ class TablesLink:
             try:
                 self._check()
                 line, _ = self._begin()
-            except ServerError as err:
+            except Exception as err:  # noqa: BLE001 -- without this thread there are no tables
                 cause = err
             else:
                 self._faults.worked()

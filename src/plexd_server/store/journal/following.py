@@ -36,7 +36,8 @@ class Follower:
     def next(self) -> bytes:
         """Return the next record, which has to be durable, and move on to it.
 
-        Raises `JournalDamaged` if it cannot be read, `OSError` if the disk fails.
+        Raises `JournalDamaged` if it cannot be read, `OSError` if the disk fails, or if the
+        directory was moved, deleted or replaced.
         """
         number = self.position + 1
         # A segment that begins here has it, whatever a failed append left in the one before.
@@ -47,6 +48,11 @@ class Follower:
             raise JournalDamaged(self._directory, f"record {number} cannot be read")
         self.position = number
         return found
+
+    def return_to(self, position: int) -> None:
+        """Read the records after this one again."""
+        self.close()
+        self.position = position
 
     def close(self) -> None:
         """Close the open segment. May be called again; the next record opens it again."""
@@ -61,29 +67,31 @@ class Follower:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             self.close()
             self._descriptor = descriptor
-            if identity(self._directory) != self._identity:
-                self.close()
-                raise replaced(self._directory)
             self._place = len(MAGIC)
+            self._check_place()
             return True
         return False
 
     def _open_before(self, number: int) -> None:
         """Open the segment that holds a record which is not its first, and skip those before."""
+        self._check_place()
         segments = list_segments(self._directory)
         first = max((first for first, _ in segments if first < number), default=number)
         if self._open(first):
             for skipped in range(first, number):
                 self._read(skipped)
 
+    def _check_place(self) -> None:
+        if identity(self._directory) != self._identity:
+            self.close()
+            raise replaced(self._directory)
+
     def _read(self, number: int) -> bytes | None:
-        found = read_record(self._descriptor, self._place, number) if self._is_open else None
+        if self._descriptor < 0:
+            return None
+        found = read_record(self._descriptor, self._place, number)
         if found is None:
             self.close()  # the next attempt looks for it again
             return None
         payload, self._place = found
         return payload
-
-    @property
-    def _is_open(self) -> bool:
-        return self._descriptor >= 0

@@ -126,6 +126,7 @@ def test_tables_that_died_follow_again_after_what_they_have(
     scene.kill()
 
     scene.link.ask(ask.Check())
+    scene.link.close()
     follows = [question for question in scene.asked if isinstance(question, ask.Follow)]
     assert follows == [ask.Follow(5), ask.Follow(7)]
     said = [(record.message, vars(record)["what"]) for record in caplog.records]

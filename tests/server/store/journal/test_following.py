@@ -87,11 +87,10 @@ def test_another_journal_of_the_same_name_is_not_followed(directory: Path) -> No
     opened(directory).append([b"first"])
     follower = Follower(directory, 0)
     directory.rename(directory.with_name("moved"))
-    with pytest.raises(OSError, match="No such file"):
-        follower.next()
-    opened(directory).append([b"another"])
-    with pytest.raises(OSError, match="moved, deleted or replaced"):
-        follower.next()
+    for _ in range(2):
+        with pytest.raises(OSError, match="moved, deleted or replaced"):
+            follower.next()
+        opened(directory).append([b"another"])
 
     directory.rename(directory.with_name("other"))
     directory.with_name("moved").rename(directory)
