@@ -98,7 +98,8 @@ def test_a_series_of_rollups_is_that_of_their_readings_and_stays_when_they_are_g
     points = points_of(base + timedelta(seconds=ahead), readings)
     since = base + timedelta(seconds=begin)
     span = (since, since + timedelta(seconds=length), step)
-    aligned = (*(edge - timedelta(seconds=begin % 300) for edge in span[:2]), step)
+    early = timedelta(seconds=begin % 300)
+    aligned = (span[0] - early, span[1] - early, step)
     with TemporaryDirectory() as directory, closing(Pair(Path(directory))) as pair:
         for part in range(3):
             pair.write([(at, point) for of, at, point in points if of == part])

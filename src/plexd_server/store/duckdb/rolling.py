@@ -235,7 +235,7 @@ class Rollups:
         where = _CHOSEN if chosen else _ALL
         self._run(f"DELETE FROM {level.table(group)} WHERE {_BEGUN} AND {where}", **asked)  # noqa: S608 -- our own names
         source = _of_readings(group) if level is FIVE else _of_fives(group)
-        parts = 1 + self._one(source.count, since=since, until=until) // _MOST_ROWS
+        parts = 1 + self._one(source.size, since=since, until=until) // _MOST_ROWS
         for part in range(parts):
             read = source.query.format(where=f"{where} AND series % {parts} = {part}")
             runs = source.runs(self._run(read, **asked).fetchnumpy())
@@ -270,29 +270,29 @@ class Rollups:
         return found
 
 
-class _Source(NamedTuple):
+class _RunSource(NamedTuple):
     """What rollups are made of: a query for rows of a time, their number, and how they are runs."""
 
     query: str
-    count: str
+    size: str
     runs: Callable[[Columns], Columns]
 
 
-def _of_readings(group: str) -> _Source:
+def _of_readings(group: str) -> _RunSource:
     fields, table = rolled_fields(group), schema.table_of(group)
     peer = "p.peer_id" if schema.has_peers(group) else "''"
     query = f"""SELECT series, p.rowid AS place, {reading_columns(fields)}
         FROM {table} p JOIN series s ON s.node_id = p.node_id AND s.peer_id = {peer}
         WHERE {_MEASURED} AND {{where}}"""  # noqa: S608 -- our own names
     count = f"SELECT count(*) FROM {table} WHERE {_MEASURED}"  # noqa: S608 -- the same
-    return _Source(query, count, partial(of_readings, fields))
+    return _RunSource(query, count, partial(of_readings, fields))
 
 
-def _of_fives(group: str) -> _Source:
+def _of_fives(group: str) -> _RunSource:
     values, table = rollup_columns(rolled_fields(group)), FIVE.table(group)
     query = f"""SELECT series, {values} FROM {table} WHERE {_BEGUN} AND {{where}}
         ORDER BY series, {table}.start"""  # noqa: S608 -- our own names
-    return _Source(query, f"SELECT count(*) FROM {table} WHERE {_BEGUN}", dict)  # noqa: S608 -- the same
+    return _RunSource(query, f"SELECT count(*) FROM {table} WHERE {_BEGUN}", dict)  # noqa: S608 -- the same
 
 
 def _ticks(times: Column) -> Column:

@@ -76,8 +76,9 @@ class Intervals:
 
     def _clock_is_steady(self) -> Array:
         ahead, earlier = self._runs["first_ahead"], before(self._runs["last_ahead"])
-        is_small = np.maximum(ahead, earlier) <= _STEADY_MICROSECONDS
-        return is_small | (np.abs(ahead - earlier) <= _STEADY_MICROSECONDS)
+        is_small: Array = np.maximum(ahead, earlier) <= _STEADY_MICROSECONDS
+        is_alike: Array = np.abs(ahead - earlier) <= _STEADY_MICROSECONDS
+        return is_small | is_alike
 
     def rise(self, name: str) -> tuple[Array, Array]:
         """Return how much a counter rose, and whether that is known."""
@@ -158,7 +159,8 @@ def _rises(runs: Columns, name: str, begins: Array, intervals: Intervals) -> Col
 
 def divided(values: Array, by: Array, where: Array) -> Array:
     """Return the quotients, and NaN elsewhere."""
-    return np.divide(values, by, out=np.full(len(values), np.nan), where=where)
+    quotients: Array = np.divide(values, by, out=np.full(len(values), np.nan), where=where)
+    return quotients
 
 
 def before(values: Array) -> Array:

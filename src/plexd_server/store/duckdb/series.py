@@ -56,7 +56,7 @@ def read_series(cursor: duckdb.DuckDBPyConnection, query: SeriesQuery) -> Series
     """Return the buckets of the query's fields, and the gaps between its readings."""
     if not set(query.fields) <= set(data_fields(query.group)):
         raise ValueError(f"not all of {query.fields} are fields of {query.group}")
-    source = _Source(cursor, query)
+    source = _SeriesSource(cursor, query)
     runs = source.runs(source.since - _NEARBY, source.until)
     first = int(np.searchsorted(runs["first"], source.since))
     if first == len(runs["first"]):
@@ -76,7 +76,7 @@ def read_series(cursor: duckdb.DuckDBPyConnection, query: SeriesQuery) -> Series
     return Series(times, means, least, most, _gaps(buckets, source.step))
 
 
-class _Source:
+class _SeriesSource:
     """The readings and rollups of a query, as runs; times are microseconds."""
 
     def __init__(self, cursor: duckdb.DuckDBPyConnection, query: SeriesQuery) -> None:

@@ -92,7 +92,7 @@ def test_a_file_of_release_0_1_0_is_filled_in_pieces_also_if_each_is_the_last_of
         connection.execute("DELETE FROM meta WHERE key IN ('rolled', 'gone')")
         connection.execute("UPDATE meta SET value = '1' WHERE key = 'schema_version'")
     pair.plain = opened(tmp_path / "b.duckdb")
-    has_more, pieces = True, 0
+    has_more, pieces, found = True, 0, [0, 0]
     while has_more:
         tables = opened(path)
         assert_agree(pair, rolled=tables)
