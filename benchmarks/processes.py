@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -22,8 +23,11 @@ _PATIENCE_SECONDS = 60
 
 def family(pid: int) -> list[int]:
     """Return the process and those that its threads started."""
-    listed = Path(f"/proc/{pid}/task").glob("*/children")
-    return [pid, *(int(child) for file in listed for child in file.read_text("ascii").split())]
+    found = [pid]
+    for file in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(FileNotFoundError):  # the thread has just ended
+            found += map(int, file.read_text("ascii").split())
+    return found
 
 
 class Agent:

@@ -10,6 +10,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from datetime import UTC
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -185,13 +186,10 @@ class Server:
         """The process that has the tables, from its first moment on; not one that was killed."""
         assert self.running is not None
         give_up = time.monotonic() + _PATIENCE_SECONDS
-        while True:
-            for file in Path(f"/proc/{self.running.pid}/task").glob("*/children"):
-                for pid in map(int, file.read_text().split()):
-                    if pid not in killed:
-                        return pid
+        while not (found := [pid for pid in _children(self.running.pid) if pid not in killed]):
             assert time.monotonic() < give_up, self.tail()
             time.sleep(0.005)
+        return found[0]
 
     def stored(self, node: str) -> list[bytes]:
         """Every point of ``node``, as JSON. The server must have been stopped."""
@@ -213,6 +211,15 @@ class Server:
     ) -> None:
         if self.running is not None:
             self.kill()
+
+
+def _children(pid: int) -> list[int]:
+    """The processes that the threads of another one started."""
+    found: list[int] = []
+    for file in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(FileNotFoundError):  # the thread has just ended
+            found += map(int, file.read_text().split())
+    return found
 
 
 def _json(moment: datetime, peer: str, number: int) -> bytes:
