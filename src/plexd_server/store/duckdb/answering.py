@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from plexd.clock import SystemClock
-from plexd_server.errors import ServerError, StoreError
+from plexd_server.errors import FilesReplaced, ServerError, StoreError
 from plexd_server.fault_log import FaultLog
 from plexd_server.opened_files import OpenedFiles
 from plexd_server.store.duckdb import queries
@@ -151,6 +151,8 @@ class Answering:
         try:
             self._files.check()
             has_more = self._opened.roll()
+        except FilesReplaced:  # it is logged where it was found
+            return False
         except ServerError as err:
             self._rolling.failed(err)
             return False

@@ -135,7 +135,7 @@ class Loader:
             self._run_tasks()
             if not self._is_over:
                 self._step(is_last=is_last)
-            if not self._closed:
+            if self._has_more_to_roll and not self._closed:
                 self._has_more_to_roll = self._roll()
         self._run_tasks()
 
@@ -198,6 +198,7 @@ class Loader:
     def _load_chunk(self) -> None:
         self._load(self._chunk)
         self._faults.worked()
+        self._has_more_to_roll = True
         upto = self._chunk.upto
         self._chunk, self._began = Chunk(upto), 0.0
         self._report(upto)  # before an answer says it
