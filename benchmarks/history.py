@@ -55,7 +55,7 @@ ASKED: Final = {
     },
     **{
         f"link: {group} of {span}": f"{_LINK}{span}&group={group}&field={field}"
-        for span in ("15m", "24h")
+        for span in ("15m", "24h", "1y")
         for group, field in (("latency", "rtt_nano"), ("tunnel", "rx_bytes"))
     },
     "nodes by name": "/v1/nodes",
@@ -113,6 +113,8 @@ def write_points(data: Path) -> None:
                 chunk.add(record, staged.add(report)[1])
         tables.load(chunk)
         staged.apply(record)
+    while tables.roll():
+        pass
     tables.compact(start)
     tables.close()
 
