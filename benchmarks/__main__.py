@@ -1,6 +1,7 @@
 """Run every benchmark, or those named on the command line.
 
-``history`` (twenty minutes) and ``stores`` (an hour) run only if they are named.
+``callbacks`` (five minutes), ``history`` (twenty) and ``stores`` (an hour) run only if they are
+named.
 """
 
 from __future__ import annotations

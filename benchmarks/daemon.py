@@ -11,14 +11,13 @@ from base64 import b64encode
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from plexd.api import Peer
 from plexd.wireguard.userspace import DIRECTORIES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from plexd.api import Peer
-
-__all__ = ["public_key", "raw_key", "what_is_missing", "wireguard_go"]
+__all__ = ["loopback_peers", "public_key", "raw_key", "what_is_missing", "wireguard_go"]
 
 
 def raw_key(number: int) -> bytes:
@@ -29,6 +28,14 @@ def raw_key(number: int) -> bytes:
 def public_key(number: int) -> str:
     """Return the same key as ``wg`` prints it."""
     return b64encode(raw_key(number)).decode()
+
+
+def loopback_peers(count: int) -> tuple[Peer, ...]:
+    """Return peers whose addresses answer on this machine."""
+    return tuple(
+        Peer(f"peer-{i}", public_key(i), f"127.{i >> 16 & 255}.{i >> 8 & 255}.{i & 255}")
+        for i in range(1, count + 1)
+    )
 
 
 def what_is_missing() -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import compileall
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -12,13 +14,69 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+import plexd
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from plexd.api import Peer
 
 NODE = "bench"
+EXPORTER = "prometheus-node-exporter"
+_EXPORTER_PORT = 19_100
 _PATIENCE_SECONDS = 60
+
+
+def compile_sources() -> None:
+    """Compile what is imported, as pip does when it installs a package."""
+    compileall.compile_dir(Path(plexd.__file__).parent, quiet=2)
+
+
+def cpu_seconds(pid: int) -> float:
+    """The CPU that a process used so far, in all its threads."""
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def memory(pid: int) -> dict[str, int]:
+    """The sizes of ``/proc/[pid]/status`` in bytes."""
+    lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
+    pairs = (line.split(":") for line in lines if line.startswith(("VmRSS", "RssAnon", "VmHWM")))
+    return {name: int(value.split()[0]) * 1024 for name, value in pairs}
+
+
+class Exporter:
+    """Debian's node exporter with all its usual collectors; it ends with the context."""
+
+    def __init__(self) -> None:
+        command = [EXPORTER, f"--web.listen-address=127.0.0.1:{_EXPORTER_PORT}"]
+        self._process = subprocess.Popen([*command, "--log.level=error"], stderr=subprocess.DEVNULL)
+        self.pid = self._process.pid
+
+    @staticmethod
+    def is_installed() -> bool:
+        """Whether there is one."""
+        return shutil.which(EXPORTER) is not None
+
+    def scrape(self) -> None:
+        """Ask for the metrics once; wait until it listens."""
+        url = f"http://127.0.0.1:{_EXPORTER_PORT}/metrics"
+        for _ in range(100):
+            try:
+                with urllib.request.urlopen(url, timeout=10) as answer:
+                    answer.read()
+            except OSError:  # not listening yet
+                time.sleep(0.05)
+            else:
+                return
+        raise SystemExit(f"{EXPORTER} does not answer")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.terminate()
+        self._process.wait(timeout=_PATIENCE_SECONDS)
 
 
 def family(pid: int) -> list[int]:

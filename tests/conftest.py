@@ -12,12 +12,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
+from hypothesis import settings
 
 from plexd.logs import StderrHandler
 from support.tls import Authority
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Generator, Iterator
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("plexd", deadline=None)
+settings.load_profile("plexd")
 
 _OWN_FDS = Path("/proc/self/fd")
 _BROWSER = "tests/browser/"

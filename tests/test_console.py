@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import argparse
 import errno
 import json
 import os
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plexd.console import OutputError, complain, guard_descriptors, put, show_traceback
+from plexd.console import OutputError, Parser, complain, guard_descriptors, put, show_traceback
 from plexd.text import escaped
 
 if TYPE_CHECKING:
@@ -117,3 +118,15 @@ def test_a_closed_descriptor_is_opened_before_a_file_can_get_its_number(
         ("/dev/null", os.O_RDONLY),
         ("/dev/null", os.O_RDWR),
     ]
+
+
+@pytest.mark.parametrize("columns", ["", "20", "60", "200", "0", "-1", "wide"])
+def test_help_is_as_wide_as_argparse_makes_it(
+    columns: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    parser = Parser(prog="plexd")
+    parser.add_argument("--option", help="words " * 50)
+    found = parser.format_help()
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    assert found == parser.format_help()

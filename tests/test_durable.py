@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from plexd.durable import create_private, make_directory, sync, write_private
+from plexd.durable import create_private, make_directory, open_to_read, sync, write_private
 from plexd_server.store.journal import Journal
 
 if TYPE_CHECKING:
@@ -74,3 +74,18 @@ def test_a_private_file_never_replaces_another(tmp_path: Path) -> None:
     with pytest.raises(FileExistsError):
         create_private(tmp_path / "key")
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_pipe_that_nobody_writes_to_holds_no_reader_up(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with open_to_read(tmp_path / "pipe") as opened:
+        assert opened.read() == b""
+
+
+def test_what_comes_through_a_pipe_is_read_whole() -> None:
+    reading, writing = os.pipe()
+    with os.fdopen(reading), open_to_read(Path(f"/proc/self/fd/{reading}")) as opened:
+        os.write(writing, b"one")
+        assert opened.read(3) == b"one"
+        os.close(writing)
+        assert opened.read() == b""

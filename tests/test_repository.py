@@ -73,6 +73,7 @@ def test_every_package_lists_its_names_and_no_other_module_does(
         ("from plexd.agent.cli.main import main; main(['--version'])", {"yaml"}),
         ("from plexd import api, metrics", {"aiohttp", "yaml", "cryptography", "isal"}),
         ("from plexd.agent import app", {"aiohttp", "cryptography", "duckdb", "litestar"}),
+        ("from plexd.agent import app", {"yaml", "ctypes", "email", "shutil", "tempfile"}),
     ],
 )
 def test_only_what_is_needed_is_imported(command: str, unwanted: set[str]) -> None:
@@ -89,6 +90,7 @@ def test_the_lock_pins_everything_with_hashes_and_names_no_registry() -> None:
     assert not re.search(r"https?://|--(extra-)?index|--find-links", lock)
 
 
+@pytest.mark.slow
 def test_a_class_name_is_there_once_but_for_the_two_configs() -> None:
     names = Counter(
         node.name.lstrip("_")

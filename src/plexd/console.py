@@ -22,7 +22,19 @@ if TYPE_CHECKING:
 
 WRONG_USAGE = 2
 _STDIN, STDOUT, _STDERR = 0, 1, 2
+_USUAL_COLUMNS = 80
 _WORD = re.compile(r"[a-z][a-z-]{0,19}")
+# What other programs call our commands; no letters of it are near.
+_ELSEWHERE = {
+    "add": ("create",),
+    "del": ("delete", "revoke"),
+    "delete": ("revoke",),
+    "get": ("show",),
+    "ls": ("list",),
+    "new": ("create",),
+    "remove": ("delete", "revoke"),
+    "rm": ("delete", "revoke"),
+}
 _OPTION = re.compile(r"(--[a-z][a-z-]{1,30}|-[A-Za-z])(=.*)?", re.DOTALL)
 
 
@@ -84,12 +96,30 @@ def guard_descriptors() -> None:
             os.open(os.devnull, os.O_RDONLY if descriptor == STDOUT else os.O_RDWR)
 
 
+class _Layout(argparse.RawDescriptionHelpFormatter):
+    """The layout of help, which argparse makes for every option even if nobody asks for help.
+
+    Its own way to the width loads `shutil` with all its compressors, half a megabyte.
+    """
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=_columns() - 2)
+
+
+def _columns() -> int:
+    """The width of the terminal, as `shutil.get_terminal_size` has it."""
+    try:
+        columns = max(0, int(os.environ.get("COLUMNS", "0")))
+        return columns or os.get_terminal_size(STDOUT).columns or _USUAL_COLUMNS
+    except (OSError, ValueError):  # no terminal, or no number
+        return _USUAL_COLUMNS
+
+
 class Parser(argparse.ArgumentParser):
     """A parser that complains in one line, and prints without Python's buffers."""
 
     def __init__(self, **options: str) -> None:
-        layout = argparse.RawDescriptionHelpFormatter
-        super().__init__(formatter_class=layout, allow_abbrev=False, **options)  # type: ignore[arg-type]  # texts only
+        super().__init__(formatter_class=_Layout, allow_abbrev=False, **options)  # type: ignore[arg-type]  # texts only
 
     def parse_known_args(  # type: ignore[override]  # argparse allows any namespace
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
@@ -133,12 +163,17 @@ class Instead(argparse.Action):
 
 def _no_command(word: str, known: Iterable[str]) -> str:
     if _WORD.fullmatch(word):
-        return f"there is no command {quoted(word)}{nearest(word, known)}"
+        return f"there is no command {quoted(word)}{_meant(word, known)}"
     # Most often the value of an option that was put before its command.
     return (
         "the first word has to be a command, and options follow it; what was given is not shown, "
         "as it may be a secret"
     )
+
+
+def _meant(word: str, known: Iterable[str]) -> str:
+    named = next((each for each in _ELSEWHERE.get(word, ()) if each in known), word)
+    return nearest(named, known)
 
 
 def _complaint_about(unknown: Sequence[str], known: Mapping[str, argparse.Action]) -> str:

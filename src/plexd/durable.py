@@ -35,6 +35,20 @@ def create_private(path: Path) -> BinaryIO:
     return os.fdopen(os.open(path, flags, 0o600), "wb")
 
 
+def open_to_read(path: Path) -> BinaryIO:
+    """Open a file for reading without waiting: a pipe that nobody writes to is empty.
+
+    Raises `OSError`.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    os.set_blocking(descriptor, True)
+    try:
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
 def write_private(path: Path, content: bytes) -> None:
     """Create a file (0600) with durable content; `sync` its directory to make its name durable."""
     with create_private(path) as opened:

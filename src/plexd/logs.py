@@ -20,6 +20,7 @@ from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
+from plexd.text import printable
 from plexd.units import format_duration
 
 if TYPE_CHECKING:
@@ -34,13 +35,14 @@ _BARE = re.compile(r"[A-Za-z0-9_.:/@+,;%~?&()\[\]-]+", re.ASCII)
 
 def setup_logging(
     level: str,
-    format: Literal["logfmt", "json"] | str,  # noqa: A002, PYI051 - the setting's name
+    format: Literal["logfmt", "json", "sentence"] | str,  # noqa: A002, PYI051 - the setting's name
     levels: Mapping[str, str] = MappingProxyType({}),
     *,
     tracebacks: bool = False,
 ) -> None:
     """Log everything from ``level`` on (debug, info, warning, error) to standard error.
 
+    ``sentence`` is for commands at a terminal, whose warnings are no lines of a log.
     ``levels`` are the levels of single loggers, by name. An error has its traceback only at level
     debug, or with ``tracebacks``. A second call replaces level and form, and never doubles a line.
     """
@@ -48,7 +50,7 @@ def setup_logging(
     for handler in [found for found in root.handlers if isinstance(found, StderrHandler)]:
         root.removeHandler(handler)
     handler = StderrHandler()
-    form = JSONFormatter if format == "json" else LogfmtFormatter
+    form = _FORMS.get(format, LogfmtFormatter)
     handler.setFormatter(form(tracebacks=tracebacks))
     root.addHandler(handler)
     root.setLevel(level.upper())
@@ -103,6 +105,19 @@ class JSONFormatter(_LineFormatter):
     def format(self, record: logging.LogRecord) -> str:
         """One line of ASCII; numbers and booleans keep their type."""
         return json.dumps(fields(record, tracebacks=self._tracebacks))
+
+
+class SentenceFormatter(_LineFormatter):
+    """``plexd: warning: EVENT: what went wrong``, as a command complains."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line, without the other fields."""
+        found = fields(record)
+        parts = ("plexd", found["level"], found["msg"], found.get("error"))
+        return printable(": ".join(str(part) for part in parts if part))
+
+
+_FORMS = {"json": JSONFormatter, "sentence": SentenceFormatter}
 
 
 def fields(

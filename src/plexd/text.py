@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -13,7 +14,7 @@ _LONGEST = 60
 _PERHAPS_UNSAFE = re.compile(r"[^ -~\n\t]")
 _BOOTSTRAP_TOKEN = re.compile(r"(plexd-join-)[\w-]+", re.ASCII)
 _WITHOUT_SCHEME = re.compile(
-    r"(?://)?((?:[\w.-]+|\[[\da-fA-F:.]+\])(?::\d{1,5})?(?:/[!-~]*)?)", re.ASCII
+    r"(?://)?((?:[\w.-]{1,253}|\[[\da-fA-F:.]{2,45}\])(?::\d{1,5})?(?:/[!-~]{0,60})?)", re.ASCII
 )
 
 
@@ -50,9 +51,22 @@ def quoted(text: str) -> str:
     return f'"{printable(cut)}"'
 
 
-def without_line_end(text: str) -> str:
-    """``text`` without one line break at its end, which editors and ``echo`` leave there."""
-    return text.removesuffix("\n").removesuffix("\r")
+def decoded(data: bytes) -> str:
+    """The text of a file, without a byte order mark. Raises `ValueError`, which quotes nothing."""
+    if data.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):  # as the shell of Windows writes it
+        raise ValueError("it is UTF-16 text; save it as UTF-8")
+    try:
+        return data.removeprefix(BOM_UTF8).decode()
+    except UnicodeDecodeError:
+        raise ValueError("it is not UTF-8 text") from None
+
+
+def bare(secret: str) -> str:
+    """``secret`` without a byte order mark in front and one line break at its end.
+
+    Editors and ``echo`` leave them there, and no secret has them.
+    """
+    return secret.removeprefix("\ufeff").removesuffix("\n").removesuffix("\r")
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

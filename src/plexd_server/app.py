@@ -30,6 +30,8 @@ from plexd_server.errors import StartError
 from plexd_server.mesh import LiveMesh, ObservedStore, feeding
 from plexd_server.opened_files import OpenedFiles
 from plexd_server.routes import (
+    FastPath,
+    Reports,
     health_routes,
     mesh_routes,
     node_routes,
@@ -204,7 +206,7 @@ def build_app(
     clock: Clock,
     node_rate: float = 0.0,
     hosts: Iterable[str] = (),
-) -> Litestar:
+) -> FastPath:
     """Make the application of parts that the caller opened and will close."""
     gate = Gate(
         registry,
@@ -215,21 +217,23 @@ def build_app(
         hosts=hosts,
     )
     peers = PeerCache(registry, clock)
+    reports = Reports(gate, store, clock)
     handlers = [
         *registration_routes(registry, peers, clock),
         *state_routes(gate, registry, peers),
-        *report_routes(gate, store, clock),
+        *report_routes(reports),
         *node_routes(gate, store, registry, live, clock),
         *mesh_routes(gate, live, clock),
         *page_routes(gate),
         *health_routes(store, clock),
     ]
-    return Litestar(
+    router = Litestar(
         [*handlers, *openapi_routes(handlers)],
         exception_handlers=problem_handlers(),
         openapi_config=None,  # routes/openapi.py serves the document
         logging_config=None,
     )
+    return FastPath(UnreadAnswers(HeadAsGet(router)), router, reports)
 
 
 @asynccontextmanager
@@ -281,7 +285,7 @@ async def _composed(
                 pausing_writes_on_request(embedded.quiesce, options.data_dir, clock),
                 in_background(_renewing(operator, options.operator_token_file, registry, renew)),
             ):
-                bounded = InFlight(UnreadAnswers(HeadAsGet(app)), clock)
+                bounded = InFlight(app, clock)
                 guarded = Guard(bounded, _allowed(options, addresses))
                 based = BasePath(ErrorPages(guarded, refusal_page), options.base_path)
                 yield BehindProxies(based, options.trusted_proxies)

@@ -125,7 +125,8 @@ def test_something_else_in_the_place_of_the_file_is_named(tmp_path: Path) -> Non
         (b"", "the file ends too early"),
         (b'{"node_id": "a', "the file ends too early"),
         (b"hunter2", "it is not JSON"),
-        (b'{"node_id": "\xff"}', "it is not JSON"),
+        (b'{"node_id": "\xff"}', "it is not UTF-8 text"),
+        ("{}".encode("utf-16"), "it is UTF-16 text; save it as UTF-8"),
         (b"[" * 100_000, "Expected `object`, got `array`"),
         (b'{"x":' + b"[" * 100_000, "it is not JSON"),
         (b"{}", "Object missing required field `node_id`"),
@@ -201,8 +202,10 @@ def test_arbitrary_bytes_are_one_sentence(tmp_path: Path, content: bytes) -> Non
 def test_a_byte_order_mark_and_a_line_break_behind_the_token_are_no_fault(
     tmp_path: Path, mark: bytes, end: str
 ) -> None:
-    place(tmp_path, mark + json.dumps(DOCUMENT | {"auth_token": f"hunter2{end}"}).encode())
-    assert load_identity(tmp_path).auth_token == "hunter2"
+    secrets = {"auth_token": f"hunter2{end}", "node_secret_key": f"{KEY}{end}"}
+    place(tmp_path, mark + json.dumps(DOCUMENT | secrets).encode())
+    identity = load_identity(tmp_path)
+    assert (identity.auth_token, identity.node_secret_key) == ("hunter2", KEY)
 
 
 def test_a_second_line_of_the_token_is_a_fault(tmp_path: Path) -> None:

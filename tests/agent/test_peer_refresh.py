@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING
 
 from plexd.agent.peer_refresh import PeerRefresh
@@ -60,6 +61,21 @@ async def test_the_known_peers_stay_when_none_can_be_fetched(
     (record,) = caplog.records
     assert record.getMessage() == "peers not refreshed"
     assert record.error == "api: HTTP 503: later"  # type: ignore[attr-defined]  # set through extra
+
+
+async def test_peers_that_are_fetched_again_are_logged_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    later = APIError(503, "later")
+    await watched(ScriptedPeers([A], later, later, [A, B]), seconds=330)
+    failed, fetched = map(vars, caplog.records)
+    assert failed["message"] == "peers not refreshed"
+    assert (fetched["message"], fetched["component"], fetched["peers"]) == (
+        "peers refreshed",
+        "agent",
+        2,
+    )
 
 
 async def test_null_is_a_list_of_no_peers() -> None:

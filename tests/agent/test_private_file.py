@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -78,6 +79,55 @@ def test_what_others_can_read_is_open_and_the_hint_can_be_followed(
     assert machine.hint(mode, owner, group) == (own if owner == USER else others)
     if (mode, group) != (0o440, 0):
         assert machine.hint(mode | 0o004, owner, group, user=0) == own
+
+
+USERS_ENTRY, GROUPS_ENTRY, OWNING_GROUP, MASK = 0x02, 0x08, 0x04, 0x10
+
+
+def put_access_list(path: Path, *entries: tuple[int, int, int]) -> None:
+    """As setfacl(1) does; each entry is a tag, what it allows, and whom."""
+    nobody = 2**32 - 1
+    rest = [(1, 6, nobody), (0x20, 0, nobody)]
+    if OWNING_GROUP not in [tag for tag, _, _ in entries]:
+        rest.append((OWNING_GROUP, 0, nobody))
+    packed = (struct.pack("<HHI", *entry) for entry in sorted([*entries, *rest]))
+    os.setxattr(path, "system.posix_acl_access", struct.pack("<I", 2) + b"".join(packed))
+
+
+@pytest.mark.parametrize(
+    ("entries", "is_closed"),
+    [
+        ([(USERS_ENTRY, 4, USER), (MASK, 4, 0)], True),
+        ([(USERS_ENTRY, 4, STRANGER), (MASK, 4, 0)], False),
+        ([(USERS_ENTRY, 4, STRANGER), (MASK, 0, 0)], True),
+        ([(USERS_ENTRY, 4, 0), (MASK, 4, 0)], True),
+        ([(GROUPS_ENTRY, 4, SECOND), (MASK, 4, 0)], True),
+        ([(GROUPS_ENTRY, 6, SECOND), (MASK, 4, 0)], True),
+        ([(GROUPS_ENTRY, 6, SECOND), (MASK, 6, 0)], False),
+        ([(GROUPS_ENTRY, 4, STRANGER), (MASK, 4, 0)], False),
+        ([(GROUPS_ENTRY, 4, SECOND), (OWNING_GROUP, 4, 0), (MASK, 4, 0)], False),
+    ],
+)
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives a file to another group")
+def test_who_is_in_an_access_list_counts_and_not_its_mask(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    entries: list[tuple[int, int, int]],
+    *,
+    is_closed: bool,
+) -> None:
+    path = tmp_path / "secret"
+    path.write_text("x")
+    os.chown(path, 0, STRANGER)
+    try:
+        put_access_list(path, *entries)
+    except OSError as err:
+        pytest.skip(f"no access lists on this file system: {err}")
+    monkeypatch.setattr(os, "geteuid", lambda: USER)
+    monkeypatch.setattr(os, "getgroups", lambda: [SECOND])
+    with opened(path) as descriptor:
+        assert (how_to_close(path, descriptor) == "") is is_closed
 
 
 def test_on_a_read_only_mount_one_group_may_read_and_chmod_is_no_hint(machine: Machine) -> None:

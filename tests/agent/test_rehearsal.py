@@ -72,6 +72,28 @@ def test_an_identity_and_a_token_file_are_read_as_the_run_reads_them(tmp_path: P
         remarks(tmp_path, PLEXD_API_AUTH_TOKEN_FILE=f"{tmp_path}/none")
 
 
+def test_peers_of_the_identity_that_cannot_be_used_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Captured
+) -> None:
+    monkeypatch.setenv("PLEXD_DATA_DIR", str(tmp_path))
+    keep(tmp_path, IDENTITY | {"peers": [{"id": "\u202eb", "public_key": KEY, "mesh_ip": "x"}]})
+    assert main(["config", "check"]) == 0
+    said = capfd.readouterr().err
+    assert 'plexd: warning: peers left out: peer "\\u202eb": an id is 1 to 256' in said
+    assert said.count("\n") == len(said.splitlines())
+
+
+def test_an_identity_without_a_name_is_refused_by_check_and_run_alike(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Captured
+) -> None:
+    """As from ``--identity ${NOT_SET}`` in a unit."""
+    monkeypatch.setenv("PLEXD_DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("PLEXD_API_BASE_URL", "https://plane.example")
+    monkeypatch.chdir(tmp_path)
+    assert main(["config", "check", "--identity", ""]) == main(["run", "--identity", ""]) == 1
+    assert capfd.readouterr().err.splitlines() == ["plexd: . is not a regular file"] * 2
+
+
 def test_an_identity_elsewhere_is_checked_when_it_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Captured
 ) -> None:
@@ -95,7 +117,7 @@ def test_a_file_that_only_another_user_can_read_is_a_remark(
     path = keep(tmp_path, IDENTITY | {"node_id": "no id"})
     token = tmp_path / "token"
     token.write_text("")
-    monkeypatch.setattr(os, "access", lambda *_, **__: False)
+    monkeypatch.setattr(os, "access", lambda _, mode, **__: mode != os.R_OK)
     ending = "not checked, because this user cannot read it"
     expected = [f"{path}: {ending}", f"{token}: {ending}"]
     assert remarks(tmp_path, PLEXD_API_AUTH_TOKEN_FILE=str(token)) == expected
@@ -111,6 +133,30 @@ def test_a_directory_that_only_another_user_can_enter_is_a_remark(
     monkeypatch.setattr(Path, "stat", refuse)
     ending = "not checked, because this user cannot read it"
     assert remarks(tmp_path) == [f"{tmp_path}/identity.json: {ending}"]
+
+
+def test_a_data_directory_is_checked_as_the_run_checks_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Captured
+) -> None:
+    monkeypatch.setenv("PLEXD_API_BASE_URL", "https://plane.example")
+    keep(tmp_path, IDENTITY)
+    for path in (tmp_path / FILE_NAME, tmp_path / ("x" * 300)):
+        monkeypatch.setenv("PLEXD_DATA_DIR", str(path))
+        assert main(["config", "check"]) == main(["run"]) == 1
+        first, second = capfd.readouterr().err.splitlines()
+        assert first == second
+
+
+def test_a_data_directory_that_this_user_cannot_write_to_is_a_remark(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep(tmp_path, IDENTITY)
+    as_asked = os.access
+    monkeypatch.setattr(
+        os, "access", lambda path, mode, **how: mode == os.R_OK and as_asked(path, mode, **how)
+    )
+    (remark,) = remarks(tmp_path)
+    assert remark.startswith(f"data_dir {tmp_path} cannot be written to; ")
 
 
 def peer(**changes: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import os
 import socket
@@ -15,7 +16,12 @@ import pytest
 from plexd.agent.app import run
 from plexd.agent.config.settings import Settings, WireGuardSettings
 from plexd.agent.identity import Identity
-from plexd.agent.watchdog import Watchdog, notify_systemd, systemd_notifier
+from plexd.agent.watchdog import (
+    Watchdog,
+    notify_systemd,
+    systemd_notifier,
+    watchdog_interval,
+)
 from plexd.api import Config
 from plexd.metrics import Config as MetricsConfig
 from plexd.metrics.testing import ManualClock
@@ -71,6 +77,30 @@ async def test_systemd_is_notified_once_a_second(tmp_path: Path) -> None:
         async with watching(Watchdog(LOGGER, notify=alive, clock=clock)):
             await clock.advance(3)
         assert [systemd.recv(100) for _ in range(4)] == [b"WATCHDOG=1"] * 4
+
+
+@pytest.mark.parametrize(
+    ("usec", "seconds"),
+    [
+        ("60000000", 1.0), ("2000000", 1.0), ("1000000", 0.5), ("1", 0.01), ("0", 0.01), ("", 1.0),
+        ("-1", 1.0), ("soon", 1.0), ("٣", 1.0), ("9" * 5000, 1.0), ("18446744073709551615", 1.0),
+    ],
+)  # fmt: skip
+def test_an_impatient_service_manager_is_notified_twice_in_its_timeout(
+    usec: str, seconds: float
+) -> None:
+    assert watchdog_interval({"WATCHDOG_USEC": usec}) == seconds
+    assert watchdog_interval({}) == 1.0
+
+
+async def test_the_interval_is_that_between_two_notes() -> None:
+    clock, notes = ManualClock(), list[float]()
+    watchdog = Watchdog(
+        LOGGER, notify=lambda: notes.append(clock.monotonic()), every_seconds=0.5, clock=clock
+    )
+    async with watching(watchdog):
+        await clock.advance(2)
+    assert [b - a for a, b in itertools.pairwise(notes)] == [0.5] * 4
 
 
 def test_an_abstract_address_is_reached() -> None:

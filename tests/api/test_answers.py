@@ -106,6 +106,7 @@ def test_no_header_is_no_wait() -> None:
     assert parse_retry_after(None, NOW) is None
 
 
+@pytest.mark.slow
 @given(st.text(max_size=60) | st.from_regex(r"\A[A-Z][a-z]{2}, \d+ [A-Z][a-z]{2} \d+ [\d:+ -]+\Z"))
 def test_any_retry_after_gives_a_bounded_wait_or_none(value: str) -> None:
     wait = parse_retry_after(value, NOW)

@@ -107,6 +107,15 @@ async def test_what_a_proxy_refuses_is_said_with_its_name_and_without_its_passwo
             await plane.report_metrics("node-1", EXAMPLE)
 
 
+async def test_a_password_that_is_missing_without_a_tunnel_is_the_proxys_word() -> None:
+    async with ConnectProxy("a:b") as proxy, client("http://plane.example", proxy.url) as plane:
+        with pytest.raises(TransportError) as caught:
+            await plane.report_metrics("node-1", EXAMPLE)
+        expected = f"the proxy {proxy.url}: Proxy Authentication Required (HTTP 407)"
+        assert str(caught.value) == expected
+    assert not caught.value.was_connected
+
+
 async def test_a_proxy_that_is_not_there_is_named(authority: Authority) -> None:
     async with ConnectProxy() as proxy:
         gone = proxy.url
@@ -121,17 +130,18 @@ async def test_a_proxy_that_is_not_there_is_named(authority: Authority) -> None:
     assert "canary" not in str([repr(error) for error in chain])
 
 
+@pytest.mark.slow
 async def test_a_proxy_that_never_answers_is_left_after_the_timeout_and_named() -> None:
     async def hang(connection: Connection) -> None:
         await connection.reader.read()
 
     async with RawServer(hang) as proxy:
-        soon = timedelta(milliseconds=100)
+        soon = timedelta(milliseconds=500)  # long enough to connect on a busy machine
         config = Config("https://plane.example", connect_timeout=soon, proxy=proxy.url)
         async with ControlPlane(config) as plane:
             for _ in range(2):
                 with pytest.raises(
-                    TransportError, match=r"the proxy .*: no connection within 0.1s"
+                    TransportError, match=r"the proxy .*: no connection within 0.5s"
                 ):
                     await plane.report_metrics("node-1", EXAMPLE)
 

@@ -232,6 +232,7 @@ async def continue_for_ever(connection: Connection) -> None:
         await asyncio.sleep(0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "talk", [hang, read_and_hang, half_a_head, half_a_body, one_byte_at_a_time, continue_for_ever]
 )

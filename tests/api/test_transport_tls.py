@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -124,8 +125,9 @@ async def test_a_ca_file_that_cannot_be_used_is_a_tls_error_that_names_it(
     assert caught.value.__cause__ is not None
 
 
-async def test_a_ca_file_that_is_a_folder_or_no_path_is_a_tls_error(tmp_path: Path) -> None:
-    for path in (tmp_path, "a\0b"):
+async def test_a_ca_file_that_is_no_file_or_no_path_is_a_tls_error(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")  # on which OpenSSL would wait for ever
+    for path in (tmp_path, tmp_path / "pipe", "a\0b"):
         async with client("https://127.0.0.1:9", ca_file=path) as plane:
             with pytest.raises(TLSError, match="cannot use the CA file"):
                 await plane.report_metrics("node-1", EXAMPLE)

@@ -48,6 +48,19 @@ class Listening:
 @ROOT[0]
 @ROOT[1]
 @pytest.mark.parametrize("zone", ["%25lo", "%lo"])
+async def test_a_proxy_is_reached_by_an_address_with_a_zone(network: Namespace, zone: str) -> None:
+    listening = Listening()
+    with network.inside():
+        async with listening.server() as proxy:
+            through = f"http://[{ADDRESS}{zone}]:{proxy.port}"
+            async with ControlPlane(Config("http://plane.example", proxy=through)) as plane:
+                assert await plane.fetch_peers("node-1") == []
+    assert b"\r\nHost: plane.example\r\n" in listening.heads[0]
+
+
+@ROOT[0]
+@ROOT[1]
+@pytest.mark.parametrize("zone", ["%25lo", "%lo"])
 async def test_an_address_with_a_zone_is_reached_and_the_zone_stays_here(
     network: Namespace, zone: str
 ) -> None:

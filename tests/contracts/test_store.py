@@ -149,6 +149,7 @@ class Clocks:
 async def shown(store: Store) -> tuple[set[float], float]:
     """The loads of the newest points, and the seconds at which the node last reported."""
     (summary,) = await store.fleet()
+    assert summary.received_at is not None
     assert summary.system is not None
     loads = [summary.system, *await store.latest("n1")]
     seconds = (summary.received_at - NOW).total_seconds()
@@ -162,6 +163,7 @@ def value_of(point: StoredPoint) -> float:
     return point.data.rtt_nano
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_named", [True, False])
 @pytest.mark.parametrize("ahead", [10, 600, 6 * HOUR, 23 * HOUR])
 async def test_a_node_whose_clock_was_set_right_shows_what_came_last(
@@ -182,6 +184,7 @@ async def test_a_node_whose_clock_was_set_right_shows_what_came_last(
     await again.aclose()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_named", [True, False])
 @pytest.mark.parametrize("node_ahead", [0, HOUR], ids=["server alone", "both on one machine"])
 async def test_a_server_whose_clock_was_set_right_shows_what_came_last(
@@ -245,6 +248,17 @@ async def test_each_peer_has_a_latest_point(store: Store) -> None:
         ("p1", LatencyResult("p1", 7)),
         ("p2", LatencyResult("p2", 8)),
     ]
+
+
+@pytest.mark.slow
+async def test_the_latest_points_are_those_of_a_bounded_number_of_peers(store: Store) -> None:
+    peers = [f"p{number:05}" for number in range(12_000)]
+    await store.write(report(*(latency(0, 1, peer) for peer in peers[:7_000])))
+    await store.write(report(*(latency(1, 1, peer) for peer in peers[7_000:])))
+
+    found = [point.peer_id for point in await store.latest("n1")]
+
+    assert found == [*peers[:5_000], *peers[7_000:]]
 
 
 async def test_nodes_do_not_see_each_others_points(store: Store) -> None:
@@ -316,6 +330,16 @@ async def test_the_fleet_is_every_node_that_reported(store: Store) -> None:
     assert one.system is not None
     assert one.system.timestamp == later
     assert (two.node_id, two.received_at, two.system) == ("n2", later, None)
+
+
+async def test_a_node_of_which_nothing_was_stored_has_no_time_of_its_last_report(
+    store: Store,
+) -> None:
+    await store.write(Report("n1", [system(90_000)], NOW, ahead=(0,)))
+
+    (one,) = await store.fleet()
+
+    assert (one.node_id, one.received_at, one.system) == ("n1", None, None)
 
 
 async def test_concurrent_reports_are_all_stored(store: Store) -> None:
@@ -467,6 +491,7 @@ async def test_a_place_below_the_mark_is_a_duplicate_for_ever(store: Store) -> N
     assert await stored(store) == [5.0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "other",
     [
@@ -754,6 +779,20 @@ async def test_what_was_measured_at_the_beginning_of_time_is_kept_and_found(stor
     assert len(await store.latest("n1")) == 1
 
 
+async def test_a_bucket_that_begins_before_the_first_year_begins_with_it(store: Store) -> None:
+    first = datetime(1, 1, 1, tzinfo=UTC)
+    at = [first + timedelta(seconds=seconds) for seconds in (10, 20)]
+    await store.write(report(*(msgspec.structs.replace(SYSTEM, timestamp=each) for each in at)))
+    asked = query("load_avg_1", "network_rx_bytes", rates=("network_rx_bytes",), step=9_999_999)
+
+    found = await store.series(
+        msgspec.structs.replace(asked, since=first, until=first + timedelta(days=1))
+    )
+
+    assert found.times == [first]
+    assert found.avg["network_rx_bytes"] == [0.0]
+
+
 async def test_peers_and_groups_that_are_gone_are_not_the_latest_any_more(store: Store) -> None:
     day = 86_400
     old = [latency(0, 1, "gone"), latency(day, 2, "gone for a while"), system(0)]
@@ -781,6 +820,26 @@ async def test_reports_are_accepted_while_points_expire(store: Store) -> None:
     assert not any(receipt.duplicate for receipt in await asyncio.gather(*writes))
     assert await expiring == 17 * 50
     assert (await store.ledger("n1")).received == 29
+
+
+@pytest.mark.slow
+async def test_many_large_points_of_unknown_groups_cost_little_to_look_up(make: Any) -> None:
+    """A node that sends them must not use up the memory with which others are answered."""
+    text = b'{"x":"' + b"y" * 15_000 + b'"}'
+    store = make()
+    for second in range(30):
+        at = NOW + timedelta(seconds=second)
+        points = [
+            MetricPoint(timestamp=at, group="path", peer_id=f"p{number:03}", data=msgspec.Raw(text))
+            for number in range(500)
+        ]
+        await store.write(Report("n1", points, at))
+
+    found = await store.latest("n1")
+
+    assert [point.peer_id for point in found] == [f"p{number:03}" for number in range(500)]
+    assert {point.timestamp for point in found} == {NOW + timedelta(seconds=29)}
+    await store.aclose()
 
 
 async def test_points_of_unknown_groups_are_stored_and_listed_and_expire(store: Store) -> None:

@@ -144,6 +144,7 @@ def clone_and_put_back(rounds: int, directory: Path, seed: int) -> Clones:
         server.start()
         server.wait_until_it_answers()
         machine = bench.machine()
+        machine.drain(subjects)  # a run may be killed before it makes its spool
         for _ in range(rounds):
             twins = []
             if dice.random() < 0.6:

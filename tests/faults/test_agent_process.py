@@ -117,10 +117,15 @@ def replace_database(spool: Path) -> None:
     (spool / "spool.db").write_bytes(b"something else" * 1000)
 
 
+def delete(spool: Path) -> None:
+    """Delete it; the agent may put new files into the directory meanwhile, which then stays."""
+    shutil.rmtree(spool, ignore_errors=True)
+
+
 @pytest.mark.parametrize(
     "remove",
     [
-        shutil.rmtree,
+        delete,
         lambda spool: spool.rename(spool.with_name("elsewhere")),
         lambda spool: (spool / "spool.db").unlink(),
         replace_database,

@@ -35,6 +35,7 @@ def allow_datagram_sockets(place: Namespace) -> None:
     place.run("sysctl", "-qw", f"net.ipv4.ping_group_range={ANYONE}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("address", [FAR, "fd77::2", "fd77:0:0::0002"])
 @pytest.mark.parametrize("kind", ["raw", "datagram"])
 async def test_a_peer_answers(pair: Pair, address: str, kind: str) -> None:
@@ -76,6 +77,7 @@ async def test_blocked_icmp_is_all_lost_and_does_not_hang(pair: Pair, address: s
         assert pinger.loss(address) == 100
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("address", [FAR, "fd77::2"])
 @pytest.mark.parametrize("kind", ["raw", "datagram"])
 async def test_an_unreachable_peer_fails_at_once_and_names_the_reporter(

@@ -43,6 +43,30 @@ async def test_points_that_the_control_plane_rejects_are_logged_with_its_reason(
     assert manager.statistics().delivery.points == 2
 
 
+async def test_what_is_rejected_between_two_lines_is_in_the_next_one(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    clock = ManualClock()
+    reporter = RecordingReporter(*[Receipt(1, rejected=1, reason="ahead")] * 100)
+    collector = ScriptedCollector(latency_points(2))
+    manager = Manager(Config(), [collector], reporter, "n1", LOGGER, clock=clock)
+    await run(manager, clock, 700)
+    lines = [vars(r)["rejected"] for r in caplog.records if r.getMessage() == "points rejected"]
+    assert len(lines) == 3
+    assert lines[0] == 1
+    reports = len(reporter.attempts)
+    assert reports - 5 <= sum(lines) <= reports
+
+
+async def test_an_answer_cannot_reject_less_than_nothing() -> None:
+    clock = ManualClock()
+    reporter = RecordingReporter(Receipt(1, rejected=-5))
+    collector = ScriptedCollector(latency_points(3), [])
+    manager = Manager(Config(), [collector], reporter, "n1", LOGGER, clock=clock)
+    await run(manager, clock, 70)
+    assert manager.statistics().delivery.points == 3
+
+
 async def test_another_machine_under_this_identity_is_an_error_and_the_points_are_renamed(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -197,6 +197,32 @@ class TestFailures:
         assert record.collector == "ScriptedCollector"  # type: ignore[attr-defined]  # extra
         assert manager.statistics().collectors[0].failures == bad.started
 
+    async def test_a_collector_that_works_again_is_logged_once(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.INFO)
+        clock = ManualClock()
+        error = OSError("no such device")
+        collector = ScriptedCollector([error], [error], [system_point(clock.now())])
+        manager = Manager(config(), [collector], RecordingReporter(), NODE, clock=clock)
+        async with running(manager):
+            await clock.advance(COLLECT * 5)
+        about = [event for event in events(caplog) if "collector" in event[1]]
+        expected = [(logging.WARNING, "collector failed"), (logging.INFO, "collector works again")]
+        assert about == expected
+
+    async def test_a_collector_that_is_cut_at_the_end_does_not_work_again(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.INFO)
+        clock = ManualClock()
+        collector = ScriptedCollector([OSError("no such device")], [asyncio.Event()])
+        manager = Manager(config(), [collector], RecordingReporter(), NODE, clock=clock)
+        async with running(manager):
+            await clock.advance(COLLECT * 1.5)
+            assert collector.started == 2
+        assert events(caplog) == [(logging.WARNING, "collector failed")]
+
     async def test_points_yielded_before_an_error_stay_collected(self) -> None:
         clock = ManualClock()
         reporter = RecordingReporter()

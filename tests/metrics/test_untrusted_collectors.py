@@ -73,8 +73,8 @@ async def collected(yields: Sequence[Any]) -> tuple[Sequence[MetricPoint], Colle
     return reporter.points, manager.statistics().collectors[0]
 
 
-# The time to draw or to run an example only depends on how busy the machine is.
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# The time to draw an example only depends on how busy the machine is.
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(spoilt() | st.sampled_from([SYSTEM, TUNNEL, LATENCY, AGENT]), max_size=12))
 def test_every_yielded_point_is_reported_readably_or_dropped_and_counted(
     yields: list[Any],
@@ -110,6 +110,7 @@ async def test_an_impossible_value_costs_its_point_alone(
     assert (counted.rejected, counted.failures) == (1, 1)
 
 
+@pytest.mark.slow
 async def test_of_a_million_points_a_bounded_number_is_kept_and_the_collector_is_cut() -> None:
     clock, reporter = ManualClock(), RecordingReporter()
     asked = 0

@@ -92,7 +92,19 @@ def test_without_a_possible_memavailable_it_is_free_buffers_and_cached(
 def test_a_cpu_line_of_zeros_gives_way_to_one_that_counts() -> None:
     zeros = b"cpu  0 0 0 0 0 0 0 0 0 0\n"
     assert parse_cpu_times(zeros + b"cpu  1 2 3 4\n") == CpuTimes(1, 2, 3, 4)
-    assert parse_cpu_times(zeros + b"cpu0 1 2 3 4\n") == CpuTimes(0, 0, 0, 0)
+
+
+def test_beside_a_cpu_line_of_zeros_the_single_cpus_are_added_up() -> None:
+    zeros, noted = b"cpu  0 0 0 0 0 0 0 0 0 0\n", list[str]()
+    single = b"cpu0 1 2 3 4 0 0 0 5\ncpu1 0 0 0 0\ncpu10 10 20 30 40\nintr 9 9 9 9\n"
+    assert parse_cpu_times(zeros + single, note=noted.append) == CpuTimes(11, 22, 33, 44, steal=5)
+    assert noted == ["the first cpu line counts nothing: those of the single CPUs are added up"]
+    assert parse_cpu_times(zeros + b"cpu0 0 0 0 0\n") == CpuTimes(0, 0, 0, 0)
+
+
+def test_a_cache_that_is_larger_than_the_memory_is_left_out_of_what_is_free() -> None:
+    text = b"MemTotal: 1000 kB\nMemFree: 900 kB\nBuffers: 50 kB\nCached: 5000 kB\n"
+    assert parse_memory(text) == (50 * 1024, 1000 * 1024)
 
 
 def test_the_largest_counters_of_an_interface_are_kept() -> None:

@@ -22,6 +22,7 @@ pytestmark = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["stat", "meminfo", "loadavg"])
 @pytest.mark.parametrize("said", [b"", b"\0garbage 1 2 x\n", b"cpu  -1 -1 -1 -1\nMemTotal: x kB\n"])
 def test_a_file_that_makes_no_sense_costs_the_machines_point_alone(

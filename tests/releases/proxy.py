@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Final, Self
 import aiohttp
 from aiohttp import web
 
+from plexd.closing import AsyncClosing
 from releases.recordings import Asked, Exchange, asking
 from support.servers import ScriptedServer
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from server.running import Answer
     from support.servers import Received
 
@@ -26,7 +25,7 @@ _ASKED: Final = (
 _ANSWERED: Final = ("Content-Type", "Location", "Retry-After", "WWW-Authenticate")
 
 
-class RecordingProxy:
+class RecordingProxy(AsyncClosing):
     """Passes requests on to ``url``; an async context manager.
 
     What passed is in ``exchanges``. `ask` sends a request of its own through the proxy.
@@ -66,14 +65,10 @@ class RecordingProxy:
         await self._server.start()
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        err: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def aclose(self) -> None:
         await self._server.stop()
-        await self._opened.close()
+        if self._session is not None:
+            await self._session.close()
 
 
 def _asked(received: Received) -> Asked:

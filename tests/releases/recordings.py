@@ -175,5 +175,7 @@ def unpack(archive: Path, directory: Path) -> Path:
     """Return ``directory``, made with the files of the archive in it."""
     directory.mkdir(mode=0o700)
     with tarfile.open(archive) as packed:
-        packed.extractall(directory, filter="data")
+        # Python before 3.11.4 has no filters, and looks at none.
+        packed.extraction_filter = getattr(tarfile, "data_filter", None)
+        packed.extractall(directory)
     return directory

@@ -228,6 +228,7 @@ async def test_files_stay_within_max_bytes_with_batches_of_any_size(
         balanced(spool.statistics())
 
 
+@pytest.mark.slow
 async def test_a_drained_backlog_leaves_a_small_file(directory: Path) -> None:
     async with DiskSpool(directory) as spool:
         for cycle in range(50):
@@ -433,6 +434,7 @@ async def test_only_the_newest_files_are_kept_of_those_set_aside(directory: Path
     assert set_aside(directory) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "column", ["body", "points", "epoch", "place", "kind", "stamped", "digest"]
 )

@@ -6,6 +6,7 @@ once.
 
 from __future__ import annotations
 
+import itertools
 import logging
 from typing import TYPE_CHECKING
 
@@ -117,6 +118,35 @@ async def test_what_was_delivered_from_memory_is_what_the_next_life_comes_after(
             assert following is not None
             assert last.name is not None
             assert following.after == Predecessor(last.name.epoch, 2)
+
+
+@pytest.mark.parametrize("lasting", [False, True], ids=["once", "lasting"])
+@pytest.mark.parametrize("fault", ["full", "sync"])
+async def test_wherever_the_return_to_the_disk_fails_every_point_arrives_once(
+    fault: str, lasting: bool, fast_path: Path
+) -> None:
+    for at in range(1, 25):
+        clock, receiver, calls = ManualClock(), StrictReceiver(), itertools.count(1)
+        due = range(at, 1000 if lasting else at + 1)
+        with FaultyDisk(fault, 0) as disk:
+            async with DiskSpool(fast_path / f"{at}", clock=clock) as spool:
+                await spool.append(points(3))
+                disk.fail_while(lambda: True)
+                for first in (3, 6):
+                    await spool.append(points(3, first))
+                    await receiver.drain(spool, 1, limit=2)
+                disk.fail_while(lambda calls=calls, due=due: next(calls) in due)  # type: ignore[misc]  # their defaults bind them
+                for first in (9, 12):
+                    await clock.advance(16)
+                    await spool.append(points(3, first))
+                    await receiver.drain(spool, 1, limit=2)
+                disk.heal()
+                await clock.advance(16)
+                await spool.append(points(3, 15))
+                await receiver.drain(spool)
+                found = balanced(spool.statistics())
+        assert (found.appended, found.lost, found.waiting, found.degraded) == (18, 0, 0, ""), at
+        assert (len(receiver.points), receiver.lost) == (18, 0), at
 
 
 async def test_a_disk_that_fails_is_logged_once_and_so_is_its_recovery(

@@ -7,16 +7,16 @@ from base64 import b64encode
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from plexd.closing import AsyncClosing
 from support.servers import Connection, RawServer
 
 if TYPE_CHECKING:
-    from types import TracebackType
     from typing import Self
 
 __all__ = ["ConnectProxy"]
 
 
-class ConnectProxy:
+class ConnectProxy(AsyncClosing):
     """Passes on what it is asked to, to this machine's loopback only.
 
     ``heads`` are the heads of the requests to the proxy itself. A request without ``credentials``
@@ -70,13 +70,8 @@ class ConnectProxy:
         await self._server.__aenter__()
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        err: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self._server.__aexit__(kind, err, trace)
+    async def aclose(self) -> None:
+        await self._server.aclose()
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

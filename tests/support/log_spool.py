@@ -96,4 +96,4 @@ class LogSpool:
                 if index:
                     self._log._quarantine(outline)
                 else:
-                    self._log._lose_oldest("evicted")
+                    self._log._lose_oldest(outline, "evicted")

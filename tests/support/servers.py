@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
+from plexd.closing import AsyncClosing
+
 if TYPE_CHECKING:
     import ssl
-    from types import TracebackType
     from typing import Self
 
 __all__ = ["Connection", "RawServer", "Received", "Reply", "ScriptedServer", "http_answer"]
@@ -48,7 +49,7 @@ class Reply:
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
-class ScriptedServer:
+class ScriptedServer(AsyncClosing):
     """Plays one entry of its script for each request, and repeats the last entry for ever.
 
     An entry is a `Reply`, a handler that makes its own answer, or an `asyncio.Event` to wait for
@@ -115,12 +116,7 @@ class ScriptedServer:
         await self.start()
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        err: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def aclose(self) -> None:
         await self.stop()
 
 
@@ -153,7 +149,7 @@ class Connection:
 Talk = Callable[[Connection], Awaitable[None]]
 
 
-class RawServer:
+class RawServer(AsyncClosing):
     """Calls ``talk`` for each connection and closes the connection when it returns.
 
     A client that closes in the middle ends ``talk`` without an error.
@@ -197,12 +193,7 @@ class RawServer:
         self._server = await asyncio.start_server(self._connected, self._host, 0, ssl=self._tls)
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        err: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def aclose(self) -> None:
         assert self._server is not None
         self._server.close()
         talks = tuple(self._talks)

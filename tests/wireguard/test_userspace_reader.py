@@ -181,6 +181,14 @@ def test_an_odd_peer_costs_itself_only(old: bytes, new: bytes, reason: str) -> N
     assert re.search(reason, odd.reason)
 
 
+@pytest.mark.parametrize("line", [b"new_key=1", b"new.key-2=a b", b"i1=<b 0xf6>", b"x=", b"\xff=1"])
+def test_a_line_for_newer_clients_costs_no_peer(line: bytes) -> None:
+    newer = ANSWER.replace(b"rx_bytes=7", line + b"\nrx_bytes=7").replace(
+        b"fwmark=", line + b"\nfwmark="
+    )
+    assert parse_answer("wg0", newer, now_nano=NOW_NANO) == Device("wg0", PEERS)
+
+
 def test_counters_in_front_of_the_first_peer_are_said_to_belong_to_none() -> None:
     odd = ANSWER.replace(b"listen_port=51820", b"rx_bytes=1")
     read = parse_answer("wg0", odd, now_nano=NOW_NANO)

@@ -19,7 +19,12 @@ from typing import TYPE_CHECKING
 from plexd import metrics
 from plexd.agent.errors import NotReadyError, SettingsError
 from plexd.agent.greeting import greet
-from plexd.agent.watchdog import Watchdog, notify_systemd, systemd_notifier
+from plexd.agent.watchdog import (
+    Watchdog,
+    notify_systemd,
+    systemd_notifier,
+    watchdog_interval,
+)
 from plexd.api import ControlPlane, Peer
 from plexd.background import in_background
 from plexd.clock import SystemClock
@@ -70,7 +75,8 @@ async def run(
         notify_systemd(os.environ, "READY=1")
         try:
             if settings.metrics.enabled:
-                watchdog = Watchdog(_logger, notify=systemd_notifier(os.environ))
+                alive, often = systemd_notifier(os.environ), watchdog_interval(os.environ)
+                watchdog = Watchdog(_logger, notify=alive, every_seconds=often)
                 greeting = greet(settings.api, _logger, lambda: _is_accepted(manager))
                 works = (greeting, watchdog.run())
                 await stack.enter_async_context(in_background(*works))

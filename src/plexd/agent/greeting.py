@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import socket
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
@@ -20,8 +21,9 @@ if TYPE_CHECKING:
 
     from plexd.api import Config
 
-# The delay between two addresses that RFC 8305, section 5 recommends; aiohttp's is the same.
+# The delay between two addresses that RFC 8305, section 5 recommends; the client's is the same.
 _NEXT_ADDRESS_SECONDS: Final = 0.25
+_NUMBER: Final = re.compile(r"\[Errno (\d+)\]")
 
 
 async def greet(config: Config, logger: logging.Logger, is_accepted: Callable[[], bool]) -> None:
@@ -62,7 +64,8 @@ async def _connect(url: str) -> None:
 def _why(err: OSError | UnicodeError) -> str:
     if isinstance(err, UnicodeError):
         return f"no such name can be looked up: {err}"
-    # asyncio replaces the system's text by its own; a failed lookup's errno is not the system's.
-    if err.errno is None or isinstance(err, socket.gaierror):
-        return err.strerror or str(err) or "no answer in time"
-    return os.strerror(err.errno)
+    if isinstance(err, socket.gaierror):  # its number is not the system's
+        return err.strerror or str(err)
+    # asyncio has a text of its own beside each number, and joins those of several addresses.
+    numbers = dict.fromkeys(_NUMBER.findall(str(err)))
+    return ", ".join(os.strerror(int(number)) for number in numbers) or "no answer in time"

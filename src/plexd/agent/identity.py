@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import re
 import stat
-from codecs import BOM_UTF8
 from contextlib import suppress
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
@@ -21,7 +20,7 @@ from plexd.agent.errors import IdentityError
 from plexd.agent.private_file import how_to_close, opened
 from plexd.api import Peer, Secret
 from plexd.durable import sync, write_private
-from plexd.text import printable, without_line_end
+from plexd.text import bare, decoded, printable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -72,16 +71,14 @@ def load_identity(data_dir: Path) -> Identity:
 def read_identity(path: Path) -> Identity:
     """The identity in the file ``path``. Raises `IdentityError` saying what to do."""
     try:
-        # Editors on Windows put a byte order mark in front.
-        content = _read(path).removeprefix(BOM_UTF8)
-        kept = msgspec.json.decode(content, type=_Kept)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as err:
+        kept = msgspec.json.decode(decoded(_read(path)), type=_Kept)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as err:
         raise IdentityError(f"{printable(path)} is not an identity: {_reason(err)}") from None
     identity = Identity(
         node_id=kept.node_id,
         mesh_ip=kept.mesh_ip,
-        node_secret_key=kept.node_secret_key,
-        auth_token=without_line_end(kept.auth_token),
+        node_secret_key=bare(kept.node_secret_key),
+        auth_token=bare(kept.auth_token),
         peers=kept.peers or (),
     )
     _check(path, identity)
@@ -166,4 +163,6 @@ def _reason(err: Exception) -> str:
         return printable(str(err))
     if isinstance(err, msgspec.DecodeError) and "truncated" in str(err):
         return "the file ends too early"
-    return "it is not JSON"
+    if isinstance(err, msgspec.MsgspecError | RecursionError):
+        return "it is not JSON"
+    return str(err)  # of `decoded`

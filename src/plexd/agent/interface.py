@@ -39,11 +39,13 @@ def is_there(interface: str) -> bool:
     return False
 
 
-def is_in_userspace(interface: str) -> bool:
-    """Whether a userspace daemon has a socket for the interface."""
-    with suppress(OSError):
-        return any((directory / f"{interface}.sock").is_socket() for directory in _SOCKETS)
-    return False
+def userspace_tool(interface: str) -> str:
+    """The program that shows an interface which a userspace daemon runs; empty for another one."""
+    for directory in _SOCKETS:
+        with suppress(OSError):
+            if (directory / f"{interface}.sock").is_socket():
+                return "awg" if directory.name == "amneziawg" else "wg"
+    return ""
 
 
 def read_address(interface: str) -> str:

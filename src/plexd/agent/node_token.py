@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import os
 import stat
-from codecs import BOM_UTF8
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from plexd.agent.config.file import read_file
 from plexd.agent.config.keys import variable
 from plexd.agent.config.kinds import parse_secret
 from plexd.agent.errors import IdentityError, SettingsError
 from plexd.agent.identity import read_identity
 from plexd.agent.private_file import opened
 from plexd.api import Secret
-from plexd.text import printable
+from plexd.text import decoded, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,6 +68,8 @@ def _of_identity(path: Path, node_id: str) -> str:
 
 
 def _of_file(path: Path) -> str:
+    from plexd.agent.config.file import read_file  # noqa: PLC0415 - brings YAML with it
+
     given = read_file(path).get(_KEY)
     if given is None:
         raise SettingsError(printable(path), _KEY, "is no longer set; restart to do without")
@@ -95,8 +95,7 @@ def _token_in(path: Path) -> str:
             data = content.read(_MOST_BYTES + 1)
     if len(data) > _MOST_BYTES:
         raise ValueError("is larger than 64KiB, which no token is")
-    # Editors put a byte order mark in front; what is not ASCII is refused below.
-    token = parse_secret(data.removeprefix(BOM_UTF8).decode("ascii", "replace")).reveal()
+    token = parse_secret(decoded(data)).reveal()
     if not token:
         raise ValueError("is empty")
     return token

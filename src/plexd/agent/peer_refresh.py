@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
@@ -11,7 +12,6 @@ from plexd.clock import Clock, SystemClock
 from plexd.log_once import LogOnce
 
 if TYPE_CHECKING:
-    import logging
     from collections.abc import Iterable
 
     from plexd.wireguard import PeerTable
@@ -37,9 +37,10 @@ class PeerStore(Protocol):
 class PeerRefresh:
     """Loads the control plane's peers into a store once a minute.
 
-    When they cannot be fetched, the known ones stay, and a warning says so. Entries that cannot be
-    used are left out, and a warning names them (see `plexd.agent.peer_list`); ``interface`` is the
-    mesh's. ``left_out`` says which they were the last time.
+    When they cannot be fetched, the known ones stay, and a warning says so; the first success after
+    it is logged. Entries that cannot be used are left out, and a warning names them (see
+    `plexd.agent.peer_list`); ``interface`` is the mesh's. ``left_out`` says which they were the
+    last time.
     """
 
     def __init__(
@@ -59,7 +60,9 @@ class PeerRefresh:
         self.left_out = ""
         self._clock = clock or SystemClock()
         self._refreshed = asyncio.Event()
-        self._warnings = LogOnce(logger, "agent", clock=self._clock)
+        self._logger = logger or logging.getLogger("plexd.agent")
+        self._warnings = LogOnce(self._logger, "agent", clock=self._clock)
+        self._logs_next_success = False
 
     async def run(self) -> None:
         """Refresh at once and then every minute, until cancelled."""
@@ -84,8 +87,13 @@ class PeerRefresh:
             found = await read_list(entries or (), self._interface)
         except Exception as err:  # noqa: BLE001  # whatever it is, the known peers stay
             reason = str(err) or type(err).__name__
-            self._warnings.warn("peers not refreshed", "", error=reason)
+            if self._warnings.warn("peers not refreshed", "", error=reason):
+                self._logs_next_success = True
             return
         self.left_out = found.error
         found.warn(self._warnings)
         self._store.replace(found.table)
+        if self._logs_next_success:
+            extra = {"component": "agent", "peers": len(found.table)}
+            self._logger.info("peers refreshed", extra=extra)
+        self._logs_next_success = False

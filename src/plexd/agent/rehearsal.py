@@ -10,6 +10,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from plexd.agent import app
+from plexd.agent.data_dir import check_data_dir, why_not_writable
+from plexd.agent.errors import NotReadyError
 from plexd.agent.identity import FILE_NAME, Identity, read_identity
 from plexd.agent.node_token import with_token
 from plexd.text import printable
@@ -28,15 +30,17 @@ def rehearse(settings: Settings, identity_file: Path | None = None) -> Iterator[
     """Read the identity and the token, and build every part of the agent without starting any.
 
     ``identity_file`` is the one that the run will be given, if not that of the data directory. A
-    node may have no identity yet. Yields a remark for what the run lacks, and for each file that
-    this user must not read, and that is therefore not checked. Raises what a run would raise:
-    `SettingsError`, `IdentityError`.
+    node may have no identity yet, and no data directory. Yields a remark for what the run lacks,
+    and for each file that this user must not read, and that is therefore not checked. Raises what
+    a run would raise: `SettingsError`, `NotReadyError`.
     """
     if not settings.api.base_url:  # a warning says so
         settings = replace(settings, api=replace(settings.api, base_url=_ANYWHERE))
     path = identity_file or _in_data_dir(settings)
     if path is None and settings.data_dir is None:
         yield "data_dir: is empty; `plexd run` needs it, or --identity FILE"
+    if identity_file is None and settings.data_dir is not None:
+        yield from _unwritable(settings.data_dir)
     identity, token_file = _NOBODY, settings.auth_token_file
     if path is not None and (remark := _unreadable(path)):
         yield remark
@@ -47,6 +51,20 @@ def rehearse(settings: Settings, identity_file: Path | None = None) -> Iterator[
     else:
         identity = with_token(identity, settings)
     app.build_parts(settings, identity)
+
+
+def _unwritable(directory: Path) -> Iterator[str]:
+    """Yield a remark if this user cannot write there; the run's user may be another one."""
+    if _is_missing(directory):
+        return
+    try:
+        check_data_dir(directory)
+    except NotReadyError:
+        if not _unreadable(directory):
+            raise
+        return  # the identity in it cannot be read either, which is said
+    if reason := why_not_writable(directory):
+        yield reason
 
 
 def _in_data_dir(settings: Settings) -> Path | None:

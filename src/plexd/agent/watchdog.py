@@ -22,20 +22,27 @@ if TYPE_CHECKING:
 
 
 _EVERY_SECONDS = 1.0
+_SHORTEST_SECONDS = 0.01
+_MOST_DIGITS = 20  # of 64 bits
 # A busy machine delays a loop by some tenths of a second; nothing in the agent takes longer.
 _TOLERATED_SECONDS = 2.0
 
 
 class Watchdog:
-    """Checks once a second how late it is called, and calls ``notify`` each time."""
+    """Checks every second how late it is called, and calls ``notify`` each time.
+
+    ``every_seconds`` is for a service manager that is less patient.
+    """
 
     def __init__(
         self,
         logger: logging.Logger | None = None,
         *,
         notify: Callable[[], None] | None = None,
+        every_seconds: float = _EVERY_SECONDS,
         clock: Clock | None = None,
     ) -> None:
+        self._every_seconds = every_seconds
         self._clock = clock or SystemClock()
         self._warnings = LogOnce(logger, "agent", clock=self._clock)
         self._notify = notify
@@ -45,8 +52,8 @@ class Watchdog:
         while True:
             if self._notify is not None:
                 self._notify()
-            due = self._clock.monotonic() + _EVERY_SECONDS
-            await self._clock.sleep(_EVERY_SECONDS)
+            due = self._clock.monotonic() + self._every_seconds
+            await self._clock.sleep(self._every_seconds)
             late = self._clock.monotonic() - due
             if late > _TOLERATED_SECONDS:
                 self._warnings.warn("event loop blocked", "", seconds=round(late, 1))
@@ -62,6 +69,17 @@ def systemd_notifier(environ: Mapping[str, str]) -> Callable[[], None] | None:
     if "WATCHDOG_USEC" not in environ or not mine or not _notify_address(environ):
         return None
     return partial(notify_systemd, environ, "WATCHDOG=1")
+
+
+def watchdog_interval(environ: Mapping[str, str]) -> float:
+    """How many seconds apart systemd is notified: a second, or half of its timeout if that is less.
+
+    Half is what sd_watchdog_enabled(3) recommends. It is ten milliseconds at least.
+    """
+    text = environ.get("WATCHDOG_USEC", "")
+    if not (text.isascii() and text.isdecimal()) or len(text) > _MOST_DIGITS:
+        return _EVERY_SECONDS
+    return min(_EVERY_SECONDS, max(int(text) / 2e6, _SHORTEST_SECONDS))
 
 
 def notify_systemd(environ: Mapping[str, str], state: str) -> None:

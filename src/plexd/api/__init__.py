@@ -1,7 +1,4 @@
-"""The contract between nodes and the control plane: wire types, errors and the client.
-
-Importing it loads no HTTP stack; `ControlPlane` loads one when it first sends.
-"""
+"""The contract between nodes and the control plane: wire types, errors and the client."""
 
 from plexd.api.answers import parse_reason
 from plexd.api.batch import (

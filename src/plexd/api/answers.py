@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -87,6 +86,8 @@ def parse_retry_after(value: str | None, now: datetime) -> timedelta | None:
     if text.isascii() and text.isdigit():
         seconds = int(text) if len(text) < 12 else 10**11
         return min(timedelta(seconds=min(seconds, 10**9)), _LONGEST_WAIT)
+    from email.utils import parsedate_to_datetime  # noqa: PLC0415  # half a megabyte, rarely needed
+
     try:
         moment = parsedate_to_datetime(text)
     except (ValueError, TypeError, IndexError, OverflowError):

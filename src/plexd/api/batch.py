@@ -16,16 +16,9 @@ from typing import Annotated, Self, overload
 import msgspec
 from msgspec import Meta, Struct
 
+from plexd.api.decoding import decode_points, decoding_points, finish
 from plexd.api.errors import DecodeError, EncodeError
-from plexd.api.points import (
-    NOT_POINTS,
-    are_plain,
-    check_points,
-    decode_points,
-    decoding_points,
-    finish,
-    in_utc,
-)
+from plexd.api.points import NOT_POINTS, are_plain, check_points, in_utc
 from plexd.api.wire import MetricPoint
 
 _ENCODER = msgspec.json.Encoder()

@@ -14,11 +14,11 @@ from plexd import __version__
 from plexd.api.answers import parse_reason, parse_retry_after, without_half_characters
 from plexd.api.bearer import Bearer
 from plexd.api.diagnosis import refuse_if_https
-from plexd.api.errors import APIError, DecodeError
+from plexd.api.errors import APIError, DecodeError, TransportError
 from plexd.api.peer_entries import decode_peers
 from plexd.api.proxy import parse_proxy
 from plexd.api.secret import Secret
-from plexd.api.transport import Answer, HTTPTransport
+from plexd.api.transport import HTTPTransport
 from plexd.api.trust import Trust
 from plexd.api.wire import Receipt, Registration, SecretResponse
 from plexd.api.zones import check_zone
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from plexd.api.batch import MetricBatch
     from plexd.api.config import Config
+    from plexd.api.connection import Answer
     from plexd.api.wire import Peer
 
 _T = TypeVar("_T")
@@ -46,6 +47,7 @@ _GZIP_LEVEL = 1
 _GZIP_WINDOW = 31
 
 _TOKEN_REFUSED = {401, 403}
+_PROXY_REFUSED = 407
 
 _NOT_IN_A_URL = re.compile(r"[^\x21-\x7e]")
 
@@ -93,12 +95,13 @@ class ControlPlane(AsyncClosing):
         self._logger = logger
         self._clock = clock or SystemClock()
         self._warnings = LogOnce(logger, "api", clock=self._clock)
+        self._proxy = parse_proxy(config.proxy)
         self._transport = HTTPTransport(
             user_agent=f"plexd/{version}",
             trust=Trust(config.ca_file, config.tls_insecure_skip_verify),
             connect_timeout=config.connect_timeout,
             request_timeout=config.request_timeout,
-            proxy=parse_proxy(config.proxy),
+            proxy=self._proxy,
         )
 
     async def report_metrics(self, node_id: str, batch: MetricBatch) -> Receipt | None:
@@ -215,6 +218,10 @@ class ControlPlane(AsyncClosing):
         if self._logger is not None:
             extra = {"component": "api", "method": method, "status": answer.status}
             self._logger.debug("api answered", extra=extra)
+        if answer.status == _PROXY_REFUSED and self._proxy is not None:
+            # Without a tunnel, a proxy's refusal looks like an answer of the control plane.
+            reason = f"the proxy {self._proxy.url}: {parse_reason(answer.status, b'')} (HTTP 407)"
+            raise TransportError(reason, was_connected=False)
         return answer
 
     def _accepted(self, answer: Answer, hide: Secret) -> Answer:

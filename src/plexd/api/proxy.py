@@ -9,6 +9,7 @@ from urllib.parse import unquote, urlsplit
 from msgspec import Struct
 
 from plexd.api.secret import Secret
+from plexd.api.zones import check_zone, with_plain_zone
 
 _NOT_IN_A_URL = re.compile(r"[^\x21-\x7e]|\\")
 
@@ -31,7 +32,7 @@ class Proxy(Struct, frozen=True):
 
 
 def parse_proxy(text: str) -> Proxy | None:
-    """The proxy that ``text`` names, None for none. Raises `ValueError`, which quotes nothing.
+    """The proxy that ``text`` names, None for none. Raises `ValueError`, which quotes no password.
 
     It is ``http://[USER:PASSWORD@]HOST[:PORT]``, user and password percent-encoded (RFC 3986).
     """
@@ -47,8 +48,9 @@ def parse_proxy(text: str) -> Proxy | None:
         raise ValueError("must be a URL such as http://proxy.example:3128, with http://")
     if port == 0 or parts.path not in {"", "/"} or parts.query or parts.fragment:
         raise ValueError("must end with the proxy's port, such as http://proxy.example:3128")
-    place = parts.netloc.rpartition("@")[2]
-    return Proxy(f"http://{place}", _basic(parts.username, parts.password))
+    url = f"http://{parts.netloc.rpartition('@')[2]}"
+    check_zone(url)
+    return Proxy(with_plain_zone(url), _basic(parts.username, parts.password))
 
 
 def _basic(user: str | None, password: str | None) -> Secret:

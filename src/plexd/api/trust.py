@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from pathlib import Path
 
 from msgspec import Struct
 
@@ -20,6 +21,8 @@ class Trust(Struct, frozen=True):
         if self.skip_verify:
             return _unverified()
         try:
+            if self.ca_file and Path(self.ca_file).is_fifo():
+                raise ValueError("it is a named pipe")  # noqa: TRY301 - one place makes the error
             context = ssl.create_default_context(cafile=self.ca_file or None)
         except (OSError, ValueError) as err:  # ssl.SSLError is an OSError; a NUL is a ValueError
             reason = getattr(err, "reason", None) or getattr(err, "strerror", None) or err

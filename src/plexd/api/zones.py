@@ -29,14 +29,25 @@ def without_zone(url: str) -> tuple[str, str] | None:
 
 
 def check_zone(url: str) -> None:
-    """Raise `ValueError` where an IPv6 address has a zone that is none, or lacks one it needs."""
-    host = urlsplit(with_plain_zone(url)).hostname or ""
-    if ":" not in host:
+    """Raise `ValueError` where an IPv6 address has a zone that is none, or lacks one it needs.
+
+    What is in brackets has to be such an address.
+    """
+    parts = urlsplit(with_plain_zone(url))
+    host = parts.hostname or ""
+    if "[" not in parts.netloc:
         return
     if "%" in host and not _ZONED.match(url):
         raise ValueError("a zone has to be the name of an interface, as in [fe80::1%25eth0]")
-    is_link_local, has_zone = IPv6Address(host).is_link_local, "%" in host
-    if is_link_local and not has_zone:
+    address = _address(host)
+    if address.is_link_local and address.scope_id is None:
         raise ValueError(f"a link-local address needs its interface: [{host}%25eth0]")
-    if has_zone and not is_link_local:
+    if address.scope_id is not None and not address.is_link_local:
         raise ValueError("only a link-local address (fe80::) has a zone; leave it out")
+
+
+def _address(host: str) -> IPv6Address:
+    try:
+        return IPv6Address(host)
+    except ValueError:
+        raise ValueError("only an IPv6 address is in brackets, as in [fd00::1]") from None

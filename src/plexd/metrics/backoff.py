@@ -38,6 +38,7 @@ class Backoff:
         self._random = random
         self._due = clock.monotonic()
         self._logs_next_success = True
+        self._refused = 0
 
     def failed(self, error: BaseException) -> None:
         """Set the next attempt, after a report or the spool failed."""
@@ -53,10 +54,12 @@ class Backoff:
             self._logs_next_success = True
 
     def rejected(self, points: int, error: BaseException) -> None:
-        """Log that so many points will never be accepted."""
+        """Log how many points will never be accepted, since the last such line."""
         self.failures += 1
-        extra = {"error": reason_of(error), "refused": points}
-        self._warnings.warn("metrics report failed", "refused", **extra)
+        self._refused += points
+        extra = {"error": reason_of(error), "refused": self._refused}
+        if self._warnings.warn("metrics report failed", "refused", **extra):
+            self._refused = 0
 
     def succeeded(self, accepted: int) -> None:
         """End the backoff: a batch is finished, and ``accepted`` of its points were accepted."""

@@ -11,6 +11,7 @@ from plexd.metrics.errors import reason_of
 from plexd.metrics.ticks import Ticks
 
 if TYPE_CHECKING:
+    import logging
     from collections.abc import Awaitable, Callable, Sequence
 
     from plexd.api import MetricPoint
@@ -43,7 +44,8 @@ class CollectorLoop:
     """Runs one collector on the grid, one collection at a time.
 
     ``sink`` gets each collection's points in one call at its end. A collection is cut when it
-    takes longer than the interval. A failure is logged and counted, and never ends the loop.
+    takes longer than the interval. A failure is logged and counted, and never ends the loop;
+    the first success after it is logged as well.
     """
 
     def __init__(
@@ -53,7 +55,10 @@ class CollectorLoop:
         sink: Callable[[Sequence[MetricPoint]], Awaitable[None]],
         warnings: LogOnce,
         clock: Clock,
+        logger: logging.Logger,
     ) -> None:
+        self._logger = logger
+        self._logs_next_success = False
         self._collector = collector
         self._interval = interval_seconds
         self._sink = sink
@@ -69,11 +74,13 @@ class CollectorLoop:
         self._ticks = Ticks(self._clock, self._interval)
         while True:
             await self._ticks.wait()
-            collection = Collection(self._collector, self._clock)
+            collection, failures = Collection(self._collector, self._clock), self._failures
             try:
                 await collection.run(self._interval)
             finally:
                 await self._keep(collection)
+            if self._failures == failures:
+                self._log_success()
             await self._wait_out(collection)
 
     async def _keep(self, collection: Collection) -> None:
@@ -102,7 +109,16 @@ class CollectorLoop:
     def _warn(self, err: BaseException) -> None:
         # Two collectors of one class fail separately, so each has warnings of its own.
         about = f"{self._name} {id(self._collector)}"
-        self._warnings.warn("collector failed", about, collector=self._name, error=reason_of(err))
+        reason = reason_of(err)
+        if self._warnings.warn("collector failed", about, collector=self._name, error=reason):
+            self._logs_next_success = True
+
+    def _log_success(self) -> None:
+        """Log the first success after a failure that was logged."""
+        if self._logs_next_success:
+            extra = {"component": "metrics", "collector": self._name}
+            self._logger.info("collector works again", extra=extra)
+        self._logs_next_success = False
 
     def statistics(self) -> CollectorStatistics:
         """What this loop did so far."""

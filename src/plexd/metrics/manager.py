@@ -70,7 +70,7 @@ class Manager:
         self._delivery = Delivery(config, self._spool, reporter, node_id, self._logger, self._clock)
         interval = config.collect_interval.total_seconds()
         self._loops = [
-            CollectorLoop(collector, interval, self._keep, warnings, self._clock)
+            CollectorLoop(collector, interval, self._keep, warnings, self._clock, self._logger)
             for collector in collectors
         ]
 

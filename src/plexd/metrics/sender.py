@@ -56,6 +56,7 @@ class Sender:
         self._clock = clock
         self._logger = logger
         self._warnings = LogOnce(logger, "metrics", clock=clock)
+        self._rejected = 0
 
     async def send(self, batch: MetricBatch) -> int:
         """Send ``batch``, settle with the spool what is final, and return the points accepted.
@@ -100,18 +101,26 @@ class Sender:
             self._settled(batch.name)
 
     async def _accept(self, batch: MetricBatch, receipt: Receipt | None) -> int:
-        name, rejected = batch.name, 0
+        name = batch.name
         if name is None:
             return len(batch)
         if receipt is not None and receipt.clash:
             await self._rename(name, receipt)
             raise ClashError(name.epoch)
-        if receipt is not None and receipt.rejected:
-            rejected = min(receipt.rejected, len(batch))
-            self._warnings.warn("points rejected", "", rejected=rejected, reason=receipt.reason)
+        rejected = 0 if receipt is None else self._note_rejected(receipt, len(batch))
         await self._spool.acknowledge(name)
         self._settled(name)
         return len(batch) - rejected
+
+    def _note_rejected(self, receipt: Receipt, sent: int) -> int:
+        """Log points that were refused one by one since the last such line; return how many now."""
+        rejected = max(0, min(receipt.rejected, sent))
+        self._rejected += rejected
+        if rejected:
+            extra = {"rejected": self._rejected, "reason": receipt.reason}
+            if self._warnings.warn("points rejected", "", **extra):
+                self._rejected = 0
+        return rejected
 
     async def _rename(self, name: BatchName, receipt: Receipt) -> None:
         await self._spool.rename(name, receipt.upto, receipt.newest or _BEGINNING)

@@ -28,6 +28,7 @@ _UINT64_MAX = 2**64 - 1
 _UINT64_DIGITS = len(str(_UINT64_MAX))
 
 _CPU_LINE = re.compile(rb"^cpu[ \t](.*)$", re.MULTILINE)
+_SINGLE_CPU_LINE = re.compile(rb"^cpu\d+[ \t](.*)$", re.MULTILINE)
 _LOAD = re.compile(rb"\d{1,20}(?:\.\d{1,20})?")
 
 _RX_COLUMN = 0
@@ -75,15 +76,36 @@ def parse_cpu_times(
 ) -> CpuTimes:
     """Return the ``cpu`` line, whose first four fields are required (Linux 2.4 had no more).
 
-    Of several the first that counts anything: some containers put one of zeros before it. A later
-    field that is no count is taken as 0. In both cases ``note`` is called with what was done.
+    Some containers put a line of zeros there. Then it is the next ``cpu`` line that counts
+    anything, or else the sum of the lines of the single CPUs. A later field that is no count is
+    taken as 0. In each case ``note`` is called with what was done.
     """
     lines = _CPU_LINE.findall(text)
     if not lines:
         raise ProcfsError(source, "no cpu line")
-    line = next((line for line in lines if line.strip(b"0 \t\r")), lines[0])
-    if line is not lines[0]:
-        note("the first cpu line counts nothing: another one is read")
+    chosen, instead = _counting(lines, text)
+    if instead:
+        note(f"the first cpu line counts nothing: {instead}")
+    each = [_ticks(line, source, note) for line in chosen]
+    return CpuTimes(*map(sum, zip(*each, strict=True)))
+
+
+def _counting(lines: list[bytes], text: bytes) -> tuple[list[bytes], str]:
+    """Return the lines to add up, and what is odd about them."""
+    for line in lines:
+        if _is_counting(line):
+            return [line], "" if line is lines[0] else "another one is read"
+    single = _SINGLE_CPU_LINE.findall(text)
+    if any(map(_is_counting, single)):
+        return single, "those of the single CPUs are added up"
+    return lines[:1], ""
+
+
+def _is_counting(line: bytes) -> bool:
+    return bool(line.strip(b"0 \t\r"))
+
+
+def _ticks(line: bytes, source: str, note: Callable[[str], None]) -> CpuTimes:
     fields = line.split()[: len(CpuTimes._fields)]
     required = len(CpuTimes._fields) - len(CpuTimes._field_defaults)
     if len(fields) < required:
@@ -121,6 +143,7 @@ def parse_memory(
 
     Where ``MemAvailable`` is missing or cannot be true, as in some containers, it is taken as the
     sum of ``MemFree``, ``Buffers`` and ``Cached``, as older programs do, and ``note`` is called.
+    One of the last two that cannot be true either is left out of the sum.
     """
     total = _meminfo_bytes(text, source, "MemTotal")
     try:
@@ -135,11 +158,12 @@ def parse_memory(
 
 def _reclaimable_bytes(text: bytes, source: str, total: int) -> int:
     free = _meminfo_bytes(text, source, "MemFree")
-    for field in ("Buffers", "Cached"):
-        with suppress(ProcfsError):  # containers leave them out
-            free += _meminfo_bytes(text, source, field)
     if free > total:
         raise ProcfsError(source, f"{free} bytes are free of MemTotal {total}")
+    for field in ("Buffers", "Cached"):
+        with suppress(ProcfsError):  # containers leave them out, or show their host's
+            more = _meminfo_bytes(text, source, field)
+            free += more if free + more <= total else 0
     return free
 
 

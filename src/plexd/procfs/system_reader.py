@@ -76,7 +76,8 @@ class LinuxSystemReader:
         self._clock = clock or SystemClock()
         self._logger = logger or logging.getLogger(__name__)
         self._proc_root = Path(proc_root)
-        self._is_own_root = os.path.realpath(proc_root) == "/proc"
+        # Not followed: /proc/1/root leads to another root, and reads as "/".
+        self._is_own_root = os.path.normpath(proc_root) == "/proc"
         self._net_iface = net_iface
         self._iface_missing = False
         self._left_out: frozenset[bytes] = frozenset()

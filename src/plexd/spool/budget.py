@@ -14,8 +14,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
 PAGE_BYTES = 4096
-# The most a row takes beside its body: a page of the tree may stay half empty because the next
-# row does not fit, and its columns, pointers and share of inner pages come to some 200 bytes.
+# The most a row takes beside its body; ``docs/spec/spool.md`` has what for.
 ROW_BYTES = 2304
 _EMPTY_BYTES = 64 * 1024
 _MIB = 1024 * 1024
@@ -25,13 +24,8 @@ _FOR_EVER_MS = 100 * 365 * 86_400_000
 class Budget(Struct, frozen=True):
     """What each part may take in bytes, and the age at which points expire.
 
-    Attributes:
-        rows: bodies and `ROW_BYTES` for each.
-        transaction: the most one transaction writes; a larger collection loses its oldest points.
-        checkpoint: how far the -wal grows before it is carried into the database.
-        ballast: what is released when the disk is full.
-        pages: the most pages of the database, should all of this be wrong.
-        max_age_ms: what has waited longer expires.
+    The parts are those of the bounds in ``docs/spec/spool.md``. ``pages`` are the most pages of the
+    database, should all of this be wrong.
     """
 
     rows: int

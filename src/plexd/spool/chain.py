@@ -18,21 +18,7 @@ if TYPE_CHECKING:
 
 
 class Chain(Struct):
-    """The names that were given, and the head.
-
-    Attributes:
-        epoch: what is appended gets its name in this epoch.
-        place: the last place that was given in it; 0 if none was.
-        head: the epoch that is delivered now, as it was named when its points were appended.
-        sent_as: the epoch under which it is delivered; another one after a clash.
-        passed: places of the head up to this one were delivered or lost.
-        acknowledged: the last place of the head that was answered, by an acknowledgement or a
-            refusal; 0 if none was.
-        dropped: points of the head that were lost here.
-        reported: of these, the losses that a batch with an answer has reported.
-        unseen: of these, points lost behind ``passed``: no place tells that they are missing.
-        before_epoch: with ``before_place`` and ``skipped`` the predecessor of the head.
-    """
+    """The names that were given, and the head, member by member as in ``docs/spec/spool.md``."""
 
     epoch: str = ""
     place: int = 0
@@ -52,14 +38,15 @@ class Chain(Struct):
         """What was delivered before the head."""
         return Predecessor(self.before_epoch, self.before_place, self.skipped)
 
+    def ahead(self, name: BatchName) -> int:
+        """Return how many points called ``name`` are at the head."""
+        if name.epoch != self.sent_as:
+            return 0
+        return max(0, name.last - max(self.passed, name.first - 1))
+
     def begin(self, epoch: str) -> None:
         """Name what is appended from now on in ``epoch``, which nobody has used."""
         self.epoch, self.place = epoch, 0
-
-    def append(self, points: int) -> int:
-        """Name ``points`` more; return the last one's place."""
-        self.place += points
-        return self.place
 
     def reach(self, epoch: str) -> None:
         """Make ``epoch`` the head, after the last point of the head before it has left."""
@@ -132,37 +119,33 @@ class Chain(Struct):
         self._come_after(before, self.acknowledged, skipped)
         self._start(self.passed)
 
-    def delivered_so_far(self) -> Predecessor:
-        """Return the predecessor of an epoch whose points are delivered past the head's."""
+    @property
+    def answered(self) -> tuple[str, int]:
+        """The last place that was answered, after its epoch."""
         if self.acknowledged:
-            return Predecessor(self.sent_as, self.acknowledged)
-        return Predecessor(self.before_epoch, self.before_place)
+            return self.sent_as, self.acknowledged
+        return self.before_epoch, self.before_place
 
-    def succeed(self, other: Chain) -> None:
-        """Go on as ``other``, which delivered points after all of this chain's had left.
-
-        Losses since the last answer to this chain no batch can report but one that comes after.
-        """
-        if self.acknowledged:
-            untold = self.passed - self.acknowledged + self.unseen
-        else:
-            untold = self.dropped + self.skipped
-        for name in self.__struct_fields__:
-            setattr(self, name, getattr(other, name))
-        self.head = self.sent_as  # its points are put here under that name
-        self.lose(untold)
-
-    def absorb(self, other: Chain, *, is_empty: bool) -> None:
+    def absorb(self, other: Chain, *, was_empty: bool, is_empty: bool) -> None:
         """Go on where ``other`` is, whose points were put behind this chain's.
 
-        ``is_empty``: it has none left, so that no place of them tells of its losses.
+        ``was_empty``: this had no points left. ``is_empty``: nor has the other, so that no place of
+        them tells of its losses.
         """
-        untold = 0 if other.acknowledged else other.skipped
-        if is_empty:
-            untold += other.dropped - other.reported
-        if untold:
-            self.lose(untold)
-        if other.acknowledged and not self.acknowledged:
-            self._come_after(other.sent_as, other.acknowledged, self.skipped)
-        self.begin(other.epoch)
-        self.place = other.place
+        if was_empty and other.acknowledged:
+            untold = self._untold()
+            for name in self.__struct_fields__:
+                setattr(self, name, getattr(other, name))
+            self.head = self.sent_as  # its points are put here under that name
+        else:
+            untold = other._untold() if is_empty else 0 if other.acknowledged else other.skipped
+            if other.acknowledged and not self.acknowledged:
+                self.before_epoch, self.before_place = other.answered
+            self.epoch, self.place = other.epoch, other.place
+        self.lose(untold)
+
+    def _untold(self) -> int:
+        """Return the losses since the last answer, if no batch of this chain will report them."""
+        if self.acknowledged:
+            return self.passed - self.acknowledged + self.unseen
+        return self.dropped + self.skipped

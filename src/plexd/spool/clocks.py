@@ -38,9 +38,7 @@ def _text(path: Path) -> str:
 class SteadyClock:
     """The spool's own clock: continues where the last process left it; never goes back.
 
-    While the process runs it follows the monotonic clock, so that a step of the wall clock makes
-    nothing expire; so it does across processes of one boot of the machine. How long the machine was
-    off only the wall clock knows, as far as it was set.
+    What it goes by is in ``docs/spec/spool.md``. Nothing expires because a wall clock is set.
     """
 
     def __init__(self, clock: Clock, meta: Meta) -> None:

@@ -77,8 +77,7 @@ class DiskSpool(AsyncClosing):
 
     async def append(self, points: Sequence[MetricPoint]) -> None:
         """Add one collection; on return it is on the disk, unless `statistics` says not."""
-        runs = runs_of(points)
-        if runs:
+        if runs := runs_of(points):
             await self._call(lambda: self._failover.append(runs))
 
     async def head(self, limit: int) -> MetricBatch | None:
@@ -111,23 +110,23 @@ class DiskSpool(AsyncClosing):
         try:
             return await asyncio.shield(loop.run_in_executor(self._thread, self._do, work))
         finally:
-            self._log_losses()
-
-    def _log_losses(self) -> None:
-        """Log what was lost since the spool was opened, if there is a logger for that."""
-        if self._losses is not None:
-            self._losses.look()
-        elif self._logger is not None and self._is_open:
-            self._losses = LossLog(self.statistics, self._logger, self._clock)
+            if self._losses is not None:
+                self._losses.look()
 
     def _do(self, work: Callable[[], _T]) -> _T:
         if not self._is_open:
-            self._failover.open()
-            self._is_open = True
+            self._open()
         try:
             return work()
         finally:
             self._look()
+
+    def _open(self) -> None:
+        self._failover.open()
+        self._is_open = True
+        self._look()
+        if self._logger is not None:
+            self._losses = LossLog(self.statistics, self._logger, self._clock)
 
     def _look(self) -> None:
         self._seen = (self._failover.statistics(), self._clock.monotonic())

@@ -9,6 +9,11 @@ SpoolError
 from __future__ import annotations
 
 import errno
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 class SpoolError(Exception):
@@ -21,11 +26,8 @@ class SpoolLockedError(SpoolError):
     """Another process has this spool; ``pid`` is that process, 0 if unknown."""
 
     def __init__(self, pid: int) -> None:
-        super().__init__(pid)
+        super().__init__(f"spool locked by pid {pid}" if pid else "spool locked by another process")
         self.pid = pid
-
-    def __str__(self) -> str:
-        return f"spool locked by pid {self.pid}" if self.pid else "spool locked by another process"
 
 
 class DiskError(SpoolError):
@@ -33,15 +35,18 @@ class DiskError(SpoolError):
 
     def __init__(self, reason: str, *, is_full: bool = False, is_read: bool = False) -> None:
         super().__init__(reason)
-        self.is_full = is_full
-        self.is_read = is_read
-
-    @classmethod
-    def of(cls, err: OSError) -> DiskError:
-        """Return the same error as this package's."""
-        is_full = err.errno in {errno.ENOSPC, errno.EDQUOT}
-        return cls(err.strerror or str(err), is_full=is_full)
+        self.is_full, self.is_read = is_full, is_read
 
 
 class DamagedError(SpoolError):
     """The file contradicts itself, or is no database; the text is SQLite's reason or ours."""
+
+
+@contextmanager
+def disk_errors() -> Iterator[None]:
+    """Raise the operating system's refusals in the body as errors of this package."""
+    try:
+        yield
+    except OSError as err:
+        is_full = err.errno in {errno.ENOSPC, errno.EDQUOT}
+        raise DiskError(err.strerror or str(err), is_full=is_full) from err

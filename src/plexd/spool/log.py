@@ -6,27 +6,27 @@ change that failed leaves rows, meta and object as they were.
 
 from __future__ import annotations
 
-import copy
-import itertools
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
-from msgspec import Struct
 from msgspec.structs import replace
 
 from plexd.spool.port import LOSSES, SpoolStatistics
-from plexd.spool.rows import Row, Sizes, assemble, whole_rows
+from plexd.spool.rows import Row, Sizes, assemble, kind_of, whole_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from datetime import datetime
 
-    from plexd.api import BatchName, MetricBatch, Predecessor
+    from plexd.api import BatchName, MetricBatch
     from plexd.spool.budget import Budget
+    from plexd.spool.chain import Chain
     from plexd.spool.clocks import SteadyClock
     from plexd.spool.meta import Meta
     from plexd.spool.port import Refusal
-    from plexd.spool.rows import Outline, Rows, Run
+    from plexd.spool.rows import Outline, Rows
+
+_NONE = float("-inf")
 
 
 class Counted(Protocol):
@@ -40,15 +40,12 @@ class Counted(Protocol):
     def sizes(self) -> Sizes: ...
 
 
-def statistics_of(
-    logs: Sequence[Counted], *, in_doubt: int = 0, degraded: str = ""
-) -> SpoolStatistics:
-    """Return the sum of what ``logs`` know, and ``in_doubt`` points that are in none."""
+def statistics_of(logs: Sequence[Counted], degraded: str = "") -> SpoolStatistics:
+    """Return the sum of what ``logs`` know."""
     metas, sizes = [log.meta for log in logs], [log.sizes for log in logs]
+    counts = ("appended", "acknowledged", *LOSSES, "waiting")
     return SpoolStatistics(
-        **{name: sum(getattr(meta, name) for meta in metas) for name in ("acknowledged", *LOSSES)},
-        appended=sum(meta.appended for meta in metas) + in_doubt,
-        waiting=sum(meta.waiting for meta in metas) + in_doubt,
+        **{name: sum(getattr(meta, name) for meta in metas) for name in counts},
         stored_bytes=sum(each.bytes for each in sizes),
         oldest_seconds=max(map(_age_ms, logs), default=0) / 1000,
         dead_letters=sum(each.dead_letters for each in sizes),
@@ -61,33 +58,16 @@ def _age_ms(log: Counted) -> int:
     return 0 if oldest is None else max(0, log.clock.now_ms() - oldest)
 
 
-class _HandedOut(Struct, frozen=True):
-    """The batch that was handed out last, and how much of it was lost since, and why."""
-
-    name: BatchName
-    dropped: int
-    skipped: int
-    overtaken: int = 0
-    reason: str = ""
-
-    def without(self, row: Row, sent_as: str, reason: str) -> _HandedOut:
-        """Return it after ``row`` was lost."""
-        name = self.name
-        shared = min(name.last, row.place) - max(name.first, row.first) + 1
-        if name.epoch != sent_as or shared <= 0:
-            return self
-        return replace(self, overtaken=self.overtaken + shared, reason=reason)
-
-
 class PointLog:
     """A bounded log of named points in ``rows``.
 
-    It goes on from ``meta``. ``on_commit`` is called after each transaction with `meta` and with
+    It goes on from ``meta``. ``on_commit`` ends each transaction; it is called with `meta` and with
     the number before the oldest waiting point.
 
     Attributes:
-        is_in_doubt: whether the last transaction failed at its very end: it may be in the file.
         clock: the clock by which ages are measured.
+        is_in_doubt: whether the last transaction failed at its very end: it may be in the file.
+        added: the rows that were added last.
     """
 
     def __init__(
@@ -98,30 +78,26 @@ class PointLog:
         clock: SteadyClock,
         on_commit: Callable[[Meta, int], None] | None = None,
     ) -> None:
-        self.is_in_doubt = False
-        self._added: tuple[Row, ...] = ()
         self.clock = clock
+        self.is_in_doubt = False
+        self.added: list[Row] = []
         self._rows = rows
         self._meta = meta
         self._budget = budget
         self._on_commit = on_commit
-        self._under_way: _HandedOut | None = None
+        self._under_way: MetricBatch | None = None
+        self._overtaken: dict[str, int] = {}  # points of it that were lost since, by reason
         self._sizes = self._measured()
 
     @property
     def meta(self) -> Meta:
         """What it knows about its points as a whole, as of now."""
-        return self._meta.copy()
-
-    @property
-    def doubtful(self) -> tuple[Row, ...]:
-        """The rows that were added last, if nobody knows whether that was committed."""
-        return self._added if self.is_in_doubt else ()
+        return replace(self._meta, chain=replace(self._meta.chain))
 
     @property
     def sizes(self) -> Sizes:
         """What its rows hold, as of now."""
-        return copy.copy(self._sizes)
+        return replace(self._sizes)
 
     def _oldest(self) -> Outline | None:
         return next(self._rows.outlines(), None)
@@ -140,9 +116,8 @@ class PointLog:
         return max(0, min(row.points, row.place - self._meta.chain.passed))
 
     def _look_at_front(self, sizes: Sizes) -> None:
-        oldest = self._oldest()
         sizes.front, sizes.oldest_ms = self._meta.appended, None
-        if oldest is not None:
+        if (oldest := self._oldest()) is not None:
             # A damaged number must not make the watermark say that later rows are gone.
             most = self._meta.appended - self._meta.waiting
             sizes.front = max(0, min(oldest.id - oldest.points, most))
@@ -151,24 +126,24 @@ class PointLog:
     @contextmanager
     def _transaction(self) -> Iterator[None]:
         """Commit everything in the body together with ``meta``, or nothing."""
-        before = (self._meta.copy(), copy.copy(self._sizes), self._under_way)
-        self.is_in_doubt = False
+        before = (self.meta, self.sizes, self._under_way, self._overtaken)
+        self.is_in_doubt, self.added = False, []
         try:
             with self._rows.transaction():
                 yield
                 self._look_at_front(self._sizes)
                 self._write_meta()
                 self.is_in_doubt = True
+            if self._on_commit is not None:
+                self._on_commit(self._meta, self._sizes.front)
         except BaseException:
-            self._meta, self._sizes, self._under_way = before
+            self._meta, self._sizes, self._under_way, self._overtaken = before
             raise
         self.is_in_doubt = False
-        if self._on_commit is not None:
-            self._on_commit(self._meta, self._sizes.front)
 
     def _write_meta(self) -> None:
         meta = self._meta
-        if self._sizes.rows == 0 and meta.waiting > 0:
+        if self._sizes.oldest_ms is None and meta.waiting > 0:
             self._count_damaged(meta.waiting)
         meta.version += 1
         self.clock.stamp(meta)
@@ -178,25 +153,20 @@ class PointLog:
         self._meta.damaged += points
         self._meta.chain.lose(points)
 
-    def commit(self) -> None:
-        """Commit a transaction that changes nothing: it fails if the disk accepts no writes."""
-        with self._transaction():
-            pass
-
     # In
 
-    def append(self, runs: Sequence[Run]) -> None:
+    def append(self, runs: Sequence[MetricBatch]) -> None:
         """Name and add a collection; of one that is too large, only the newest points."""
         self._watch_clock()
         with self._transaction():
-            self._expire()
             self._add(list(self._fitting([self._named(run) for run in runs])))
 
-    def _named(self, run: Run) -> Row:
-        self._meta.appended += run.points
-        place = self._meta.chain.append(run.points)
-        names = (self._meta.appended, self._meta.chain.epoch, place)
-        return Row(*names, self.clock.now_ms(), run.kind, run.points, run.body)
+    def _named(self, run: MetricBatch) -> Row:
+        meta, points = self._meta, len(run)
+        meta.appended += points
+        meta.chain.place += points
+        names = (meta.appended, meta.chain.epoch, meta.chain.place)
+        return Row(*names, self.clock.now_ms(), kind_of(run[0]), points, run.to_json())
 
     def _fitting(self, rows: Sequence[Row]) -> Iterator[Row]:
         """Yield what of ``rows`` fits a transaction, and count the rest as evicted."""
@@ -204,64 +174,62 @@ class PointLog:
         for row in rows:
             kept = row if excess <= 0 else row.newest_within(len(row.body) - excess)
             excess -= len(row.body)
-            self._meta.evicted += row.points - (kept.points if kept is not None else 0)
-            if kept is not None:
+            self._meta.evicted += row.points - kept.points
+            if kept.points:
                 yield kept
 
-    def _add(self, rows: Sequence[Row]) -> None:
-        self._added = ()
-        size = sum(len(row.body) + self._rows.row_bytes for row in rows)
-        self._make_room(size)
+    def _add(self, rows: list[Row]) -> None:
+        self.added = rows
+        self._make_room(sum(len(row.body) + self._rows.row_bytes for row in rows))
         for row in rows:
             self._put(row)
-        self._added = tuple(rows)
 
     def _put(self, row: Row) -> None:
         self._rows.put(row)
-        self._sizes.rows += 1
         self._sizes.bytes += len(row.body) + self._rows.row_bytes
 
     def _drop(self, number: int, body_bytes: int) -> None:
         self._rows.drop(number)
-        self._sizes.rows -= 1
         self._sizes.bytes -= body_bytes + self._rows.row_bytes
 
     def _watch_clock(self) -> None:
         """Begin an epoch if this may be another machine's memory than a moment ago."""
         if self.clock.has_stepped():
-            self.begin_epoch(self.clock.new_epoch())
+            self.begin_epoch()
 
-    def begin_epoch(self, fresh: str) -> None:
-        """Name what is appended from now on in the epoch ``fresh``, which nobody has used."""
-        self._meta.chain.begin(fresh)
+    def begin_epoch(self, fresh: str = "") -> None:
+        """Name what is appended from now on in an epoch that nobody has used.
 
-    def come_after(self, before: Predecessor) -> None:
+        This is a commit of its own, which fails if the disk accepts no writes.
+        """
+        with self._transaction():
+            self._meta.chain.begin(fresh or self.clock.new_epoch())
+
+    def come_after(self, before: Chain) -> None:
         """Note what was delivered last of the log before this, as long as nothing was of this."""
         meta = self._meta
         if not meta.acknowledged + meta.refused + meta.clashed:
-            meta.chain.before_epoch, meta.chain.before_place = before.epoch, before.place
+            meta.chain.before_epoch, meta.chain.before_place = before.answered
 
     # Losses
 
-    def _make_room(self, size: int) -> None:
-        """Evict the oldest rows until ``size`` bytes fit."""
-        while self._sizes.rows and self._sizes.bytes + size > self._budget.rows:
-            self._lose_oldest("evicted")
+    def _make_room(self, size: float = _NONE) -> None:
+        """Lose the oldest rows until none is too old and ``size`` bytes fit."""
+        while surplus := self._surplus(size):
+            self._lose_oldest(*surplus)
 
-    def _has_expired(self) -> bool:
-        limit = self.clock.now_ms() - self._budget.max_age_ms
+    def _surplus(self, size: float = _NONE) -> tuple[Outline, str] | None:
         oldest = self._oldest()
-        return oldest is not None and oldest.stamped < limit
+        if oldest is not None:
+            if oldest.stamped < self.clock.now_ms() - self._budget.max_age_ms:
+                return oldest, "expired"
+            if self._sizes.bytes + size > self._budget.rows:
+                return oldest, "evicted"
+        return None
 
-    def _expire(self) -> None:
-        while self._has_expired():
-            self._lose_oldest("expired")
-
-    def _lose_oldest(self, reason: str) -> None:
-        oldest = self._oldest()
-        if oldest is None:
-            self._sizes = self._measured()
-        elif (row := self._rows.read(oldest.id)) is None:
+    def _lose_oldest(self, oldest: Outline, reason: str) -> None:
+        row = self._rows.read(oldest.id)
+        if row is None:
             self._quarantine(oldest)
         else:
             self._lose(row, reason)
@@ -274,13 +242,14 @@ class PointLog:
         if points:
             self._meta.count(reason, points)
             chain.drop(row.place, points)
-            self._overtake(row.last_points(points), reason)
+            self._overtake(row.place - points, row.place, reason)
 
-    def _overtake(self, lost: Row, reason: str) -> None:
-        """Note that ``lost`` may arrive all the same, if it is in the batch under way."""
-        if self._under_way is not None:
-            sent_as = self._meta.chain.sent_as
-            self._under_way = self._under_way.without(lost, sent_as, reason)
+    def _overtake(self, after: int, last: int, reason: str) -> None:
+        """Note that the lost places may arrive all the same, if they are in the batch under way."""
+        name = self._under_way.name if self._under_way is not None else None
+        if name is not None and name.epoch == self._meta.chain.sent_as:
+            shared = max(0, min(name.last, last) - max(name.first - 1, after))
+            self._overtaken = {**self._overtaken, reason: self._overtaken.get(reason, 0) + shared}
 
     def _quarantine(self, oldest: Outline) -> None:
         """Drop the oldest row, which is not as it was written.
@@ -300,60 +269,56 @@ class PointLog:
     def head(self, limit: int) -> MetricBatch | None:
         """Return the oldest points that are as they were written, at most ``limit``."""
         self._watch_clock()
-        self._under_way = None
-        if self._has_expired():
+        self._hand_out(None)
+        if self._surplus():
             with self._transaction():
-                self._expire()
+                self._make_room()
         while (oldest := self._oldest()) is not None:
-            row = self._rows.read(oldest.id)
-            if row is not None:
-                self._meta.chain.reach(row.epoch)
-                if self._left(row):
-                    return self._hand_out(row, limit)
+            if batch := assemble(whole_rows(self._rows), self._meta.chain, limit):
+                return self._hand_out(batch)
             with self._transaction():
-                self._lose_oldest("damaged")
+                self._lose_oldest(oldest, "damaged")
         return None
 
-    def _hand_out(self, oldest: Row, limit: int) -> MetricBatch | None:
-        rows = itertools.chain([oldest], whole_rows(self._rows, oldest.id))
-        batch = assemble(rows, self._meta.chain, limit)
-        if batch is not None and batch.name is not None:
-            skipped = self._meta.chain.skipped
-            self._under_way = _HandedOut(batch.name, batch.dropped, skipped)
+    def _hand_out(self, batch: MetricBatch | None) -> MetricBatch | None:
+        self._under_way, self._overtaken = batch, {}
         return batch
 
     def acknowledge(self, name: BatchName) -> bool:
         """Drop the points called ``name``, which arrived; return whether they were here."""
         sent = self._under_way
-        overtaken = sent if sent is not None and sent.name == name and sent.overtaken else None
-        if not self._is_ahead(name) and overtaken is None:
+        overtaken = self._overtaken if sent is not None and sent.name == name else {}
+        if not self._ahead(name) and not any(overtaken.values()):
             return False
         with self._transaction():
-            chain = self._meta.chain
-            if overtaken is not None:
-                self._meta.count(overtaken.reason, -overtaken.overtaken)
-                self._meta.acknowledged += overtaken.overtaken
-                reported = overtaken.dropped + overtaken.skipped
-                chain.find_again(name, overtaken.overtaken, reported)
-            if self._is_ahead(name):
+            self._find_again(name, overtaken)
+            if self._ahead(name):
                 points = self._take_out(name)
                 self._meta.acknowledged += points
-                chain.acknowledge(name.last, points, sent.dropped if sent is not None else 0)
-            self._under_way = None
-        self._rows.shrink()
+                reported = sent.dropped if sent is not None else 0
+                self._meta.chain.acknowledge(name.last, points, reported)
+            self._hand_out(None)
         return True
 
-    def _is_ahead(self, name: BatchName) -> bool:
-        """Return whether points called ``name`` are at the head."""
+    def _find_again(self, name: BatchName, overtaken: dict[str, int]) -> None:
+        """Take back the loss of points that arrived all the same."""
+        points = sum(overtaken.values())
+        if points and (sent := self._under_way) is not None and sent.after is not None:
+            for reason, count in overtaken.items():
+                self._meta.count(reason, -count)
+            self._meta.acknowledged += points
+            self._meta.chain.find_again(name, points, sent.dropped + sent.after.skipped)
+
+    def _ahead(self, name: BatchName) -> int:
         chain, oldest = self._meta.chain, self._oldest()
         if oldest is not None and oldest.epoch:
             chain.reach(oldest.epoch)
-        return name.epoch == chain.sent_as and chain.passed < name.last
+        return chain.ahead(name)
 
     def _take_out(self, name: BatchName) -> int:
         """Drop the rows that end with ``name`` at the latest; return how many points leave."""
         chain = self._meta.chain
-        points, found = name.last - max(chain.passed, name.first - 1), 0
+        points, found = chain.ahead(name), 0
         while (oldest := self._oldest()) is not None and oldest.epoch == chain.head:
             found += min(self._left(oldest), max(0, name.last - oldest.place + oldest.points))
             if oldest.place > name.last:
@@ -366,18 +331,15 @@ class PointLog:
     def set_aside(self, refusal: Refusal) -> bool:
         """Give up a batch at the head and keep it as a dead letter."""
         name = refusal.batch.name
-        if name is None or not self._is_ahead(name):
+        if name is None or not self._ahead(name):
             return False
         with self._transaction():
             points = self._take_out(name)
             self._meta.refused += points
             self._meta.chain.refuse(name.last, points)
-            self._add_dead_letter(refusal)
-            self._under_way = None
+            self._sizes.dead_letters = self._rows.add_dead_letter(refusal)
+            self._hand_out(None)
         return True
-
-    def _add_dead_letter(self, refusal: Refusal) -> None:
-        self._sizes.dead_letters = self._rows.add_dead_letter(refusal)
 
     def dead_letters(self) -> list[Refusal]:
         """Return what was refused, oldest first."""
@@ -390,7 +352,7 @@ class PointLog:
 
         Returns whether ``name`` is at the head.
         """
-        if not self._is_ahead(name):
+        if not self._ahead(name):
             return False
         with self._transaction():
             chain = self._meta.chain
@@ -401,7 +363,7 @@ class PointLog:
                 lost = oldest.place - self._left(oldest) - chain.passed
             chain.rename(newest, lost)
             chain.begin(self.clock.new_epoch())
-            self._under_way = None
+            self._hand_out(None)
         return True
 
     def _drop_clashing(self, upto: int, newest: datetime) -> int:
@@ -410,16 +372,13 @@ class PointLog:
         for outline in list(self._rows.outlines()):
             if outline.epoch != self._meta.chain.head or outline.place - outline.points >= upto:
                 break
-            row = self._rows.read(outline.id)
-            if row is not None:
+            if (row := self._rows.read(outline.id)) is not None:
                 lost += self._keep_survivors(row, upto, newest)
         return lost
 
     def _keep_survivors(self, row: Row, upto: int, newest: datetime) -> int:
         waiting = row.last_points(self._left(row))
         survivors = list(waiting.survivors(upto, newest))
-        if survivors == [row]:
-            return 0
         self._drop(row.id, len(row.body))
         for part in survivors:
             self._put(part)
@@ -427,18 +386,20 @@ class PointLog:
 
     # From another log
 
-    def hand_over(self, before: PointLog) -> None:
-        """Go on with the batch that ``before``, on the same files, had handed out."""
-        self._under_way = before._under_way  # of the same class
+    def hand_over(self, log: PointLog) -> None:
+        """Let ``log``, on the same files, go on where this one failed: with the batch under way."""
+        log._under_way, log._overtaken = self._under_way, self._overtaken  # of the same class
+        log.restore(self)
 
-    def holds(self, rows: Sequence[Row]) -> bool:
-        """Return whether exactly these rows are here."""
-        return all(self._rows.read(row.id) == row for row in rows)
+    def restore(self, before: PointLog) -> None:
+        """Add the rows of which ``before`` does not know whether they are here, if they are not.
 
-    def restore(self, rows: Sequence[Row]) -> None:
-        """Add rows that were named before, behind all others, with the names they have."""
-        with self._transaction():
-            self._add([self._renumbered(row) for row in rows])
+        They keep their names.
+        """
+        rows = before.added if before.is_in_doubt else []
+        if not all(self._rows.read(row.id) == row for row in rows):
+            with self._transaction():
+                self._add([self._renumbered(row) for row in rows])
 
     def _renumbered(self, row: Row, older_by: int = 0) -> Row:
         self._meta.appended += row.points
@@ -447,24 +408,23 @@ class PointLog:
     def absorb(self, memory: PointLog) -> None:
         """Move everything of ``memory`` behind what is here, in one transaction.
 
-        Its points keep their names, ages and order, and its epoch goes on here. It has to be
-        thrown away afterwards.
+        Its points keep their names, ages and order, and its epoch goes on here. It has to be thrown
+        away afterwards. A move that failed at its very end is not repeated if it is here after all.
         """
         theirs = memory.meta
+        if self._meta.absorbed == theirs.chain.epoch:
+            return
         older_by = self.clock.now_ms() - memory.clock.now_ms()
         with self._transaction():
-            was_empty = self._sizes.rows == 0
-            rows = list(memory._waiting())  # of the same class
-            self._add([self._renumbered(row, older_by) for row in rows])
+            was_empty = self._oldest() is None
+            self._add([self._renumbered(row, older_by) for row in memory._waiting()])  # its class
             for reason in ("acknowledged", *LOSSES):
                 self._meta.count(reason, getattr(theirs, reason))
             self._meta.appended += theirs.appended - theirs.waiting
             for refusal in memory.dead_letters():
-                self._add_dead_letter(refusal)
-            if theirs.chain.acknowledged and was_empty:
-                self._meta.chain.succeed(theirs.chain)
-            else:
-                self._meta.chain.absorb(theirs.chain, is_empty=not rows)
+                self._sizes.dead_letters = self._rows.add_dead_letter(refusal)
+            is_empty = not theirs.waiting
+            self._meta.chain.absorb(theirs.chain, was_empty=was_empty, is_empty=is_empty)
             self._meta.absorbed = theirs.chain.epoch
 
     def _waiting(self) -> Iterator[Row]:
@@ -475,7 +435,3 @@ class PointLog:
             if row is not None:
                 epoch = chain.sent_as if row.epoch == chain.head else row.epoch
                 yield replace(row.last_points(self._left(row)), epoch=epoch)
-
-    def has_absorbed(self, memory: PointLog) -> bool:
-        """Return whether an `absorb` that failed at its very end was committed after all."""
-        return self._meta.absorbed == memory.meta.chain.epoch

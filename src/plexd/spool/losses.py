@@ -30,24 +30,20 @@ class LossLog:
         self._statistics = statistics
         self._logger = logger
         self._clock = clock
-        self._logged = self._counts(statistics())
+        self._logged = {reason: getattr(statistics(), reason) for reason in _REASONS}
         self._due = dict.fromkeys(_REASONS, float("-inf"))
-
-    def _counts(self, statistics: SpoolStatistics) -> dict[str, int]:
-        return {reason: getattr(statistics, reason) for reason in _REASONS}
 
     def look(self) -> None:
         """Log the losses since the last lines, as far as they are due."""
-        statistics = self._statistics()
-        now = self._clock.monotonic()
-        for reason, count in self._counts(statistics).items():
-            points = count - self._logged[reason]
+        found, now = self._statistics(), self._clock.monotonic()
+        for reason, logged in self._logged.items():
+            points = getattr(found, reason) - logged
             if points > 0 and now >= self._due[reason]:
-                self._logged[reason], self._due[reason] = count, now + _EVERY_SECONDS
+                self._logged[reason], self._due[reason] = logged + points, now + _EVERY_SECONDS
                 extra = {
                     "component": "metrics",
                     "reason": reason,
                     "points": points,
-                    "waiting": statistics.waiting,
+                    "waiting": found.waiting,
                 }
                 self._logger.warning("points dropped", extra=extra)

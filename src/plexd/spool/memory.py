@@ -62,7 +62,6 @@ class MemoryRows:
     def measure(self) -> Sizes:
         rows = self._rows.values()
         return Sizes(
-            rows=len(rows),
             bytes=sum(len(row.body) + self.row_bytes for row in rows),
             points=sum(row.points for row in rows),
             dead_letters=len(self._letters),
@@ -75,15 +74,12 @@ class MemoryRows:
     def dead_letters(self) -> list[Refusal]:
         return list(self._letters)
 
-    def shrink(self) -> None:
-        pass
-
 
 def log_in_memory(budget: Budget, clock: Clock) -> PointLog:
     """Return an empty log that lives and dies with the process."""
     meta = Meta()
     log = PointLog(MemoryRows(), meta, budget, SteadyClock(clock, meta))
-    log.begin_epoch(log.clock.new_epoch())
+    log.begin_epoch()
     return log
 
 
@@ -97,7 +93,6 @@ class MemorySpool(AsyncClosing):
         self._log = log_in_memory(Budget.in_memory(max_bytes), clock or SystemClock())
 
     async def append(self, points: Sequence[MetricPoint]) -> None:
-        """Add one collection, evicting the oldest points if it does not fit."""
         if runs := runs_of(points):
             self._log.append(runs)
 

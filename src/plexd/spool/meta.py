@@ -7,24 +7,13 @@ from typing import Self
 
 import msgspec
 from msgspec import Struct, field
-from msgspec.structs import replace
 
 from plexd.spool.chain import Chain
 from plexd.spool.port import LOSSES
 
 
 class Meta(Struct):
-    """The content of ``meta``. Points are counted since the spool was made.
-
-    Attributes:
-        version: transactions committed.
-        chain: how points are named, and the head.
-        absorbed: the last epoch of a log in memory that was moved here.
-        steady_ms: the spool's own clock at the last commit, in milliseconds.
-        wall_ms: the wall clock then, since 1970.
-        monotonic_ms: the machine's monotonic clock then.
-        boot: the boot of the machine which that clock belongs to.
-    """
+    """The content of ``meta``, member by member as in ``docs/spec/spool.md``."""
 
     version: int = 0
     appended: int = 0
@@ -54,10 +43,6 @@ class Meta(Struct):
     def count(self, reason: str, points: int) -> None:
         """Add ``points`` to the account called ``reason``."""
         setattr(self, reason, getattr(self, reason) + points)
-
-    def copy(self) -> Self:
-        """Return another one that is equal now."""
-        return replace(self, chain=replace(self.chain))
 
     def encode(self) -> tuple[bytes, bytes]:
         """Return it as JSON, and the digest of that."""

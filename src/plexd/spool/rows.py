@@ -1,14 +1,13 @@
 """A row of the log, points of one collection under consecutive places, and where rows are kept.
 
-``id`` is the number of the row's last point in the stream of all points, counted from 1. So a row
-holds the points from ``id - points`` on, and whatever was appended earlier has the lower id.
+Rows are in the order of their ids: whatever was appended earlier has the lower one.
 """
 
 from __future__ import annotations
 
 import hashlib
 from datetime import datetime  # noqa: TC003  # msgspec reads the annotation
-from itertools import groupby
+from itertools import accumulate, groupby
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
 import msgspec
@@ -45,33 +44,21 @@ class _Stamped(Struct):
 _STAMPS = msgspec.json.Decoder(list[_Stamped])
 
 
-class Run(NamedTuple):
-    """Points of one collection and of one kind (0: the specification's groups, 1: others)."""
-
-    kind: int
-    points: int
-    body: bytes
-
-
-def runs_of(points: Iterable[MetricPoint]) -> list[Run]:
+def runs_of(points: Iterable[MetricPoint]) -> list[MetricBatch]:
     """Cut a collection wherever the four groups meet others. Raises `EncodeError`."""
-    kinds = groupby(points, lambda point: int(point.group not in _SPECIFIED))
-    batches = [(kind, MetricBatch(run)) for kind, run in kinds]
-    return [Run(kind, len(batch), batch.to_json()) for kind, batch in batches]
+    runs = [MetricBatch(run) for _, run in groupby(points, kind_of)]
+    for run in runs:
+        run.to_json()  # which the batch keeps
+    return runs
+
+
+def kind_of(point: MetricPoint) -> int:
+    """Return 0 for a point of the specification's groups, 1 for others."""
+    return int(point.group not in _SPECIFIED)
 
 
 class Row(Struct, frozen=True):
-    """One row.
-
-    Attributes:
-        id: its last point in the stream of all points.
-        epoch: the epoch in which its points were named.
-        place: its last point's place.
-        stamped: when the points came in, by the spool's own clock in milliseconds.
-        kind: as of `Run`.
-        points: how many there are.
-        body: the points as a JSON array.
-    """
+    """One row: the columns of the log in ``docs/spec/spool.md``, but for the digest."""
 
     id: int
     epoch: str
@@ -118,32 +105,22 @@ class Row(Struct, frozen=True):
         """Return the last ``count`` points."""
         return self.part(self.points - count, self.points)
 
-    def newest_within(self, most_bytes: int) -> Row | None:
-        """Return as many of the last points as fit; None if not even the last one does."""
-        size, count = 2, 0
-        for point in reversed(_RAW.decode(self.body)):
-            size += len(bytes(point)) + 1
-            if size > most_bytes:
-                break
-            count += 1
-        return self.last_points(count) if count else None
+    def newest_within(self, most_bytes: int) -> Row:
+        """Return as many of the last points as fit."""
+        sizes = accumulate(len(bytes(point)) + 1 for point in reversed(_RAW.decode(self.body)))
+        return self.last_points(sum(1 + size <= most_bytes for size in sizes))
 
     def survivors(self, upto: int, newest: datetime) -> Iterator[Row]:
         """Yield the parts that keep their places after a clash, in order.
 
         A point does if it is beyond the place ``upto``, or newer than ``newest``.
         """
-        if self.first > upto:
-            yield self
-            return
         stamps = enumerate(_STAMPS.decode(self.body), self.first)
-        kept = (place > upto or point.timestamp > newest for place, point in stamps)
-        start = 0
-        for survives, run in groupby(kept):
-            stop = start + sum(1 for _ in run)
+        kept = [place > upto or point.timestamp > newest for place, point in stamps]
+        for survives, run in groupby(range(self.points), kept.__getitem__):
+            start, *more = run
             if survives:
-                yield self.part(start, stop)
-            start = stop
+                yield self.part(start, start + 1 + len(more))
 
 
 class Outline(NamedTuple):
@@ -161,15 +138,13 @@ class Sizes(Struct):
     """What the rows of a log hold.
 
     Attributes:
-        rows: how many there are.
-        bytes: their bodies and what each takes beside, as `Budget` bounds it.
+        bytes: bodies and what each takes beside, as `Budget` bounds it.
         points: points that waited in the rows when they were last measured.
         dead_letters: refused batches that are kept.
         front: the number before the oldest row's first point, in the stream of all points.
         oldest_ms: when the oldest row came in; None without rows.
     """
 
-    rows: int = 0
     bytes: int = 0
     points: int = 0
     dead_letters: int = 0
@@ -213,12 +188,8 @@ class Rows(Protocol):
         """Return what was refused, oldest first."""
         ...
 
-    def shrink(self) -> None:
-        """Give some of the room back that a drained backlog took."""
-        ...
 
-
-def whole_rows(rows: Rows, after: int) -> Iterator[Row]:
+def whole_rows(rows: Rows, after: int = -(2**63)) -> Iterator[Row]:
     """Yield the rows after the id ``after``, up to the first that is not as it was written."""
     for outline in rows.outlines(after):
         row = rows.read(outline.id)
@@ -228,7 +199,7 @@ def whole_rows(rows: Rows, after: int) -> Iterator[Row]:
 
 
 def assemble(rows: Iterable[Row], chain: Chain, limit: int) -> MetricBatch | None:
-    """Return the first points of ``rows`` that have not left, at most ``limit``; None without any.
+    """Return the first points of ``rows``, at most ``limit``; None if the first row has none left.
 
     They are of one kind and one epoch, which becomes the head.
     """
@@ -239,10 +210,11 @@ def assemble(rows: Iterable[Row], chain: Chain, limit: int) -> MetricBatch | Non
             break
         chain.reach(row.epoch)
         start = max(0, chain.passed - row.first + 1)
-        if start < row.points:
-            parts.append(row.part(start, min(row.points, start + limit - count)))
-            count += parts[-1].points
-        if count >= limit:
+        if start >= row.points:
+            break
+        parts.append(row.part(start, min(row.points, start + limit - count)))
+        count += parts[-1].points
+        if count == limit:
             break
     if not parts:
         return None

@@ -53,7 +53,7 @@ _HEAD: Final = re.compile(
 )
 # Group 1 is None for a line that is no key=value. Nothing but the named fields is copied.
 _LINE: Final = re.compile(
-    rb"^(?:(public_key|endpoint|last_handshake_time_n?sec|[rt]x_bytes)=(.*)|(?![A-Za-z0-9_]++=).+)$",
+    rb"^(?:(public_key|endpoint|last_handshake_time_n?sec|[rt]x_bytes)=(.*)|(?![^\s=]++=).+)$",
     re.MULTILINE,
 )
 

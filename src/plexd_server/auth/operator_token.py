@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hmac
+import os
 import secrets
 import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from plexd.durable import open_to_read
 from plexd_server.errors import StartError
 from plexd_server.registry import hash_token
 
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _MIN_LENGTH: Final = 16
+_MAX_BYTES: Final = 4096
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 
 
@@ -49,8 +52,9 @@ def new_operator_token() -> str:
 def read_operator_token(path: Path) -> str:
     """Read the login token from a file. Raises `StartError` with what to do about it."""
     try:
-        mode = stat.S_IMODE(path.stat().st_mode)
-        token = path.read_text("ascii").strip()
+        with open_to_read(path) as opened:
+            mode = os.fstat(opened.fileno()).st_mode
+            token = opened.read(_MAX_BYTES).decode("ascii").strip()
     except (OSError, UnicodeDecodeError) as err:
         reason = getattr(err, "strerror", None) or "it holds more than ASCII"
         raise StartError(f"cannot read the operator token from {path}: {reason}") from err

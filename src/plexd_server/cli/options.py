@@ -84,11 +84,17 @@ def parse_mesh_ip(text: str) -> str:
 
 
 def parse_network(text: str) -> str:
-    """Return a network in its usual form; empty for none."""
+    """Return a network in its usual form; empty for none. Raises `NodeConflict` for unfit ones."""
+    from plexd_server.registry import refuse_unfit_network  # noqa: PLC0415 -- as below
+
+    if not text:
+        return ""
     try:
-        return str(ipaddress.ip_network(text)) if text else ""
+        network = ipaddress.ip_network(text)
     except ValueError:
         raise ValueError(f"--mesh-network {text!r} is no network, such as 10.99.0.0/16") from None
+    refuse_unfit_network(network)
+    return str(network)
 
 
 def parse_proxies(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:

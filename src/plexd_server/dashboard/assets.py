@@ -66,7 +66,8 @@ class Assets:
         content = self._files[name].read_bytes()
         return _Asset(
             media_type=_MEDIA_TYPES[PurePath(name).suffix],
-            etag=f'"{hashlib.sha256(content).hexdigest()[:32]}"',
+            # Weak, as it is that of both forms (RFC 9110 8.8.3.3).
+            etag=f'W/"{hashlib.sha256(content).hexdigest()[:32]}"',
             plain=content,
             packed=isal_zlib.compress(content, _LEVEL, _GZIP),
         )

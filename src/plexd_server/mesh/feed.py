@@ -170,13 +170,14 @@ class _Feed:
 
     async def recall(self) -> None:
         """Recall node by node, so that reports and requests are handled in between."""
+        is_whole = True
         for node in self._live.roster.nodes:
             try:
                 await self._recall_node(node.node_id)
-            except StoreError as err:
-                extra = {"node_id": node.node_id, "error": str(err)}
-                _LOG.warning("mesh not recalled", extra=extra)
-                return
+            except StoreError as err:  # the others may be readable
+                is_whole = False
+                self._warnings.warn("mesh not recalled", "", node_id=node.node_id, error=str(err))
+        self._live.is_recalled = is_whole
 
     async def _recall_node(self, node_id: str) -> None:
         points = await self._store.latest(node_id)

@@ -107,7 +107,7 @@ class LiveMesh:
     milliseconds. ``nodes`` has every registered node, and every node that reported; ``waiting``
     counts the points in the queue, and ``skipped`` those that were never read. Of each node, at
     most ``max_foreign`` peers are kept that are no registered nodes. ``clock`` says when a report
-    arrived.
+    arrived. ``is_recalled`` is true once everything was read from the store.
     """
 
     def __init__(
@@ -131,6 +131,7 @@ class LiveMesh:
         self.nodes: dict[str, LiveNode] = {}
         self.roster = Roster.of(())
         self.skipped = 0
+        self.is_recalled = False
 
     @property
     def left_out(self) -> int:
@@ -198,6 +199,12 @@ class LiveMesh:
             node = self._node(unread.node_id)
             self._judge(node, self._readings(unread.points, unread.moment))
 
+    def settling(self) -> Iterator[None]:
+        """Read all queued points, in steps of some milliseconds."""
+        while self._queue:
+            self.drain(POINTS_AT_ONCE)
+            yield
+
     def update_roster(self, roster: Roster) -> None:
         """Use ``roster`` from now on."""
         if roster != self.roster:
@@ -225,9 +232,7 @@ class LiveMesh:
         What waits is read first in any case, so that every node is known to report.
         Only one may be under way. After the last step, `snapshot` returns what was built.
         """
-        while self._queue:
-            self.drain(POINTS_AT_ONCE)
-            yield
+        yield from self.settling()
         if self._is_fresh(moment):
             return
         snapshot = MeshSnapshot(moment, {}, [], {})

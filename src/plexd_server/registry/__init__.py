@@ -2,7 +2,7 @@
 
 from plexd_server.registry.enrolment import Applicant
 from plexd_server.registry.ids import hash_token, is_node_id, is_public_key
-from plexd_server.registry.mesh_addresses import parse_address, refuse_unfit
+from plexd_server.registry.mesh_addresses import parse_address, refuse_unfit, refuse_unfit_network
 from plexd_server.registry.node_secrets import StoredSecret
 from plexd_server.registry.nodes import Node
 from plexd_server.registry.registry import Registry, has_registry
@@ -26,4 +26,5 @@ __all__ = [
     "is_public_key",
     "parse_address",
     "refuse_unfit",
+    "refuse_unfit_network",
 ]

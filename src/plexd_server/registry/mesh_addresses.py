@@ -48,6 +48,14 @@ def refuse_unfit(address: str, network: str) -> None:
         raise NodeConflict(f"{address} cannot be the address of a node: it is {kind}")
 
 
+def refuse_unfit_network(network: MeshNetwork) -> None:
+    """Raise `NodeConflict` for a network of addresses that no node can have; ``fe80::`` is fine."""
+    for address in (network.network_address, network.broadcast_address):
+        kind = "" if _is_link_local(network) else special_purpose(address)
+        if kind:
+            raise NodeConflict(f"{network} cannot be the network of a mesh: {address} is {kind}")
+
+
 def free_address(network: str, taken: Container[str]) -> str:
     """Return the lowest address of the network that is not taken. Raises `NodeConflict`."""
     for address in map(str, ipaddress.ip_network(network).hosts()):

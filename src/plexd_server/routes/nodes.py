@@ -117,6 +117,10 @@ def node_routes(
 ) -> list[HTTPRouteHandler]:
     """Make the routes that read nodes and their points."""
 
+    async def settle() -> None:
+        for _ in live.settling():
+            await clock.sleep(0)
+
     @get(
         "/v1/nodes",
         **described("nodes", "All nodes", *CALLERS, security=OPERATOR),
@@ -124,6 +128,7 @@ def node_routes(
     )
     async def list_nodes(request: Request[Any, Any, Any]) -> NodesAnswer:
         await gate.require_operator(request)
+        await settle()
         return NodesAnswer(clock.now(), await _entries(store, registry, live))
 
     @get(
@@ -136,6 +141,7 @@ def node_routes(
         node = await asyncio.to_thread(registry.node, node_id)
         revoked_at = None if node is None else node.revoked_at
         points = await store.latest(node_id)
+        await settle()
         newest = max(points, key=lambda point: point.timestamp, default=None)
         seen = _presence(live, node_id, None if newest is None else newest.received_at)
         return LatestAnswer(
@@ -189,7 +195,8 @@ def _entry(live: LiveMesh, node: Node, summary: NodeSummary | None) -> NodeEntry
 def _presence(live: LiveMesh, node_id: str, stored_at: datetime | None) -> Presence:
     """Return whether a node reports; until it was read from the store, it owes no report."""
     seen = live.look_up(node_id).presence(live.now())
-    if seen.received_at is None and stored_at is not None:
+    is_read = live.is_recalled and node_id in live.nodes
+    if seen.received_at is None and stored_at is not None and not is_read:
         return replace(seen, status="up", received_at=stored_at)
     return seen
 

@@ -136,48 +136,42 @@ class _NewerNodes:
             )
 
 
-def report_routes(gate: Gate, store: Store, clock: Clock) -> list[HTTPRouteHandler]:
-    """Make the routes that receive points."""
-    admission = Admission()
-    horizon = Horizon(clock)
-    newer = _NewerNodes(clock)
+class Reports:
+    """Receives reports: checks who sends one, reads it, and has it stored."""
 
-    @_post_points(
-        "/v1/nodes/{node_id:str}/metrics",
-        **described("reports", "Deliver points", *UPLOADS, *CALLERS, security=NODE),
-    )
-    async def receive_metrics(
-        node_id: FromPath[str], request: Request[Any, Any, Any]
-    ) -> ReportAnswer:
-        await gate.require_node(request, node_id)
-        return await receive(node_id, request)
+    def __init__(self, gate: Gate, store: Store, clock: Clock) -> None:
+        self._gate = gate
+        self._store = store
+        self._clock = clock
+        self._admission = Admission()
+        self._horizon = Horizon(clock)
+        self._newer = _NewerNodes(clock)
 
-    @_post_points(
-        "/ingest/{node_id:str}",
-        **described(
-            "reports", "Deliver points to a local endpoint", *UPLOADS, *CALLERS, security=INGEST
-        ),
-    )
-    async def receive_locally(
-        node_id: FromPath[str], request: Request[Any, Any, Any]
-    ) -> ReportAnswer:
-        await gate.require_ingest(request, node_id)
-        return await receive(node_id, request)
+    async def receive(self, node_id: str, request: Request[Any, Any, Any]) -> ReportAnswer:
+        """Receive a report of the node. Raises `Problem`, or `StoreError`."""
+        await self._gate.require_node(request, node_id)
+        return await self._receive(node_id, request)
 
-    async def receive(node_id: str, request: Request[Any, Any, Any]) -> ReportAnswer:
+    async def receive_locally(self, node_id: str, request: Request[Any, Any, Any]) -> ReportAnswer:
+        """Receive a report that came to the node's local endpoint. Raises the same."""
+        await self._gate.require_ingest(request, node_id)
+        return await self._receive(node_id, request)
+
+    async def _receive(self, node_id: str, request: Request[Any, Any, Any]) -> ReportAnswer:
         headers = parse_batch_headers(request)
         address = request.client.host if request.client is not None else ""
-        with admission.admit(node_id) as reservation:
+        with self._admission.admit(node_id) as reservation:
             try:
-                body = await read_body(request, reservation, clock=clock)
-                batch = await parse_report(body, clock)
+                body = await read_body(request, reservation, clock=self._clock)
+                batch = await parse_report(body, self._clock)
                 headers.check(batch)
             except Problem as refusal:
-                await _note(store, headers.rejection(node_id, refusal, clock.now(), address))
+                rejection = headers.rejection(node_id, refusal, self._clock.now(), address)
+                await _note(self._store, rejection)
                 raise
-            received_at = clock.now()
-            ahead = horizon.ahead(node_id, batch, received_at)
-            newer.note(node_id, batch.unknown_keys)
+            received_at = self._clock.now()
+            ahead = self._horizon.ahead(node_id, batch, received_at)
+            self._newer.note(node_id, batch.unknown_keys)
             report = Report(
                 node_id,
                 batch,
@@ -188,7 +182,31 @@ def report_routes(gate: Gate, store: Store, clock: Clock) -> list[HTTPRouteHandl
                 body=body,
                 unknown_keys=batch.unknown_keys,
             )
-            return ReportAnswer.of((await store.write(report)).receipt)
+            return ReportAnswer.of((await self._store.write(report)).receipt)
+
+
+def report_routes(reports: Reports) -> list[HTTPRouteHandler]:
+    """Make the routes that receive points; most reports never reach them (fast_path.py)."""
+
+    @_post_points(
+        "/v1/nodes/{node_id:str}/metrics",
+        **described("reports", "Deliver points", *UPLOADS, *CALLERS, security=NODE),
+    )
+    async def receive_metrics(
+        node_id: FromPath[str], request: Request[Any, Any, Any]
+    ) -> ReportAnswer:
+        return await reports.receive(node_id, request)
+
+    @_post_points(
+        "/ingest/{node_id:str}",
+        **described(
+            "reports", "Deliver points to a local endpoint", *UPLOADS, *CALLERS, security=INGEST
+        ),
+    )
+    async def receive_locally(
+        node_id: FromPath[str], request: Request[Any, Any, Any]
+    ) -> ReportAnswer:
+        return await reports.receive_locally(node_id, request)
 
     return [receive_metrics, receive_locally]
 

@@ -157,10 +157,13 @@ class StoredPoint(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class NodeSummary(Struct, frozen=True):
-    """When a node last reported, and its newest system numbers."""
+    """When a node last reported, and its newest system numbers.
+
+    ``received_at`` is None if nothing that it ever reported was stored.
+    """
 
     node_id: str
-    received_at: datetime
+    received_at: datetime | None
     system: StoredPoint | None = None
 
 
@@ -235,7 +238,8 @@ class Store(Protocol):
         ahead: its own stamp is more than five seconds older, and so is its arrival.
 
         A group without points in the day before the node's newest point is left out, and so is a
-        peer without points in the quarter of an hour before its group's newest point.
+        peer without points in the quarter of an hour before its group's newest point. Of a group,
+        the newest points of 10,000 peers are returned at most.
         """
         ...
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
 
 from litestar.enums import ScopeType
 
@@ -37,13 +38,12 @@ class BasePath:
             await self._app(self._inside(scope), receive, _Below(send, self._base.encode()))
 
     def _inside(self, scope: Any) -> Any:
-        path = _without(self._base, scope["path"])
-        raw = _without(self._base, scope["raw_path"].decode("latin-1"))
+        path, raw = scope["path"], scope["raw_path"].decode("latin-1")
+        if path.startswith(f"{self._base}/"):
+            path = path.removeprefix(self._base)
+            is_plain = raw.startswith(f"{self._base}/")  # or it has percent signs in it
+            raw = raw.removeprefix(self._base) if is_plain else quote(path)
         return {**scope, "path": path, "raw_path": raw.encode("latin-1")}
-
-
-def _without(base: str, path: str) -> str:
-    return path.removeprefix(base) if path.startswith(f"{base}/") else path
 
 
 async def _redirect(scope: Scope, base: str, send: Send) -> None:
@@ -82,7 +82,7 @@ class _Below:
 
     def _below(self, name: bytes, value: bytes) -> bytes:
         if name == b"location" and value.startswith(b"/"):
-            return self._base + value
+            return value if value.startswith(self._base + b"/") else self._base + value
         if name == b"set-cookie":
             return _COOKIE_PATH.sub(rb"\1" + self._base, value)
         return value

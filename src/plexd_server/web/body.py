@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from isal import isal_zlib
 from isal.igzip_lib import IsalError
-from litestar.exceptions import HTTPException
 
 from plexd_server.web.limits import Admission, Reservation
 from plexd_server.web.problems import Problem
@@ -61,13 +60,22 @@ async def _receive(
     problem = refusal or _refuse_announced(sink, request.headers.get("content-length", ""))
     try:
         async with clock.timeout(_READ_SECONDS if problem is None else _LINGER_SECONDS):
-            return await _read(request.stream(), sink, problem)
+            return await _read(_chunks(request), sink, problem)
     except TimeoutError:
         if problem is not None:
             raise problem from None
         raise Problem(408, f"the body took longer than {_READ_SECONDS:.0f} s") from None
-    except HTTPException:
-        raise Problem(408, "the body ended early") from None
+
+
+async def _chunks(request: Request[Any, Any, Any]) -> AsyncIterator[bytes]:
+    """Yield the body as it comes. Raises `Problem` 408 if the client leaves before its end."""
+    is_whole = False
+    while not is_whole:
+        message = await request.receive()
+        if message["type"] != "http.request":
+            raise Problem(408, "the body ended early")
+        yield message["body"]
+        is_whole = not message["more_body"]
 
 
 def _check_type(request: Request[Any, Any, Any]) -> None:

@@ -202,5 +202,5 @@ def _reason(err: OSError | UnicodeError, address: Address | UnixPath) -> str:
         return f"{getattr(err, 'strerror', None) or err}; choose another path with --listen"
     if isinstance(err, UnicodeError) or (err.errno or 0) < 0:  # a resolver's number
         return "no such host; give an address of this machine with --listen"
-    other = f"{err.strerror or err}; choose another address"
+    other = f"{os.strerror(err.errno or errno.EINVAL)}; choose another address"
     return f"{_REMEDIES.get(err.errno or 0, other)} with --listen"

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import logging
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
-from litestar import Request, Response
+from litestar import Response
 from litestar.exceptions import HTTPException
 
 from plexd_server.errors import StoreError
@@ -86,12 +86,22 @@ async def send_problem(problem: Problem, send: Send) -> None:
 
 def problem_handlers() -> ExceptionHandlersMap:
     """Return handlers that turn every exception below a route into a problem; bugs are logged."""
-    return {
-        Problem: lambda _, problem: _answer(problem),
-        HTTPException: _on_http_exception,
-        StoreError: _on_store_error,
-        Exception: _on_unforeseen,
-    }
+    return {Exception: lambda request, err: _answer(problem_of(err, request.scope["path"]))}
+
+
+def problem_of(err: Exception, path: str) -> Problem:
+    """Return the problem that an exception below a route is answered with; bugs are logged."""
+    match err:
+        case Problem():
+            return err
+        case HTTPException():  # the router's own: no such path, a parameter of the wrong form
+            phrase = HTTPStatus(err.status_code).phrase
+            return Problem(err.status_code, phrase.lower(), headers=err.headers)
+        case StoreError():
+            return Problem(HTTPStatus.SERVICE_UNAVAILABLE, str(err), headers=RETRY_SOON)
+        case _:
+            _LOG.error("request failed", exc_info=err, extra={"path": path})
+            return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "an internal error; see the log")
 
 
 def _answer(problem: Problem) -> Response[bytes]:
@@ -101,18 +111,3 @@ def _answer(problem: Problem) -> Response[bytes]:
         media_type=PROBLEM_TYPE,
         headers=problem.headers,
     )
-
-
-def _on_http_exception(_: Request[Any, Any, Any], err: HTTPException) -> Response[bytes]:
-    """Answer the router's own refusals: no such path or method, a parameter of the wrong form."""
-    phrase = HTTPStatus(err.status_code).phrase
-    return _answer(Problem(err.status_code, phrase.lower(), headers=err.headers))
-
-
-def _on_store_error(_: Request[Any, Any, Any], err: StoreError) -> Response[bytes]:
-    return _answer(Problem(HTTPStatus.SERVICE_UNAVAILABLE, str(err), headers=RETRY_SOON))
-
-
-def _on_unforeseen(request: Request[Any, Any, Any], err: Exception) -> Response[bytes]:
-    _LOG.error("request failed", exc_info=err, extra={"path": request.scope["path"]})
-    return _answer(Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "an internal error; see the log"))

@@ -35,7 +35,11 @@ class _FlushingTransport:
         self._transport = transport
         self._loop = loop
         self._seconds = seconds
-        self.write = transport.write
+
+    def write(self, data: bytes) -> None:
+        """Write, unless the connection has ended: asyncio would log each piece of the answer."""
+        if not self._transport.is_closing():
+            self._transport.write(data)
 
     def close(self) -> None:
         """Close when everything is sent, or after the seconds.
@@ -103,6 +107,17 @@ class BoundedProtocol(HttpToolsProtocol):
             piece = data[: _HEAD_BYTES - self._bare_bytes]  # a head that is whole ends in it
             data = data[len(piece) :]
             self._parse(piece)
+
+    def eof_received(self) -> bool:  # type: ignore[override]  # asyncio reads it; None in uvicorn
+        """Close, but answer first what a client asked that only says that it asks no more.
+
+        Over TLS, asyncio closes in any case.
+        """
+        cycle: RequestResponseCycle | None = self.cycle
+        if cycle is None or cycle.response_complete or cycle.more_body:
+            return False
+        cycle.keep_alive = False  # it is the last one
+        return self.scheme == "http"
 
     def _parse(self, piece: bytes) -> None:
         self._is_bare = True

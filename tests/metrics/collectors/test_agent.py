@@ -106,6 +106,13 @@ def test_the_kernels_status_file_is_read_in_kilobytes() -> None:
     assert process.parse_status(text) == process.Memory(1024 * 1024, 2048 * 1024)
 
 
+def test_a_kernel_that_does_not_count_anonymous_memory_has_what_is_resident() -> None:
+    text = b"VmSize: 9 kB\nVmRSS: 5 kB\nVmData: 2 kB\n"
+    assert process.parse_status(text) == process.Memory(5 * 1024, 2 * 1024)
+    text = b"VmSize: 9 kB\nVmRSS: 5 kB\nRssAnon: 1 kB\n"
+    assert process.parse_status(text) == process.Memory(1024, 9 * 1024)
+
+
 @pytest.mark.parametrize(
     "text",
     [b"", b"RssAnon: 1 kB\n", b"RssAnon: x kB\nVmData: 1 kB\n", b"RssAnon: 1\nVmData: 1 kB\n"],

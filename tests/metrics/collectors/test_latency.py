@@ -13,6 +13,8 @@ from plexd.metrics import LatencyCollector
 from plexd.metrics.testing import ManualClock, ManualPeers, ScriptedPinger
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from plexd.api import MetricPoint
 
 
@@ -154,6 +156,69 @@ async def test_a_peer_that_keeps_failing_is_logged_once_in_five_minutes(
         await clock.advance(15)
     assert len(caplog.records) == 2
     assert caplog.records[1].suppressed == 19  # type: ignore[attr-defined]  # set through extra
+
+
+class ChangingPinger:
+    """A pinger whose answers are an attribute; a peer without one answers in 15 ms."""
+
+    def __init__(self, answers: Mapping[str, int | Exception]) -> None:
+        self.answers = dict(answers)
+
+    async def ping(self, peer_id: str) -> int:
+        answer = self.answers.get(peer_id, 15_000_000)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def logged(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str, int | None]]:
+    """Event, peer and number of peers of each line since the last call."""
+    lines = [vars(record) for record in caplog.records]
+    caplog.clear()
+    return [(line["message"], line["peer_id"], line.get("peers")) for line in lines]
+
+
+async def test_a_peer_that_answers_again_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    clock, pinger = ManualClock(), ChangingPinger({"b": TimeoutError("no answer")})
+    collector = LatencyCollector(pinger, ManualPeers("a", "b"), clock=clock)
+    await gather(collector)
+    assert logged(caplog) == [("latency ping failed", "b", None)]
+    pinger.answers["b"] = 7
+    for _ in range(2):
+        await gather(collector)
+    assert logged(caplog) == [("latency ping answered", "b", 1)]
+
+
+async def test_a_tunnel_that_flaps_is_two_lines_in_five_minutes(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    clock, pinger = ManualClock(), ChangingPinger({})
+    collector = LatencyCollector(pinger, ManualPeers("b"), clock=clock)
+    for cycle in range(40):
+        pinger.answers["b"] = TimeoutError("no answer") if cycle % 2 == 0 else 7
+        await gather(collector)
+        await clock.advance(15)
+    failed, answered = ("latency ping failed", "b", None), ("latency ping answered", "b", 1)
+    assert logged(caplog) == [failed, answered] * 2
+
+
+async def test_many_peers_that_answer_again_share_one_line(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    peers = [f"p{number:02}" for number in range(50)]
+    pinger = ChangingPinger(dict.fromkeys(peers, TimeoutError("no answer")))
+    lister = ManualPeers(*peers)
+    collector = LatencyCollector(pinger, lister)
+    await gather(collector)
+    logged(caplog)
+    pinger.answers.clear()
+    lister.peers = peers[1:]  # one has left the mesh
+    await gather(collector)
+    expected = [("latency ping answered", peer, 1) for peer in peers[1:21]]
+    assert logged(caplog) == [*expected, ("latency ping answered", "p21", 29)]
 
 
 async def test_ten_thousand_peers_that_answer_at_once_need_few_tasks() -> None:

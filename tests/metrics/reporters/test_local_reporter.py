@@ -318,6 +318,30 @@ async def test_without_any_token_nothing_is_posted_and_the_error_says_why(
     assert caplog.records == []
 
 
+@pytest.mark.parametrize(
+    ("given", "sent"),
+    [
+        ("", "/"), ("/in gest", "/in%20gest"), ("/ü?q=ä#here", "/%C3%BC?q=%C3%A4"),
+        ("/a%20b/(c);d?e=f&g=[h]", "/a%20b/(c);d?e=f&g=[h]"),
+    ],
+)  # fmt: skip
+async def test_an_address_is_sent_in_the_form_that_a_request_needs(
+    server: ScriptedServer, clock: ManualClock, given: str, sent: str
+) -> None:
+    async with local(server.url + given, ScriptedFetcher(NSK, {KEY: TOKEN}), clock) as reporter:
+        await reporter.report_metrics(NODE, EXAMPLE)
+    assert server.requests[0].target == sent
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+async def test_a_line_break_that_was_kept_with_a_secret_is_none_of_it(
+    server: ScriptedServer, clock: ManualClock, end: str
+) -> None:
+    async with local(server.url, ScriptedFetcher(NSK, {KEY: TOKEN + end}), clock) as reporter:
+        await reporter.report_metrics(NODE, EXAMPLE)
+    assert server.requests[0].headers["Authorization"] == f"Bearer {TOKEN}"
+
+
 class ChangingFetcher:
     """A good fetcher first, and then another one."""
 

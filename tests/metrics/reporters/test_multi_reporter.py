@@ -102,6 +102,19 @@ async def test_the_locals_error_is_a_warning_and_no_more(
     assert (warning["component"], warning["error"]) == ("metrics", "local down")
 
 
+async def test_a_local_that_accepts_again_is_logged_once(
+    multi: MultiReporter, local: RecordingReporter, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    local.failures = [LOCAL_ERROR, LOCAL_ERROR]
+    for _ in range(4):
+        await multi.report_metrics(NODE, EXAMPLE)
+    failed, accepted = warnings_of(caplog)
+    assert failed["message"] == FAILED
+    assert accepted["message"] == "local metrics report accepted"
+    assert accepted["points"] == len(EXAMPLE)
+
+
 async def test_of_two_errors_the_platforms_is_raised_and_the_locals_a_warning(
     multi: MultiReporter,
     platform: RecordingReporter,

@@ -83,6 +83,7 @@ def told(answer: Answer) -> tuple[bytes, frozenset[tuple[str, str]]]:
     return answer.body, frozenset((k, v) for k, v in answer.headers.items() if k != "Date")
 
 
+@pytest.mark.slow
 async def test_each_token_opens_its_own_paths_and_refusals_reveal_nothing(
     plane: Plane, session: aiohttp.ClientSession
 ) -> None:

@@ -88,6 +88,7 @@ async def test_an_address_that_guesses_has_to_wait(askers: Askers) -> None:
     assert set(askers.waits) == {"5"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("restarted", [False, True])
 async def test_a_right_token_passes_however_many_wrong_ones_came_from_its_address(
     askers: Askers, restarted: bool
@@ -218,6 +219,7 @@ async def test_a_node_over_its_rate_waits_and_others_do_not(registry: Registry) 
 PLANE = "plane.example"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("host", "origin", "passes"),
     [

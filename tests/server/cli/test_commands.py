@@ -164,7 +164,10 @@ def test_without_a_command_there_is_help_and_status_two(words: list[str]) -> Non
     ("words", "complaint"),
     [
         (["token", "crate"], 'there is no command "crate"; did you mean create? (see plexd-server'),
-        (["node", "ls"], 'there is no command "ls" (see plexd-server node --help)'),
+        (["node", "ls"], 'there is no command "ls"; did you mean list? (see plexd-server node'),
+        (["node", "delete", "a"], 'there is no command "delete"; did you mean revoke? (see'),
+        (["secret", "rm"], 'there is no command "rm"; did you mean delete? (see plexd-server'),
+        (["ls"], 'there is no command "ls" (see plexd-server --help)'),
         (["srve"], 'there is no command "srve"; did you mean serve? (see plexd-server --help)'),
         (["node", "list", "--jsn"], "unrecognized arguments: --jsn; did you mean --json? (see"),
         (["token", "create", "--use=2"], "unrecognized arguments: --use; did you mean --uses? ("),
@@ -378,6 +381,7 @@ def test_an_operator_token_file_that_others_may_read_is_refused_with_a_remedy(
         read_operator_token(file)
 
 
+@pytest.mark.slow
 def test_a_node_whose_identity_cannot_be_printed_is_not_registered(tmp_path: Path) -> None:
     done = into_full("node", "create", "n1", "--data-dir", tmp_path)
 
@@ -430,6 +434,7 @@ def test_help_that_cannot_be_printed_is_a_sentence(arguments: list[str]) -> None
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", ["0.0.0.0/0", "10.0.0.1/8", "plane.example"])
 def test_proxies_are_named_by_networks_and_never_everybody(tmp_path: Path, network: str) -> None:
     said = refused("serve", "--trusted-proxy", network, "--data-dir", tmp_path, status=2)

@@ -305,6 +305,8 @@ async def test_static_files_are_served_as_they_are(nobody: Client, name: str) ->
     assert answer.body == SERVED[name].read_bytes()
     again = await nobody.get(f"/static/{name}", If_None_Match=answer.headers["ETag"])
     assert (again.status, again.body) == (304, b"")
+    # One tag for two forms of the content must be a weak one (RFC 9110 8.8.3.3).
+    assert answer.headers["ETag"].startswith('W/"')
 
 
 def test_no_static_file_is_larger_than_what_the_kernel_takes_of_an_answer() -> None:

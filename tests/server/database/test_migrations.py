@@ -146,6 +146,7 @@ def test_a_mesh_address_with_a_zone_is_removed_and_the_node_stays(tmp_path: Path
     assert nodes == [("n1", ""), ("n2", "fd00::2")]
 
 
+@pytest.mark.slow
 def test_alembic_is_loaded_only_to_migrate(tmp_path: Path) -> None:
     opening = (
         "import sys; from pathlib import Path\n"

@@ -164,6 +164,7 @@ def test_a_node_whose_clock_was_ahead_shows_what_came_last(scene: Scene) -> None
     assert scene.node(8).clock_offset_seconds == 0.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("set_right", [True, False])
 @pytest.mark.parametrize(("server", "node"), [(HOUR, 0), (0, HOUR), (HOUR, HOUR), (-HOUR, HOUR)])
 async def test_store_and_picture_agree_before_and_after_a_restart(

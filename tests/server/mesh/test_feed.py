@@ -299,6 +299,29 @@ async def test_a_store_that_fails_leaves_the_live_mesh_empty_and_the_server_runn
     assert live.nodes["n1"].row.arrivals
 
 
+async def test_a_node_that_cannot_be_read_keeps_no_other_from_being_recalled(
+    registry: Registry, caplog: pytest.LogCaptureFixture
+) -> None:
+    class PartlyReadable(ScriptedStore):
+        async def latest(self, node_id: str) -> list[StoredPoint]:
+            if node_id == "n1":
+                raise StoreError("no")
+            return await super().latest(node_id)
+
+    registry.create_node("n2")
+    data = system_point(NOW).data
+    point = StoredPoint(timestamp=NOW, received_at=NOW, group="system", data=data)
+    store = PartlyReadable([point])
+    observed_store, live = observed(store, registry)
+
+    async with feeding(observed_store, live, ManualClock(NOW)), asyncio.timeout(10):
+        await store.was_asked.wait()
+
+    assert live.nodes["n2"].row.arrivals
+    assert caplog.text.count("mesh not recalled") == 1
+    assert not live.is_recalled
+
+
 async def test_losses_that_could_not_be_looked_up_are_looked_up_later(registry: Registry) -> None:
     clock = ManualClock(NOW)
     store = ScriptedStore([])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from plexd_server.cli.options import parse_mesh_ip
+from plexd_server.cli.options import parse_mesh_ip, parse_network
 from plexd_server.errors import NodeConflict
 from plexd_server.registry.mesh_addresses import free_address, parse_address, refuse_unfit
 
@@ -92,6 +92,31 @@ def test_two_spellings_are_one_address(text: str) -> None:
 def test_a_node_made_by_hand_has_an_address_of_a_machine_as_well() -> None:
     with pytest.raises(NodeConflict, match="it is loopback"):
         parse_mesh_ip("127.0.0.1")
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        "127.0.0.0/8",
+        "126.0.0.0/7",
+        "169.254.0.0/16",
+        "224.0.0.0/24",
+        "255.255.255.255/32",
+        "0.0.0.0/0",
+        "::/0",
+        "::1/128",
+        "::ffff:10.0.0.0/104",
+        "ff02::/64",
+    ],
+)
+def test_a_network_of_which_no_node_can_be_is_refused_at_the_start(network: str) -> None:
+    with pytest.raises(NodeConflict, match=" cannot be the network of a mesh: "):
+        parse_network(network)
+
+
+@pytest.mark.parametrize("network", ["", "10.99.0.0/16", "100.64.0.0/10", "fd00::/64", "fe80::/64"])
+def test_a_network_of_nodes_passes(network: str) -> None:
+    assert parse_network(network) == network
 
 
 def test_the_free_addresses_are_those_that_pass() -> None:

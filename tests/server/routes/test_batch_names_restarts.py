@@ -39,6 +39,7 @@ async def test_a_batch_of_which_the_answer_was_lost_in_a_kill_is_a_duplicate_aft
         assert await node.loads() == [1, 2]
 
 
+@pytest.mark.slow
 async def test_a_server_restored_from_an_older_copy_shows_what_it_lost_as_a_gap(
     tmp_path: Path, session: aiohttp.ClientSession
 ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 from contextlib import closing
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -114,21 +114,62 @@ async def test_peers_that_are_no_nodes_are_bounded_by_an_option_and_counted(
 
 
 async def test_a_node_is_up_or_silent_by_one_rule_in_every_answer(
-    n1: Client, operator: Client
+    tmp_path: Path, session: aiohttp.ClientSession
 ) -> None:
-    body = MetricBatch([system_point(datetime.now(UTC))]).to_json()
-    assert (await n1.post("/v1/nodes/n1/metrics", body)).status == 200
-    fleet = (await operator.get("/v1/fleet")).json["nodes"]
-    nodes = (await operator.get("/v1/nodes")).json["nodes"]
-    latest = (await operator.get("/v1/nodes/n1/latest")).json
-    series = (await operator.get("/v1/nodes/n1/series?field=cpu_usage_percent")).json
+    token = create_node(tmp_path / "d", "n1")["auth_token"]
+    with served(tmp_path / "d") as server:
+        n1 = Client(session, server.url, token)
+        operator = n1.with_token(server.operator_token)
+        body = MetricBatch([system_point(datetime.now(UTC))]).to_json()
+        assert (await n1.post("/v1/nodes/n1/metrics", body)).status == 200
+        (one,) = (await operator.get("/v1/fleet")).json["nodes"]
+        (entry,) = (await operator.get("/v1/nodes")).json["nodes"]
+        latest = (await operator.get("/v1/nodes/n1/latest")).json
+        series = (await operator.get("/v1/nodes/n1/series?field=cpu_usage_percent")).json
 
-    (one,) = [node for node in fleet if node["node_id"] == "n1"]
-    (entry,) = [node for node in nodes if node["node_id"] == "n1"]
     assert one["status"] == entry["status"] == latest["status"] == "up"
     assert one["silent_after_seconds"] == latest["silent_after_seconds"] == 150
     assert series["silent_after_seconds"] == 150
     assert latest["reading_seconds"] < 60
+
+
+async def test_a_report_counts_at_once_whichever_page_is_asked(tmp_path: Path) -> None:
+    token = create_node(tmp_path / "d", "a")["auth_token"]
+    with served(tmp_path / "d") as server:
+        async with aiohttp.ClientSession() as session:
+            node = Client(session, server.url, token)
+            body = MetricBatch([system_point(datetime.now(UTC))]).to_json()
+            await node.post("/v1/nodes/a/metrics", body)
+            latest = (await node.get("/v1/nodes/a/latest")).json
+
+    assert latest["status"] == "up"
+    assert 0 <= latest["reading_seconds"] < 60
+
+
+async def test_a_node_of_which_nothing_is_stored_waits_on_every_page(tmp_path: Path) -> None:
+    """All that it reports is ahead of the clock; the other nodes are right."""
+    tokens = [create_node(tmp_path / "d", name)["auth_token"] for name in ("a", "b", "c")]
+    now = datetime.now(UTC)
+    for is_again in (False, True):
+        with served(tmp_path / "d") as server:
+            async with aiohttp.ClientSession() as session:
+                for name, token in zip("abc", tokens, strict=True):
+                    at = now + timedelta(days=2 if name == "c" else 0)
+                    node = Client(session, server.url, token)
+                    if not is_again:
+                        body = MetricBatch([system_point(at)]).to_json()
+                        await node.post(f"/v1/nodes/{name}/metrics", body)
+                operator = Client(session, server.url, server.operator_token)
+                fleet = (await operator.get("/v1/fleet")).json["nodes"]
+                while fleet[1]["status"] != "up":  # they are read from the store
+                    fleet = (await operator.get("/v1/fleet")).json["nodes"]
+                nodes = (await operator.get("/v1/nodes")).json["nodes"]
+                latest = (await operator.get("/v1/nodes/c/latest")).json
+
+        assert [node["status"] for node in fleet] == ["up", "up", "waiting"]
+        assert [node["status"] for node in nodes] == ["up", "up", "waiting"]
+        assert latest["status"] == "waiting"
+        assert nodes[2]["received_at"] is latest["received_at"] is None
 
 
 async def test_a_peer_read_by_its_key_has_its_name_before_anybody_asks_for_the_fleet(

@@ -38,6 +38,7 @@ async def test_a_node_reads_its_own_newest_points(n1: Client) -> None:
     assert "peer_id" not in system
 
 
+@pytest.mark.slow
 async def test_a_node_whose_clock_was_set_right_shows_what_came_last_on_every_page(
     tmp_path: Path, session: aiohttp.ClientSession
 ) -> None:

@@ -38,13 +38,14 @@ def test_the_document_describes_every_route_and_no_other(tmp_path: Path) -> None
 
     served = {
         f"{method} {route.path_format}"
-        for route in app.routes
+        for route in app.router.routes
         for method in getattr(route, "methods", ())
         if method not in {"OPTIONS", "HEAD"}
     }
     assert served == set(ROUTES)
 
 
+@pytest.mark.slow
 def test_anybody_may_read_the_document(target: Target) -> None:
     answer = target.session.get(f"{target.url}/v1/openapi.json", timeout=10)
 

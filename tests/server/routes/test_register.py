@@ -72,6 +72,7 @@ async def enrol(client: Client, token: str, **members: object) -> dict[str, Any]
     return made
 
 
+@pytest.mark.slow
 async def test_a_state_that_a_node_has_already_is_not_sent_again(
     plane: Plane, client: Client
 ) -> None:

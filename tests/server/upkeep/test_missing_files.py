@@ -39,6 +39,7 @@ def files(said: Sequence[dict[str, Any]]) -> list[str]:
     return [each["file"] for each in said]
 
 
+@pytest.mark.slow
 async def test_points_that_are_gone_are_said_once_with_since_when(
     tmp_path: Path, session: aiohttp.ClientSession, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -68,6 +69,7 @@ async def test_points_without_their_journal_are_missing_beside_the_registry_alon
     assert files(started(data, caplog)) == ["points.duckdb"]
 
 
+@pytest.mark.slow
 def test_a_registry_before_the_first_start_misses_nothing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -77,6 +79,7 @@ def test_a_registry_before_the_first_start_misses_nothing(
     assert started(tmp_path / "other", caplog) == []
 
 
+@pytest.mark.slow
 async def test_a_registry_that_is_gone_is_said_beside_points_and_beside_a_journal(
     tmp_path: Path, session: aiohttp.ClientSession, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -104,6 +107,7 @@ async def test_a_command_that_makes_a_registry_beside_points_says_so(
     assert "had no registry" not in again.stderr
 
 
+@pytest.mark.slow
 async def test_a_journal_that_is_gone_is_said_beside_points_as_in_a_backup(
     tmp_path: Path, session: aiohttp.ClientSession, caplog: pytest.LogCaptureFixture
 ) -> None:

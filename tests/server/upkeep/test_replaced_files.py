@@ -49,6 +49,7 @@ def delete(path: Path) -> None:
 NAMES = ["", "points.duckdb", "registry.db", "journal"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("strike", [move, replace_by_a_copy])
 async def test_reports_are_refused_until_what_was_moved_is_back(
@@ -80,6 +81,7 @@ async def test_reports_are_refused_until_what_was_moved_is_back(
     assert await received(data, session, token) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("strike", [delete, replace_by_a_copy])
 async def test_what_was_acknowledged_after_it_was_taken_away_is_nothing(

@@ -142,6 +142,7 @@ async def test_a_client_that_says_nothing_after_its_handshake_is_cut_off(
     assert time.monotonic() - began < 10  # asyncio alone gives it thirty more
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", sorted(KINDS))
 async def test_a_handshake_that_stops_anywhere_is_cut_off_in_time(
     authority: Authority, kind: str

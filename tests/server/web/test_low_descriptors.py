@@ -4,38 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import os
-import subprocess
-import sys
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
 import aiohttp
 import pytest
 
-from server.running import Client, connected, create_node
+from server.running import Client, connected, create_node, running
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 MOST_LINES = 10
-
-
-@contextmanager
-def limited(data: Path, descriptors: int) -> Iterator[tuple[str, int]]:
-    """A server that may have so many descriptors: its URL and its process id."""
-    words = ["-m", "plexd_server", "serve", "--listen", "127.0.0.1:0", "--data-dir", str(data)]
-    shell = ["sh", "-c", f'ulimit -n {descriptors} && exec "$@"', "sh", sys.executable, *words]
-    with (
-        (data.parent / "log").open("w") as log,
-        subprocess.Popen(shell, stdout=subprocess.PIPE, stderr=log, text=True) as process,
-    ):
-        try:
-            assert process.stdout is not None
-            yield process.stdout.readline().removeprefix("listening on ").strip(), process.pid
-        finally:
-            process.terminate()
-            process.wait(20)
 
 
 @pytest.mark.slow
@@ -45,19 +25,19 @@ async def test_a_flood_is_bounded_and_named_and_passes(
 ) -> None:
     data = tmp_path / "d"
     token = create_node(data)["auth_token"]
-    with limited(data, limit) as (url, process), ExitStack() as flood:
+    with running(data, descriptors=limit) as server, ExitStack() as flood:
         for _ in range(connections + 200):
-            flood.enter_context(connected(url))
-        await asyncio.to_thread(until_closed_at_once, url)
-        held = len(os.listdir(f"/proc/{process}/fd"))  # noqa: PTH208 -- briefly
+            flood.enter_context(connected(server.url))
+        await asyncio.to_thread(until_closed_at_once, server.url)
+        held = len(os.listdir(f"/proc/{server.process.pid}/fd"))  # noqa: PTH208 -- briefly
         flood.close()
         async with asyncio.timeout(20), aiohttp.ClientSession() as session:
-            node = Client(session, url, token)
+            node = Client(session, server.url, token)
             while await status(node, "/v1/nodes/n1/latest") != 200:
                 pass
-    log = (tmp_path / "log").read_text()
+    log = (tmp_path / "d.log").read_text()
 
-    assert connections <= held < limit
+    assert connections // 2 <= held < limit  # one address has at most half
     assert f'msg="few descriptors" component=server limit={limit} connections={connections}' in log
     assert 'msg="too many connections"' in log
     assert "Traceback" not in log

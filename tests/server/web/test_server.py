@@ -144,6 +144,30 @@ async def test_an_unread_answer_keeps_no_connection_and_fills_no_log(
     assert caplog.records == []
 
 
+async def test_a_client_that_went_away_fills_no_log(caplog: pytest.LogCaptureFixture) -> None:
+    gone, ended = asyncio.Event(), asyncio.Event()
+
+    async def answer_in_many_pieces(scope: Any, receive: Any, send: Any) -> None:
+        del scope, receive
+        await gone.wait()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for _ in range(1000):
+            await send({"type": "http.response.body", "body": bytes(100), "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+        ended.set()
+
+    listening = bind(Address("127.0.0.1", 0))
+    async with (
+        asyncio.timeout(20),
+        serving(answer_in_many_pieces, [listening], grace_seconds=10),
+    ):
+        with socket.create_connection(listening.getsockname()) as client:
+            client.sendall(WHOLE)
+        gone.set()
+        await ended.wait()
+    assert caplog.records == []
+
+
 async def test_a_connection_reset_after_its_answer_leaves_nothing_behind() -> None:
     listening = bind(Address("127.0.0.1", 0))
     async with (

@@ -201,6 +201,7 @@ async def test_a_full_disk_is_logged_and_not_described_to_nodes(
     assert 'msg="the store works again"' in log
 
 
+@pytest.mark.slow
 def test_closed_standard_descriptors_are_not_used_for_files(tmp_path: Path) -> None:
     line = [sys.executable, "-c", CLOSED, "serve", "--listen", "127.0.0.1:0"]
     line += ["--data-dir", str(tmp_path)]
@@ -217,7 +218,7 @@ def test_garbled_http_is_refused_and_the_server_lives_on(tmp_path: Path) -> None
     corpus = [
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
-        b"GET /healthz HTTP/1.1\r\n\r\n",
+        b"GET /login HTTP/1.1\r\n\r\n",
         b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
         b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"y" * 600_000 + b"\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: localhost\r\n" + b"X: y\r\n" * 100_000 + b"\r\n",

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from plexd_server.web.listeners import Address
+from plexd_server.errors import StartError
+from plexd_server.web.listeners import Address, bind
 from plexd_server.web.negotiation import accepts_gzip, is_known
 from server.running import Client, connected, running, served
 
@@ -50,6 +51,29 @@ def test_health_is_answered_to_any_host_and_http_1_0(
     request = f"GET {path} HTTP/1.0\r\n".encode() + host + b"\r\n"
 
     assert heard(shared.server.url, request).startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize("path", ["/readyz", "/login", "/static/node.js", "/v1/openapi.json"])
+@pytest.mark.parametrize("requests", [1, 3])
+def test_a_client_that_says_that_it_asks_no_more_is_answered(
+    shared: Shared, path: str, requests: int
+) -> None:
+    request = f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+    with connected(shared.server.url) as connection:
+        connection.sendall(request * requests)
+        connection.shutdown(socket.SHUT_WR)
+        answer = b"".join(iter(lambda: connection.recv(65_536), b""))
+
+    assert answer.count(b"HTTP/1.1 ") == requests
+
+
+def test_a_client_that_ends_within_its_request_gets_no_answer(shared: Shared) -> None:
+    head = b"POST /v1/register HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    for begun in (b"", head, head + b"Content-Length: 9\r\n\r\nhalf"):
+        with connected(shared.server.url) as connection:
+            connection.sendall(begun)
+            connection.shutdown(socket.SHUT_WR)
+            assert connection.recv(65_536) == b""
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/login", "/static/app.css", "/v1/openapi.json"])
@@ -190,6 +214,29 @@ async def test_every_address_works_below_a_base_path(
         page = (await client.get("/plexd/login")).body
         assert b'"/plexd/static/app.css"' in page
         assert b'="/static' not in page
+
+
+@pytest.mark.parametrize("path", ["/plexd/mesh", "/mesh", "/%70lexd/mesh", "/plexd%2Fmesh"])
+async def test_below_a_base_path_a_login_leads_back_however_the_path_was_written(
+    tmp_path: Path, session: aiohttp.ClientSession, path: str
+) -> None:
+    with served(tmp_path / "d", base_path="/plexd") as server:
+        client = Client(session, server.url)
+        login = server.login.removeprefix(server.url)
+        rest = "HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        asked = heard(server.url, f"GET {path}?link=a~b {rest}".encode())
+        returned = asked.partition(b"set-cookie: ")[2].partition(b";")[0].decode()
+        for entered in (
+            await client.get(login, Cookie=returned),
+            await client.get(f"{login}&next=/mesh%3Flink=a~b"),
+            await client.get(f"{login}&next=/plexd/mesh%3Flink=a~b"),
+        ):
+            assert entered.headers["Location"] == "/plexd/mesh?link=a~b"
+
+
+def test_an_address_that_cannot_be_listened_on_is_a_plain_sentence() -> None:
+    with pytest.raises(StartError, match=r"^cannot listen on \[fe80::1\]:0: Invalid argument; "):
+        bind(Address("fe80::1", 0))
 
 
 def test_an_address_knows_what_it_reaches() -> None:

@@ -41,6 +41,7 @@ def test_a_uvicorn_without_a_hook_is_refused_with_the_hook_s_name_and_what_to_do
         check_uvicorn({changed: HOOKS[owner]})
 
 
+@pytest.mark.slow
 def test_the_server_refuses_to_start_on_a_uvicorn_without_a_hook(tmp_path: Path) -> None:
     line = [sys.executable, "-c", CHANGED, "serve", "--listen", "127.0.0.1:0"]
     line += ["--data-dir", str(tmp_path / "d")]

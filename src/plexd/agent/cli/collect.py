@@ -69,9 +69,14 @@ def _identity_if_any(settings: Settings) -> Identity | None:
     if settings.data_dir is None:
         return None
     try:
-        return with_token(load_identity(settings.data_dir), settings)
-    except (IdentityError, SettingsError):
+        identity = load_identity(settings.data_dir)
+    except IdentityError:
         return None
+    try:
+        return with_token(identity, settings)
+    except SettingsError as err:  # the peers of the enrolment are known all the same
+        complain("plexd", f"warning: {err}")
+        return identity
 
 
 def collected_table(

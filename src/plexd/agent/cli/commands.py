@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from plexd.agent.config import settings as config
 from plexd.agent.config.checks import warnings_about, warnings_about_machine
 from plexd.console import complain, put
+from plexd.logs import setup_logging
 from plexd.text import printable
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def _collect(options: argparse.Namespace) -> int:
 def _register(options: argparse.Namespace) -> int:
     from plexd.agent.cli.register import register  # noqa: PLC0415 - needed by this command only
 
+    setup_logging("warning", "sentence")
     register(options, _settings(options), os.environ)
     return 0
 
@@ -44,9 +46,11 @@ def _config_check(options: argparse.Namespace) -> int:
     """
     from plexd.agent.rehearsal import rehearse  # noqa: PLC0415 - needed by this command only
 
+    setup_logging("warning", "sentence")
     path = _chosen_path(options)
     settings = config.load_settings(path, os.environ)
-    remarks = list(rehearse(settings, Path(options.identity) if options.identity else None))
+    identity_file = Path(options.identity) if options.identity is not None else None
+    remarks = list(rehearse(settings, identity_file))
     if path is None:
         put(f"no {config.DEFAULT_PATH}: environment and defaults are ok\n")
     else:

@@ -32,7 +32,7 @@ from plexd.api import (
     TransportError,
 )
 from plexd.console import complain, put
-from plexd.text import printable, quoted
+from plexd.text import bare, decoded, printable, quoted
 
 if TYPE_CHECKING:
     import argparse
@@ -61,6 +61,7 @@ def register(options: argparse.Namespace, settings: Settings, environ: Mapping[s
     """
     _check("--public-key", options.public_key, parse_public_key)
     _check("--mesh-ip", options.mesh_ip, parse_mesh_ip)
+    _check("--hostname", options.hostname, _parse_hostname)
     settings = _with_server(settings, options.server)
     directory = _data_dir(settings, force=options.force)
     for warning in warnings_about(settings, environ):
@@ -68,14 +69,13 @@ def register(options: argparse.Namespace, settings: Settings, environ: Mapping[s
     interface = options.interface or settings.wireguard.interface
     public_key = options.public_key or _public_key(interface)
     metadata = _metadata(options.mesh_ip or _address(interface))
-    hostname = options.hostname or socket.gethostname()
+    hostname = options.hostname or printable(socket.gethostname())
     token = _token(options.token_file, environ)
     made = asyncio.run(_enrol(settings, token, public_key, hostname, metadata))
     peers, warning = _usable(made.peers, interface)
     made = msgspec.structs.replace(made, peers=peers)
-    identity = Identity(
-        made.node_id, made.mesh_ip, made.node_secret_key, made.auth_token, tuple(made.peers)
-    )
+    key, auth_token = bare(made.node_secret_key), bare(made.auth_token)
+    identity = Identity(made.node_id, made.mesh_ip, key, auth_token, tuple(made.peers))
     save_identity(directory, identity)
     missing = _not_in_the_file(settings, interface)
     put(_outcome(made, missing, directory, has_address=bool(metadata.get("mesh_ip"))))
@@ -96,6 +96,11 @@ def _check(option: str, text: str | None, parse: Callable[[str], object]) -> Non
         parse(text)
     except ValueError as err:
         raise SettingsError(option, "", str(err)) from None
+
+
+def _parse_hostname(text: str) -> None:
+    if not text.isprintable():
+        raise ValueError("expected printable text")
 
 
 def _with_server(settings: Settings, server: str | None) -> Settings:
@@ -131,9 +136,9 @@ def _data_dir(settings: Settings, *, force: bool) -> Path:
 
 def _public_key(interface: str) -> str:
     from plexd.agent.interface import (  # noqa: PLC0415 - loads the readers
-        is_in_userspace,
         is_there,
         read_public_key,
+        userspace_tool,
     )
     from plexd.wireguard import Absent, WireGuardError  # noqa: PLC0415 - the same
 
@@ -151,9 +156,9 @@ def _public_key(interface: str) -> str:
             "the public key with --public-key"
         )
     way_out = "name the mesh's interface with --interface, or give the key with --public-key"
-    if is_in_userspace(interface):
+    if tool := userspace_tool(interface):
         found = Absent("a userspace daemon runs it, and tells its private key only")
-        way_out = f'in userspace: --public-key "$(wg show {printable(interface)} public-key)"'
+        way_out = f'in userspace: --public-key "$({tool} show {printable(interface)} public-key)"'
     raise NotReadyError(
         f"cannot read the public key of {quoted(interface)}: {found.reason}; {way_out}"
     )
@@ -189,7 +194,7 @@ def _metadata(mesh_ip: str) -> dict[str, str]:
 def _os_name() -> str:
     try:
         return printable(platform.freedesktop_os_release().get("PRETTY_NAME", ""))
-    except OSError:
+    except (OSError, ValueError):  # ValueError: it is no text
         return ""
 
 
@@ -198,13 +203,14 @@ def _token(file: str | None, environ: Mapping[str, str]) -> str:
     if file is not None:
         text = _read("--token-file", Path(file))
     elif environ.get(_TOKEN):
-        text = environ[_TOKEN].strip()
+        text = environ[_TOKEN]
     elif sys.stdin is not None and sys.stdin.isatty():
         from getpass import getpass  # noqa: PLC0415 - at a terminal only
 
-        text = getpass("Bootstrap token: ").strip()
+        text = getpass("Bootstrap token: ")
     else:
         text = _read("standard input", _STDIN)
+    text = bare(text).strip()
     if not text or not (text.isascii() and text.isprintable()) or " " in text:
         raise NotReadyError("there is no bootstrap token; make one with: plexd-server token create")
     return text
@@ -213,12 +219,12 @@ def _token(file: str | None, environ: Mapping[str, str]) -> str:
 def _read(name: str, source: Path | int) -> str:
     try:
         with open(source, "rb", closefd=isinstance(source, Path)) as opened:
-            return opened.read(_MAX_TOKEN).decode("ascii", "replace").strip()
-    except OSError as err:
+            return decoded(opened.read(_MAX_TOKEN))
+    except (OSError, ValueError) as err:
+        reason = err.strerror if isinstance(err, OSError) else str(err)
         # The name is not repeated: it may be the token itself.
         raise NotReadyError(
-            f"cannot read the token from {name}: {err.strerror}; it has to be a file that holds "
-            "the token"
+            f"cannot read the token from {name}: {reason}; it has to be a file that holds the token"
         ) from None
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from plexd.agent.config.checks import check_for_run, warnings_about
+from plexd.agent.data_dir import check_data_dir, why_not_writable
 from plexd.agent.errors import NotReadyError
 from plexd.agent.identity import FILE_NAME, read_identity
 from plexd.agent.node_token import token_reader, with_token
@@ -43,19 +43,7 @@ def _log_warnings(settings: Settings) -> None:
 def _data_dir(settings: Settings) -> Path:
     path = settings.data_dir
     assert path is not None  # check_for_run refuses that
-    try:
-        is_there = stat.S_ISDIR(path.stat().st_mode)
-    except (FileNotFoundError, NotADirectoryError):
-        is_there = False
-    except OSError as err:  # too long, or in a directory that this user must not enter
-        raise NotReadyError(f"cannot use data_dir {path}: {err.strerror}") from None
-    if not is_there:
-        raise NotReadyError(
-            f"data_dir {path} is no directory; create it for the user plexd runs as, mode 0700"
-        )
-    if not os.access(path, os.W_OK | os.X_OK, effective_ids=True):
-        raise NotReadyError(
-            f"data_dir {path} cannot be written to; give it to the user plexd runs as, "
-            "or check whether it is mounted read-only"
-        )
+    check_data_dir(path)
+    if reason := why_not_writable(path):
+        raise NotReadyError(reason)
     return path

@@ -8,7 +8,7 @@ import re
 import socket
 import stat
 from contextlib import suppress
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from shlex import quote
 from typing import TYPE_CHECKING, NoReturn
 from urllib.parse import urlsplit
@@ -175,11 +175,21 @@ def _unused_proxies(settings: Settings, environ: Mapping[str, str]) -> Iterator[
 
 def _is_excepted(base_url: str, environ: Mapping[str, str]) -> bool:
     """Whether ``NO_PROXY`` covers the control plane, in the way of most programs."""
-    host = urlsplit(base_url).hostname or ""
+    parts = urlsplit(base_url)
+    port = parts.port or (80 if parts.scheme == "http" else 443)
     text = environ.get("no_proxy") or environ.get("NO_PROXY") or ""
-    names = [name.strip().lower().lstrip("*").lstrip(".") for name in text.split(",")]
-    suffixes = tuple(f".{name}" for name in names if name)
-    return "*" in text.split(",") or (bool(host) and f".{host}".endswith(suffixes))
+    names = [name.lower() for name in re.split(r"[,\s]+", text) if name]
+    return any(_covers(name, parts.hostname or "", port) for name in names)
+
+
+def _covers(exception: str, host: str, port: int) -> bool:
+    """Whether one part of ``NO_PROXY``, a name, an address or a network, covers the host."""
+    with suppress(ValueError):
+        return ip_address(host) in ip_network(exception.strip("[]"), strict=False)
+    name, _, wanted = exception.partition(":")
+    domain = name.lstrip("*").lstrip(".")
+    is_host = name == "*" or (bool(domain) and f".{host}".endswith(f".{domain}"))
+    return is_host and wanted in {"", str(port)}
 
 
 def _token_in_the_clear(settings: Settings) -> bool:

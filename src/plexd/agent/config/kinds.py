@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from plexd.api import Secret, check_zone, parse_proxy, with_plain_zone
-from plexd.text import nearest, quoted, with_scheme, without_line_end
+from plexd.text import bare, nearest, quoted, with_scheme
 from plexd.units import format_duration, format_size, parse_duration, parse_size
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ _BOOLEANS = dict.fromkeys(("true", "yes", "y", "on", "1"), "true") | dict.fromke
     ("false", "no", "n", "off", "0"), "false"
 )
 _INTERFACE = re.compile(r"[^\s/:]+")
+# Each part of a name fits into a question to a name server (RFC 1035, 2.3.4).
+_HOST = re.compile(r"(?=.{1,254}\Z)(?:[\w-]{1,63}\.)*[\w-]{1,63}\.?", re.ASCII)
 _USERINFO = re.compile(r"[^/?#]*//[^/?#]*@")
 
 
@@ -118,11 +120,11 @@ def path(*, optional: bool) -> Kind:
 
 
 def interface(*, optional: bool, longest: int = 15) -> Kind:
-    """The name of a network interface, as Linux accepts it; alternative names may be longer."""
+    """The name of a network interface, as Linux accepts it, in bytes at most ``longest``."""
 
     def parse(text: str) -> str:
-        is_name = text.isprintable() and _INTERFACE.fullmatch(text) and len(text) <= longest
-        if is_name or (optional and not text):
+        is_name = text.isprintable() and _INTERFACE.fullmatch(text) and text not in {".", ".."}
+        if (is_name and len(text.encode()) <= longest) or (optional and not text):
             return text
         raise ValueError(f"expected the name of a network interface, found {quoted(text)}")
 
@@ -153,14 +155,15 @@ def _parse_boolean(text: str) -> bool:
 
 
 def parse_secret(text: str) -> Secret:
-    """A secret, without one line break at its end. Raises `ValueError`, which never quotes it."""
-    text = without_line_end(text)
+    """A secret, as `bare` has it. Raises `ValueError`, which never quotes it."""
+    text = bare(text)
     if not (text.isascii() and text.isprintable()) or " " in text:
         raise ValueError("must be printable ASCII without spaces (the value is not shown)")
     return Secret(text)
 
 
 def _parse_proxy_address(text: str) -> str:
+    text = bare(text)
     parse_proxy(text)
     return Secret(text) if has_userinfo(text) else text
 
@@ -178,7 +181,9 @@ def _parse_web_address(text: str) -> str:
 def _is_web_address(text: str) -> bool:
     try:
         parts = urlsplit(text)
+        is_name = "[" not in parts.netloc  # what is in brackets, `check_zone` looks at
         reachable = bool(parts.hostname) and parts.port != 0
+        reachable &= not is_name or bool(_HOST.fullmatch(parts.hostname or ""))
     except ValueError:
         return False
     # As the client has it, which sends nothing but ASCII.

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from plexd.agent.config.checks import check_together
 from plexd.agent.config.environment import read_environment
-from plexd.agent.config.file import read_file
 from plexd.agent.config.keys import KEYS, PEERS, Given
 from plexd.api import Config as APIConfig
 from plexd.api import LocalEndpointConfig, Peer
@@ -106,7 +105,11 @@ def load_settings(path: Path | None, environ: Mapping[str, str]) -> Settings:
 
     Raises `SettingsError` for the first fault.
     """
-    given = read_file(path) if path else {}
+    given: dict[str, Given] = {}
+    if path is not None:
+        from plexd.agent.config.file import read_file  # noqa: PLC0415 - brings YAML with it
+
+        given |= read_file(path)
     given |= read_environment(environ)
     settings = _built(path, given)
     check_together(settings)

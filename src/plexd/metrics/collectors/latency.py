@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING
 
 from plexd.api import GROUP_LATENCY, LatencyResult, MetricPoint
 from plexd.clock import Clock, SystemClock
 from plexd.log_once import LogOnce
-from plexd.metrics.collectors.sweep import Sweep
+from plexd.metrics.collectors.sweep import UNREACHABLE, Sweep
 from plexd.metrics.errors import CollectError, reason_of
 
 if TYPE_CHECKING:
-    import logging
     from collections.abc import AsyncIterator, Sequence
     from datetime import datetime
 
@@ -26,8 +26,9 @@ class LatencyCollector:
     """One point per peer and cycle, in the lister's order, stamped with the cycle's start.
 
     All peers are pinged side by side. A failed ping is a point with ``rtt_nano`` -1 and a
-    warning; beyond 20 failing peers in one cycle, the others share one line. ``failures`` are the
-    peers that failed in the latest cycle, each with its reason.
+    warning; beyond 20 failing peers in one cycle, the others share one line. The first answer after
+    a failure that was logged is logged in the same way. ``failures`` are the peers that failed in
+    the latest cycle, each with its reason.
     """
 
     def __init__(
@@ -41,7 +42,9 @@ class LatencyCollector:
         self._pinger = pinger
         self._lister = lister
         self._clock = clock or SystemClock()
-        self._warnings = LogOnce(logger, "metrics", clock=self._clock)
+        self._logger = logger or logging.getLogger("plexd.metrics")
+        self._warnings = LogOnce(self._logger, "metrics", clock=self._clock)
+        self._unanswered = set[str]()  # peers whose failure is in the log
         self.failures: Sequence[tuple[str, BaseException]] = ()
 
     async def collect(self) -> AsyncIterator[MetricPoint]:
@@ -66,6 +69,7 @@ class LatencyCollector:
                 raise
             finally:
                 self.failures = sweep.failures
+                self._log_answers(sweep)
                 self._warn(sweep.failures)
 
     def _peer_ids(self) -> Sequence[str]:
@@ -76,12 +80,35 @@ class LatencyCollector:
 
     def _warn(self, failures: list[tuple[str, BaseException]]) -> None:
         for peer_id, err in failures[:_LOGGED_PER_CYCLE]:
-            self._warnings.warn(_EVENT, peer_id, peer_id=peer_id, error=reason_of(err))
+            if self._warnings.warn(_EVENT, peer_id, peer_id=peer_id, error=reason_of(err)):
+                self._unanswered.add(peer_id)
         rest = failures[_LOGGED_PER_CYCLE:]
         if rest:
             first, err = rest[0]
             reason = f"{len(rest)} more peers failed, the first: {reason_of(err)}"
-            self._warnings.warn(_EVENT, "", peer_id=first, error=reason, peers=len(rest))
+            if self._warnings.warn(_EVENT, "", peer_id=first, error=reason, peers=len(rest)):
+                self._unanswered.update(peer_id for peer_id, _ in rest)
+
+    def _log_answers(self, sweep: Sweep) -> None:
+        if not self._unanswered:
+            return
+        self._unanswered.intersection_update(sweep.peers)
+        answered = [p for p, rtt in zip(sweep.peers, sweep.rtts, strict=True) if _is_answer(rtt)]
+        back = [peer_id for peer_id in answered if peer_id in self._unanswered]
+        self._unanswered.difference_update(back)
+        for peer_id in back[:_LOGGED_PER_CYCLE]:
+            self._log_answer(peer_id)
+        rest = back[_LOGGED_PER_CYCLE:]
+        if rest:
+            self._log_answer(rest[0], peers=len(rest))
+
+    def _log_answer(self, peer_id: str, peers: int = 1) -> None:
+        extra = {"component": "metrics", "peer_id": peer_id, "peers": peers}
+        self._logger.info("latency ping answered", extra=extra)
+
+
+def _is_answer(rtt: int | None) -> bool:
+    return rtt is not None and rtt != UNREACHABLE
 
 
 def _point(now: datetime, peer_id: str, rtt: int) -> MetricPoint:

@@ -10,6 +10,7 @@ from pathlib import Path
 from msgspec import Struct
 
 _STATUS = Path("/proc/self/status")
+_COUNTS = {b"RssAnon", b"VmRSS", b"VmData", b"VmSize"}
 
 
 class Memory(Struct, frozen=True):
@@ -28,18 +29,22 @@ def read_memory(status: Path = _STATUS) -> Memory:
 
 
 def parse_status(text: bytes) -> Memory:
-    """``RssAnon`` and ``VmData`` of ``/proc/[pid]/status`` (proc(5)); `ValueError` without."""
+    """``RssAnon`` and ``VmData`` of ``/proc/[pid]/status`` (proc(5)); `ValueError` without.
+
+    Kernels before Linux 4.5 and some sandboxes have no ``RssAnon``, or no ``VmData``: there it is
+    ``VmRSS`` and ``VmSize``, which count a little more.
+    """
     found = {}
     for line in text.splitlines():
         name, _, value = line.partition(b":")
-        if name in {b"RssAnon", b"VmData"}:
-            number, _, unit = value.strip().partition(b" ")
-            if unit != b"kB" or not number.isdigit():
-                raise ValueError(f"{name.decode()} is not a number of kB")
+        number, _, unit = value.strip().partition(b" ")
+        if name in _COUNTS and unit == b"kB" and number.isdigit():
             found[name] = int(number) * 1024
-    if len(found) != len({b"RssAnon", b"VmData"}):
-        raise ValueError("no RssAnon or no VmData")
-    return Memory(anonymous_bytes=found[b"RssAnon"], data_bytes=found[b"VmData"])
+    anonymous = found.get(b"RssAnon", found.get(b"VmRSS"))
+    data = found.get(b"VmData", found.get(b"VmSize"))
+    if anonymous is None or data is None:
+        raise ValueError("no RssAnon or no VmData in kB")
+    return Memory(anonymous_bytes=anonymous, data_bytes=data)
 
 
 class GarbageCollectorWatch:

@@ -9,6 +9,7 @@ from plexd.api import Secret, check_bearer
 from plexd.metrics.errors import CredentialError
 from plexd.nodeapi import decrypt_secret
 from plexd.rates import TokenBucket
+from plexd.text import bare
 
 if TYPE_CHECKING:
     from plexd.clock import Clock
@@ -92,7 +93,7 @@ class Credential:
     async def _fetch(self) -> Secret:
         async with self._clock.timeout(_TIMEOUT_SECONDS):
             sealed = await self._fetcher.fetch_secret(self._node_id, self._key)
-        token = Secret(decrypt_secret(self._nsk, sealed.ciphertext, sealed.nonce))
+        token = Secret(bare(decrypt_secret(self._nsk, sealed.ciphertext, sealed.nonce)))
         if not token:
             raise ValueError("the secret is empty")
         check_bearer("the secret", token)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING
+from urllib.parse import quote, urlsplit, urlunsplit
 
 from plexd import __version__
 from plexd.api import (
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 _TIMEOUT = timedelta(seconds=10)
 _CAP = 64 * 1024
+_KEPT = "!$%&'()*+,/:;=?@[]~"  # in a path or query (RFC 3986); escapes are there already
 _TOKEN_REFUSED = {401, 403}
 
 
@@ -53,7 +56,7 @@ class LocalReporter(AsyncClosing):
         clock = clock or SystemClock()
         key = Secret(config.secret_key).reveal()
         warnings = LogOnce(logger, "metrics", clock=clock)
-        self._url = config.url
+        self._url = _escaped(config.url)
         self._credential = Credential(fetcher, nsk, node_id, key, warnings=warnings, clock=clock)
         self._transport = HTTPTransport(
             user_agent=f"plexd/{__version__}",
@@ -85,6 +88,16 @@ class LocalReporter(AsyncClosing):
     async def aclose(self) -> None:
         """Close the connection; idempotent."""
         await self._transport.aclose()
+
+
+def _escaped(url: str) -> str:
+    """Return ``url`` as it is sent: names in their ASCII form, the rest percent-escaped."""
+    parts = urlsplit(url)
+    host = parts.netloc
+    if not host.isascii():
+        with suppress(UnicodeError):  # no such name is ever found
+            host = host.encode("idna").decode()
+    return urlunsplit((parts.scheme, host, *(quote(part, _KEPT) for part in parts[2:4]), ""))
 
 
 if TYPE_CHECKING:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -14,8 +15,6 @@ from plexd.log_once import LogOnce
 from plexd.metrics.errors import reason_of
 
 if TYPE_CHECKING:
-    import logging
-
     from plexd.api import MetricBatch, Receipt
     from plexd.metrics.ports import MetricReporter
 
@@ -45,7 +44,9 @@ class MultiReporter(AsyncClosing):
         self._platform = platform
         self._local = local
         self._clock = clock or SystemClock()
-        self._warnings = LogOnce(logger, "metrics", clock=self._clock)
+        self._logger = logger or logging.getLogger("plexd.metrics")
+        self._warnings = LogOnce(self._logger, "metrics", clock=self._clock)
+        self._logs_next_success = False
         self._in_background: set[asyncio.Task[None]] = set()
         # The last place that went to the local endpoint, and its epoch.
         self._epoch, self._place = "", 0
@@ -101,6 +102,8 @@ class MultiReporter(AsyncClosing):
             await self._local.report_metrics(node_id, batch)
         except Exception as err:  # noqa: BLE001  # the local leg's failure is never the caller's
             self._warn(reason_of(err))
+        else:
+            self._log_success(len(batch))
 
     async def _wait_for(self, local: asyncio.Task[None]) -> None:
         with suppress(TimeoutError):  # it goes on in the background
@@ -108,7 +111,15 @@ class MultiReporter(AsyncClosing):
                 await asyncio.wait([local])
 
     def _warn(self, reason: str) -> None:
-        self._warnings.warn("local metrics report failed", "", error=reason)
+        if self._warnings.warn("local metrics report failed", "", error=reason):
+            self._logs_next_success = True
+
+    def _log_success(self, points: int) -> None:
+        """Log the first success after a failure that was logged."""
+        if self._logs_next_success:
+            extra = {"component": "metrics", "points": points}
+            self._logger.info("local metrics report accepted", extra=extra)
+        self._logs_next_success = False
 
     async def aclose(self) -> None:
         """Cancel the reports in the background and start no more; idempotent."""

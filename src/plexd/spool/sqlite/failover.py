@@ -1,116 +1,167 @@
-"""The spool without its thread: on the disk while that works, in memory while it does not."""
+"""The spool without its thread: on the disk while that works, in memory while it does not.
+
+A disk that fails may still be read: what is on it is delivered before what is in memory.
+"""
 
 from __future__ import annotations
 
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-from plexd.spool.budget import Budget
-from plexd.spool.errors import DamagedError, SpoolError, SpoolLockedError
+from plexd.spool.budget import ROW_BYTES, Budget
+from plexd.spool.errors import DamagedError, DiskError, SpoolError
 from plexd.spool.log import PointLog, statistics_of
 from plexd.spool.memory import log_in_memory
+from plexd.spool.rows import assemble, whole_rows
 from plexd.spool.sqlite.opening import DiskLog, Opener
-from plexd.spool.sqlite.readonly import ReadonlyLog
+from plexd.spool.sqlite.tables import SpoolTables
 
 if TYPE_CHECKING:
     import logging
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
+    from datetime import datetime
+    from pathlib import Path
 
+    from plexd.api import BatchName, MetricBatch
     from plexd.clock import Clock
     from plexd.spool.port import Refusal, SpoolStatistics
-    from plexd.spool.rows import Row, Run
+    from plexd.spool.rows import Row
     from plexd.spool.sqlite.files import SpoolFiles
 
 _T = TypeVar("_T")
 _RETRY_SECONDS = 15.0
+# A file of a read-only disk cannot be locked for writing, which SQLite wants for a -wal. Nobody
+# else uses it: this process has the lock of the directory.
+_WITHOUT_LOCKS = "unix-none"
+
+
+class ReadonlyLog:
+    """Delivers from the database at ``path`` where ``before`` stopped, and remembers what left.
+
+    A row that cannot be read now is waited for: it is no damage yet. So are the rows of which
+    nobody knows whether they are on the disk: they are neither delivered nor given up.
+
+    Attributes:
+        meta: what is known of the points; changes in it are lost with the process.
+        sizes: what the tables hold beyond what left.
+        clock: the clock by which ages are measured.
+    """
+
+    def __init__(self, path: Path, before: PointLog) -> None:
+        self.meta = before.meta
+        self._last = self.meta.appended
+        if before.is_in_doubt:
+            self.meta.appended += sum(row.points for row in before.added)
+        self._before = before
+        self.sizes = before.sizes
+        self.clock = before.clock
+        self._departures: list[Callable[[PointLog], object]] = []
+        self._refusals: list[Refusal] = []
+        self._path = path
+        self._tables: SpoolTables | None = None
+        self._behind = -(2**63)
+        self._is_renamed = False
+
+    def head(self, limit: int) -> MetricBatch | None:
+        """Return the oldest points that have not left; None if they cannot be read."""
+        with suppress(SpoolError):
+            if not self._is_renamed:
+                return assemble(self._waiting(), self.meta.chain, limit)
+        return None
+
+    def _waiting(self) -> Iterator[Row]:
+        if self._tables is None:
+            self._tables = SpoolTables(self._path, _WITHOUT_LOCKS)
+        chain = self.meta.chain
+        for row in whole_rows(self._tables, self._behind):
+            if row.id > self._last:
+                break
+            if row.epoch != chain.head or row.place > chain.passed:
+                yield row
+            else:
+                self._behind = row.id
+                self.sizes.bytes -= len(row.body) + ROW_BYTES
+
+    def acknowledge(self, name: BatchName) -> bool:
+        points = self.meta.chain.ahead(name)
+        if points:
+            self.meta.acknowledged += points
+            self.meta.chain.acknowledge(name.last, points, 0)
+            self._departures.append(lambda disk: disk.acknowledge(name))
+        return points > 0
+
+    def set_aside(self, refusal: Refusal) -> bool:
+        name = refusal.batch.name
+        points = self.meta.chain.ahead(name) if name is not None else 0
+        if name is not None and points:
+            self.meta.refused += points
+            self.meta.chain.refuse(name.last, points)
+            self._departures.append(lambda disk: disk.set_aside(refusal))
+            self._refusals.append(refusal)
+        return points > 0
+
+    def rename(self, name: BatchName, _upto: int, _newest: datetime) -> bool:
+        """Deliver no more of an epoch that has to be renamed, which is done on the disk."""
+        self._is_renamed = self._is_renamed or name.epoch == self.meta.chain.sent_as
+        return self._is_renamed
+
+    def dead_letters(self) -> list[Refusal]:
+        """Return what was refused since the disk failed."""
+        return self._refusals
+
+    def end_in(self, disk: PointLog) -> None:
+        """Bring to the disk what happened meanwhile. Raises `SpoolError` at the step that fails."""
+        while self._departures:
+            self._departures[0](disk)
+            del self._departures[0]
+        disk.restore(self._before)
+
+    def close(self) -> None:
+        """Close the file, which is locked while it is open."""
+        if self._tables is not None:
+            self._tables.close()
+            self._tables = None
 
 
 class Fallback:
     """What is kept in memory while the disk fails, until it can be moved to the disk.
 
     Attributes:
-        log: the log, None while it is not needed.
-        doubtful: rows of which nobody knows whether they are on the disk. They are neither
-            delivered nor given up.
-        moving: a log of which the same is true as a whole: its move failed at its very end.
+        logs: the logs that hold points, the oldest first: at most one, but for one of which nobody
+            knows whether it is on the disk, as its move failed at its very end.
     """
 
-    def __init__(self, budget: Budget, clock: Clock) -> None:
-        self.log: PointLog | None = None
-        self.doubtful: tuple[Row, ...] = ()
-        self.moving: PointLog | None = None
-        self._budget = Budget.in_memory(budget.transaction, budget.max_age_ms)
-        self._clock = clock
+    def __init__(self, new_log: Callable[[], PointLog]) -> None:
+        self.logs: list[PointLog] = []
+        self._in_doubt: PointLog | None = None
+        self._new_log = new_log
 
-    @property
-    def logs(self) -> list[PointLog]:
-        """The logs that hold points, the oldest first."""
-        return [log for log in (self.moving, self.log) if log is not None]
-
-    @property
-    def in_doubt(self) -> int:
-        """How many points are in ``doubtful``."""
-        return sum(row.points for row in self.doubtful)
-
-    def append(self, runs: Sequence[Run]) -> None:
+    def append(self, runs: Sequence[MetricBatch]) -> None:
         """Add a collection, under an epoch that nothing on the disk has."""
-        if self.log is None:
-            self.log = log_in_memory(self._budget, self._clock)
-        self.log.append(runs)
+        if not self.logs or self.logs[-1] is self._in_doubt:
+            self.logs.append(self._new_log())
+        self.logs[-1].append(runs)
 
     def after(self, disk: ReadonlyLog | None) -> PointLog | None:
-        """Return the log, which comes after what was delivered until now of those before it."""
-        before = self.moving if self.moving is not None and self.moving.meta.acknowledged else disk
-        if self.log is not None and before is not None:
-            self.log.come_after(before.meta.chain.delivered_so_far())
-        return self.log
-
-    def append_to(self, disk: PointLog, runs: Sequence[Run]) -> bool:
-        """Add a collection to ``disk``; remember its rows if nobody knows whether that was done.
-
-        At the next attempt they are looked for, and appended under their names.
-        """
-        if self.doubtful:
-            self._restore(disk)
-            return True
-        try:
-            disk.append(runs)
-        except SpoolError:
-            self.doubtful = disk.doubtful
-            raise
-        return True
+        """Return the log that is delivered; each log comes after what was delivered before it."""
+        before: PointLog | ReadonlyLog | None = disk
+        for log in self.logs:
+            if before is not None:
+                log.come_after(before.meta.chain)
+            before = log
+        return None if not self.logs or self.logs[-1] is self._in_doubt else self.logs[-1]
 
     def empty_into(self, disk: PointLog) -> None:
-        """Bring everything to the disk, step by step; no step that is done is repeated.
-
-        Raises `SpoolError` at the step that fails.
-        """
-        self._restore(disk)
-        if self.moving is not None and disk.has_absorbed(self.moving):
-            self.moving = None
-        for log in self.logs:
-            self._move(log, disk)
-
-    def _restore(self, disk: PointLog) -> None:
-        if not disk.holds(self.doubtful):
+        """Bring everything to the disk, log by log. Raises `SpoolError` at the one that fails."""
+        while self.logs:
             try:
-                disk.restore(self.doubtful)
+                disk.absorb(self.logs[0])
             except SpoolError:
-                self.doubtful = disk.doubtful or self.doubtful
+                if disk.is_in_doubt:  # what is appended from now on must not share its fate
+                    self._in_doubt = self.logs[0]
                 raise
-        self.doubtful = ()
-
-    def _move(self, log: PointLog, disk: PointLog) -> None:
-        try:
-            disk.absorb(log)
-        except SpoolError:
-            if disk.is_in_doubt and log is self.log:
-                # What is appended from now on must not share its fate.
-                self.moving, self.log = log, None
-            raise
-        if log is self.log:
-            self.log = None
-        else:
-            self.moving = None
+            del self.logs[0]
 
 
 class Failover:
@@ -125,26 +176,28 @@ class Failover:
         self._opener = Opener(files, budget, clock, logger)
         self._disk: DiskLog | None = None
         self._readonly: ReadonlyLog | None = None
-        self._fallback = Fallback(budget, clock)
-        self._was_open = False
+        in_memory = Budget.in_memory(budget.transaction, budget.max_age_ms)
+        self._fallback = Fallback(partial(log_in_memory, in_memory, clock))
         self._trouble = ""
         self._retry_at = float("-inf")
 
     def open(self) -> None:
         """Take the lock and open the files. Raises `SpoolLockedError` and nothing else."""
-        self._try_disk()
-        self._was_open = True
+        self._try_disk(DiskError)
 
-    def append(self, runs: Sequence[Run]) -> None:
+    def append(self, runs: Sequence[MetricBatch]) -> None:
         """Add a collection: on the disk, else in memory."""
-        self._try_disk()
-        if self._disk is None or not self._append_to_disk(runs):
-            self._fallback.append(runs)
+        tried: list[PointLog] = []
 
-    def _append_to_disk(self, runs: Sequence[Run]) -> bool:
-        """Return whether the collection is on the disk, or may be: then it is kept aside."""
-        is_there = self._attempt(lambda log: self._fallback.append_to(log, runs))
-        return bool(is_there or self._fallback.doubtful)
+        def add(log: PointLog) -> bool:
+            if not (tried and tried[-1].is_in_doubt):  # else this log went on from there
+                tried.append(log)
+                log.append(runs)
+            return True
+
+        self._try_disk()
+        if not self._attempt(add) and not (tried and tried[-1].is_in_doubt):
+            self._fallback.append(runs)
 
     def first(self, work: Callable[[PointLog | ReadonlyLog], _T]) -> _T | None:
         """Return the first answer of the logs, those with older points before others.
@@ -153,24 +206,23 @@ class Failover:
         disk may show that it fails.
         """
         found = self._attempt(work)
-        if not found and self._readonly is not None:
-            found = work(self._readonly)
-        if not found and (memory := self._fallback.after(self._readonly)) is not None:
-            found = work(memory)
+        for log in (self._readonly, self._fallback.after(self._readonly)):
+            if not found and log is not None:
+                found = work(log)
         return found
 
     def dead_letters(self) -> list[Refusal]:
         """Return what was refused, as far as it can be read."""
         found = list(self._attempt(PointLog.dead_letters) or ())
-        for log in (self._readonly, self._fallback.log):
+        for log in (self._readonly, *self._fallback.logs):
             found += log.dead_letters() if log is not None else ()
         return found
 
     def statistics(self) -> SpoolStatistics:
         """Return counts of all logs together."""
         disk = self._disk.log if self._disk is not None else self._readonly
-        logs = [disk, *self._fallback.logs] if disk is not None else self._fallback.logs
-        return statistics_of(logs, in_doubt=self._fallback.in_doubt, degraded=self._trouble)
+        logs = [log for log in (disk, *self._fallback.logs) if log is not None]
+        return statistics_of(logs, self._trouble)
 
     def close(self) -> None:
         """Bring to the disk what can be brought, and close everything."""
@@ -184,11 +236,9 @@ class Failover:
     def _attempt(self, work: Callable[[PointLog], _T]) -> _T | None:
         """Do ``work`` on the disk; None if that cannot be done.
 
-        If it fails, it is done again on freshly opened files: after a failed sync the system may
-        have thrown away what was to be written, and would report the next one as done. What cannot
-        be read then either, of a file that was just opened and written to, is taken for damaged.
+        What fails is done again on freshly opened files; ``docs/spec/spool.md`` has the reasons.
         """
-        for mend in (self._reopen, self._reopen_or_replace, self._degrade):
+        for mend in (self._reopen, partial(self._reopen, is_lasting=True), self._degrade):
             if self._disk is None:
                 break
             try:
@@ -198,26 +248,19 @@ class Failover:
                 mend(err)
         return None
 
-    def _reopen_or_replace(self, err: SpoolError) -> None:
-        if err.is_read:
-            err = DamagedError(f"a part of it cannot be read: {err}")
-        self._reopen(err)
-
-    def _reopen(self, err: SpoolError) -> None:
+    def _reopen(self, err: SpoolError, *, is_lasting: bool = False) -> None:
         old = self._disk
         if old is None:
             return
         if err.is_full:
             self._files.drop_ballast()
         try:
-            if isinstance(err, DamagedError):
-                disk = self._opener.replace(str(err), old.tables)
+            if isinstance(err, DamagedError) or (is_lasting and err.is_read):
+                self._disk = self._opener.replace(err, old.log.hand_over, old.tables)
                 old.abandon()
             else:
                 old.abandon()
-                disk = self._opener.open()
-            disk.log.hand_over(old.log)
-            self._disk = disk
+                self._disk = self._opener.open(old.log.hand_over)
         except SpoolError as failed:
             self._degrade(failed)
 
@@ -234,31 +277,26 @@ class Failover:
         self._trouble = str(err)
         self._retry_at = self._clock.monotonic() + _RETRY_SECONDS
 
-    def _try_disk(self) -> None:
-        """Open the spool, or open it again once it is time to, and bring everything there."""
-        if self._disk is not None or self._clock.monotonic() < self._retry_at:
-            return
+    def _try_disk(self, expected: type[SpoolError] = SpoolError) -> None:
+        """Open the spool, once it is time to."""
+        if self._disk is None and self._clock.monotonic() >= self._retry_at:
+            try:
+                self._open_disk()
+            except expected as err:
+                self._degrade(err)
+
+    def _open_disk(self) -> None:
+        """Open the spool and bring everything there."""
         if self._readonly is not None:
             self._readonly.close()  # for now: it has the file locked
-        try:
-            disk = self._opener.open()
-            self._bring_back(disk)
-        except SpoolError as err:
-            if isinstance(err, SpoolLockedError) and not self._was_open:
-                raise
-            self._degrade(err)
-            return
-        self._disk, self._readonly = disk, None
+        self._disk = self._opener.open(self._bring_back)
+        self._readonly = None
         self._files.load_ballast()
         if self._trouble:
             self._trouble = ""
             self._logger.info("spool recovered", extra={"component": "spool"})
 
-    def _bring_back(self, disk: DiskLog) -> None:
-        try:
-            if self._readonly is not None:
-                self._readonly.depart_from(disk.log)
-            self._fallback.empty_into(disk.log)
-        except SpoolError:
-            disk.abandon()
-            raise
+    def _bring_back(self, disk: PointLog) -> None:
+        if self._readonly is not None:
+            self._readonly.end_in(disk)
+        self._fallback.empty_into(disk)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import fcntl
 import os
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, closing, suppress
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from plexd.durable import make_directory, sync, write_private
-from plexd.spool.errors import DiskError, SpoolLockedError
+from plexd.spool.errors import DiskError, SpoolLockedError, disk_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,12 +21,7 @@ _LONGEST_NAME = 200
 _COMPANIONS = ("-wal", "-shm", "-journal")
 
 
-@contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except OSError as err:
-        raise DiskError.of(err) from err
+Identity = list[tuple[int, int]]
 
 
 class HeldFile:
@@ -37,16 +32,14 @@ class HeldFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        with _translated():
+        with disk_errors():
             flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
             self.fd = os.open(path, flags, 0o600)
 
     def is_in_place(self) -> bool:
         """Return whether this is still the file behind its name."""
-        try:
-            return os.path.samestat(os.fstat(self.fd), self._path.lstat())
-        except OSError:
-            return False
+        found = os.fstat(self.fd)
+        return _inode(self._path) == (found.st_dev, found.st_ino)
 
     def close(self) -> None:
         """Close the file; idempotent."""
@@ -64,12 +57,10 @@ class SpoolLock(HeldFile):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        try:
-            with _translated():
-                self._take()
-        except BaseException:
-            self.close()
-            raise
+        with ExitStack() as held, disk_errors():
+            held.callback(self.close)
+            self._take()
+            held.pop_all()
         with suppress(OSError):  # a full disk does not prevent the lock
             os.ftruncate(self.fd, 0)
             os.pwrite(self.fd, b"%d\n" % os.getpid(), 0)
@@ -81,10 +72,9 @@ class SpoolLock(HeldFile):
             raise SpoolLockedError(self._pid()) from None
 
     def _pid(self) -> int:
-        try:
+        with suppress(OSError, ValueError):
             return int(os.pread(self.fd, 20, 0))
-        except (OSError, ValueError):
-            return 0
+        return 0
 
 
 class SpoolFiles:
@@ -126,7 +116,7 @@ class SpoolFiles:
         return aside
 
     def _take_lock(self) -> None:
-        with _translated():
+        with disk_errors():
             make_directory(self.directory)
             if self.directory.stat().st_mode & 0o077:
                 self.directory.chmod(0o700)
@@ -142,20 +132,14 @@ class SpoolFiles:
     def _claim(self) -> Path | None:
         if not self._node_id:
             return None
-        with _translated():
-            owner = self._owner()
-            if owner is None:
+        with disk_errors():
+            try:
+                owner = self._node.read_text("utf-8", "replace")
+            except FileNotFoundError:
                 write_private(self._node, self._node_id.encode())
                 sync(self.directory)
-            elif owner != self._node_id:
-                return self._make_way(owner)
-        return None
-
-    def _owner(self) -> str | None:
-        try:
-            return self._node.read_text("utf-8", "replace")
-        except FileNotFoundError:
-            return None
+                return None
+            return None if owner == self._node_id else self._make_way(owner)
 
     def _make_way(self, owner: str) -> Path:
         """Rename the directory; what this node left when it had to make way comes back."""
@@ -169,19 +153,19 @@ class SpoolFiles:
 
     # The database
 
-    def identity(self) -> tuple[tuple[int, int], ...]:
+    def identity(self) -> Identity:
         """Return which files are behind the names of the database and its log."""
-        return tuple(map(_identity, _family(self.database)[:2]))
+        return [_inode(path) for path in _family(self.database)[:2]]
 
     def drop_successor(self) -> None:
         """Delete what an interrupted salvage left behind."""
-        with _translated():
+        with disk_errors():
             for path in _family(self.successor):
                 path.unlink(missing_ok=True)
 
     def finish_succession(self) -> None:
         """Install the successor of a database that was set aside before the process ended."""
-        with _translated():
+        with disk_errors():
             if self.database.exists() or not self.successor.exists():
                 return
             for companion in _family(self.database)[1:]:
@@ -194,8 +178,10 @@ class SpoolFiles:
         The database goes first: as long as it is there it is what the next start begins with,
         and without it the successor is.
         """
-        aside = self._free_name(now)
-        with _translated():
+        stamp = now.strftime("%Y%m%dT%H%M%S")
+        names = (f"spool.db.corrupt-{stamp}.{now.microsecond + i:06}Z" for i in range(1000))
+        aside = next(path for name in names if not (path := self.directory / name).exists())
+        with disk_errors():
             for path, kept in zip(_family(self.database), _family(aside), strict=True):
                 with suppress(FileNotFoundError):
                     path.rename(kept)
@@ -207,11 +193,6 @@ class SpoolFiles:
     def _install_successor(self) -> None:
         self.successor.rename(self.database)
         sync(self.directory)
-
-    def _free_name(self, now: datetime) -> Path:
-        stamp = now.strftime("%Y%m%dT%H%M%S")
-        names = (f"spool.db.corrupt-{stamp}.{now.microsecond + i:06}Z" for i in range(1000))
-        return next(path for name in names if not (path := self.directory / name).exists())
 
     def _prune(self) -> None:
         kept = self.directory.glob("spool.db.corrupt-*")
@@ -225,17 +206,10 @@ class SpoolFiles:
     def load_ballast(self) -> None:
         """Make the ballast, if there is room for it; never fails."""
         try:
-            if _bytes_of(self._ballast) < self._ballast_bytes:
-                self._fill_ballast()
+            with closing(HeldFile(self._ballast)) as ballast:
+                os.posix_fallocate(ballast.fd, 0, self._ballast_bytes)
         except (OSError, DiskError):
             self.drop_ballast()
-
-    def _fill_ballast(self) -> None:
-        ballast = HeldFile(self._ballast)
-        try:
-            os.posix_fallocate(ballast.fd, 0, self._ballast_bytes)
-        finally:
-            ballast.close()
 
     def drop_ballast(self) -> None:
         """Delete the ballast to free its room; never fails."""
@@ -246,8 +220,8 @@ class SpoolFiles:
 def _others(directory: Path, node_id: str) -> Iterator[Path]:
     """Yield where the points of another node may be kept; an id may hold any character."""
     name = f"{directory.name}.of-{quote(node_id, safe='')[:_LONGEST_NAME]}"
-    yield directory.with_name(name)
-    yield from (directory.with_name(f"{name}.{number}") for number in range(1, 1000))
+    numbers = ("", *(f".{number}" for number in range(1, 1000)))
+    return (directory.with_name(name + number) for number in numbers)
 
 
 def _family(path: Path) -> list[Path]:
@@ -255,14 +229,8 @@ def _family(path: Path) -> list[Path]:
     return [path, *(path.with_name(path.name + ending) for ending in _COMPANIONS)]
 
 
-def _identity(path: Path) -> tuple[int, int]:
+def _inode(path: Path) -> tuple[int, int]:
     with suppress(OSError):
         found = path.lstat()
         return found.st_dev, found.st_ino
     return (0, 0)
-
-
-def _bytes_of(path: Path) -> int:
-    with suppress(FileNotFoundError):
-        return path.lstat().st_size
-    return -1

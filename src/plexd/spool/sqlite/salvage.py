@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from contextlib import closing, suppress
-from typing import TYPE_CHECKING
+from itertools import islice
+from typing import TYPE_CHECKING, TypeVar
 
 import apsw
 
@@ -11,12 +12,11 @@ from plexd.spool.errors import DamagedError, SpoolError
 from plexd.spool.sqlite.tables import SpoolTables, first_page
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
-    from plexd.spool.rows import Row
-
-_SLICE_BYTES = 1024 * 1024
+_T = TypeVar("_T")
+_ROWS_AT_ONCE = 16
 _PATCHING = "plexd-salvage"
 
 
@@ -26,23 +26,16 @@ def salvage_file(path: Path, target: SpoolTables) -> int:
     If its tables are not the expected ones, then also as if its first page were that of a new
     spool: without that page SQLite finds no table, although all rows may be there.
     """
-    copied, is_whole = _salvage_through("", path, target)
-    if not is_whole:
-        vfs = _PatchingVFS(_PATCHING, "")
-        try:
-            copied += _salvage_through(_PATCHING, path, target)[0]
-        finally:
-            vfs.unregister()
-    return copied
-
-
-def _salvage_through(vfs: str, path: Path, target: SpoolTables) -> tuple[int, bool]:
+    with closing(SpoolTables(path)) as source:
+        copied = salvage(source, target)
+        if source.is_whole():
+            return copied
+    vfs = _PatchingVFS(_PATCHING, "")
     try:
-        source = SpoolTables.open_as_found(path, vfs)
-    except DamagedError:
-        return 0, False
-    with closing(source):
-        return salvage(source, target), source.is_whole()
+        with closing(SpoolTables(path, _PATCHING)) as source:
+            return copied + salvage(source, target)
+    finally:
+        vfs.unregister()
 
 
 class _PatchingVFS(apsw.VFS):
@@ -66,50 +59,35 @@ def salvage(source: SpoolTables, target: SpoolTables) -> int:
 
     Raises `DiskError` if the new one cannot be written.
     """
-    copied = 0
-    rows = _readable(source)
-    while some := list(_slice(rows)):
+    copied, ids = 0, iter(source.ids_as_found())
+    while some := list(islice(ids, _ROWS_AT_ONCE)):
         with target.transaction():
-            copied += sum(_put_once(target, row) for row in some)
+            copied += sum(_copy(number, source, target) for number in some)
     with target.transaction():
         _copy_the_rest(source, target)
     target.checkpoint()
     return copied
 
 
-def _slice(rows: Iterator[Row]) -> Iterator[Row]:
-    size = 0
-    for row in rows:
-        yield row
-        size += len(row.body)
-        if size > _SLICE_BYTES:
-            return
-
-
-def _readable(source: SpoolTables) -> Iterator[Row]:
-    for number in source.ids_as_found():
-        with suppress(SpoolError):
-            row = source.read(number)
-            if row is not None:
-                yield row
-
-
-def _put_once(target: SpoolTables, row: Row) -> bool:
-    try:
-        target.put(row)
-    except DamagedError:  # there is one in its place
-        return False
-    return True
+def _copy(number: int, source: SpoolTables, target: SpoolTables) -> bool:
+    row = _if_readable(lambda: source.read(number))
+    with suppress(DamagedError):  # there may be one in its place
+        if row is not None:
+            target.put(row)
+            return True
+    return False
 
 
 def _copy_the_rest(source: SpoolTables, target: SpoolTables) -> None:
-    meta, letters = None, []
-    with suppress(SpoolError):
-        meta = source.read_meta()
-    with suppress(SpoolError):
-        letters = source.dead_letters()
+    meta, letters = _if_readable(source.read_meta), _if_readable(source.dead_letters)
     if meta is not None:
         target.write_meta(meta)
     if not target.dead_letters():
-        for letter in letters:
+        for letter in letters or ():
             target.add_dead_letter(letter)
+
+
+def _if_readable(read: Callable[[], _T]) -> _T | None:
+    with suppress(SpoolError):
+        return read()
+    return None

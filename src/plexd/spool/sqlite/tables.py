@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import apsw
@@ -12,7 +12,7 @@ from msgspec.structs import astuple
 
 from plexd.api import BatchName, MetricBatch
 from plexd.spool.budget import PAGE_BYTES, ROW_BYTES, Budget
-from plexd.spool.errors import DamagedError, DiskError, SpoolError
+from plexd.spool.errors import DamagedError, DiskError, SpoolError, disk_errors
 from plexd.spool.meta import Meta
 from plexd.spool.port import Refusal
 from plexd.spool.rows import Outline, Row, Sizes
@@ -39,11 +39,10 @@ PRAGMA user_version=1;
 # but counters, sizes, the list of free pages and the version of the library.
 _HEADER_BYTES: Final = 100
 _FIXED: Final = (slice(24), slice(40, 92))
-_MOST_POINTS: Final = 2**31 - 1
 _MOST_LETTERS, _MOST_LETTER_BYTES = 64, 1024 * 1024
 _SHRINK_PAGES: Final = 64
 # A damaged value may be of any type, and NULL, text or 2^63 must not get into a sum.
-_SANE: Final = f"typeof(points) = 'integer' AND points BETWEEN 1 AND {_MOST_POINTS}"
+_POINTS: Final = f"iif(typeof(points) = 'integer' AND points BETWEEN 1 AND {2**31 - 1}, points, 0)"
 _DAMAGED: Final = (
     apsw.CorruptError,
     apsw.NotADBError,
@@ -63,7 +62,8 @@ _DAMAGED: Final = (
 def _translated() -> Iterator[None]:
     """Turn errors of SQLite in the body into this package's errors."""
     try:
-        yield
+        with disk_errors():
+            yield
     except _DAMAGED as err:
         raise DamagedError(str(err)) from err
     except apsw.FullError as err:
@@ -71,22 +71,17 @@ def _translated() -> Iterator[None]:
     except apsw.Error as err:
         is_read = getattr(err, "extendedresult", 0) == apsw.SQLITE_IOERR_READ
         raise DiskError(str(err), is_read=is_read) from err
-    except OSError as err:
-        raise DiskError.of(err) from err
 
 
 @functools.cache
 def _expected() -> tuple[bytes, list[Any]]:
     """Return first page and schema of a new database: always the same, root pages included."""
-    connection = apsw.Connection(":memory:")
-    try:
+    with closing(apsw.Connection(":memory:")) as connection:
         _run(connection, f"page_size={PAGE_BYTES}", "auto_vacuum=INCREMENTAL")
         connection.execute(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT").fetchall()
         page = bytearray(connection.serialize("main")[:PAGE_BYTES])
         page[18:20] = b"\x02\x02"  # in memory there is no -wal
         return bytes(page), _schema_of(connection)
-    finally:
-        connection.close()
 
 
 def _run(connection: apsw.Connection, *pragmas: str) -> None:
@@ -113,38 +108,39 @@ class SpoolTables:
     row_bytes = ROW_BYTES
 
     def __init__(self, path: Path, vfs: str = "") -> None:
+        """Open the database at ``path``, of which nothing is expected and which stays as it is.
+
+        The disk may accept no writes. Every read will report what is wrong.
+        """
         flags = apsw.SQLITE_OPEN_READWRITE
         with _translated():
             self._connection = apsw.Connection(os.fspath(path), flags=flags, vfs=vfs or None)
+        with suppress(apsw.Error):
+            self._connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+            _run(self._connection, "locking_mode=EXCLUSIVE")
 
     @classmethod
     def open(cls, path: Path, budget: Budget) -> Self:
-        """Return the database at ``path``; made if it is not there, and checked.
-
-        Exclusive locking keeps the index of the -wal in this process' own memory: there is no
-        -shm file that could be damaged, or cut short while it is mapped.
-        """
+        """Return the database at ``path``; made if it is not there, and checked."""
         # Made here, so that no other user can read it; SQLite gives the -wal the same mode.
-        file = HeldFile(path)
-        try:
-            with _translated():
-                _check_header(os.pread(file.fd, _HEADER_BYTES, 0))
-        finally:
-            file.close()
-        tables = cls(path)
-        try:
-            with _translated():
-                tables._set_up(budget)
-        except BaseException:
-            tables.close()
-            raise
+        with closing(HeldFile(path)) as file, _translated():
+            header = os.pread(file.fd, _HEADER_BYTES, 0)  # less of a new file
+        if len(header) == _HEADER_BYTES and any(
+            header[part] != _expected()[0][part] for part in _FIXED
+        ):
+            raise DamagedError("its header is not that of a spool")
+        with ExitStack() as held, _translated():
+            tables = cls(path)
+            held.callback(tables.close)
+            tables._set_up(budget)
+            held.pop_all()
         return tables
 
     def _set_up(self, budget: Budget) -> None:
+        self._connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
         _run(
             self._connection,
             f"page_size={PAGE_BYTES}",
-            "locking_mode=EXCLUSIVE",
             "auto_vacuum=INCREMENTAL",
             "journal_mode=WAL",
             "synchronous=FULL",
@@ -162,25 +158,13 @@ class SpoolTables:
         if _schema_of(self._connection) != _expected()[1]:
             raise DamagedError("its tables are not those of this version")
 
-    @classmethod
-    def open_as_found(cls, path: Path, vfs: str = "") -> Self:
-        """Return the database at ``path``, of which nothing is expected and which stays as it is.
-
-        The disk may accept no writes. Every read will report what is wrong.
-        """
-        tables = cls(path, vfs)
-        with suppress(apsw.Error):
-            tables._connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
-            _run(tables._connection, "locking_mode=EXCLUSIVE")
-        return tables
-
     def is_whole(self) -> bool:
         """Return whether the tables are found where they belong."""
         with suppress(SpoolError), _translated():
             return _schema_of(self._connection) == _expected()[1]
         return False
 
-    def _do(self, sql: str, bindings: tuple[object, ...] = ()) -> list[Any]:
+    def _do(self, sql: str, *bindings: object) -> list[Any]:
         with _translated():
             return self._connection.execute(sql, bindings).fetchall()
 
@@ -194,10 +178,10 @@ class SpoolTables:
         try:
             yield
             self._do("COMMIT")
+            self._shrink()
         except BaseException:
             with suppress(apsw.Error):  # the error before this one says why
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
+                self._connection.execute("ROLLBACK")
             raise
 
     def checkpoint(self) -> None:
@@ -211,14 +195,14 @@ class SpoolTables:
 
     def write_meta(self, meta: Meta) -> None:
         body, digest = meta.encode()
-        self._do("INSERT OR REPLACE INTO meta VALUES(1, ?, ?)", (digest, body))
+        self._do("INSERT OR REPLACE INTO meta VALUES(1, ?, ?)", digest, body)
 
     def put(self, row: Row) -> None:
         *names, body = astuple(row)
-        self._do("INSERT INTO log VALUES(?, ?, ?, ?, ?, ?, ?, ?)", (*names, row.digest(), body))
+        self._do("INSERT INTO log VALUES(?, ?, ?, ?, ?, ?, ?, ?)", *names, row.digest(), body)
 
     def drop(self, number: int) -> None:
-        self._do("DELETE FROM log WHERE id = ?", (number,))
+        self._do("DELETE FROM log WHERE id = ?", number)
         if self._connection.changes() != 1:
             raise DamagedError("a row that was read cannot be found")
 
@@ -237,28 +221,26 @@ class SpoolTables:
         return sorted(found)
 
     def outlines(self, after: int = -(2**63)) -> Iterator[Outline]:
-        sql = """SELECT id, epoch, place, points, length(body), stamped FROM log
-                 WHERE id > ? ORDER BY id LIMIT 1"""
-        while found := self._do(sql, (after,)):
+        sql = f"""SELECT id, epoch, place, {_POINTS}, length(body), stamped FROM log
+                  WHERE id > ? ORDER BY id LIMIT 1"""  # noqa: S608  # a constant
+        while found := self._do(sql, after):
             after, epoch, *rest = found[0]
-            place, points, size, stamped = (each if isinstance(each, int) else 0 for each in rest)
-            name = epoch if isinstance(epoch, str) else ""
-            sane = points if 0 < points <= _MOST_POINTS else 0
-            yield Outline(after, name, place, sane, size, stamped)
+            numbers = [each if isinstance(each, int) else 0 for each in rest]
+            yield Outline(after, epoch if isinstance(epoch, str) else "", *numbers)
 
     def read(self, number: int) -> Row | None:
         sql = """SELECT id, epoch, place, stamped, kind, points, body, digest FROM log
                  WHERE id = ?"""
-        found = self._do(sql, (number,))
+        found = self._do(sql, number)
         return Row.checked(found[0][:-1], found[0][-1]) if found else None
 
     def measure(self) -> Sizes:
-        sane = f"CASE WHEN {_SANE} THEN points END"
-        sql = f"SELECT count(*), total({sane}), total(length(body)) FROM log"  # noqa: S608  # constants
+        sql = f"SELECT count(*), total({_POINTS}), total(length(body)) FROM log"  # noqa: S608  # a constant
         rows, points, size = map(int, self._do(sql)[0])
-        return Sizes(rows, size + rows * self.row_bytes, points, self._count_dead_letters())
+        return Sizes(size + rows * self.row_bytes, points, self._count_dead_letters())
 
-    def shrink(self) -> None:
+    def _shrink(self) -> None:
+        """Give some of the room back that a drained backlog took."""
         free, pages = self._value("PRAGMA freelist_count"), self._value("PRAGMA page_count")
         if free > _SHRINK_PAGES and free > pages // 2:
             self._do(f"PRAGMA incremental_vacuum({_SHRINK_PAGES})")
@@ -270,14 +252,15 @@ class SpoolTables:
             self._do(
                 """INSERT INTO dead_letters(epoch, place, points, reason, digest, body)
                    VALUES(?, ?, ?, ?, ?, ?)""",
-                (name.epoch, name.last, name.points, refusal.reason, digest, body),
+                *(name.epoch, name.last, name.points, refusal.reason, digest, body),
             )
         self._do(
             """DELETE FROM dead_letters WHERE id IN (SELECT id FROM (
                  SELECT id, row_number() OVER newest AS nth, sum(length(body)) OVER newest AS size
                  FROM dead_letters WINDOW newest AS (ORDER BY id DESC))
                WHERE nth > ? OR size > ?)""",
-            (_MOST_LETTERS, _MOST_LETTER_BYTES),
+            _MOST_LETTERS,
+            _MOST_LETTER_BYTES,
         )
         return self._count_dead_letters()
 
@@ -308,13 +291,6 @@ class SpoolTables:
         """Close the connection, whatever state it is in."""
         with suppress(apsw.Error):
             self._connection.close(True)  # noqa: FBT003  # apsw takes it by position only
-
-
-def _check_header(found: bytes) -> None:
-    if len(found) < _HEADER_BYTES:
-        return  # new, or SQLite will say so
-    if any(found[part] != _expected()[0][part] for part in _FIXED):
-        raise DamagedError("its header is not that of a spool")
 
 
 if TYPE_CHECKING:

@@ -34,6 +34,7 @@ _DAY: Final = timedelta(days=1)
 _STEADY_SECONDS: Final = 5  # as in mesh/judge.py
 _STEADY: Final = timedelta(seconds=_STEADY_SECONDS)
 _TOGETHER: Final = timedelta(seconds=5)  # in which the pieces of one report arrive
+MOST_PEERS: Final = 10_000  # as many as a list of peers may have
 _MOST_OTHERS: Final = 1000
 _FIRST_TIME: Final = datetime(1, 1, 1, tzinfo=UTC)
 
@@ -132,7 +133,7 @@ def read_latest(
     if not points:
         for group in PAYLOADS:
             points += _look(cursor, node_id, arrived_query(group), group, _FIRST_TIME)
-    return points + _read_others(cursor, node_id)
+    return points + _read_others(cursor, node_id, last)
 
 
 def _of_last_day(
@@ -181,7 +182,8 @@ def _look(
     before: timedelta = _PEER_TIME,
 ) -> list[StoredPoint]:
     rows = cursor.execute(query, [node_id, _before(moment, before).replace(tzinfo=None)])
-    return [_stored(group, *row) for row in rows.fetchall()]
+    points = [_stored(group, *row) for row in rows.fetchall()]
+    return sorted(points, key=attrgetter("peer_id")) if has_peers(group) else points
 
 
 def latest_query(group: str) -> str:
@@ -230,8 +232,8 @@ def _newest_of(rows: str, names: str, key: Sequence[str]) -> str:
 
 
 def _of_recent_peers(group: str) -> str:
-    order = "ORDER BY peer_id" if has_peers(group) else ""
-    return f" AND ts >= max(ts) OVER () - INTERVAL {PEER_MINUTES} MINUTE {order}"
+    bound = f"ORDER BY ts DESC, peer_id LIMIT {MOST_PEERS}" if has_peers(group) else ""
+    return f" AND ts >= max(ts) OVER () - INTERVAL {PEER_MINUTES} MINUTE {bound}"
 
 
 def _peer(group: str) -> Sequence[str]:
@@ -242,20 +244,26 @@ def _names(columns: Sequence[str]) -> str:
     return ", ".join(("ts", "received_at", *columns))
 
 
-_OTHER_COLUMNS: Final = ('"group"', "peer_id", "data")
+# The data of a point may have 16 KiB, so it is read only of the points that are chosen without it.
+_OTHER_KEY: Final = ('"group"', "peer_id")
+_CHOSEN_OTHERS: Final = _newest_of(
+    _not_ahead(table_of(OTHER), _OTHER_KEY, "received_at >= ?"),
+    f"{_names(_OTHER_KEY)}, place",
+    _OTHER_KEY,
+)
 _NEWEST_OTHERS: Final = (
-    _newest_of(
-        _not_ahead(table_of(OTHER), _OTHER_COLUMNS, "true"),
-        _names(_OTHER_COLUMNS),
-        _OTHER_COLUMNS[:2],
-    )
-    + f' ORDER BY "group", peer_id LIMIT {_MOST_OTHERS}'
+    f"SELECT {_names((*_OTHER_KEY, 'data'))} FROM {table_of(OTHER)} WHERE rowid IN "  # noqa: S608 -- our own names
+    f'(SELECT place FROM ({_CHOSEN_OTHERS} ORDER BY "group", peer_id LIMIT {_MOST_OTHERS})) '
+    'ORDER BY "group", peer_id'
 )
 
 
-def _read_others(cursor: duckdb.DuckDBPyConnection, node_id: str) -> list[StoredPoint]:
+def _read_others(
+    cursor: duckdb.DuckDBPyConnection, node_id: str, last: LastReport | None
+) -> list[StoredPoint]:
     """Return the newest point of each group that this version does not know, and of each peer."""
-    rows = cursor.execute(_NEWEST_OTHERS, [node_id]).fetchall()
+    since = _FIRST_TIME if last is None else _before(last.arrived, _DAY)
+    rows = cursor.execute(_NEWEST_OTHERS, [node_id, since.replace(tzinfo=None)]).fetchall()
     return [
         StoredPoint(
             timestamp=_utc(ts),
@@ -279,8 +287,12 @@ def read_fleet(
             found = _newest(cursor, node_id, GROUP_SYSTEM, last.get(node_id) or _last_of(point))
             point = next(iter(found), point)
         system[node_id] = point
-    arrivals = {node_id: point.received_at for node_id, point in system.items()}
-    arrivals |= {node_id: report.arrived for node_id, report in last.items()}
+    arrivals: dict[str, datetime | None] = {
+        node_id: report.arrived if report.has_points else None for node_id, report in last.items()
+    }
+    arrivals |= {
+        node: point.received_at for node, point in system.items() if not arrivals.get(node)
+    }
     return [NodeSummary(node, at, system.get(node)) for node, at in sorted(arrivals.items())]
 
 

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from plexd_server.store.duckdb.runs import Array, Columns
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_FIRST_TIME: Final = microseconds(datetime(1, 1, 1, tzinfo=UTC))
+_FIRST_TIME: Final = microseconds(datetime(1, 1, 1, tzinfo=UTC))  # a bucket may begin before it
 _MICROSECOND: Final = timedelta(microseconds=1)
 # The reading before the range: a look at the minutes before costs nothing, one at a day does.
 _NEARBY: Final = 5 * MINUTE
@@ -72,7 +72,7 @@ def read_series(cursor: duckdb.DuckDBPyConnection, query: SeriesQuery) -> Series
     means, least, most = (
         dict(zip(query.fields, fold, strict=True)) for fold in zip(*folds, strict=True)
     )
-    times = [*map(_time, buckets.start.tolist())]
+    times = [*map(_time, np.maximum(buckets.start, _FIRST_TIME).tolist())]
     return Series(times, means, least, most, _gaps(buckets, source.step))
 
 
@@ -96,7 +96,8 @@ class _SeriesSource:
         """Return the runs of a time in order; none lies on both sides of the range's begin."""
         begin = max(since, _FIRST_TIME)
         edges = ((begin, min(self.since, until)), (max(begin, self.since), until))
-        parts = [*map(self._read, joined(chain.from_iterable(map(self._choose, edges))))]
+        pieces = joined(chain.from_iterable(map(self._choose, edges)))
+        parts = [*map(self._read, pieces or [Piece(None, begin, begin)])]
         names = self._fields.columns()
         return {name: np.concatenate([part[name] for part in parts]) for name in names}
 

@@ -29,10 +29,14 @@ _DIGITS: Final = 16  # hexadecimal; what fits a number of 64 bits
 
 
 class LastReport(NamedTuple):
-    """When a node's last report arrived, and the newest stamp of its stored points, if known."""
+    """When a node's last report arrived, and the newest stamp of its stored points, if known.
+
+    ``has_points``: whether any of its points was ever stored.
+    """
 
     arrived: datetime
     newest: datetime | None
+    has_points: bool = True
 
 
 class StoredMarks(Protocol):
@@ -115,7 +119,8 @@ class MarkCache:
         last = max(marks, key=lambda mark: mark.ordinal)
         assert last.received_at is not None
         stamps = (mark.newest_stored for mark in marks if mark.newest_stored)
-        return LastReport(last.received_at, max(stamps, default=None))
+        has_points = any(mark.received for mark in marks)
+        return LastReport(last.received_at, max(stamps, default=None), has_points)
 
     def last_reports(self) -> dict[str, LastReport]:
         """Return the last report of each node. May be called on any thread."""

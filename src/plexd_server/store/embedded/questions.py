@@ -192,7 +192,7 @@ class _CrossingPoint(Struct, array_like=True):
 
 class _CrossingSummary(Struct, array_like=True):
     node_id: str
-    received_at: datetime
+    received_at: datetime | None
     system: _CrossingPoint | None
 
     @classmethod

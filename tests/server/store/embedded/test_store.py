@@ -262,6 +262,7 @@ async def is_duplicate(store: DuckDBStore, report: Report) -> bool:
     return (await store.write(report)).receipt.duplicate
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "damage",
     [
