@@ -15,6 +15,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from plexd.api import LatencyResult, MetricPoint, TunnelStats
+from plexd_server.store.duckdb import rolling
 from support.points import NOW, TUNNEL
 from support.rollups import FIELDS, Pair, asked, assert_same
 
@@ -81,8 +82,10 @@ def points_of(
     return found
 
 
-@example([Reading(15) for _ in range(40)], 0, 100.0, HOUR, 300)
-@example([Reading(300, part=n % 2) for n in range(30)], 0, 100.0, 3 * HOUR, HOUR)
+@example([Reading(15) for _ in range(40)], 0, 100.0, HOUR, 300, 150_000)
+@example([Reading(15) for _ in range(40)], 0, 100.0, HOUR, 300, 10)
+@example([Reading(300, part=n % 2) for n in range(30)], 0, 100.0, 3 * HOUR, HOUR, 1)
+@example([Reading(300, part=n % 2) for n in range(30)], 0, 100.0, 3 * HOUR, HOUR, 150_000)
 @settings(max_examples=10, deadline=None)  # a database each
 @given(
     readings=READINGS,
@@ -90,9 +93,10 @@ def points_of(
     begin=st.sampled_from([-10.0, 0.0, 100.0, 300.0, 4000.0, 95_000.0]),
     length=st.sampled_from([600, HOUR, 5 * HOUR, 40 * HOUR]),
     step=st.sampled_from([300, 600, 1500, HOUR, 2 * HOUR, 86_400]),
+    most_rows=st.sampled_from([1, 10, 150_000]),
 )
 def test_a_series_of_rollups_is_that_of_their_readings_and_stays_when_they_are_gone(
-    readings: list[Reading], ahead: float, begin: float, length: float, step: int
+    readings: list[Reading], ahead: float, begin: float, length: float, step: int, most_rows: int
 ) -> None:
     base = NOW.replace(minute=0)
     points = points_of(base + timedelta(seconds=ahead), readings)
@@ -100,7 +104,12 @@ def test_a_series_of_rollups_is_that_of_their_readings_and_stays_when_they_are_g
     span = (since, since + timedelta(seconds=length), step)
     early = timedelta(seconds=begin % 300)
     aligned = (span[0] - early, span[1] - early, step)
-    with TemporaryDirectory() as directory, closing(Pair(Path(directory))) as pair:
+    with (
+        TemporaryDirectory() as directory,
+        closing(Pair(Path(directory))) as pair,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setattr(rolling, "MOST_ROWS", most_rows)
         for part in range(3):
             pair.write([(at, point) for of, at, point in points if of == part])
             for _ in range(2):

@@ -59,14 +59,14 @@ class Pair:
         for tables in (self.rolled, self.plain):
             tables.close()
 
-    def write(self, points: Sequence[tuple[datetime, MetricPoint]]) -> None:
+    def write(self, points: Sequence[tuple[datetime, MetricPoint]], node: str = "n") -> None:
         """Load points of a node as one chunk, each with the time of its arrival."""
         if not points:
             return
         number, staged = next(self._numbers), StagedReports(self._marks)
         chunk = Chunk(number - 1)
         for arrived, point in points:
-            chunk.add(number, staged.add(Report("n", (point,), arrived))[1])
+            chunk.add(number, staged.add(Report(node, (point,), arrived))[1])
         staged.apply(number)
         for tables in (self.rolled, self.plain):
             tables.load(chunk)
@@ -85,11 +85,13 @@ class Pair:
             pass
 
 
-def asked(tables: Tables, group: str, since: datetime, until: datetime, step: int) -> Series:
+def asked(
+    tables: Tables, group: str, since: datetime, until: datetime, step: int, node: str = "n"
+) -> Series:
     """Return the series of all fields of a group."""
     fields = FIELDS[group]
     query = SeriesQuery(
-        "n", group, fields, COUNTERS & {*fields}, since, until, timedelta(seconds=step), "p"
+        node, group, fields, COUNTERS & {*fields}, since, until, timedelta(seconds=step), "p"
     )
     return tables.read(lambda cursor: read_series(cursor, query))
 

@@ -147,13 +147,16 @@ class Answering:
         self._opened.load(chunk)
 
     def _roll(self) -> bool:
-        """Make some rollups; after a failure there is another attempt with the next chunk."""
+        """Make some rollups; after a failure there is another attempt with the next chunk.
+
+        Also if memory is short: what is loaded must not depend on rollups.
+        """
         try:
             self._files.check()
             has_more = self._opened.roll()
         except FilesReplaced:  # it is logged where it was found
             return False
-        except ServerError as err:
+        except Exception as err:  # noqa: BLE001 -- the thread loads points as well
             self._rolling.failed(err)
             return False
         self._rolling.worked()

@@ -12,6 +12,7 @@ import pytest
 from plexd.api import MetricPoint, TunnelStats
 from plexd.clock import SystemClock
 from plexd_server.fault_log import FaultLog
+from plexd_server.store.duckdb import rolling
 from plexd_server.store.duckdb.rollups import LEVELS, create_statements
 from plexd_server.store.duckdb.tables import Tables
 from support.points import NOW, TUNNEL
@@ -79,8 +80,9 @@ def test_an_hour_is_rolled_up_when_it_is_over(pair: Pair) -> None:
 
 
 def test_a_file_of_release_0_1_0_is_filled_in_pieces_also_if_each_is_the_last_of_a_process(
-    pair: Pair, tmp_path: Path
+    pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(rolling, "MOST_ROWS", 72)
     pair.write([reading(second) for second in range(0, HOURS * 3600, 60)])
     pair.close()
     path = tmp_path / "a.duckdb"
@@ -158,3 +160,99 @@ def test_a_clock_of_the_server_that_is_years_ahead_rolls_nothing_up_early(pair: 
     assert pair.rolled.connection.execute("SELECT count(*) FROM stale").fetchall() == [(0,)]
     pair.roll()
     assert_agree(pair, 300)
+
+
+def test_five_minutes_of_many_nodes_are_made_some_nodes_at_once(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is loaded meanwhile, so a piece has a bound in rows, and not in time alone."""
+    monkeypatch.setattr(rolling, "MOST_ROWS", 100)
+    nodes = [f"n{number}" for number in range(7)]
+    for node in nodes:
+        pair.write([reading(second) for second in range(3300, 4200, 7)], node)
+    made, has_more = [0, 0], True
+    while has_more:
+        has_more = pair.rolled.roll()
+        before, made = made, rows(pair.rolled)
+        assert made[0] - before[0] <= 2
+        assert made[1] - before[1] <= 2
+        for node in nodes:
+            for step in (300, 3600):
+                span = (at(3000), at(4800), step, node)
+                theirs = asked(pair.plain, "tunnel", *span)
+                assert_same(asked(pair.rolled, "tunnel", *span), theirs)
+
+    assert made == [2 * len(nodes), len(nodes)]
+
+
+def test_an_hour_of_many_nodes_is_made_some_nodes_at_once_also_of_those_that_are_silent_since(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rolling, "MOST_ROWS", 20)
+    nodes = [f"n{number}" for number in range(7)]
+    for number, node in enumerate(nodes):
+        pair.write([reading(second) for second in range(0, 900 + 300 * number, 60)], node)
+    pair.write([reading(4200)])
+    pair.roll()
+
+    assert rows(pair.rolled)[1] == len(nodes)
+    for node in nodes:
+        span = (at(0), at(3600), 3600, node)
+        assert_same(asked(pair.rolled, "tunnel", *span), asked(pair.plain, "tunnel", *span))
+
+
+def test_a_node_with_more_readings_than_fit_into_memory_stops_no_other(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rolling, "MOST_ROWS", 50)
+    monkeypatch.setattr(rolling, "MOST_OF_A_NODE", 100)
+    pair.write([reading(second) for second in range(0, 300, 2)], "mad")
+    pair.write([reading(second) for second in range(0, 900, 60)])
+    pair.roll()
+
+    assert stale(pair) == 0
+    assert_agree(pair, 300)
+
+
+def test_a_late_point_of_a_time_that_is_gone_is_rolled_up_where_there_was_nothing(
+    pair: Pair,
+) -> None:
+    """As what comes after a clock of the server that was years ahead was set right."""
+    pair.write([reading(second) for second in range(0, HOURS * 3600, 60) if second // 300 != 15])
+    pair.expire(at(3 * 3600 + 100))
+    pair.write([reading(second) for second in range(4500, 4800, 60)])
+    pair.roll()
+
+    assert_agree(pair, 300)
+    assert stale(pair) == 0
+
+
+def test_what_comes_after_clocks_that_were_years_ahead_is_rolled_up_too(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rolling, "_REDO_SECONDS", 0.0)
+    ahead = timedelta(days=3000).total_seconds()
+    pair.write([reading(ahead), reading(ahead + 900)])
+    while pair.rolled.roll():
+        pass
+    pair.write([reading(second) for second in range(0, 3600, 60)])
+    while pair.rolled.roll():
+        pass
+
+    assert stale(pair) == 0
+    assert_agree(pair, 300)
+
+
+def test_the_hours_of_rollups_whose_five_minutes_expire_stay_whole(pair: Pair) -> None:
+    pair.write([reading(second) for second in range(3600, HOURS * 3600, 60) if second // 300 != 19])
+    pair.roll()
+    pair.rolled.expire_rollups(at(5000))
+    pair.write([reading(5750)])
+    pair.roll()
+
+    span = (at(3600), at(HOURS * 3600), 3600)
+    assert_same(asked(pair.rolled, "tunnel", *span), asked(pair.plain, "tunnel", *span))
+
+
+def stale(pair: Pair) -> int:
+    return int(pair.rolled.connection.execute("SELECT count(*) FROM stale").fetchall()[0][0])
