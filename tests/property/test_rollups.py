@@ -105,9 +105,9 @@ def test_a_series_of_rollups_is_that_of_their_readings_and_stays_when_they_are_g
     early = timedelta(seconds=begin % 300)
     aligned = (span[0] - early, span[1] - early, step)
     with (
+        pytest.MonkeyPatch.context() as patch,
         TemporaryDirectory() as directory,
         closing(Pair(Path(directory))) as pair,
-        pytest.MonkeyPatch.context() as patch,
     ):
         patch.setattr(rolling, "MOST_ROWS", most_rows)
         for part in range(3):

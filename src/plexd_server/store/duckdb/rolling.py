@@ -13,33 +13,38 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-import duckdb
 import numpy as np
 
 from plexd_server.store.duckdb import queries, schema
+from plexd_server.store.duckdb.rollup_order import RollupOrder
 from plexd_server.store.duckdb.rollups import (
     FIVE,
     GONE,
     HOUR,
+    LEVELS,
     MINUTE,
     NEVER,
+    NEW_ROWS,
     ROLLED,
     Level,
     Rolled,
+    insert_runs,
     reading_columns,
+    registered,
     rolled_fields,
     rollup_columns,
-    stored_columns,
 )
 from plexd_server.store.duckdb.runs import composed, of_readings
+from plexd_server.store.duckdb.transactions import transaction
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+
+    import duckdb
 
     from plexd_server.store.duckdb.columns import Column
     from plexd_server.store.duckdb.runs import Columns
@@ -54,7 +59,6 @@ _GRACE: Final = 2 * MINUTE
 _LENGTHS: Final = (24 * HOUR.length, HOUR.length, FIVE.length)
 _SHORTEST: Final = _LENGTHS[-1:]
 _REDO_SECONDS: Final = 300.0
-_NEW: Final = "new_rows"
 
 _MEASURED: Final = "ts >= make_timestamp($since) AND ts < make_timestamp($until)"
 _BEGUN: Final = "start >= make_timestamp($since) AND start < make_timestamp($until)"
@@ -67,7 +71,7 @@ _NEW_SERIES: Final = (
     "EXCEPT SELECT node_id, peer_id FROM series)"
 )
 _MARK: Final = "INSERT INTO stale ({late}) EXCEPT SELECT node_id, start FROM stale"
-_LATE: Final = f"SELECT node_id, make_timestamp(start) FROM {_NEW}"  # noqa: S608 -- our own names
+_LATE: Final = f"SELECT node_id, make_timestamp(start) FROM {NEW_ROWS}"  # noqa: S608 -- our own names
 _OLDEST_STALE: Final = f"SELECT epoch_us(min(start)) FROM stale WHERE {_BEGUN}"  # noqa: S608 -- our own names
 _STALE: Final = f"SELECT node_id, start FROM stale WHERE {_BEGUN}"  # noqa: S608 -- the same
 _STALE_NODES: Final = (
@@ -149,6 +153,7 @@ class Rollups:
         self._large: int | None = None
         self._readings: Counter[str] | None = None
         self._redo_at = 0.0
+        self._orders = [RollupOrder(cursor, level) for level in LEVELS]
 
     def add(self, rows: Mapping[str, Mapping[str, Column]]) -> None:
         """Note the rows of tables that the open transaction inserts: some may come late."""
@@ -171,14 +176,16 @@ class Rollups:
         is_late = starts < self._upto
         late = {*zip(columns["node_id"][is_late], starts[is_late].tolist(), strict=True)}
         nodes, moments = map(list, zip(*late, strict=True))
-        with self._registered({"node_id": np.array(nodes, object), "start": np.array(moments)}):
+        with registered(
+            self._cursor, {"node_id": np.array(nodes, object), "start": np.array(moments)}
+        ):
             self._cursor.execute(_MARK.format(late=_LATE))
 
     def advance(self, until: int | None = None) -> bool:
         """Make some rollups, in one transaction; return whether there may be more to make.
 
         Made are those of readings before ``until``, by default of those that are old enough, and
-        then, now and again, those that are stale.
+        then, now and again, those that are stale. At the end what is there is put in order.
         """
         target = self._settled() if until is None else FIVE.ceil(until)
         if self._large is not None and self._redo(self._large):
@@ -190,11 +197,14 @@ class Rollups:
             return True
         # Late points may come all the time, and clocks that were ahead may keep the target there.
         if until is None and time.monotonic() < self._redo_at:
-            return False
+            return self._arrange()
         if self._redo(NEVER):
             return True
         self._redo_at = time.monotonic() + _REDO_SECONDS
-        return False
+        return until is None and self._arrange()
+
+    def _arrange(self) -> bool:
+        return any(order.advance(self._upto) for order in self._orders)
 
     def forget(self, before: int) -> None:
         """Note, in the open transaction, that readings before this time are removed."""
@@ -204,8 +214,8 @@ class Rollups:
 
     def expire(self, before: int) -> None:
         """Remove the rollups of what was measured before this time, by whole hours."""
-        with self._transaction():
-            for table in (level.table(group) for level in (FIVE, HOUR) for group in GROUPS):
+        with transaction(self._cursor):
+            for table in (level.table(group) for level in LEVELS for group in GROUPS):
                 statement = f"DELETE FROM {table} WHERE start < make_timestamp($before)"  # noqa: S608 -- our own names
                 self._run(statement, before=HOUR.floor(before))
 
@@ -226,7 +236,7 @@ class Rollups:
             oldest = self._one(_OLDEST, since=piece.since)
             until = target if oldest is None else min(FIVE.floor(oldest), target)
             piece = piece._replace(until=until)
-        with self._transaction():
+        with transaction(self._cursor):
             if piece.is_small:
                 self._make(piece)
             else:
@@ -264,7 +274,7 @@ class Rollups:
         if since is None:
             return False
         piece = self._next(since, self._upto, _LENGTHS if self._large is None else _SHORTEST)
-        with self._transaction():
+        with transaction(self._cursor):
             if since < self._gone:
                 self._keep_what_is_gone(piece)
             nodes, too_many = self._choose(piece)
@@ -342,12 +352,7 @@ class Rollups:
         """Make a table's rollups of what is asked for: a time, and some nodes."""
         fields = rolled_fields(group)
         runs = composed(fields, level, source.runs(self._read(group, source.query, **asked)))
-        if not len(runs["series"]):
-            return
-        columns = {name: runs[name] for name in ("series", "start", *fields.columns())}
-        with self._registered(columns):
-            run = f"series, make_timestamp(start), {stored_columns(fields)}"
-            self._cursor.execute(f"INSERT INTO {level.table(group)} SELECT {run} FROM {_NEW}")  # noqa: S608 -- our own names
+        insert_runs(self._cursor, level, group, runs)
 
     def _read(self, group: str, query: str, **asked: Any) -> Columns:
         """Read what is asked for; series that are new get their numbers first."""
@@ -362,25 +367,6 @@ class Rollups:
         where = f"{_MEASURED} AND {_OF_NODES}" if "nodes" in asked else _MEASURED
         statement = _NEW_SERIES.format(peer=peer, table=schema.table_of(group), where=where)
         self._run(statement, **asked)
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._cursor.begin()
-        try:
-            yield
-            self._cursor.commit()
-        except BaseException:
-            with suppress(duckdb.Error):  # none is open: the commit ended it
-                self._cursor.rollback()
-            raise
-
-    @contextmanager
-    def _registered(self, columns: Columns) -> Iterator[None]:
-        self._cursor.register(_NEW, columns)
-        try:
-            yield
-        finally:
-            self._cursor.unregister(_NEW)
 
     def _set(self, key: str, value: int) -> None:
         self._cursor.execute("UPDATE meta SET value = ? WHERE key = ?", [str(value), key])

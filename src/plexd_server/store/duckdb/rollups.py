@@ -19,13 +19,15 @@ make a longer run, and a series of runs is the series of their readings. A readi
 
     meta.rolled              up to this time all readings are in rollups, but those of stale rows
     meta.gone                readings before this time may have been removed
+    meta.ordered_5m, _1h     up to this time rollups are in order of series, but for later ones
 
-Both times are microseconds since 1970. A run depends on the readings in its time alone, not on
+All times are microseconds since 1970. A run depends on the readings in its time alone, not on
 those before it: what lies between two runs is found when a series is read.
 """
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from plexd_server.store.duckdb.schema import PAYLOADS, column_type, data_fields
@@ -33,6 +35,10 @@ from plexd_server.store.port import COUNTERS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+
+    import duckdb
+
+    from plexd_server.store.duckdb.runs import Columns
 
 
 class Level(NamedTuple):
@@ -63,7 +69,8 @@ MINUTE: Final = 60_000_000
 FIVE: Final = Level("5m", 5 * MINUTE)
 HOUR: Final = Level("1h", 60 * MINUTE)
 LEVELS: Final = (FIVE, HOUR)
-ROLLED, GONE = "rolled", "gone"
+ROLLED, GONE, ORDERED = "rolled", "gone", "ordered_{}"
+NEW_ROWS: Final = "new_rows"
 NEVER: Final = -(2**62)
 _MOST_HOLES: Final = 20
 # The microseconds by which a reading's stamp is ahead of its arrival, or 0. Behind is as good as
@@ -150,7 +157,8 @@ def create_statements() -> Iterable[str]:
     """Yield what a database without rollups needs."""
     yield "CREATE TABLE series(series UINTEGER, node_id VARCHAR, peer_id VARCHAR)"
     yield "CREATE TABLE stale(node_id VARCHAR, start TIMESTAMP)"
-    for key in (ROLLED, GONE):
+    ordered = [ORDERED.format(level.name) for level in LEVELS]
+    for key in (ROLLED, GONE, *ordered):
         yield f"INSERT INTO meta VALUES ('{key}', '{NEVER}')"  # noqa: S608 -- our own names
     for level in LEVELS:
         for group in PAYLOADS:
@@ -158,6 +166,26 @@ def create_statements() -> Iterable[str]:
             columns = [f'"{name}" {kind}' for name, kind in run.items()]
             keys = "series UINTEGER, start TIMESTAMP"
             yield f"CREATE TABLE {level.table(group)}({keys}, {', '.join(columns)})"
+
+
+def insert_runs(cursor: duckdb.DuckDBPyConnection, level: Level, group: str, runs: Columns) -> None:
+    """Insert runs as rollups; ``start`` is in microseconds."""
+    if not len(runs["series"]):
+        return
+    fields = rolled_fields(group)
+    with registered(cursor, {name: runs[name] for name in ("series", "start", *fields.columns())}):
+        run = f"series, make_timestamp(start), {stored_columns(fields)}"
+        cursor.execute(f"INSERT INTO {level.table(group)} SELECT {run} FROM {NEW_ROWS}")  # noqa: S608 -- our own names
+
+
+@contextmanager
+def registered(cursor: duckdb.DuckDBPyConnection, columns: Columns) -> Iterator[None]:
+    """Let the body's statements read the columns as `NEW_ROWS`."""
+    cursor.register(NEW_ROWS, columns)
+    try:
+        yield
+    finally:
+        cursor.unregister(NEW_ROWS)
 
 
 class Piece(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
@@ -12,7 +13,7 @@ import pytest
 from plexd.api import MetricPoint, TunnelStats
 from plexd.clock import SystemClock
 from plexd_server.fault_log import FaultLog
-from plexd_server.store.duckdb import rolling
+from plexd_server.store.duckdb import rolling, rollup_order
 from plexd_server.store.duckdb.rollups import LEVELS, create_statements
 from plexd_server.store.duckdb.tables import Tables
 from support.points import NOW, TUNNEL
@@ -91,7 +92,9 @@ def test_a_file_of_release_0_1_0_is_filled_in_pieces_also_if_each_is_the_last_of
         for words in made:
             if words[0] == "CREATE":
                 connection.execute(f"DROP TABLE {words[2]}")
-        connection.execute("DELETE FROM meta WHERE key IN ('rolled', 'gone')")
+        connection.execute(
+            "DELETE FROM meta WHERE key IN ('rolled', 'gone') OR key LIKE 'ordered%'"
+        )
         connection.execute("UPDATE meta SET value = '1' WHERE key = 'schema_version'")
     pair.plain = opened(tmp_path / "b.duckdb")
     has_more, pieces, found = True, 0, [0, 0]
@@ -252,6 +255,59 @@ def test_the_hours_of_rollups_whose_five_minutes_expire_stay_whole(pair: Pair) -
 
     span = (at(3600), at(HOURS * 3600), 3600)
     assert_same(asked(pair.rolled, "tunnel", *span), asked(pair.plain, "tunnel", *span))
+
+
+def test_rollups_of_a_time_that_is_over_lie_together_with_those_of_their_series(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rollup_order, "MOST_ROWS", 2 * 72)
+    pair, nodes, noon = Pair(tmp_path), [f"n{number}" for number in range(5)], 2 * 3600
+    for node in nodes:
+        pair.write([reading(second) for second in range(0, noon - 300, 60)], node)
+    pair.roll()
+    scattered = places(pair, at(noon))
+    for node in nodes:
+        pair.write([reading(second) for second in range(noon - 300, 3 * 3600, 60)], node)
+    pair.roll()
+    together = places(pair, at(noon))
+    pair.write([reading(noon - 1)], nodes[0])
+    pair.roll()
+
+    assert together == sorted(together) != scattered
+    assert len(together) == len(nodes) * 24
+    assert len(places(pair, at(noon))) == len(together)
+    for node in nodes:
+        for step in (300, 3600):
+            span = (at(0), at(3 * 3600), step, node)
+            assert_same(asked(pair.rolled, "tunnel", *span), asked(pair.plain, "tunnel", *span))
+    pair.close()
+
+
+def test_an_order_that_was_not_finished_is_begun_again(
+    pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rollup_order, "MOST_ROWS", 1)
+    for number in range(3):
+        pair.write([reading(second) for second in range(0, 3 * 3600, 60)], f"n{number}")
+    pair.close()
+    with closing(opened(tmp_path / "a.duckdb")) as first:
+        steps = [first.roll() for _ in range(4)]
+    assert all(steps)
+    with closing(opened(tmp_path / "a.duckdb")) as second:
+        while second.roll():
+            pass
+    pair.rolled, pair.plain = (opened(tmp_path / f"{name}.duckdb") for name in ("a", "b"))
+
+    together = places(pair, at(2 * 3600))
+    assert together == sorted(together)
+    assert len(together) == 3 * 24
+
+
+def places(pair: Pair, before: datetime) -> list[tuple[int, datetime]]:
+    """The series and starts of five minutes, as they lie."""
+    query = "SELECT series, start FROM rollups_5m_tunnel WHERE start < ? ORDER BY rowid"
+    cursor = pair.rolled.connection.execute(query, [before.replace(tzinfo=None)])
+    return cursor.fetchall()
 
 
 def stale(pair: Pair) -> int:
