@@ -95,6 +95,10 @@ _FIVES_OF_STALE: Final = (
     f"WHERE {_BEGUN} AND {_OF_NODES})"
 )
 _OF_SERIES: Final = f"series IN (SELECT series FROM series WHERE {_OF_NODES})"  # noqa: S608 -- the same
+_COUNT_ROLLUPS: Final = (
+    "SELECT node_id, count(*) FROM {table} JOIN series USING (series) "  # noqa: S608 -- the same
+    f"WHERE {_BEGUN} AND {_OF_NODES} GROUP BY node_id"
+)
 _REMOVE: Final = f"DELETE FROM {{table}} WHERE {_BEGUN} AND {{chosen}}"  # noqa: S608 -- the same
 _REMOVE_STALE: Final = f"DELETE FROM stale WHERE {_BEGUN} AND {_OF_NODES}"  # noqa: S608 -- the same
 _FORGET_STALE: Final = "DELETE FROM stale WHERE start < make_timestamp($before)"
@@ -292,10 +296,11 @@ class Rollups:
         """Return the stale nodes that are made at once, and those with too many readings."""
         found = self._run(_STALE_NODES, since=piece.since, until=piece.until).fetchall()
         stale = [node for (node,) in found]
-        readings = self._readings or self._count(piece, _IS_STALE, nodes=stale)
-        too_many = [node for node in stale if readings[node] > MOST_OF_A_NODE]
-        others = [node for node in stale if readings[node] <= MOST_OF_A_NODE]
-        totals = accumulate(readings[node] for node in others)
+        rows = self._readings or self._count(piece, _IS_STALE, nodes=stale)
+        too_many = [node for node in stale if rows[node] > MOST_OF_A_NODE]
+        others = [node for node in stale if rows[node] <= MOST_OF_A_NODE]
+        rows = rows + self._count_rollups(piece, others)
+        totals = accumulate(rows[node] for node in others)
         fitting = sum(total <= MOST_ROWS for total in totals)
         return others[: max(1, fitting)], too_many
 
@@ -308,13 +313,26 @@ class Rollups:
             found.update(dict(asked.fetchall()))
         return found
 
+    def _count_rollups(self, piece: _Portion, nodes: list[str]) -> Counter[str]:
+        """Return of how many rollups the hours of each node are made again, if it may be many."""
+        first, last = self._hours(piece)
+        found = Counter[str]()
+        for group in GROUPS if first < last and not piece.is_small else ():
+            count = _COUNT_ROLLUPS.format(table=FIVE.table(group))
+            found.update(dict(self._run(count, since=first, until=last, nodes=nodes).fetchall()))
+        return found
+
+    def _hours(self, piece: _Portion) -> tuple[int, int]:
+        """Return those of its hours that are over."""
+        first, last = piece.hours()
+        return first, min(last, HOUR.floor(self._upto))
+
     def _make_again(self, piece: _Portion, nodes: list[str]) -> None:
         asked = {"since": piece.since, "until": piece.until, "nodes": nodes}
         for group in piece.groups:
             self._run(_REMOVE.format(table=FIVE.table(group), chosen=_FIVES_OF_STALE), **asked)
             self._insert(FIVE, group, _of_readings(group, _IS_STALE), **asked)
-        first, last = piece.hours()
-        last = min(last, HOUR.floor(self._upto))
+        first, last = self._hours(piece)
         if first < last:
             asked |= {"since": first, "until": last}
             for group in GROUPS:

@@ -204,6 +204,27 @@ def test_an_hour_of_many_nodes_is_made_some_nodes_at_once_also_of_those_that_are
         assert_same(asked(pair.rolled, "tunnel", *span), asked(pair.plain, "tunnel", *span))
 
 
+def test_hours_of_many_nodes_are_made_again_some_nodes_at_once_after_late_points(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nodes = [f"n{number}" for number in range(7)]
+    for node in nodes:
+        pair.write([reading(second) for second in range(0, 7200, 60)], node)
+    pair.roll()
+    for node in nodes:
+        pair.write([reading(31)], node)
+    monkeypatch.setattr(rolling, "MOST_ROWS", 100)
+    left = [stale(pair)]
+    while left[-1]:
+        pair.rolled.roll(at(0))
+        left.append(stale(pair))
+
+    assert left == [7, 2, 0], "each has 6 readings and 12 rollups"
+    for node in nodes:
+        span = (at(0), at(3600), 3600, node)
+        assert_same(asked(pair.rolled, "tunnel", *span), asked(pair.plain, "tunnel", *span))
+
+
 def test_a_node_with_more_readings_than_fit_into_memory_stops_no_other(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
