@@ -86,7 +86,7 @@ def points_of(
 @example([Reading(15) for _ in range(40)], 0, 100.0, HOUR, 300, 10)
 @example([Reading(300, part=n % 2) for n in range(30)], 0, 100.0, 3 * HOUR, HOUR, 1)
 @example([Reading(300, part=n % 2) for n in range(30)], 0, 100.0, 3 * HOUR, HOUR, 150_000)
-@settings(max_examples=10, deadline=None)  # a database each
+@settings(max_examples=6, deadline=None)  # a database each
 @given(
     readings=READINGS,
     ahead=st.sampled_from([0, 1, 299, 1800, 3599.5]),

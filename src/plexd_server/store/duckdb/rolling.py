@@ -341,13 +341,14 @@ class Rollups:
 
     def _next(self, since: int, limit: int, lengths: Sequence[int] = _LENGTHS) -> _Portion:
         """Return the next piece: of the longest length, or a shorter one if there is much in it."""
-        *longer, shortest = lengths
-        pieces = (self._portion(since, length, limit) for length in longer)
+        ends = (min(since - since % length + length, limit) for length in lengths)
+        *later, earliest = dict.fromkeys(ends)  # each is counted once
+        pieces = (self._portion(since, until) for until in later)
         fitting = next((piece for piece in pieces if piece.is_small), None)
-        return fitting or self._portion(since, shortest, limit)
+        return fitting or self._portion(since, earliest)
 
-    def _portion(self, since: int, length: int, limit: int) -> _Portion:
-        piece = _Portion(since, min(since - since % length + length, limit), [], is_small=True)
+    def _portion(self, since: int, until: int) -> _Portion:
+        piece = _Portion(since, until, [], is_small=True)
         counts = self._counts(piece)
         groups = [group for group, count in zip(GROUPS, counts, strict=False) if count]
         return piece._replace(groups=groups, is_small=sum(counts) <= MOST_ROWS)
