@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from datetime import timedelta
 
-# Eight digits keep every sum within what a timedelta holds.
+# Eight digits keep every sum within what a timedelta holds, and four of years.
 _NUMBER = r"\d{1,8}(?:\.\d{1,6})?"
+_YEARS = r"\d{1,4}(?:\.\d{1,6})?"
+_YEAR = timedelta(days=365)
 _DURATION = re.compile(
-    rf"(?:(?P<weeks>{_NUMBER})w)?(?:(?P<days>{_NUMBER})d)?(?:(?P<hours>{_NUMBER})h)?(?:(?P<minutes>{_NUMBER})m(?!s))?"
+    rf"(?:(?P<years>{_YEARS})y)?(?:(?P<weeks>{_NUMBER})w)?(?:(?P<days>{_NUMBER})d)?(?:(?P<hours>{_NUMBER})h)?(?:(?P<minutes>{_NUMBER})m(?!s))?"
     rf"(?:(?P<seconds>{_NUMBER})s)?(?:(?P<milliseconds>{_NUMBER})ms)?",
     re.ASCII,
 )
@@ -21,6 +23,7 @@ _UNITS = {
         "h": "h hr hrs hour hours",
         "d": "d day days",
         "w": "w week weeks",
+        "y": "y yr yrs year years",
     }.items()
     for spelling in spellings.split()
 }
@@ -35,14 +38,17 @@ _SHORT_SIZE = re.compile(r"(\d{1,15}) ?([kKmMgGtT])[iI]?[bB]?", re.ASCII)
 
 
 def parse_duration(text: str) -> timedelta:
-    """Parse weeks to milliseconds, largest first, each at most once: ``7d``, ``1m30s``, ``500ms``.
+    """Parse years to milliseconds, largest first, each at most once: ``7d``, ``1m30s``, ``500ms``.
+
+    A year has 365 days.
 
     Raises `ValueError`, with a hint for what is nearly a duration: ``15``, ``15 s``, ``15sec``.
     """
     match = _DURATION.fullmatch(text)
     if match is None or not text:
         raise ValueError(_duration_hint(text))
-    return timedelta(**{unit: float(count) for unit, count in match.groupdict("0").items()})
+    counts = {unit: float(count) for unit, count in match.groupdict("0").items()}
+    return _YEAR * counts.pop("years") + timedelta(**counts)
 
 
 def _duration_hint(text: str) -> str:

@@ -96,6 +96,7 @@ class ServeOptions:
     operator_token_file: Path | None = None
     store_memory: str = "256MB"
     retention: timedelta = timedelta(days=365)
+    retention_rollups: timedelta = timedelta(days=5 * 365)
     grace_seconds: float = 10.0
     mesh_network: str | None = None
     node_rate: float = 50.0
@@ -280,7 +281,7 @@ async def _composed(
             async with (
                 feeding(store, live, clock),
                 reserving_ids(store, registry, clock),
-                retaining(store, options.retention, clock),
+                retaining(store, options.retention, options.retention_rollups, clock),
                 pausing_writes_on_request(embedded.quiesce, options.data_dir, clock),
                 in_background(_renewing(operator, options.operator_token_file, registry, renew)),
             ):

@@ -58,7 +58,10 @@ class FaultyStore:
     async def fleet(self) -> list[NodeSummary]:
         raise self.error
 
-    async def expire(self, now: datetime, keep: timedelta) -> int:  # noqa: ARG002 -- the port's
+    async def expire(
+        self, now: datetime, keep: timedelta, keep_rollups: timedelta | None = None
+    ) -> int:
+        del now, keep, keep_rollups
         raise self.error
 
     async def check(self) -> None:

@@ -177,6 +177,11 @@ def _add_serve(parser: Parser) -> None:
         help="show so many peers of each node that are no nodes here; default %(default)s",
     )
     add("--retention", default="365d", metavar="DURATION", help="keep points for; default 365d")
+    add(
+        "--retention-rollups",
+        metavar="DURATION",
+        help="keep their rollups of 5 minutes and an hour for; default 5y",
+    )
     add("--store-memory", default="256MB", metavar="SIZE", help="default %(default)s")
     add("--log-format", choices=("logfmt", "json"), default="logfmt", help="default %(default)s")
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 _MAX_PORT: Final = 65_535
 _MAX_DURATION: Final = timedelta(days=3660)
 _LEAST_RETENTION: Final = timedelta(hours=1)
+_DEFAULT_ROLLUPS: Final = timedelta(days=5 * 365)
 _MAX_RATE: Final = 1e6
 _MAX_FOREIGN_PEERS: Final = 100_000
 _BASE_PATH = re.compile(r"(/[\w.~-]+)+", re.ASCII)
@@ -44,6 +45,19 @@ def parse_retention(text: str) -> timedelta:
             "an outage would be let go as they arrive"
         )
     return retention
+
+
+def parse_retention_rollups(text: str | None, retention: timedelta) -> timedelta:
+    """Parse how long rollups are kept: as long as their points at least, and by default so."""
+    if text is None:
+        return max(_DEFAULT_ROLLUPS, retention)
+    rollups = parse_duration("--retention-rollups", text)
+    if rollups < retention:
+        raise ValueError(
+            f"--retention-rollups {text!r} is shorter than --retention; rollups are for the time "
+            "after that"
+        )
+    return rollups
 
 
 def parse_host(text: str) -> str:

@@ -33,12 +33,14 @@ def run(options: argparse.Namespace) -> None:
     levels = {"plexd_server": "info", "plexd": "info"}
     setup_logging("warning", options.log_format, levels, tracebacks=True)
     network = options.mesh_network
+    retention = values.parse_retention(options.retention)
     chosen = ServeOptions(
         listen=values.parse_listen(options.listen),
         data_dir=options.data_dir,
         allowed_hosts=tuple(map(values.parse_host, options.allowed_host)),
         operator_token_file=options.operator_token_file,
-        retention=values.parse_retention(options.retention),
+        retention=retention,
+        retention_rollups=values.parse_retention_rollups(options.retention_rollups, retention),
         store_memory=values.parse_size(options.store_memory),
         mesh_network=None if network is None else values.parse_network(network),
         node_rate=values.parse_rate(options.node_rate),

@@ -112,8 +112,10 @@ class ObservedStore:
     async def fleet(self) -> list[NodeSummary]:
         return await self._store.fleet()
 
-    async def expire(self, now: datetime, keep: timedelta) -> int:
-        return await self._store.expire(now, keep)
+    async def expire(
+        self, now: datetime, keep: timedelta, keep_rollups: timedelta | None = None
+    ) -> int:
+        return await self._store.expire(now, keep, keep_rollups)
 
     async def check(self) -> None:
         await self._store.check()

@@ -4,7 +4,8 @@
 
 ``group`` defaults to ``system``; ``peer_id`` is needed if the group has peers; ``since`` and
 ``until`` are RFC 3339 times or lengths of time ago (``90s``, ``1h30m``, ``7d``), by default
-the last fifteen minutes; ``step`` is in seconds, by default for about 240 buckets.
+the last fifteen minutes; ``step`` is in seconds, by default for about 240 buckets. A step of whole
+five minutes, or hours, is read from rollups, so one that is not chosen is rounded to that.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from litestar.openapi.spec.enums import OpenAPIType
 
 from plexd.api import GROUP_AGENT, GROUP_LATENCY, GROUP_SYSTEM, GROUP_TUNNEL
 from plexd.units import parse_duration
-from plexd_server.store import SeriesQuery
+from plexd_server.store import COUNTERS, SeriesQuery
 from plexd_server.web.problems import Problem
 
 if TYPE_CHECKING:
@@ -49,10 +50,6 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
     GROUP_TUNNEL: ("rx_bytes", "tx_bytes", "packet_loss_percent"),
     GROUP_LATENCY: ("rtt_nano",),
 }
-# Counters only go up, so their answer is a rate.
-COUNTERS: Final = frozenset(
-    {"network_rx_bytes", "network_tx_bytes", "rx_bytes", "tx_bytes", "gc_pause_total_ns"}
-)
 _TEXT: Final = Schema(type=OpenAPIType.STRING)
 _ANY_FIELDS: Final = Schema(
     type=OpenAPIType.ARRAY, items=Schema(enum=sorted({f for of in FIELDS.values() for f in of}))
@@ -67,7 +64,9 @@ SERIES_PARAMETERS: Final = (
     Parameter("step", "query", _WHOLE_SECONDS, "seconds of a bucket"),
 )
 _PEER_GROUPS = (GROUP_TUNNEL, GROUP_LATENCY)
-_MAX_RANGE = timedelta(days=31)
+_MAX_RANGE = timedelta(days=3660)
+_MAX_UNROLLED = timedelta(days=31)
+_ROLLUP_SECONDS = (3600, 300)
 _DEFAULT_RANGE = timedelta(minutes=15)
 _FIRST_TIME = datetime.min.replace(tzinfo=UTC)
 _MAX_BUCKETS = 2_000
@@ -120,11 +119,19 @@ def _peer(parameters: Mapping[str, Sequence[str]], group: str) -> str:
 
 
 def _step(parameters: Mapping[str, Sequence[str]], span: timedelta) -> timedelta:
-    default = max(1, round(span.total_seconds() / _DEFAULT_BUCKETS))
-    text = _one(parameters, "step", str(default))
+    text = _one(parameters, "step", str(_default_step(span.total_seconds() / _DEFAULT_BUCKETS)))
     if not re.fullmatch("[1-9][0-9]{0,6}", text) or span.total_seconds() / int(text) > _MAX_BUCKETS:
         raise _bad("step", f"must be whole seconds making at most {_MAX_BUCKETS} buckets")
+    if span > _MAX_UNROLLED and int(text) % min(_ROLLUP_SECONDS):
+        days = _MAX_UNROLLED.days
+        raise _bad("step", f"must be a multiple of 300 if more than {days} days are asked for")
     return timedelta(seconds=int(text))
+
+
+def _default_step(seconds: float) -> int:
+    """Return about so many seconds: whole hours, five minutes or seconds."""
+    unit = next((unit for unit in _ROLLUP_SECONDS if seconds >= unit), 1)
+    return max(1, round(seconds / unit)) * unit
 
 
 def _time(

@@ -2,6 +2,7 @@
 
 from plexd_server.store.embedded import Apart, DuckDBStore
 from plexd_server.store.port import (
+    COUNTERS,
     HORIZON,
     Branch,
     Gap,
@@ -17,6 +18,7 @@ from plexd_server.store.port import (
 )
 
 __all__ = [
+    "COUNTERS",
     "HORIZON",
     "Apart",
     "Branch",

@@ -22,6 +22,11 @@ if TYPE_CHECKING:
     )
 
 
+# Fields that only go up, so a series of them is their change per second.
+COUNTERS: Final = frozenset(
+    {"network_rx_bytes", "network_tx_bytes", "rx_bytes", "tx_bytes", "gc_pause_total_ns"}
+)
+
 # Points further ahead of the server's clock are rejected.
 HORIZON: Final = timedelta(hours=24)
 
@@ -193,6 +198,9 @@ class Series(Struct, frozen=True):
     None: a counter has no rate before its first reading, while it was reset, and while the node's
     clock was set.
 
+    Where the points are gone a bucket is no finer than the rollups of their time: those of five
+    minutes are in the bucket in which they begin.
+
     ``gaps`` are the times between two readings that are longer than a bucket, and than two and a
     half of the usual ones thereabouts. The first may begin before the range; what follows the last
     reading is none.
@@ -246,8 +254,13 @@ class Store(Protocol):
         """
         ...
 
-    async def expire(self, now: datetime, keep: timedelta) -> int:
+    async def expire(
+        self, now: datetime, keep: timedelta, keep_rollups: timedelta | None = None
+    ) -> int:
         """Remove the points measured longer than ``keep`` ago, and return their number.
+
+        What a series has of their time comes from rollups then, which are removed after
+        ``keep_rollups``, None: never. A store without rollups has no series of that time.
 
         The age is counted from ``now`` or the newest measurement, whichever is older, so that a
         wrong clock of the server alone removes nothing. The ledgers still count removed points.

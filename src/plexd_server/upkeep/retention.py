@@ -1,4 +1,4 @@
-"""Points that are older than the retention are deleted, every hour."""
+"""Points and rollups that are older than their retention are deleted, every hour."""
 
 from __future__ import annotations
 
@@ -21,16 +21,21 @@ _EVERY_SECONDS: Final = 3600.0
 
 
 @asynccontextmanager
-async def retaining(store: Store, keep: timedelta, clock: Clock) -> AsyncIterator[None]:
-    """While the body runs, delete what was measured longer than ``keep`` ago."""
-    async with in_background(_expire_all(store, keep, clock)):
+async def retaining(
+    store: Store, keep: timedelta, keep_rollups: timedelta, clock: Clock
+) -> AsyncIterator[None]:
+    """While the body runs, delete what was measured longer than ``keep`` ago.
+
+    The rollups of it are deleted after ``keep_rollups``.
+    """
+    async with in_background(_expire_all(store, keep, keep_rollups, clock)):
         yield
 
 
-async def _expire_all(store: Store, keep: timedelta, clock: Clock) -> None:
+async def _expire_all(store: Store, keep: timedelta, keep_rollups: timedelta, clock: Clock) -> None:
     while True:
         try:
-            expired = await store.expire(clock.now(), keep)
+            expired = await store.expire(clock.now(), keep, keep_rollups)
         except StoreError as err:
             _LOG.warning("points not expired", extra={"error": str(err)})
         else:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     import pytest
 
-KEEP = timedelta(days=30)
+KEEP, KEEP_ROLLUPS = timedelta(days=30), timedelta(days=300)
 
 
 class ScriptedStore:
@@ -23,10 +23,10 @@ class ScriptedStore:
 
     def __init__(self, *answers: int | StoreError) -> None:
         self.answers = list(answers)
-        self.asked: list[tuple[datetime, timedelta]] = []
+        self.asked: list[tuple[datetime, timedelta, timedelta]] = []
 
-    async def expire(self, now: datetime, keep: timedelta) -> int:
-        self.asked.append((now, keep))
+    async def expire(self, now: datetime, keep: timedelta, keep_rollups: timedelta) -> int:
+        self.asked.append((now, keep, keep_rollups))
         answer = self.answers.pop(0)
         if isinstance(answer, StoreError):
             raise answer
@@ -40,10 +40,10 @@ async def test_points_are_expired_at_the_start_and_every_hour_also_after_a_failu
     clock, store = ManualClock(), ScriptedStore(5, StoreError("no more"), 0)
     start, scripted = clock.now(), cast("Any", store)
 
-    async with retaining(scripted, KEEP, clock):
+    async with retaining(scripted, KEEP, KEEP_ROLLUPS, clock):
         await clock.advance(2 * 3600 + 1)
 
-    assert store.asked == [(start + timedelta(hours=n), KEEP) for n in range(3)]
+    assert store.asked == [(start + timedelta(hours=n), KEEP, KEEP_ROLLUPS) for n in range(3)]
     assert [record.message for record in caplog.records] == [
         "points expired",
         "points not expired",

@@ -10,11 +10,12 @@ import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from plexd.clock import SystemClock
-from plexd_server.errors import ServerError, StoreError
+from plexd_server.errors import FilesReplaced, ServerError, StoreError
 from plexd_server.fault_log import FaultLog
 from plexd_server.opened_files import OpenedFiles
 from plexd_server.store.duckdb import queries
@@ -49,6 +50,7 @@ class Answering:
         # The names are those of docs/reference/logs.md.
         self._loading = FaultLog("filling", clock)
         self._reading = FaultLog("reading", clock)
+        self._rolling = FaultLog("rolling", clock)
         self._released = threading.Event()
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="store-reader")
         self._marks = ThreadPoolExecutor(1, thread_name_prefix="store-marks")
@@ -137,11 +139,28 @@ class Answering:
             self._load,
             lambda loaded: self._send(ask.encode_notice(loaded)),
             self._loading,
+            self._roll,
         )
 
     def _load(self, chunk: Chunk) -> None:
         self._files.check()
         self._opened.load(chunk)
+
+    def _roll(self) -> bool:
+        """Make some rollups; after a failure there is another attempt with the next chunk.
+
+        Also if memory is short: what is loaded must not depend on rollups.
+        """
+        try:
+            self._files.check()
+            has_more = self._opened.roll()
+        except FilesReplaced:  # it is logged where it was found
+            return False
+        except Exception as err:  # noqa: BLE001 -- the thread loads points as well
+            self._rolling.failed(err)
+            return False
+        self._rolling.worked()
+        return has_more
 
     def check(self, _: ask.Check, upto: int) -> None:
         self._flush(upto, strictly=self._loading.failing)
@@ -152,9 +171,18 @@ class Answering:
         self._flush(upto)
         tables = self._opened
         newest = self._maintain(tables.newest)
-        if newest is None or newest - _FIRST_TIME <= question.keep:
+        if newest is None:
             return 0
-        before = min(question.now, newest) - question.keep
+        last = min(question.now, newest)
+        if question.keep_rollups is not None and last - _FIRST_TIME > question.keep_rollups:
+            self._maintain(partial(tables.expire_rollups, last - question.keep_rollups))
+        return self._expire(last - question.keep) if last - _FIRST_TIME > question.keep else 0
+
+    def _expire(self, before: datetime) -> int:
+        """Remove points that are in rollups by then."""
+        tables = self._opened
+        while self._maintain(lambda: tables.roll(before)):
+            pass
         expired = 0
         while points := self._maintain(lambda: tables.expire(before)):
             expired += points

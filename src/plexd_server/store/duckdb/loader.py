@@ -36,7 +36,8 @@ class Loader:
 
     ``load`` puts a chunk into the tables whole or raises; ``loaded`` is called with the last record
     of each. A chunk that failed is loaded again a second later, for ever: what is in the journal
-    was acknowledged. ``faults`` logs it.
+    was acknowledged. ``faults`` logs it. Between chunks ``roll`` makes some rollups, and returns
+    whether there may be more to make.
     """
 
     def __init__(
@@ -46,11 +47,14 @@ class Loader:
         load: Callable[[Chunk], None],
         loaded: Callable[[int], None],
         faults: FaultLog,
+        roll: Callable[[], bool] = lambda: False,
     ) -> None:
         self._directory = directory
         self._load = load
         self._report = loaded
         self._faults = faults
+        self._roll = roll
+        self._has_more_to_roll = True
         self._tasks: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
         self._durable = self._loaded = position
         self._failures = self._flush_upto = 0
@@ -131,11 +135,14 @@ class Loader:
             self._run_tasks()
             if not self._is_over:
                 self._step(is_last=is_last)
+            if self._has_more_to_roll and not self._closed:
+                self._has_more_to_roll = self._roll()
         self._run_tasks()
 
     def _has_work(self) -> bool:
         is_behind = self._chunk.weight < _CHUNK_POINTS and self._chunk.upto < self._durable
-        return is_behind or bool(self._tasks) or self._closed or self._is_due()
+        has_more = bool(self._tasks) or self._has_more_to_roll
+        return is_behind or has_more or self._closed or self._is_due()
 
     def _patience(self) -> float | None:
         """Return in how many seconds what waits is due; None if nothing waits."""
@@ -191,6 +198,7 @@ class Loader:
     def _load_chunk(self) -> None:
         self._load(self._chunk)
         self._faults.worked()
+        self._has_more_to_roll = True
         upto = self._chunk.upto
         self._chunk, self._began = Chunk(upto), 0.0
         self._report(upto)  # before an answer says it

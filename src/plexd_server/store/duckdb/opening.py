@@ -12,7 +12,7 @@ import duckdb
 
 from plexd.durable import sync
 from plexd_server.errors import StartError
-from plexd_server.store.duckdb import schema
+from plexd_server.store.duckdb import rollups, schema
 from plexd_server.store.duckdb.queries import TOTAL_RECEIVED, read_meta, read_one
 
 if TYPE_CHECKING:
@@ -93,14 +93,26 @@ def _connect(path: Path, memory: str) -> duckdb.DuckDBPyConnection:
 def create_tables(connection: duckdb.DuckDBPyConnection) -> None:
     """Create them in one transaction: a kill leaves all of them or none."""
     connection.begin()
-    for statement in schema.create_statements():
+    for statement in (*schema.create_statements(), *rollups.create_statements()):
         connection.execute(statement)
+    connection.commit()
+
+
+def _add_rollups(connection: duckdb.DuckDBPyConnection) -> None:
+    """Prepare a file of release 0.1.0 for rollups; its readings are rolled up bit by bit later."""
+    connection.begin()
+    for statement in rollups.create_statements():
+        connection.execute(statement)
+    version = str(schema.SCHEMA_VERSION)
+    connection.execute("UPDATE meta SET value = ? WHERE key = 'schema_version'", [version])
     connection.commit()
 
 
 def _check_version(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
     if not connection.execute("SHOW TABLES").fetchall():
         create_tables(connection)
+    if read_meta(connection, "schema_version") == schema.WITHOUT_ROLLUPS:
+        _add_rollups(connection)
     if read_meta(connection, "schema_version") != schema.SCHEMA_VERSION:
         raise StartError(f"{path} was written by a newer plexd-server; upgrade")
 

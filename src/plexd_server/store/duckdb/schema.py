@@ -11,7 +11,7 @@ One table per group, with columns typed and named as on the wire. Times are UTC 
                                      superseded ones may be deleted
     losses(node_id, <the fields of Loss>)
     meta(key, value)       schema_version, unaccounted, journal: the number of the journal's last
-                           record of which everything is in the tables
+                           record of which everything is in the tables; and those of `rollups`
 
 Every receipt has running totals, so one sum over the valid ones is the number of points. The
 difference is ``meta.unaccounted``, which is 0 or less: the points that were removed since. Code
@@ -41,7 +41,8 @@ if TYPE_CHECKING:
 
     import msgspec
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
+WITHOUT_ROLLUPS: Final = 1
 RECEIPTS: Final = "receipts"
 LOSSES: Final = "losses"
 JOURNAL: Final = "journal"

@@ -1,52 +1,143 @@
-"""Fields over time: the SQL text that folds readings into buckets, and the values made of the rows.
+"""Fields over time, read from readings and from rollups.
 
-An interval is the time from one reading to the next, by their stamps. In a bucket, the rate of a
-counter is how much it rose there, divided by the time in which that is known: an interval that lies
-in several buckets gives each its share. An interval from the start of a bucket to the start of the
-next one counts where it ends, and so does one that ends at the start of a bucket without any other.
-
-An interval has no rate if the counter was reset in it, and if the node's clock was set between its
-readings: the stamp of one was ahead of its arrival, by much more or less than the other's.
+Both are runs (`rollups`), which are read piece by piece in order of time and folded into the
+series' buckets (`buckets`).
 """
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 from statistics import median
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+import numpy as np
+
+from plexd_server.store.duckdb.buckets import Buckets
+from plexd_server.store.duckdb.columns import microseconds
+from plexd_server.store.duckdb.queries import read_one
+from plexd_server.store.duckdb.rolling import read_rolled
+from plexd_server.store.duckdb.rollups import (
+    FIVE,
+    HOUR,
+    MINUTE,
+    NOT_ROLLED,
+    Fields,
+    Piece,
+    choose,
+    joined,
+    reading_columns,
+    rolled_fields,
+    rollup_columns,
+)
+from plexd_server.store.duckdb.runs import of_readings
 from plexd_server.store.duckdb.schema import data_fields, has_peers, table_of
 from plexd_server.store.port import Gap, Series, SeriesQuery
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     import duckdb
 
-_FIRST_TIME: Final = datetime(1, 1, 1, tzinfo=UTC)  # a bucket may begin before it
+    from plexd_server.store.duckdb.runs import Array, Columns
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_FIRST_TIME: Final = microseconds(datetime(1, 1, 1, tzinfo=UTC))  # a bucket may begin before it
+_MICROSECOND: Final = timedelta(microseconds=1)
 # The reading before the range: a look at the minutes before costs nothing, one at a day does.
-_NEARBY: Final = timedelta(minutes=5)
-_LONG_AGO: Final = timedelta(days=1)
-_MINUS_ONE_IS_NONE: Final = frozenset({"rtt_nano", "packet_loss_percent"})
-_STEADY_MICROSECONDS: Final = 60_000_000  # the time to an arrival varies by about as much
+_NEARBY: Final = 5 * MINUTE
+_LONG_AGO: Final = 24 * HOUR.length
+_NUMBER: Final = "SELECT series FROM series WHERE node_id = ? AND peer_id = ?"
 _GAP_FACTOR: Final = 2.5
 _NEIGHBOURS: Final = 10
 
 
-class _Bucket(NamedTuple):
-    """A row of the query; lengths of time are in microseconds.
+def read_series(cursor: duckdb.DuckDBPyConnection, query: SeriesQuery) -> Series:
+    """Return the buckets of the query's fields, and the gaps between its readings."""
+    if not set(query.fields) <= set(data_fields(query.group)):
+        raise ValueError(f"not all of {query.fields} are fields of {query.group}")
+    source = _SeriesSource(cursor, query)
+    runs = source.runs(source.since - _NEARBY, source.until)
+    first = int(np.searchsorted(runs["first"], source.since))
+    if first == len(runs["first"]):
+        nothing: dict[str, list[float | None]] = {name: [] for name in query.fields}
+        return Series([], nothing, nothing, nothing)
+    if first == 0 and (last := source.last_before()) is not None:
+        runs = source.runs(FIVE.floor(last), source.until)
+    buckets = Buckets(runs, source.step, source.since)
+    folds = [
+        [*map(_answered, buckets.rate(name) if name in query.rates else buckets.gauge(name))]
+        for name in query.fields
+    ]
+    means, least, most = (
+        dict(zip(query.fields, fold, strict=True)) for fold in zip(*folds, strict=True)
+    )
+    times = [*map(_time, np.maximum(buckets.start, _FIRST_TIME).tolist())]
+    return Series(times, means, least, most, _gaps(buckets, source.step))
 
-    ``total`` is the sum of the ``intervals`` that end in it, and ``until`` is when the longest of
-    them ended. ``values`` has avg, min and max of each field.
-    """
 
-    start: datetime
-    readings: int
+class _SeriesSource:
+    """The readings and rollups of a query, as runs; times are microseconds."""
+
+    def __init__(self, cursor: duckdb.DuckDBPyConnection, query: SeriesQuery) -> None:
+        self._cursor = cursor
+        self._query = query
+        self._fields = Fields(
+            tuple(name for name in query.fields if name not in query.rates),
+            tuple(name for name in query.fields if name in query.rates),
+        )
+        self.since, self.until = map(microseconds, (query.since, query.until))
+        self.step = query.step // _MICROSECOND
+        is_rolled = self._fields.are_in(rolled_fields(query.group))
+        self._rolled = read_rolled(cursor, query.node_id) if is_rolled else NOT_ROLLED
+        self._series = read_one(cursor, _NUMBER, query.node_id, query.peer_id)
+
+    def runs(self, since: int, until: int) -> Columns:
+        """Return the runs of a time in order; none lies on both sides of the range's begin."""
+        begin = max(since, _FIRST_TIME)
+        edges = ((begin, min(self.since, until)), (max(begin, self.since), until))
+        pieces = joined(chain.from_iterable(map(self._choose, edges)))
+        parts = [*map(self._read, pieces or [Piece(None, begin, begin)])]
+        names = self._fields.columns()
+        return {name: np.concatenate([part[name] for part in parts]) for name in names}
+
+    def last_before(self) -> int | None:
+        """Return when the last reading before the range was taken."""
+        last = self.runs(self.since - _LONG_AGO, self.since)["last"]
+        return int(last[-1]) if len(last) else None
+
+    def _choose(self, edges: tuple[int, int]) -> list[Piece]:
+        return choose(*edges, self.step, self._rolled)
+
+    def _read(self, piece: Piece) -> Columns:
+        if piece.level is None:
+            return self._read_readings(piece)
+        table = piece.level.table(self._query.group)
+        statement = f"""SELECT {rollup_columns(self._fields)} FROM {table}
+            WHERE series = ? AND start >= ? AND start < ? ORDER BY {table}.start"""  # noqa: S608 -- our own names
+        return self._fetch(statement, self._series, *_times(piece))
+
+    def _read_readings(self, piece: Piece) -> Columns:
+        query = self._query
+        where, peer = ("AND peer_id = ?", [query.peer_id]) if has_peers(query.group) else ("", [])
+        statement = f"""SELECT 0 AS series, rowid AS place, {reading_columns(self._fields)}
+            FROM {table_of(query.group)} WHERE node_id = ? AND ts >= ? AND ts < ? {where}"""  # noqa: S608 -- names checked before
+        return of_readings(
+            self._fields, self._fetch(statement, query.node_id, *_times(piece), *peer)
+        )
+
+    def _fetch(self, statement: str, *parameters: Any) -> Columns:
+        found: Columns = self._cursor.execute(statement, parameters).fetchnumpy()
+        return found
+
+
+class _Timed(NamedTuple):
+    """What a bucket says of the times between its readings, in microseconds."""
+
     intervals: int
     total: int
     longest: int
-    until: datetime
-    values: Sequence[float | None]
+    until: int
 
     @property
     def usual(self) -> float:
@@ -55,163 +146,30 @@ class _Bucket(NamedTuple):
         return (self.total - self.longest) / others if others else self.longest
 
 
-def read_series(cursor: duckdb.DuckDBPyConnection, query: SeriesQuery) -> Series:
-    """Return the buckets of the query's fields, and the gaps between its readings."""
-    buckets = _read(cursor, query, _before(query.since, _NEARBY))
-    if buckets and buckets[0].intervals < buckets[0].readings:
-        last = _last_before(cursor, query)
-        buckets = buckets if last is None else _read(cursor, query, last)
-    folds: list[dict[str, list[float | None]]] = [{}, {}, {}]
-    for column, field in enumerate(query.fields):
-        for fold, values in enumerate(folds):
-            values[field] = [bucket.values[len(folds) * column + fold] for bucket in buckets]
-    times, (means, least, most) = [_utc(bucket.start) for bucket in buckets], folds
-    return Series(times, means, least, most, _gaps(buckets, query.step))
-
-
-def _read(cursor: duckdb.DuckDBPyConnection, query: SeriesQuery, since: datetime) -> list[_Bucket]:
-    rows = cursor.execute(*series_query(query, since)).fetchall()
-    spacing = len(_Bucket._fields) - 1
-    return [_Bucket._make([*row[:spacing], row[spacing:]]) for row in rows]
-
-
-def _last_before(cursor: duckdb.DuckDBPyConnection, query: SeriesQuery) -> datetime | None:
-    """Return when the last reading before the range was taken."""
-    where, parameters = _where(query, _before(query.since, _LONG_AGO), query.since)
-    statement = f"SELECT max(ts) FROM {table_of(query.group)} WHERE {where}"  # noqa: S608 -- our own names
-    ((found,),) = cursor.execute(statement, parameters).fetchall()
-    return None if found is None else _utc(found)
-
-
-def _gaps(buckets: Sequence[_Bucket], step: timedelta) -> list[Gap]:
+def _gaps(buckets: Buckets, step: int) -> list[Gap]:
     """Return the intervals longer than a bucket and than what is usual in the buckets around."""
-    timed = [bucket for bucket in buckets if bucket.intervals]
-    least = step / timedelta(microseconds=1)
+    columns = (buckets.intervals, buckets.total, buckets.longest, buckets.until)
+    rows = map(_Timed, *(column.tolist() for column in columns))
+    timed = [row for row in rows if row.intervals]
     return [
-        _gap(bucket)
-        for place, bucket in enumerate(timed)
-        if bucket.longest > max(least, _GAP_FACTOR * _usual_around(timed, place))
+        Gap(_time(row.until - row.longest), _time(row.until))
+        for place, row in enumerate(timed)
+        if row.longest > step and row.longest > _GAP_FACTOR * _usual_around(timed, place)
     ]
 
 
-def _usual_around(buckets: Sequence[_Bucket], place: int) -> float:
-    around = buckets[max(0, place - _NEIGHBOURS) : place + _NEIGHBOURS + 1]
-    return median(bucket.usual for bucket in around)
+def _usual_around(rows: Sequence[_Timed], place: int) -> float:
+    around = rows[max(0, place - _NEIGHBOURS) : place + _NEIGHBOURS + 1]
+    return median(row.usual for row in around)
 
 
-def _gap(bucket: _Bucket) -> Gap:
-    until = _utc(bucket.until)
-    return Gap(until - timedelta(microseconds=bucket.longest), until)
+def _answered(values: Array) -> list[float | None]:
+    return [None if value != value else value for value in values.tolist()]  # noqa: PLR0124 -- NaN
 
 
-def series_query(query: SeriesQuery, since: datetime) -> tuple[str, list[Any]]:
-    """Return the statement and its parameters; it reads from ``since`` on, before the range.
-
-    Columns: those of `_Bucket`.
-    """
-    if not set(query.fields) <= set(data_fields(query.group)):
-        raise ValueError(f"not all of {query.fields} are fields of {query.group}")
-    step = query.step // timedelta(microseconds=1)
-    where, parameters = _where(query, since, query.until)
-    fields = [_rate(name) if name in query.rates else _gauge(name) for name in query.fields]
-    statement = f"""
-        WITH readings AS (
-            SELECT ts, time_bucket(to_microseconds({step}), ts) AS bucket, lag(ts) OVER w AS before,
-                epoch_us(ts) - epoch_us(received_at) AS ahead,
-                epoch_us(before) - epoch_us(lag(received_at) OVER w) AS ahead_before,
-                {_listed(field.read for field in fields)}
-            FROM {table_of(query.group)} WHERE {where} WINDOW w AS (ORDER BY ts, received_at, rowid)
-        ), intervals AS (
-            SELECT ts, bucket, before, epoch_us(ts) - epoch_us(before) AS passed,
-                passed > 0 AND (greatest(ahead, ahead_before) <= {_STEADY_MICROSECONDS}
-                    OR abs(ahead - ahead_before) <= {_STEADY_MICROSECONDS}) AS is_steady,
-                CASE WHEN before >= bucket OR (ts = bucket AND passed = {step}) THEN passed
-                    ELSE epoch_us(ts) - epoch_us(bucket) END AS share,
-                {_listed(field.known for field in fields)}
-            FROM readings WHERE ts >= ?
-        ), buckets AS (
-            SELECT bucket, count(*) AS readings, count(before) AS intervals,
-                sum(passed)::BIGINT AS total, max(passed) AS longest, arg_max(ts, passed) AS until,
-                min(before) AS came_from, {_listed(field.folded for field in fields)}
-            FROM intervals GROUP BY bucket
-        ), joined AS (
-            SELECT *, epoch_us(bucket) + {step} - epoch_us(lead(came_from) OVER w) AS rest,
-                {_listed(field.joined for field in fields if field.joined)}
-            FROM buckets WINDOW w AS (ORDER BY bucket)
-        )
-        SELECT greatest(bucket, TIMESTAMP '{_FIRST_TIME.date()}') AS start,
-            readings, intervals, total, longest, until,
-            {_listed(field.answered for field in fields)}
-        FROM joined ORDER BY start"""  # noqa: S608 -- names checked above
-    return statement, [*parameters, query.since.replace(tzinfo=None)]
+def _times(piece: Piece) -> list[datetime]:
+    return [_time(moment).replace(tzinfo=None) for moment in (piece.since, piece.until)]
 
 
-class _Column(NamedTuple):
-    """What each part of the statement says of one field."""
-
-    read: str
-    known: str
-    folded: str
-    joined: str
-    answered: str
-
-
-def _gauge(name: str) -> _Column:
-    """Return the SQL of a mean; no value where the wire has -1 for "unknown" or "no answer"."""
-    value = f"nullif({name}, -1)" if name in _MINUS_ONE_IS_NONE else name
-    folds = ("avg", "min", "max")
-    return _Column(
-        read=f"{value}::DOUBLE AS {name}",
-        known=name,
-        folded=_listed(f"{fold}({name}) AS {name}_{fold}" for fold in folds),
-        joined="",
-        answered=_listed(f"{name}_{fold}" for fold in folds),
-    )
-
-
-def _rate(name: str) -> _Column:
-    """Return the SQL of a counter's change per second.
-
-    ``entering`` is the rate of the interval that began in an earlier bucket, and ``leaving`` of the
-    one that ends in a later bucket, of which ``rest`` lies in this one.
-    """
-    entering = f"max({name} / passed) FILTER (before < bucket AND share < passed)"
-    time = f"(coalesce({name}_time, 0) + if({name}_leaving IS NULL, 0, rest))"
-    rise = f"(coalesce({name}_rise, 0) + coalesce({name}_leaving * rest, 0))"
-    least, most = f"least({name}_min, {name}_leaving)", f"greatest({name}_max, {name}_leaving)"
-    # Between them also after rounding.
-    mean = f"greatest({least}, least({most}, {rise} / {time}))"
-    answers = (f"if({time} > 0, {mean}, {name}_entering)", least, most)
-    return _Column(
-        read=f"{name}, lag({name}) OVER w AS {name}_before",
-        known=f"CASE WHEN is_steady AND {name} >= {name}_before "
-        f"THEN ({name}::HUGEINT - {name}_before::HUGEINT)::DOUBLE END AS {name}",
-        folded=f"sum({name} * (share / passed)) AS {name}_rise, "
-        f"sum(share) FILTER ({name} IS NOT NULL) AS {name}_time, "
-        f"min({name} / passed) AS {name}_min, max({name} / passed) AS {name}_max, "
-        f"{entering} AS {name}_entering",
-        joined=f"lead({name}_entering) OVER w AS {name}_leaving",
-        answered=_listed(f"1e6 * {answer}" for answer in answers),
-    )
-
-
-def _where(query: SeriesQuery, since: datetime, until: datetime) -> tuple[str, list[Any]]:
-    """Return a condition and its parameters: the query's node and peer, in ``[since, until)``."""
-    condition = "node_id = ? AND ts >= ? AND ts < ?"
-    parameters = [query.node_id, since.replace(tzinfo=None), until.replace(tzinfo=None)]
-    if has_peers(query.group):
-        return f"{condition} AND peer_id = ?", [*parameters, query.peer_id]
-    return condition, parameters
-
-
-def _listed(parts: Iterator[str]) -> str:
-    return ", ".join(parts)
-
-
-def _before(moment: datetime, by: timedelta) -> datetime:
-    return moment - min(by, moment - _FIRST_TIME)
-
-
-def _utc(moment: datetime) -> datetime:
-    """Return the time with its zone, which the database leaves out."""
-    return moment.replace(tzinfo=UTC)
+def _time(moment: int) -> datetime:
+    return _EPOCH + timedelta(microseconds=moment)

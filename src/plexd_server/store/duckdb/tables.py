@@ -15,7 +15,9 @@ import duckdb
 
 from plexd_server.errors import StoreError
 from plexd_server.store.duckdb import queries, schema
+from plexd_server.store.duckdb.columns import microseconds
 from plexd_server.store.duckdb.opening import open_database
+from plexd_server.store.duckdb.rolling import Rollups
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,6 +70,7 @@ class Tables:
             self._path, self._memory, patience_seconds=_PATIENCE_SECONDS
         )
         self._writing = self.connection.cursor()
+        self._rollups = Rollups(self._writing)
         self._is_open = True
 
     def loaded_upto(self) -> int:
@@ -100,6 +103,7 @@ class Tables:
             self._writing.execute(_REMOVE_MARKS, [node_id, epochs])
         for table, columns in rows.items():
             self._insert(table, columns)
+        self._rollups.add(rows)
         self._writing.execute(_SET_JOURNAL, [str(chunk.upto)])
         if is_first:
             self._writing.execute(_COUNT_UNACCOUNTED)
@@ -116,12 +120,37 @@ class Tables:
         """Return when the newest point was measured; None if there are no points."""
         return self._maintain(lambda cursor: queries.read_time(cursor, queries.NEWEST_POINT))
 
+    def roll(self, before: datetime | None = None) -> bool:
+        """Make some rollups, in one transaction; return whether there may be more to make.
+
+        Made are those of points measured before ``before``, by default of those that are old
+        enough, and then those that became stale.
+        """
+        until = None if before is None else microseconds(before)
+        return self._maintain(lambda _: self._rollups.advance(until))
+
     def expire(self, before: datetime) -> int:
         """Remove the points of the oldest hour measured before ``before``; return their number.
 
         Zero means that all points left were measured at ``before`` or later.
         """
-        return self._maintain(lambda cursor: _expire(cursor, before))
+        return self._maintain(lambda cursor: self._expire(cursor, before))
+
+    def expire_rollups(self, before: datetime) -> None:
+        """Remove the rollups of what was measured before ``before``."""
+        self._maintain(lambda _: self._rollups.expire(microseconds(before)))
+
+    def _expire(self, cursor: duckdb.DuckDBPyConnection, before: datetime) -> int:
+        oldest = queries.read_time(cursor, queries.OLDEST_POINT)
+        if oldest is None or oldest >= before:
+            return 0
+        until = min(before, oldest + _SLICE)
+        cursor.begin()
+        gone = [queries.read_one(cursor, sql, until.replace(tzinfo=None)) for sql in _REMOVE_POINTS]
+        cursor.execute(_SUBTRACT_UNACCOUNTED, [sum(gone)])
+        self._rollups.forget(microseconds(until))
+        cursor.commit()
+        return sum(gone)
 
     def compact(self, before: datetime) -> None:
         """Remove superseded receipts and losses older than ``before``; free their space."""
@@ -162,18 +191,6 @@ def _check_next(chunk: Chunk, known: int, *, is_first: bool) -> None:
     """Raise `StoreError` if something of the chunk is in the tables, or something before it not."""
     if known != chunk.after and not is_first:
         raise StoreError(f"record {known} is the last one, not {chunk.after}")
-
-
-def _expire(cursor: duckdb.DuckDBPyConnection, before: datetime) -> int:
-    oldest = queries.read_time(cursor, queries.OLDEST_POINT)
-    if oldest is None or oldest >= before:
-        return 0
-    until = min(before, oldest + _SLICE).replace(tzinfo=None)
-    cursor.begin()
-    points = sum(int(queries.read_one(cursor, statement, until)) for statement in _REMOVE_POINTS)
-    cursor.execute(_SUBTRACT_UNACCOUNTED, [points])
-    cursor.commit()
-    return points
 
 
 def _compact(cursor: duckdb.DuckDBPyConnection, before: datetime) -> None:

@@ -129,10 +129,11 @@ class ReadFleet(Question[list[NodeSummary]], frozen=True, tag=True):
 
 
 class Expire(Question[int], frozen=True, tag=True):
-    """Remove old points, as `Store.expire` does."""
+    """Remove old points and rollups, as `Store.expire` does."""
 
     now: datetime
     keep: timedelta
+    keep_rollups: timedelta | None
 
 
 class Check(Question[None], frozen=True, tag=True):

@@ -141,9 +141,11 @@ class DuckDBStore:
             lambda: self._link.ask(ask.ReadFleet(self._marks.last_reports()))
         )
 
-    async def expire(self, now: datetime, keep: timedelta) -> int:
+    async def expire(
+        self, now: datetime, keep: timedelta, keep_rollups: timedelta | None = None
+    ) -> int:
         """Remove hour by hour, so that reports meanwhile wait for one hour's points at most."""
-        return await asyncio.to_thread(self._maintain, ask.Expire(now, keep))
+        return await asyncio.to_thread(self._maintain, ask.Expire(now, keep, keep_rollups))
 
     async def check(self) -> None:
         """Run a query and, if the last write failed, a write."""

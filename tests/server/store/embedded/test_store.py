@@ -4,7 +4,7 @@ import asyncio
 import os
 import shutil
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import duckdb
 import msgspec
@@ -15,12 +15,13 @@ from plexd_server.errors import JournalDamaged, StartError, StoreBusy, StoreErro
 from plexd_server.store import DuckDBStore, Report
 from plexd_server.store.duckdb import schema
 from plexd_server.store.duckdb.opening import create_tables
+from plexd_server.store.duckdb.rolling import Rollups
 from plexd_server.store.duckdb.schema import SCHEMA_VERSION
 from plexd_server.store.embedded import staging
 from plexd_server.store.embedded.mark_cache import EPOCHS_IN_MEMORY
 from plexd_server.store.journal import Journal
 from plexd_server.store.marks import FOLDED
-from support.embedded import tables_of
+from support.embedded import close_tables, tables_of
 from support.points import EPOCH, EXAMPLE, NOW
 
 if TYPE_CHECKING:
@@ -237,9 +238,9 @@ def rename(store: DuckDBStore, table: str, name: str) -> None:
 
 
 def count(store: DuckDBStore, table: str) -> int:
-    found = tables_of(store).connection.execute(f"SELECT count(*) FROM {table}").fetchone()
-    assert found is not None
-    return int(found[0])
+    # All rows: an unread rest keeps a transaction open, for which a checkpoint waits.
+    rows = tables_of(store).connection.execute(f"SELECT count(*) FROM {table}").fetchall()
+    return int(rows[0][0])
 
 
 async def test_the_database_cannot_reach_outside_itself(tmp_path: Path) -> None:
@@ -543,9 +544,27 @@ async def test_after_a_failed_fsync_the_file_is_opened_again_and_nothing_is_doub
     await store.aclose()
 
 
+async def test_points_are_loaded_also_while_no_rollups_can_be_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(_: object) -> NoReturn:
+        raise MemoryError("too many readings")
+
+    monkeypatch.setattr(Rollups, "_settled", fail)
+    store = DuckDBStore(tmp_path)
+    for seq in (1, 2):
+        await store.write(named(seq))
+        await store.check()
+    monkeypatch.undo()
+
+    assert count(store, "points_system") == 2
+    await store.aclose()
+    assert "rolling" in {getattr(record, "what", "") for record in caplog.records}
+
+
 async def test_a_file_that_does_not_open_is_tried_again(tmp_path: Path) -> None:
     store = DuckDBStore(tmp_path)
-    tables_of(store).close()
+    close_tables(store)
     content = (tmp_path / "points.duckdb").read_bytes()
     (tmp_path / "points.duckdb").write_bytes(b"not a database" * 1000)
     for seq in (1, 2):
