@@ -6,6 +6,7 @@ that again. So its name is looked up before anything is acknowledged.
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Final
 
 from plexd.clock import SystemClock
@@ -32,6 +33,7 @@ class OpenedFiles:
     def __init__(self, clock: Clock | None = None) -> None:
         self._faults = FaultLog("files", clock or SystemClock())
         self._known: dict[Path, Identity] = {}
+        self._lock = threading.Lock()  # an older look must not undo what a newer one found
 
     def add(self, path: Path) -> None:
         """Remember which file is behind a name, just after it was opened."""
@@ -39,12 +41,13 @@ class OpenedFiles:
 
     def check(self) -> None:
         """Raise `FilesReplaced` if another file, or none, is behind a name; that is logged."""
-        for path, known in list(self._known.items()):
-            if identity(path) != known:
-                err = replaced(path)
-                self._faults.failed(err)
-                raise FilesReplaced("the server's files are not in their place") from err
-        self._faults.worked()
+        with self._lock:
+            for path, known in list(self._known.items()):
+                if identity(path) != known:
+                    err = replaced(path)
+                    self._faults.failed(err)
+                    raise FilesReplaced("the server's files are not in their place") from err
+            self._faults.worked()
 
 
 def identity(path: Path) -> Identity:
