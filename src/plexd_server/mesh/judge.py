@@ -100,6 +100,7 @@ class _Judging:
         if not self._fills_in:
             row.newest = max(row.newest, self._newest)
             row.arrivals = with_arrival(row.arrivals, self._readings.moment, self._newest)
+            row.rhythm = None
         return row
 
     def _read_system(self, at: float, stats: Any) -> None:
@@ -176,7 +177,7 @@ class _Judging:
 
 
 def remember_cpu(row: NodeRow, at: float, percent: float) -> None:
-    """Keep one number for each minute, of the last hour."""
+    """Keep one number for each minute, of the last hour; whole, as they are drawn small."""
     minute = int(at // 60)
     if not row.history or minute > row.history[-1][0]:
-        row.history = (*row.history, (minute, percent))[-HISTORY_MINUTES:]
+        row.history = (*row.history, (minute, round(percent)))[-HISTORY_MINUTES:]

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 # Of twenty pings each, read up to a minute apart: four of them may be lost in between.
 _ASYMMETRY_PERCENT: Final = 25.0
 _BETWEEN: Final = "~"  # in no node's id
-_AT_ONCE: Final = 500
+_AT_ONCE: Final = 200
 
 T = TypeVar("T")
 _Ends: TypeAlias = tuple[str, str]

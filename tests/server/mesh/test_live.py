@@ -14,20 +14,22 @@ from plexd_server.mesh.overview import (
     MeshAnswer,
     PeersAnswer,
     finished,
-    fleet,
     mesh,
     peers,
 )
 from plexd_server.registry import Node
 from plexd_server.store import Loss, Report, StoredPoint
+from support.answers import fleet_at
 from support.readings import latency, reading, tunnel
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from plexd.api import MetricPoint
+    from plexd_server.mesh.alerts import Alert
+    from plexd_server.mesh.fleet import FleetAnswer
     from plexd_server.mesh.links import View
-    from plexd_server.mesh.overview import FleetAnswer
+    from plexd_server.mesh.live import LiveNode
 
 T = TypeVar("T")
 
@@ -67,8 +69,11 @@ def fleet_of(
     live: LiveMesh, now: datetime, *nodes: Node | str, server_ahead: float = 0.0
 ) -> FleetAnswer:
     live.update_roster(roster_of(*nodes))
-    then = moment(now, server_ahead)
-    return finished(fleet(live, live.snapshot(then), then))
+    return fleet_at(live, moment(now, server_ahead))
+
+
+def alerts_of(node: LiveNode, now: datetime) -> list[Alert]:
+    return list(node_alerts(node, node.presence(moment(now)), moment(now)))
 
 
 def report(
@@ -236,7 +241,7 @@ def test_a_clock_that_is_off_is_noticed_and_does_not_age_the_readings(ahead: flo
     now = at(250)
 
     found = view(live, now)
-    (alert,) = node_alerts(live.nodes["n1"], moment(now))
+    (alert,) = alerts_of(live.nodes["n1"], now)
 
     assert found.state == "up"
     assert now - timedelta(seconds=60) < found.measured_at <= now
@@ -420,8 +425,8 @@ def test_a_node_owes_no_report_for_the_time_the_server_was_not_running() -> None
     recall(live, "n1", [point], at(600))
 
     node = live.nodes["n1"]
-    assert [list(node_alerts(node, moment(at(s)))) for s in (601, 749)] == [[], []]
-    (late,) = node_alerts(node, moment(at(751)))
+    assert [alerts_of(node, at(s)) for s in (601, 749)] == [[], []]
+    (late,) = alerts_of(node, at(751))
     assert late.text == "no report for 13 min"
 
 
