@@ -19,12 +19,13 @@ from plexd_server.mesh.judge import MOST_FOREIGN, Readings, judge, remember_cpu
 from plexd_server.mesh.links import Link, View, joining
 from plexd_server.mesh.moment import Moment
 from plexd_server.mesh.node import NodeRow
+from plexd_server.mesh.overview import finished
 from plexd_server.mesh.peer import FAR_PAST
 from plexd_server.mesh.status import Presence, Status, presence, status
 from plexd_server.mesh.views import Views
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 
     from plexd.api import MetricPoint
     from plexd_server.mesh.fleet import FleetEntry
@@ -222,9 +223,10 @@ class LiveMesh:
 
     def update_roster(self, roster: Roster) -> None:
         """Use ``roster`` from now on."""
-        if roster != self.roster:
-            self.roster = roster
-            self._snapshot = None
+        if roster is self.roster:
+            return
+        self.roster = roster
+        self._snapshot = None
         for node in roster.nodes:
             self._node(node.node_id)
 
@@ -236,20 +238,17 @@ class LiveMesh:
 
     def snapshot(self, moment: Moment) -> MeshSnapshot:
         """Return all views and links: the same for a second, or longer if the mesh is large."""
-        for _ in self.building(moment):
-            pass
-        assert self._snapshot is not None
-        return self._snapshot
+        return finished(self.building(moment))
 
-    def building(self, moment: Moment) -> Iterator[None]:
-        """Build the snapshot in steps of some milliseconds; in none if there is a fresh one.
+    def building(self, moment: Moment) -> Generator[None, None, MeshSnapshot]:
+        """Build the snapshot in steps of some milliseconds, and return it.
 
-        What waits is read first in any case, so that every node is known to report.
-        Only one may be under way. After the last step, `snapshot` returns what was built.
+        If there is a fresh one, that is returned. What waits is read first in any case, so that
+        every node is known to report. Only one may be under way.
         """
         yield from self.settling()
-        if self._is_fresh(moment):
-            return
+        if self._snapshot is not None and self._is_fresh(self._snapshot, moment):
+            return self._snapshot
         snapshot = MeshSnapshot(moment, {}, {}, [], {}, [], {})
         yield from self._view(snapshot)
         links: dict[str, Link] = {}
@@ -260,6 +259,7 @@ class LiveMesh:
                 self._add(snapshot, link)
                 links[link.id] = link
         self._snapshot, self._links = snapshot, links
+        return snapshot
 
     def _view(self, snapshot: MeshSnapshot) -> Iterator[None]:
         """Make the views of all nodes, in steps."""
@@ -286,10 +286,7 @@ class LiveMesh:
         if is_bad(link) and (link.a in known or link.b in known):
             snapshot.bad.append(link)
 
-    def _is_fresh(self, moment: Moment) -> bool:
-        last = self._snapshot
-        if last is None:
-            return False
+    def _is_fresh(self, last: MeshSnapshot, moment: Moment) -> bool:
         age = moment.steady - last.moment.steady
         return age < max(_LEAST_FRESH_SECONDS, self._views / _VIEWS_A_SECOND)
 

@@ -128,9 +128,7 @@ class _Answers:
     async def _snapshot(self, now: Moment) -> MeshSnapshot:
         """Build the snapshot, once for all callers."""
         async with self._building:
-            for _ in self._live.building(now):
-                await self._clock.sleep(0)
-            return self._live.snapshot(now)
+            return await in_steps(self._live.building(now), self._clock)
 
 
 def _may_pack(request: Request[Any, Any, Any]) -> bool:

@@ -256,6 +256,17 @@ async def test_a_node_is_on_the_roster_once_its_first_report_is_answered() -> No
         assert [node.node_id for node in live.roster.nodes] == ["n1", "n2"]
 
 
+async def test_a_roster_that_is_the_same_is_not_used_again() -> None:
+    """It may be long, and to look at each node of it would hold the loop."""
+    observed_store, live = observed(ScriptedStore([]))
+    await observed_store.update_roster()
+    first, snapshot = live.roster, live.snapshot(live.now())
+    await observed_store.update_roster()
+
+    assert live.roster is first
+    assert live.snapshot(live.now()) is snapshot
+
+
 async def test_a_node_is_forgotten_once_however_many_update_the_roster() -> None:
     lister = ScriptedLister()
     observed_store, live = observed(ScriptedStore([]), lister)

@@ -593,3 +593,17 @@ def test_the_losses_of_the_last_day_are_an_alert_with_their_reason() -> None:
     assert texts(live, at(1), "n1") == ["1,200 points lost within 24 h: on the node"]
     report(live, "n1", [system_point(at(90_000))])
     assert texts(live, at(90_001), "n1") == []
+
+
+def test_what_arrives_while_a_snapshot_is_built_is_read_for_the_next() -> None:
+    """Else all of it would be read in one step at the end."""
+    live = LiveMesh()
+    report(live, "n1", [p for n in range(500) for p in reading(f"p{n}", at(0))])
+    live.drain()
+    building = live.building(moment(at(1)))
+    next(building)
+    report(live, "n2", reading("n1", at(1)))
+
+    snapshot = finished(building)
+
+    assert (len(snapshot.links), live.waiting) == (500, 2)
