@@ -69,7 +69,7 @@ class Roster(NamedTuple):
 
 
 class MeshSnapshot(NamedTuple):
-    """All views and links as of ``moment``; ``links_of`` has them by either end.
+    """All views and links as of ``moment``; ``links_of`` has links by either end, once asked for.
 
     ``states`` counts a node's views by state. ``bad`` are the links that an alert may be about.
     ``chosen`` has the links of answers about the whole mesh, by the bytes there was room for.
@@ -280,8 +280,6 @@ class LiveMesh:
 
     def _add(self, snapshot: MeshSnapshot, link: Link) -> None:
         snapshot.links.append(link)
-        for end in {link.a, link.b}:
-            snapshot.links_of.setdefault(end, []).append(link)
         known = self.roster.names
         if is_bad(link) and (link.a in known or link.b in known):
             snapshot.bad.append(link)

@@ -140,10 +140,23 @@ def peers(
     """Make the answer about one node's links in steps."""
     known = live.roster.names | {node_id}
     answer = Selection(known, _MOST_BYTES - _HEAD_BYTES)
+    if not snapshot.links_of:
+        yield from _sort_by_end(snapshot)
     yield from answer.choose(snapshot.links_of.get(node_id, ()))
     return PeersAnswer(
         node_id=node_id, now=shown(now), links=answer.links(), left_out=answer.left_out
     )
+
+
+def _sort_by_end(snapshot: MeshSnapshot) -> Iterator[None]:
+    """Fill ``links_of``, once it is whole."""
+    found: dict[str, list[Link]] = {}
+    for number, link in enumerate(snapshot.links):
+        for end in {link.a, link.b}:
+            found.setdefault(end, []).append(link)
+        if number % _AT_ONCE == 0:
+            yield
+    snapshot.links_of.update(found)
 
 
 class Selection:

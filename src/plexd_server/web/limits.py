@@ -31,7 +31,7 @@ _REQUEST_SECONDS = 60.0
 class InFlight:
     """An ASGI app around another: at most ``requests`` at once, each for a minute at most.
 
-    There are fewer if so many are not answered in twenty seconds. One sender has at most as many as
+    There are fewer if so many are not answered in 25 s. One sender has at most as many as
     it leaves free. The minute is for answers that nobody reads; a body has less time (body.py).
     """
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from plexd.clock import Clock
 
 # A node waits half a minute for an answer, and asks again if there is none.
-_LONGEST_SECONDS: Final = 20.0
+_LONGEST_SECONDS: Final = 25.0
 _FIRST_PACE: Final = 1000.0
 _LEAST_PACE: Final = 100.0
 _BUSY: Final = 256  # with fewer, the pace is that of those who ask
@@ -69,7 +69,7 @@ class Turns:
 
 
 class Waiting:
-    """Places for requests: at most ``most``, and no more than are answered in twenty seconds.
+    """Places for requests: at most ``most``, and no more than are answered in 25 s.
 
     One sender has at most as many as it leaves free.
     """

@@ -76,7 +76,7 @@ def test_ten_thousand_nodes_with_five_batches_each_wait_in_the_server() -> None:
     done = come_back(10_000, str)
 
     assert done.refusals == 0
-    assert done.longest_wait < 20
+    assert done.longest_wait < 25
 
 
 def test_half_as_many_more_than_there_is_room_for_are_refused_about_once() -> None:
@@ -103,17 +103,17 @@ def test_one_sender_never_has_more_than_half_of_the_places() -> None:
     assert waiting.enter("another")
 
 
-def test_there_are_as_many_places_as_are_answered_in_twenty_seconds() -> None:
+def test_there_are_as_many_places_as_are_answered_in_25_seconds() -> None:
     clock = Moment()
     waiting = Waiting(clock, MOST)
-    for number in range(6000):
+    for number in range(8000):
         waiting.enter(str(number))
     for number in range(1500):  # 200 a second
         clock.at += 0.005
         waiting.leave(str(number))
 
     assert not waiting.enter("one more")
-    for number in range(1500, 3000):
+    for number in range(1500, 3500):
         clock.at += 0.005
         waiting.leave(str(number))
     assert waiting.enter("one more")
