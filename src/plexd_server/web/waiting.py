@@ -17,6 +17,7 @@ _LONGEST_SECONDS: Final = 25.0
 _FIRST_PACE: Final = 1000.0
 _LEAST_PACE: Final = 100.0
 _BUSY: Final = 256  # with fewer, the pace is that of those who ask
+_MORE_TO_SEND: Final = 2
 _WINDOW_SECONDS: Final = 1.0
 _SOON_SECONDS: Final = 2
 _LATE_SECONDS: Final = 300
@@ -26,9 +27,9 @@ class Turns:
     """Gives each one that is refused a turn of its own, behind all that wait and all turns given.
 
     The turns are as far apart as the answers, so those that come back do not come all at once. The
-    answers are counted while many wait; ``pace`` is their number a second. As those that were
-    answered have more to send, the rush is taken to last as long again as it has lasted. It is over
-    when half as many wait as at its beginning.
+    answers are counted while many wait; ``pace`` is their number a second. Those that are answered
+    have more to send, so what waits counts twice, and the rush is taken to last as long again as it
+    has lasted. It is over when half as many wait as at its beginning.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -60,7 +61,7 @@ class Turns:
         """
         now = self._clock.monotonic()
         since, _ = self._rush = self._rush or (now, waiting)
-        first = now + max(waiting / self.pace, now - since)
+        first = now + max(_MORE_TO_SEND * waiting / self.pace, now - since)
         if self._last > now + _LATE_SECONDS:
             self._last = first
         self._last = max(self._last, first) + 1 / self.pace

@@ -79,11 +79,18 @@ def test_ten_thousand_nodes_with_five_batches_each_wait_in_the_server() -> None:
     assert done.longest_wait < 25
 
 
-def test_half_as_many_more_than_there_is_room_for_are_refused_about_once() -> None:
+def test_ten_thousand_nodes_behind_one_address_are_refused_five_thousand_times_at_most() -> None:
+    done = come_back(10_000, lambda _: "all behind one address")
+
+    assert done.refusals < 5000
+    assert done.seconds < 1.2 * 50_000 / 900
+
+
+def test_half_as_many_more_than_there_is_room_for_are_refused_once() -> None:
     done = come_back(24_000, str, batches=1)
 
-    assert 0 < done.refusals < 10_000
-    assert done.seconds < 1.5 * 24_000 / 900
+    assert 6000 < done.refusals < 7000
+    assert done.seconds < 2 * 24_000 / 900
 
 
 @pytest.mark.slow
@@ -91,7 +98,7 @@ def test_a_slow_server_asks_for_longer_waits_within_five_minutes() -> None:
     """With two seconds for everybody it would be 40,000 refusals in the first minute alone."""
     done = come_back(10_000, lambda _: "all behind one address", rate=300)
 
-    assert done.refusals < 25_000
+    assert done.refusals < 16_000
     assert 60 < done.longest_turn <= 300
     assert done.seconds < 1.5 * 50_000 / 300
 
@@ -135,7 +142,7 @@ def test_the_more_are_refused_the_later_they_come_and_not_all_at_once() -> None:
     given_ = [int(turns.give(1000)["Retry-After"]) for _ in range(10_000)]
 
     assert given_ == sorted(given_)
-    assert (given_[0], given_[-1]) == (2, 11)
+    assert (given_[0], given_[-1]) == (3, 12)
     assert max(map(given_.count, set(given_))) <= 1001
 
 
@@ -149,7 +156,7 @@ def test_a_rush_that_lasts_is_taken_to_last_as_long_again() -> None:
     turns.answered(499)
     soon = int(turns.give(1000)["Retry-After"])
 
-    assert (late, soon) == (61, 2)
+    assert (late, soon) == (61, 3)
 
 
 @given(st.lists(st.tuples(st.integers(0, 20_000), st.integers(0, 3), st.floats(0, 400))))
