@@ -150,9 +150,9 @@ def _clock(row: NodeRow) -> Iterator[Alert]:
 
 
 def _disk(row: NodeRow) -> Iterator[Alert]:
-    if row.system is None or not row.system[1].disk_total_bytes:
+    stats = row.system
+    if stats is None or not stats.disk_total_bytes:
         return
-    stats = row.system[1]
     used = 100 * stats.disk_used_bytes / stats.disk_total_bytes
     if used >= _DISK_PERCENT:
         left = size(max(0, stats.disk_total_bytes - stats.disk_used_bytes))

@@ -104,10 +104,10 @@ class _Judging:
         return row
 
     def _read_system(self, at: float, stats: Any) -> None:
-        last = FAR_PAST if self._row.system is None else self._row.system[0]
+        last = self._row.system_at
         is_again = at == last and not self._readings.are_recalled
         if is_again or self._is_newer(at, last):
-            self._row.system = (at, stats)
+            self._row.system, self._row.system_at = stats, at
         remember_cpu(self._row, at, stats.cpu_usage_percent)
 
     def _read_tunnel(self, peer_id: str, at: float, stats: Any) -> None:

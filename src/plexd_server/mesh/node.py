@@ -30,7 +30,7 @@ class NodeRow(Struct, gc=False, kw_only=True, omit_defaults=True):
         rhythm: what follows from them, once somebody asks; None after each arrival.
         first, newest: the first and the newest stamp since the row began.
         began: when the row began, in steady seconds.
-        system: its newest system numbers, with their stamp.
+        system, system_at: its newest system numbers, and their stamp.
         history: a whole percentage of the processor for each minute, the newest last.
         peers: what it reads of each peer, by the name it reads them by.
         foreign: how many of them were no registered nodes when they were first read.
@@ -44,7 +44,8 @@ class NodeRow(Struct, gc=False, kw_only=True, omit_defaults=True):
     first: float = FAR_PAST
     newest: float = FAR_PAST
     began: float = FAR_PAST
-    system: tuple[float, SystemStats] | None = None
+    system: SystemStats | None = None
+    system_at: float = FAR_PAST
     history: tuple[tuple[int, int], ...] = ()
     peers: dict[str, PeerRow] = field(default_factory=dict)
     foreign: int = 0

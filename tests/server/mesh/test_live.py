@@ -255,7 +255,8 @@ def test_a_clock_that_was_ahead_and_is_set_right_hides_nothing() -> None:
 
     assert view(live, at(62)).rx_bytes == 5
     assert live.nodes["n1"].row.offset == 0.0
-    assert live.nodes["n1"].row.system == (at(60).timestamp(), system_point(at(60)).data)
+    row = live.nodes["n1"].row
+    assert (row.system_at, row.system) == (at(60).timestamp(), system_point(at(60)).data)
 
 
 def test_peers_without_room_are_left_out_and_counted_in_a_flood_too() -> None:
