@@ -95,7 +95,7 @@ def test_half_as_many_more_than_there_is_room_for_are_refused_once() -> None:
 
 @pytest.mark.slow
 def test_a_slow_server_asks_for_longer_waits_within_five_minutes() -> None:
-    """With two seconds for everybody it would be 40,000 refusals in the first minute alone."""
+    """With two seconds for everybody there are 295,000 refusals."""
     done = come_back(10_000, lambda _: "all behind one address", rate=300)
 
     assert done.refusals < 16_000
