@@ -144,13 +144,14 @@ def _ask(url: str) -> bytes:
 def _count(path: Path) -> None:
     """Count the callbacks on this thread; a SIGUSR2 writes what was counted, and begins again."""
     taken: list[float] = []
+    writes: list[None] = []  # a callback in which the count is written does not count
     run = asyncio.Handle._run  # noqa: SLF001 -- the one place that all callbacks pass
     main_thread = threading.get_ident()
 
     def timed(handle: asyncio.Handle) -> None:
-        began = time.thread_time()
+        began, before = time.thread_time(), len(writes)
         run(handle)
-        if threading.get_ident() == main_thread:
+        if threading.get_ident() == main_thread and len(writes) == before:
             taken.append(time.thread_time() - began)
 
     def write(*_: object) -> None:
@@ -158,6 +159,7 @@ def _count(path: Path) -> None:
         part = path.with_suffix(".part")
         part.write_text("\n".join(map(str, counted)), "ascii")
         part.replace(path)
+        writes.append(None)
 
     patched: Any = asyncio.Handle
     patched._run = timed  # noqa: SLF001 -- as above

@@ -36,7 +36,8 @@ _POINTS = 10
 _SOCKETS = 4000
 _EPOCH = "0123456789abcdef0123456789abcdef"
 _PEAK = re.compile(r"VmHWM:\s+(\d+) kB")
-_TIMEOUT = aiohttp.ClientTimeout(total=120)
+# Not in all: a node may wait minutes for a socket, as those that wait for an answer have theirs.
+_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=120, sock_read=120)
 
 
 class Herd(NamedTuple):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager
-from dataclasses import asdict
 from typing import TYPE_CHECKING, BinaryIO
 
 import msgspec
+from msgspec.structs import asdict
 
 from plexd.console import OutputError, note, put, put_whole
 from plexd.durable import create_private

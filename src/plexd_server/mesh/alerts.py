@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from plexd_server.mesh.classify import State
-    from plexd_server.mesh.links import Link
+    from plexd_server.mesh.links import Link, View
     from plexd_server.mesh.live import LiveNode
     from plexd_server.mesh.moment import Moment
     from plexd_server.mesh.node import NodeRow
@@ -31,7 +31,7 @@ _LOSS_SECONDS: Final = 86_400.0
 _BAD: Final[frozenset[State]] = frozenset({"never", "one-way", "down"})
 _MANY: Final = 3
 _LOSSY_PERCENT: Final = 20.0
-_AT_ONCE: Final = 500
+_AT_ONCE: Final = 200
 _WHY: Final = {
     "evicted": "on the node",
     "rejected": "as this server refused them",
@@ -50,14 +50,15 @@ class Alert(Struct, frozen=True, kw_only=True):
     link_id: str = ""
 
 
-def node_alerts(node: LiveNode, moment: Moment) -> Iterator[Alert]:
-    """Return what is wrong with the node itself."""
-    row, seen = node.row, node.presence(moment)
+def node_alerts(node: LiveNode, seen: Presence, moment: Moment) -> Iterator[Alert]:
+    """Return what is wrong with the node itself, of which ``seen`` is the presence."""
+    row = node.row
     if seen.status == "silent":
         yield _node_alert(row, "silent", "bad", _silence(seen))
     yield from _clock(row)
     yield from _disk(row)
-    yield from _ledger(node, moment.wall)
+    if node.losses or node.machines:
+        yield from _ledger(node, moment.wall)
 
 
 def _silence(seen: Presence) -> str:
@@ -77,7 +78,7 @@ def finding_alerts(links: Iterable[Link], silent: frozenset[str]) -> Iterator[Al
     bad: dict[str, Link] = {}
     theirs: dict[str, dict[str, Link]] = {}
     for number, link in enumerate(links):
-        if _is_bad(link) and silent.isdisjoint((link.a, link.b)):
+        if is_bad(link) and silent.isdisjoint((link.a, link.b)):
             bad[link.id] = link
             for end in (link.a, link.b):
                 theirs.setdefault(end, {})[link.id] = link
@@ -87,8 +88,11 @@ def finding_alerts(links: Iterable[Link], silent: frozenset[str]) -> Iterator[Al
     yield from map(_one, bad.values())
 
 
-def _folded(bad: dict[str, Link], theirs: dict[str, dict[str, Link]]) -> Iterator[Alert]:
-    """Yield an alert for each node with many bad links, which are taken out of ``bad``."""
+def _folded(bad: dict[str, Link], theirs: dict[str, dict[str, Link]]) -> Iterator[Alert | None]:
+    """Yield an alert for each node with many bad links, which are taken out of ``bad``.
+
+    None is yielded after every step.
+    """
     # The node with the most bad links explains them; the others are then counted again.
     heap = [(-len(links), end) for end, links in theirs.items()]
     heapify(heap)
@@ -99,18 +103,21 @@ def _folded(bad: dict[str, Link], theirs: dict[str, dict[str, Link]]) -> Iterato
             continue
         explained = list(theirs[end].values())
         yield _many(end, explained)
-        for link in explained:
+        for number, link in enumerate(explained):
             del bad[link.id], theirs[link.a][link.id], theirs[link.b][link.id]
+            if number % _AT_ONCE == 0:
+                yield None
 
 
-def _is_bad(link: Link) -> bool:
-    return link.state in _BAD or _loss(link) >= _LOSSY_PERCENT
+def is_bad(link: Link) -> bool:
+    """Return whether an alert may be about the link."""
+    return link.state in _BAD or _is_lossy(link.a_to_b) or _is_lossy(link.b_to_a)
 
 
-def _loss(link: Link) -> float:
-    views = (link.a_to_b, link.b_to_a)
-    recent = [view for view in views if view is not None and view.state != "unknown"]
-    return max((view.loss_percent or 0.0 for view in recent), default=0.0)
+def _is_lossy(view: View | None) -> bool:
+    if view is None or view.loss_percent is None or view.loss_percent < _LOSSY_PERCENT:
+        return False
+    return view.state != "unknown"
 
 
 def _one(link: Link) -> Alert:
@@ -143,9 +150,9 @@ def _clock(row: NodeRow) -> Iterator[Alert]:
 
 
 def _disk(row: NodeRow) -> Iterator[Alert]:
-    if row.system is None or not row.system[1].disk_total_bytes:
+    stats = row.system
+    if stats is None or not stats.disk_total_bytes:
         return
-    stats = row.system[1]
     used = 100 * stats.disk_used_bytes / stats.disk_total_bytes
     if used >= _DISK_PERCENT:
         left = size(max(0, stats.disk_total_bytes - stats.disk_used_bytes))

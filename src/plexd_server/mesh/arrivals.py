@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 from statistics import median
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Self
 
 from msgspec import Struct
 
@@ -40,6 +40,18 @@ class Arrival(Struct, frozen=True, gc=False):
     newest: float
 
 
+class Rhythm(Struct, frozen=True, gc=False):
+    """What follows from the latest arrivals of a node."""
+
+    clock_offset: float
+    silent_after: float
+
+    @classmethod
+    def of(cls, arrivals: Sequence[Arrival]) -> Self:
+        """Return what follows from ``arrivals``, oldest first."""
+        return cls(clock_offset(arrivals), silent_after(arrivals))
+
+
 def with_arrival(
     arrivals: tuple[Arrival, ...], moment: Moment, newest: float
 ) -> tuple[Arrival, ...]:
@@ -52,7 +64,8 @@ def with_arrival(
 
 def silent_after(arrivals: Sequence[Arrival]) -> float:
     """Return the seconds without a report after which a node with these arrivals is silent."""
-    return min(max(_LEAST_SILENCE_SECONDS, _MISSED * _usual_gap(arrivals)), _MOST_SILENCE_SECONDS)
+    usual = round(_MISSED * _usual_gap(arrivals), 1)
+    return min(max(_LEAST_SILENCE_SECONDS, usual), _MOST_SILENCE_SECONDS)
 
 
 def clock_offset(arrivals: Sequence[Arrival]) -> float:

@@ -96,9 +96,14 @@ class ObservedStore:
         """
         async with self._updating:
             heard = set(self._live.nodes)
-            roster = Roster.of(await asyncio.to_thread(self._lister.nodes, revoked=True))
+            roster = await asyncio.to_thread(self._list_nodes, self._live.roster)
             self._live.update_roster(roster)
             self._live.forget(heard.difference(node.node_id for node in roster.nodes))
+
+    def _list_nodes(self, last: Roster) -> Roster:
+        """Return the roster; the last one if it is the same. Takes a while if it is long."""
+        roster = Roster.of(self._lister.nodes(revoked=True))
+        return last if roster == last else roster
 
     async def ledger(self, node_id: str) -> Ledger:
         return await self._store.ledger(node_id)

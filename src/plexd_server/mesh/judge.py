@@ -100,13 +100,14 @@ class _Judging:
         if not self._fills_in:
             row.newest = max(row.newest, self._newest)
             row.arrivals = with_arrival(row.arrivals, self._readings.moment, self._newest)
+            row.rhythm = None
         return row
 
     def _read_system(self, at: float, stats: Any) -> None:
-        last = FAR_PAST if self._row.system is None else self._row.system[0]
+        last = self._row.system_at
         is_again = at == last and not self._readings.are_recalled
         if is_again or self._is_newer(at, last):
-            self._row.system = (at, stats)
+            self._row.system, self._row.system_at = stats, at
         remember_cpu(self._row, at, stats.cpu_usage_percent)
 
     def _read_tunnel(self, peer_id: str, at: float, stats: Any) -> None:
@@ -176,7 +177,7 @@ class _Judging:
 
 
 def remember_cpu(row: NodeRow, at: float, percent: float) -> None:
-    """Keep one number for each minute, of the last hour."""
+    """Keep one number for each minute, of the last hour; whole, as they are drawn small."""
     minute = int(at // 60)
     if not row.history or minute > row.history[-1][0]:
-        row.history = (*row.history, (minute, percent))[-HISTORY_MINUTES:]
+        row.history = (*row.history, (minute, round(percent)))[-HISTORY_MINUTES:]

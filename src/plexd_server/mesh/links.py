@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 # Of twenty pings each, read up to a minute apart: four of them may be lost in between.
 _ASYMMETRY_PERCENT: Final = 25.0
 _BETWEEN: Final = "~"  # in no node's id
-_AT_ONCE: Final = 500
+_AT_ONCE: Final = 200
 
 T = TypeVar("T")
 _Ends: TypeAlias = tuple[str, str]
@@ -72,7 +72,14 @@ class Link(Struct, frozen=True, gc=False, kw_only=True):
     silence: str = ""
 
 
-_Pairs: TypeAlias = dict[_Ends, list[View | None]]
+class _Pair(Struct, gc=False):
+    """The views of two ends of each other."""
+
+    a_to_b: View | None = None
+    b_to_a: View | None = None
+
+
+_Pairs: TypeAlias = dict[_Ends, _Pair]
 _NONE: Final[Mapping[str, Link]] = MappingProxyType({})
 
 
@@ -100,10 +107,9 @@ def joining(
         yield None
     for some in _steps(merge(*ordered)):
         for ends in some:
-            a_to_b, b_to_a = pairs[ends]
-            link = known.get(_BETWEEN.join(ends))
-            if link is None or link.a_to_b is not a_to_b or link.b_to_a is not b_to_a:
-                link = _link(*ends, a_to_b, b_to_a)
+            pair, link = pairs[ends], known.get(_BETWEEN.join(ends))
+            if link is None or link.a_to_b is not pair.a_to_b or link.b_to_a is not pair.b_to_a:
+                link = _link(*ends, pair.a_to_b, pair.b_to_a)
             yield link
         yield None
 
@@ -112,10 +118,21 @@ def _paired(views: Iterable[Iterable[View]]) -> Generator[None, None, _Pairs]:
     pairs: _Pairs = {}
     for some in _steps(chain.from_iterable(views)):
         for view in some:
-            ends, side = _ends(view)
-            pairs.setdefault(ends, [None, None])[side] = view
+            _add(pairs, view)
         yield None
     return pairs
+
+
+def _add(pairs: _Pairs, view: View) -> None:
+    is_a = view.node_id <= view.peer_id
+    ends = (view.node_id, view.peer_id) if is_a else (view.peer_id, view.node_id)
+    pair = pairs.get(ends)
+    if pair is None:
+        pair = pairs[ends] = _Pair()
+    if is_a:
+        pair.a_to_b = view
+    else:
+        pair.b_to_a = view
 
 
 def _steps(items: Iterable[T]) -> Iterator[list[T]]:
@@ -123,12 +140,6 @@ def _steps(items: Iterable[T]) -> Iterator[list[T]]:
     iterator = iter(items)
     while some := list(islice(iterator, _AT_ONCE)):
         yield some
-
-
-def _ends(view: View) -> tuple[_Ends, int]:
-    if view.node_id <= view.peer_id:
-        return (view.node_id, view.peer_id), 0
-    return (view.peer_id, view.node_id), 1
 
 
 def _link(a: str, b: str, a_to_b: View | None, b_to_a: View | None) -> Link:

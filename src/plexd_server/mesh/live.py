@@ -9,22 +9,27 @@ are what the live mesh is of, and all of them are in the store. The nodes are re
 from __future__ import annotations
 
 from collections import Counter, OrderedDict, deque
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
+from msgspec import Struct, field
+
 from plexd.clock import Clock, SystemClock
+from plexd_server.mesh.alerts import is_bad
 from plexd_server.mesh.judge import MOST_FOREIGN, Readings, judge, remember_cpu
 from plexd_server.mesh.links import Link, View, joining
 from plexd_server.mesh.moment import Moment
 from plexd_server.mesh.node import NodeRow
+from plexd_server.mesh.overview import finished
 from plexd_server.mesh.peer import FAR_PAST
-from plexd_server.mesh.status import Presence, presence
+from plexd_server.mesh.status import Presence, Status, presence, status
 from plexd_server.mesh.views import Views
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 
     from plexd.api import MetricPoint
+    from plexd_server.mesh.fleet import FleetEntry
+    from plexd_server.mesh.overview import Selection
     from plexd_server.registry import Node
     from plexd_server.store import Loss, Report, StoredPoint
 
@@ -32,8 +37,8 @@ _MAX_WAITING: Final = 50_000
 _MAX_VIEWS: Final = 250_000
 _LEAST_FRESH_SECONDS: Final = 1.0
 _VIEWS_A_SECOND: Final = 10_000
-POINTS_AT_ONCE: Final = 500
-_AT_ONCE: Final = 500
+POINTS_AT_ONCE: Final = 100
+_AT_ONCE: Final = 200
 _NO_IDS: Final = frozenset[str]()
 
 
@@ -64,12 +69,19 @@ class Roster(NamedTuple):
 
 
 class MeshSnapshot(NamedTuple):
-    """All views and links as of ``moment``; ``links_of`` has them by either end."""
+    """All views and links as of ``moment``; ``links_of`` has links by either end, once asked for.
+
+    ``states`` counts a node's views by state. ``bad`` are the links that an alert may be about.
+    ``chosen`` has the links of answers about the whole mesh, by the bytes there was room for.
+    """
 
     moment: Moment
-    views: dict[str, list[View]]
+    views: dict[str, Sequence[View]]
+    states: dict[str, Mapping[str, int]]
     links: list[Link]
     links_of: dict[str, list[Link]]
+    bad: list[Link]
+    chosen: dict[int, Selection]
 
 
 class _Unread(NamedTuple):
@@ -78,14 +90,13 @@ class _Unread(NamedTuple):
     moment: Moment
 
 
-@dataclass(slots=True, eq=False)
-class LiveNode:
+class LiveNode(Struct, gc=False, eq=False):
     """One node: its row, the views made of it, and the latest ``losses`` of its ledger.
 
     ``machines`` are the addresses of those that report under its identity, if there are several.
 
     ``recalled_at`` is when it was read from the store, in steady seconds: before that, no report
-    could arrive here.
+    could arrive here. ``entry`` is what was last said of it at a glance.
     """
 
     row: NodeRow
@@ -93,10 +104,15 @@ class LiveNode:
     losses: Sequence[Loss] = ()
     machines: Sequence[str] = ()
     recalled_at: float = FAR_PAST
+    entry: FleetEntry | None = None
 
     def presence(self, moment: Moment) -> Presence:
         """Return whether the node reports."""
         return presence(self.row, moment, self.recalled_at)
+
+    def status(self, moment: Moment) -> Status:
+        """Return the status alone."""
+        return status(self.row, moment, self.recalled_at)
 
 
 class LiveMesh:
@@ -207,9 +223,10 @@ class LiveMesh:
 
     def update_roster(self, roster: Roster) -> None:
         """Use ``roster`` from now on."""
-        if roster != self.roster:
-            self.roster = roster
-            self._snapshot = None
+        if roster is self.roster:
+            return
+        self.roster = roster
+        self._snapshot = None
         for node in roster.nodes:
             self._node(node.node_id)
 
@@ -221,36 +238,34 @@ class LiveMesh:
 
     def snapshot(self, moment: Moment) -> MeshSnapshot:
         """Return all views and links: the same for a second, or longer if the mesh is large."""
-        for _ in self.building(moment):
-            pass
-        assert self._snapshot is not None
-        return self._snapshot
+        return finished(self.building(moment))
 
-    def building(self, moment: Moment) -> Iterator[None]:
-        """Build the snapshot in steps of some milliseconds; in none if there is a fresh one.
+    def building(self, moment: Moment) -> Generator[None, None, MeshSnapshot]:
+        """Build the snapshot in steps of some milliseconds, and return it.
 
-        What waits is read first in any case, so that every node is known to report.
-        Only one may be under way. After the last step, `snapshot` returns what was built.
+        If there is a fresh one, that is returned. What waits is read first in any case, so that
+        every node is known to report. Only one may be under way.
         """
         yield from self.settling()
-        if self._is_fresh(moment):
-            return
-        snapshot = MeshSnapshot(moment, {}, [], {})
+        if self._snapshot is not None and self._is_fresh(self._snapshot, moment):
+            return self._snapshot
+        snapshot = MeshSnapshot(moment, {}, {}, [], {}, [], {})
         yield from self._view(snapshot)
         links: dict[str, Link] = {}
         for link in joining(snapshot.views.values(), self._links):
             if link is None:
                 yield
             else:
-                _add(snapshot, link)
+                self._add(snapshot, link)
                 links[link.id] = link
         self._snapshot, self._links = snapshot, links
+        return snapshot
 
     def _view(self, snapshot: MeshSnapshot) -> Iterator[None]:
         """Make the views of all nodes, in steps."""
         left = _AT_ONCE
         for node_id, node in list(self.nodes.items()):
-            made = snapshot.views[node_id] = []
+            made: list[View] = []
             for view in node.views.of(
                 node.row, snapshot.moment, self.roster.ids, self.roster.revoked
             ):
@@ -259,12 +274,17 @@ class LiveMesh:
                 if left <= 0:
                     left = _AT_ONCE
                     yield
+            snapshot.views[node_id] = tuple(made)
+            snapshot.states[node_id] = dict(Counter([view.state for view in made]))
             left -= 1
 
-    def _is_fresh(self, moment: Moment) -> bool:
-        last = self._snapshot
-        if last is None:
-            return False
+    def _add(self, snapshot: MeshSnapshot, link: Link) -> None:
+        snapshot.links.append(link)
+        known = self.roster.names
+        if is_bad(link) and (link.a in known or link.b in known):
+            snapshot.bad.append(link)
+
+    def _is_fresh(self, last: MeshSnapshot, moment: Moment) -> bool:
         age = moment.steady - last.moment.steady
         return age < max(_LEAST_FRESH_SECONDS, self._views / _VIEWS_A_SECOND)
 
@@ -312,9 +332,3 @@ class LiveMesh:
         if node is None:
             node = self.nodes[node_id] = LiveNode(NodeRow(node_id=node_id))
         return node
-
-
-def _add(snapshot: MeshSnapshot, link: Link) -> None:
-    snapshot.links.append(link)
-    for end in {link.a, link.b}:
-        snapshot.links_of.setdefault(end, []).append(link)

@@ -11,7 +11,7 @@ from typing import Final
 from msgspec import Struct, field
 
 from plexd.api import SystemStats  # noqa: TC001 -- msgspec reads the annotations
-from plexd_server.mesh.arrivals import Arrival, clock_offset, silent_after
+from plexd_server.mesh.arrivals import Arrival, Rhythm
 from plexd_server.mesh.peer import FAR_PAST, PeerRow
 
 HISTORY_MINUTES: Final = 60
@@ -19,16 +19,19 @@ HISTORY_MINUTES: Final = 60
 EXPIRE_SECONDS: Final = 3600.0
 
 
-class NodeRow(Struct, kw_only=True, omit_defaults=True):
+# What the live mesh keeps is in no cycles, so the garbage collector need not look at it (gc=False):
+# it would take as long as a hundred callbacks, in one of them.
+class NodeRow(Struct, gc=False, kw_only=True, omit_defaults=True):
     """What is known of a node and its peers.
 
     Attributes:
         node_id: the node.
         arrivals: its latest arrivals, oldest first.
+        rhythm: what follows from them, once somebody asks; None after each arrival.
         first, newest: the first and the newest stamp since the row began.
         began: when the row began, in steady seconds.
-        system: its newest system numbers, with their stamp.
-        history: a percentage of the processor for each minute, the newest last.
+        system, system_at: its newest system numbers, and their stamp.
+        history: a whole percentage of the processor for each minute, the newest last.
         peers: what it reads of each peer, by the name it reads them by.
         foreign: how many of them were no registered nodes when they were first read.
         left_out: readings of peers for which there was no room.
@@ -37,11 +40,13 @@ class NodeRow(Struct, kw_only=True, omit_defaults=True):
 
     node_id: str
     arrivals: tuple[Arrival, ...] = ()
+    rhythm: Rhythm | None = None
     first: float = FAR_PAST
     newest: float = FAR_PAST
     began: float = FAR_PAST
-    system: tuple[float, SystemStats] | None = None
-    history: tuple[tuple[int, float], ...] = ()
+    system: SystemStats | None = None
+    system_at: float = FAR_PAST
+    history: tuple[tuple[int, int], ...] = ()
     peers: dict[str, PeerRow] = field(default_factory=dict)
     foreign: int = 0
     left_out: int = 0
@@ -50,9 +55,14 @@ class NodeRow(Struct, kw_only=True, omit_defaults=True):
     @property
     def offset(self) -> float:
         """The seconds by which its clock is ahead."""
-        return clock_offset(self.arrivals)
+        return self._rhythm().clock_offset
 
     @property
     def silent_after(self) -> float:
         """The seconds without a report after which it counts as silent."""
-        return silent_after(self.arrivals)
+        return self._rhythm().silent_after
+
+    def _rhythm(self) -> Rhythm:
+        if self.rhythm is None:
+            self.rhythm = Rhythm.of(self.arrivals)
+        return self.rhythm

@@ -44,17 +44,27 @@ def presence(row: NodeRow, moment: Moment, owes_since: float) -> Presence:
     frame = Frame.of(row, moment)
     if frame is None:
         return Presence()
-    reading = frame.age(row.newest)
-    owed = min(frame.since, moment.steady - owes_since)
-    is_silent = owed > frame.limit or (_was_backlog(row) and reading > frame.limit)
     last = row.arrivals[-1]
     return Presence(
-        status="silent" if is_silent else "up",
+        status=_status(row, frame, moment, owes_since),
         received_at=moment_of(last.at + last.shift + round(moment.shift - last.shift)),
         quiet_seconds=frame.since,
-        reading_seconds=reading,
+        reading_seconds=frame.age(row.newest),
         silent_after=frame.limit,
     )
+
+
+def status(row: NodeRow, moment: Moment, owes_since: float) -> Status:
+    """Return the status alone, which is quicker."""
+    frame = Frame.of(row, moment)
+    return "waiting" if frame is None else _status(row, frame, moment, owes_since)
+
+
+def _status(row: NodeRow, frame: Frame, moment: Moment, owes_since: float) -> Status:
+    owed = min(frame.since, moment.steady - owes_since)
+    if owed > frame.limit or (frame.age(row.newest) > frame.limit and _was_backlog(row)):
+        return "silent"
+    return "up"
 
 
 def _was_backlog(row: NodeRow) -> bool:

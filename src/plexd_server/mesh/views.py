@@ -9,11 +9,13 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from msgspec import Struct, field
 from msgspec.structs import replace
 
 from plexd_server.mesh.classify import REJECT_SECONDS
 from plexd_server.mesh.links import View
 from plexd_server.mesh.node import EXPIRE_SECONDS
+from plexd_server.mesh.peer import PeerRow  # noqa: TC001 -- the same
 from plexd_server.mesh.wording import seconds
 
 if TYPE_CHECKING:
@@ -21,7 +23,6 @@ if TYPE_CHECKING:
 
     from plexd_server.mesh.moment import Moment
     from plexd_server.mesh.node import NodeRow
-    from plexd_server.mesh.peer import PeerRow
 
 _FAR_FUTURE: Final = 253_402_300_799.0  # the last second of the year 9999
 _DISTANT_PAST: Final = -62_135_596_800.0  # the first of the year 1
@@ -61,11 +62,18 @@ class Frame(NamedTuple):
         return moment_of(stamp + self.shown)
 
 
-class Views:
+class _Made(Struct, frozen=True, gc=False):
+    """A view, and what it was made of."""
+
+    peer: PeerRow
+    shown: float
+    view: View
+
+
+class Views(Struct, gc=False, eq=False):
     """The views of one node, made again only for what changed since."""
 
-    def __init__(self) -> None:
-        self._made: dict[str, tuple[PeerRow, float, View]] = {}
+    made: dict[str, _Made] = field(default_factory=dict)
 
     def of(
         self, row: NodeRow, moment: Moment, ids: Mapping[str, str], revoked: Container[str] = ()
@@ -77,16 +85,17 @@ class Views:
         frame = Frame.of(row, moment)
         if frame is None:
             return
-        before, self._made = self._made, {}
+        before, self.made = self.made, {}
         for peer_id, peer in _by_id(row, ids).items():
             if peer_id in revoked:
                 continue
             made = before.get(peer_id)
-            if made is None or made[0] is not peer or made[1] != frame.shown:
-                made = (peer, frame.shown, _make_view(row.node_id, peer_id, peer, frame))
-            self._made[peer_id] = made
+            if made is None or made.peer is not peer or made.shown != frame.shown:
+                view = _make_view(row.node_id, peer_id, peer, frame)
+                made = _Made(peer, frame.shown, view)
+            self.made[peer_id] = made
             age = frame.age(peer.at)
-            yield made[2] if age <= frame.limit else _unknown(made[2], peer, frame, age)
+            yield made.view if age <= frame.limit else _unknown(made.view, peer, frame, age)
 
 
 def _by_id(row: NodeRow, ids: Mapping[str, str]) -> dict[str, PeerRow]:

@@ -5,7 +5,6 @@ Every function works on a connection whose transaction is its caller's.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -21,8 +20,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 
-@dataclass(frozen=True, slots=True)
-class Node:
+class Node(msgspec.Struct, frozen=True, gc=False):
     """A registered node; ``has_key``: whether secrets can be sealed for it."""
 
     node_id: str

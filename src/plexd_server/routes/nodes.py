@@ -5,19 +5,23 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence  # noqa: TC003 -- the same
 from datetime import datetime  # noqa: TC003 -- msgspec reads the annotations
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
-from litestar import Request, get
+from litestar import MediaType, Request, Response, get
 from msgspec.structs import astuple, replace
 
+from plexd_server.mesh.overview import encoding
 from plexd_server.mesh.status import Status  # noqa: TC001 -- msgspec reads the annotations
 from plexd_server.routes.openapi import CALLERS, NO_STORE, OPERATOR, READER, described, operation
 from plexd_server.routes.point_schemas import AnyPoint  # noqa: TC001 -- the same
 from plexd_server.routes.series_query import SERIES_PARAMETERS, parse_series_query
+from plexd_server.routes.steps import in_steps
 from plexd_server.store import Branch, Gap, Loss  # noqa: TC001 -- msgspec reads the annotations
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
+
     from litestar.handlers import HTTPRouteHandler
     from litestar.params import FromPath
 
@@ -27,6 +31,9 @@ if TYPE_CHECKING:
     from plexd_server.mesh.status import Presence
     from plexd_server.registry import Node, Registry
     from plexd_server.store import NodeSummary, Series, SeriesQuery, Store
+
+
+_AT_ONCE: Final = 100
 
 
 class LatestAnswer(msgspec.Struct, frozen=True):
@@ -123,13 +130,16 @@ def node_routes(
 
     @get(
         "/v1/nodes",
-        **described("nodes", "All nodes", *CALLERS, security=OPERATOR),
-        response_headers=NO_STORE,
+        **described("nodes", "All nodes", *CALLERS, security=OPERATOR, answers={200: NodesAnswer}),
     )
-    async def list_nodes(request: Request[Any, Any, Any]) -> NodesAnswer:
+    async def list_nodes(request: Request[Any, Any, Any]) -> Response[bytes]:
         await gate.require_operator(request)
         await settle()
-        return NodesAnswer(clock.now(), await _entries(store, registry, live))
+        nodes = await asyncio.to_thread(registry.nodes)
+        listing = _listing(live, nodes, await store.fleet(), clock.now())
+        pieces = await in_steps(encoding(await in_steps(listing, clock)), clock)
+        body = await asyncio.to_thread(b"".join, pieces)
+        return Response(body, media_type=MediaType.JSON, headers=NO_STORE)
 
     @get(
         "/v1/nodes/{node_id:str}/latest",
@@ -180,10 +190,17 @@ def node_routes(
     return [list_nodes, latest, ledger, series]
 
 
-async def _entries(store: Store, registry: Registry, live: LiveMesh) -> list[NodeEntry]:
-    nodes = await asyncio.to_thread(registry.nodes)
-    summaries = {summary.node_id: summary for summary in await store.fleet()}
-    return [_entry(live, node, summaries.get(node.node_id)) for node in nodes]
+def _listing(
+    live: LiveMesh, nodes: Sequence[Node], stored: Sequence[NodeSummary], now: datetime
+) -> Generator[None, None, NodesAnswer]:
+    """Make the answer about all nodes in steps."""
+    summaries = {summary.node_id: summary for summary in stored}
+    entries: list[NodeEntry] = []
+    for node in nodes:
+        entries.append(_entry(live, node, summaries.get(node.node_id)))
+        if len(entries) % _AT_ONCE == 0:
+            yield
+    return NodesAnswer(now, entries)
 
 
 def _entry(live: LiveMesh, node: Node, summary: NodeSummary | None) -> NodeEntry:

@@ -143,7 +143,7 @@ class Reports:
         self._gate = gate
         self._store = store
         self._clock = clock
-        self._admission = Admission()
+        self._admission = Admission(clock)
         self._horizon = Horizon(clock)
         self._newer = _NewerNodes(clock)
 

@@ -50,7 +50,7 @@ async def read_small(request: Request[Any, Any, Any], most: int, *, clock: Clock
     _check_type(request)
     if field_of(request, "content-encoding", "identity").strip().lower() != "identity":
         raise Problem(415, "the Content-Encoding must be identity")
-    sink = _PlainSink(most, Reservation(Admission(total_bytes=most), None))
+    sink = _PlainSink(most, Reservation(Admission(clock, total_bytes=most), None))
     return await _receive(request, sink, None, clock)
 
 

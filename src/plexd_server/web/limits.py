@@ -1,7 +1,8 @@
 """How much is under way at once: all requests, and the bodies of reports.
 
-A request over a bound is refused at once, with the time to come back, so that a flood costs its
-senders a moment and not the server its memory.
+What waits is cheap, so as many requests may wait as there may be connections, if they are answered
+in time. A request over a bound is refused at once, with the time to come back, so that a flood
+costs its senders a moment and not the server its memory.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from plexd_server.web.problems import RETRY_SOON, Problem, send_problem
-from plexd_server.web.shares import Shares, sender_in
+from plexd_server.web.shares import sender_in
+from plexd_server.web.waiting import Turns, Waiting
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 
     from plexd.clock import Clock
 
-_REQUESTS = 2048  # a single sender has half of them
+_REQUESTS = 16_384  # a single sender has half of them
 _NODE_REPORTS = 4  # an agent sends one at a time; the rest is for retries that cross
 _TOTAL_BYTES = 64 * 1024 * 1024
 _REQUEST_SECONDS = 60.0
@@ -29,20 +31,21 @@ _REQUEST_SECONDS = 60.0
 class InFlight:
     """An ASGI app around another: at most ``requests`` at once, each for a minute at most.
 
-    One sender has at most as many as it leaves free. The minute is for answers that nobody reads; a
-    body has less time (body.py).
+    There are fewer if so many are not answered in 25 s. One sender has at most as many as
+    it leaves free. The minute is for answers that nobody reads; a body has less time (body.py).
     """
 
     def __init__(self, app: ASGIApp, clock: Clock, *, requests: int = _REQUESTS) -> None:
         self._app = app
         self._clock = clock
-        self._requests = Shares(requests)
+        self._requests = Waiting(clock, requests)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or refuse it with 503."""
         sender = sender_in(scope)
-        if not self._requests.take(sender):
-            await send_problem(Problem(503, "too many requests at once", headers=RETRY_SOON), send)
+        if not self._requests.enter(sender):
+            turn = self._requests.turn()
+            await send_problem(Problem(503, "too many requests at once", headers=turn), send)
             return
         answer = _StartedAnswer(send)
         try:
@@ -52,7 +55,7 @@ class InFlight:
             if not answer.is_started:  # else uvicorn closes the connection, as the end is missing
                 await send_problem(_TOO_SLOW, send)
         finally:
-            self._requests.give_back(sender)
+            self._requests.leave(sender)
 
 
 class _StartedAnswer:
@@ -71,8 +74,13 @@ class Admission:
     """Bounds on the reports under way: a few for each node, and so many bytes in all."""
 
     def __init__(
-        self, *, node_reports: int = _NODE_REPORTS, total_bytes: int = _TOTAL_BYTES
+        self,
+        clock: Clock,
+        *,
+        node_reports: int = _NODE_REPORTS,
+        total_bytes: int = _TOTAL_BYTES,
     ) -> None:
+        self._turns = Turns(clock)
         self._node_reports = node_reports
         self._reports = Counter[str]()
         self._free_bytes = total_bytes
@@ -90,11 +98,13 @@ class Admission:
             self._reports[node_id] -= 1
             if not self._reports[node_id]:
                 del self._reports[node_id]
+            self._turns.answered(len(self._reports))
 
     def allocate(self, size: int) -> None:
         """Give out bytes. Raises `Problem` 503 if fewer are free."""
         if size > self._free_bytes:
-            raise Problem(503, "too much is being taken in at once", headers=RETRY_SOON)
+            turn = self._turns.give(len(self._reports))
+            raise Problem(503, "too much is being taken in at once", headers=turn)
         self._free_bytes -= size
 
 

@@ -21,8 +21,13 @@ class Shares:
     """
 
     def __init__(self, total: int) -> None:
-        self._free = total
+        self._total = self._free = total
         self._taken = Counter[str]()
+
+    def resize(self, total: int) -> None:
+        """Have so many places in all; those that are taken too many are given back in time."""
+        self._free += total - self._total
+        self._total = total
 
     def take(self, sender: str | None, places: int = 1) -> bool:
         """Take ``places`` for the sender, or none and return False.

@@ -11,15 +11,16 @@ from msgspec.structs import replace
 from plexd.metrics.testing import system_point
 from plexd_server.mesh.live import LiveMesh, Roster
 from plexd_server.mesh.moment import Moment
-from plexd_server.mesh.overview import FleetNode, finished, fleet
 from plexd_server.registry import Node
 from plexd_server.store import DuckDBStore, Report, StoredPoint
+from support.answers import fleet_at
 from support.readings import reading
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from plexd.api import MetricPoint
+    from plexd_server.mesh.fleet import FleetNode
     from plexd_server.mesh.links import View
 
 START = datetime(2026, 2, 12, 10, 30, tzinfo=UTC)
@@ -68,8 +69,7 @@ class Scene:
             pass
 
     def node(self, seconds: float) -> FleetNode:
-        now = self.moment(seconds)
-        (found,) = finished(fleet(self.live, self.live.snapshot(now), now)).nodes
+        (found,) = fleet_at(self.live, self.moment(seconds)).nodes
         return found
 
     def view(self, seconds: float) -> View:

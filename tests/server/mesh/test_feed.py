@@ -14,15 +14,16 @@ from plexd.metrics.testing import ManualClock, system_point
 from plexd_server.errors import RegistryUnavailable, StoreError
 from plexd_server.mesh import LiveMesh, ObservedStore, feeding
 from plexd_server.mesh.moment import Moment
-from plexd_server.mesh.overview import FleetAnswer, finished, fleet
 from plexd_server.registry import Node, Registry
 from plexd_server.store import Ledger, Loss, Report, Series, StoredPoint, Written
+from support.answers import fleet_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from plexd_server.mesh.feed import NodeLister
+    from plexd_server.mesh.fleet import FleetAnswer
     from plexd_server.store import SeriesQuery
 
 NOW = datetime(2026, 2, 12, 10, 30, tzinfo=UTC)
@@ -150,8 +151,7 @@ def alerts_of(live: LiveMesh) -> list[str]:
 
 
 def fleet_of(live: LiveMesh) -> FleetAnswer:
-    now = Moment(NOW.timestamp(), 0.0)
-    return finished(fleet(live, live.snapshot(now), now))
+    return fleet_at(live, Moment(NOW.timestamp(), 0.0))
 
 
 async def test_a_node_whose_first_report_is_refused_has_its_alert(registry: Registry) -> None:
@@ -254,6 +254,17 @@ async def test_a_node_is_on_the_roster_once_its_first_report_is_answered() -> No
         await observed_store.write(Report("n2", [system_point(NOW)], NOW))
 
         assert [node.node_id for node in live.roster.nodes] == ["n1", "n2"]
+
+
+async def test_a_roster_that_is_the_same_is_not_used_again() -> None:
+    """It may be long, and to look at each node of it would hold the loop."""
+    observed_store, live = observed(ScriptedStore([]))
+    await observed_store.update_roster()
+    first, snapshot = live.roster, live.snapshot(live.now())
+    await observed_store.update_roster()
+
+    assert live.roster is first
+    assert live.snapshot(live.now()) is snapshot
 
 
 async def test_a_node_is_forgotten_once_however_many_update_the_roster() -> None:

@@ -15,11 +15,12 @@ from plexd.api import Receipt
 from plexd.clock import SystemClock
 from plexd.metrics.testing import system_point
 from plexd_server.mesh.feed import ObservedStore, feeding
+from plexd_server.mesh.fleet import fleet
 from plexd_server.mesh.judge import Readings, judge
 from plexd_server.mesh.live import LiveMesh, Roster
 from plexd_server.mesh.moment import Moment
 from plexd_server.mesh.node import NodeRow
-from plexd_server.mesh.overview import finished, fleet, mesh, peers
+from plexd_server.mesh.overview import finished, mesh, peers
 from plexd_server.registry import Node
 from plexd_server.store import Ledger, Report, Series, StoredPoint, Written
 from support.callbacks import MOST_SECONDS, longest_callback

@@ -14,20 +14,22 @@ from plexd_server.mesh.overview import (
     MeshAnswer,
     PeersAnswer,
     finished,
-    fleet,
     mesh,
     peers,
 )
 from plexd_server.registry import Node
 from plexd_server.store import Loss, Report, StoredPoint
+from support.answers import fleet_at
 from support.readings import latency, reading, tunnel
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from plexd.api import MetricPoint
+    from plexd_server.mesh.alerts import Alert
+    from plexd_server.mesh.fleet import FleetAnswer
     from plexd_server.mesh.links import View
-    from plexd_server.mesh.overview import FleetAnswer
+    from plexd_server.mesh.live import LiveNode
 
 T = TypeVar("T")
 
@@ -67,8 +69,11 @@ def fleet_of(
     live: LiveMesh, now: datetime, *nodes: Node | str, server_ahead: float = 0.0
 ) -> FleetAnswer:
     live.update_roster(roster_of(*nodes))
-    then = moment(now, server_ahead)
-    return finished(fleet(live, live.snapshot(then), then))
+    return fleet_at(live, moment(now, server_ahead))
+
+
+def alerts_of(node: LiveNode, now: datetime) -> list[Alert]:
+    return list(node_alerts(node, node.presence(moment(now)), moment(now)))
 
 
 def report(
@@ -236,7 +241,7 @@ def test_a_clock_that_is_off_is_noticed_and_does_not_age_the_readings(ahead: flo
     now = at(250)
 
     found = view(live, now)
-    (alert,) = node_alerts(live.nodes["n1"], moment(now))
+    (alert,) = alerts_of(live.nodes["n1"], now)
 
     assert found.state == "up"
     assert now - timedelta(seconds=60) < found.measured_at <= now
@@ -250,7 +255,8 @@ def test_a_clock_that_was_ahead_and_is_set_right_hides_nothing() -> None:
 
     assert view(live, at(62)).rx_bytes == 5
     assert live.nodes["n1"].row.offset == 0.0
-    assert live.nodes["n1"].row.system == (at(60).timestamp(), system_point(at(60)).data)
+    row = live.nodes["n1"].row
+    assert (row.system_at, row.system) == (at(60).timestamp(), system_point(at(60)).data)
 
 
 def test_peers_without_room_are_left_out_and_counted_in_a_flood_too() -> None:
@@ -420,8 +426,8 @@ def test_a_node_owes_no_report_for_the_time_the_server_was_not_running() -> None
     recall(live, "n1", [point], at(600))
 
     node = live.nodes["n1"]
-    assert [list(node_alerts(node, moment(at(s)))) for s in (601, 749)] == [[], []]
-    (late,) = node_alerts(node, moment(at(751)))
+    assert [alerts_of(node, at(s)) for s in (601, 749)] == [[], []]
+    (late,) = alerts_of(node, at(751))
     assert late.text == "no report for 13 min"
 
 
@@ -523,7 +529,9 @@ def test_a_snapshot_built_in_steps_is_used_until_it_is_old() -> None:
 
     assert len(list(live.building(moment(at(1))))) > 0
     assert list(live.building(moment(at(1)))) == []
-    assert live.snapshot(moment(at(1))).links_of["n2"] == live.snapshot(moment(at(1))).links
+    assert [peers_of(live, at(1), name).links for name in ("n1", "n2", "n3")] == [
+        mesh_of(live, at(1), "n1").links, peers_of(live, at(1), "n1").links, [],
+    ]  # fmt: skip
 
 
 def test_a_report_makes_a_node_known_though_the_snapshot_is_still_fresh() -> None:
@@ -588,3 +596,17 @@ def test_the_losses_of_the_last_day_are_an_alert_with_their_reason() -> None:
     assert texts(live, at(1), "n1") == ["1,200 points lost within 24 h: on the node"]
     report(live, "n1", [system_point(at(90_000))])
     assert texts(live, at(90_001), "n1") == []
+
+
+def test_what_arrives_while_a_snapshot_is_built_is_read_for_the_next() -> None:
+    """Else all of it would be read in one step at the end."""
+    live = LiveMesh()
+    report(live, "n1", [p for n in range(500) for p in reading(f"p{n}", at(0))])
+    live.drain()
+    building = live.building(moment(at(1)))
+    next(building)
+    report(live, "n2", reading("n1", at(1)))
+
+    snapshot = finished(building)
+
+    assert (len(snapshot.links), live.waiting) == (500, 2)

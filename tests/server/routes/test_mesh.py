@@ -6,7 +6,7 @@ import asyncio
 import base64
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import aiohttp
 import msgspec
@@ -14,13 +14,15 @@ import pytest
 
 from plexd.api import MetricBatch
 from plexd.clock import SystemClock
-from plexd.metrics.testing import system_point
+from plexd.metrics.testing import ManualClock, system_point
 from plexd_server.app import build_app
 from plexd_server.auth import OperatorKey
 from plexd_server.mesh import LiveMesh
-from plexd_server.registry import Registry
-from plexd_server.store import Report
+from plexd_server.mesh.live import Roster
+from plexd_server.registry import Node, Registry
+from plexd_server.store import NodeSummary, Report, StoredPoint
 from server.running import Client, create_node, served
+from support.callbacks import MOST_SECONDS, longest_callback
 from support.readings import reading, tunnel
 
 if TYPE_CHECKING:
@@ -244,3 +246,127 @@ async def test_an_answer_changes_nothing_in_the_live_mesh(registry: Registry) ->
         assert msgspec.json.decode(await ask(app, path))
 
     assert (live.roster, live.nodes) == before
+
+
+class Asked(NamedTuple):
+    """An application on a clock of its own, and its live mesh."""
+
+    app: Any
+    live: LiveMesh
+    clock: ManualClock
+
+    def report(self, peers: int) -> None:
+        now = self.clock.now()
+        points = [point for number in range(peers) for point in reading(f"p{number}", now)]
+        self.live.observe(Report("n1", [system_point(now), *points], now))
+
+    async def moments(self, path: str, times: int) -> list[str]:
+        """Ask so many times at once, and return the moments that the answers are of."""
+        answers = await asyncio.gather(*(ask(self.app, path) for _ in range(times)))
+        return [msgspec.json.decode(answer)["now"] for answer in answers]
+
+
+@pytest.fixture
+def asked(registry: Registry) -> Asked:
+    clock = ManualClock(NOW)
+    live = LiveMesh(clock=clock)
+    live.update_roster(Roster.of(registry.nodes()))
+    store: Any = None  # these routes do not read it
+    app = build_app(store, live, registry, OperatorKey.of(OPERATOR), port=1, clock=clock)
+    return Asked(app, live, clock)
+
+
+async def test_a_large_answer_is_made_once_for_all_who_ask_within_a_second(asked: Asked) -> None:
+    asked.report(peers=300)
+    first = set(await asked.moments("/v1/mesh", 30))
+    await asked.clock.advance(0.5)
+    within = set(await asked.moments("/v1/mesh", 30))
+    await asked.clock.advance(0.5)
+    after = set(await asked.moments("/v1/mesh", 30))
+
+    assert first == within
+    assert (len(first), len(after)) == (1, 1)
+    assert first < first | after
+
+
+async def test_a_small_answer_is_never_old(asked: Asked) -> None:
+    (before,) = json_nodes(await ask(asked.app, "/v1/fleet"))
+    asked.report(peers=3)
+    (after,) = json_nodes(await ask(asked.app, "/v1/fleet"))
+
+    assert (before["status"], after["status"]) == ("waiting", "up")
+
+
+def json_nodes(answer: bytes) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = msgspec.json.decode(answer)["nodes"]
+    return found
+
+
+class HurryingClock(SystemClock):
+    """A clock on which as much time passes as a test wants; nothing sleeps longer by it."""
+
+    ahead = 0.0
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self.ahead
+
+
+class LargeRegistry:
+    """Lists nodes that nobody registered."""
+
+    def __init__(self, nodes: list[Node]) -> None:
+        self._nodes = nodes
+
+    def nodes(self) -> list[Node]:
+        return self._nodes
+
+
+class LargeStore:
+    """Has one point of each node."""
+
+    def __init__(self, nodes: list[Node]) -> None:
+        self._found = [
+            NodeSummary(
+                node_id=node.node_id,
+                received_at=NOW,
+                system=StoredPoint(
+                    timestamp=NOW,
+                    received_at=NOW,
+                    group="system",
+                    peer_id="",
+                    data=system_point(NOW).data,
+                ),
+            )
+            for node in nodes
+        ]
+
+    async def fleet(self) -> list[NodeSummary]:
+        return self._found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", ["/v1/fleet", "/v1/mesh", "/v1/nodes"])
+async def test_no_answer_about_five_thousand_nodes_holds_the_loop(path: str) -> None:
+    nodes = [Node(f"n{number:05}", "10.0.0.1", NOW) for number in range(5000)]
+    clock = HurryingClock()
+    live = LiveMesh(max_waiting=1_000_000, clock=clock)
+    live.update_roster(Roster.of(nodes))
+    for number, node in enumerate(nodes):
+        peers = [nodes[(number + step) % len(nodes)].node_id for step in (1, 2)]
+        points = [point for peer in peers for point in reading(peer, NOW)]
+        live.observe(Report(node.node_id, [system_point(NOW), *points], NOW))
+    live.drain()
+    registry: Any = LargeRegistry(nodes)
+    store: Any = LargeStore(nodes)
+    operator = OperatorKey.of(OPERATOR)
+    app = build_app(store, live, registry, operator, port=1, clock=clock)
+    answers: list[bytes] = []
+
+    async def ask_once() -> None:
+        clock.ahead += 10.0
+        answers.append(await ask(app, path))
+
+    longest = await longest_callback(ask_once)
+
+    assert len(json_nodes(answers[-1])) == 5000
+    assert longest < MOST_SECONDS

@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from plexd.api import MetricBatch
+from plexd.metrics.testing import ManualClock
 from plexd_server.routes.reports import MAX_POINTS
 from plexd_server.web.body import MAX_COMPRESSED_BYTES, MAX_DECOMPRESSED_BYTES
 from plexd_server.web.limits import Admission
@@ -243,7 +244,7 @@ async def test_a_node_with_too_many_reports_under_way_is_429_and_others_are_not(
 
 
 def test_bodies_share_one_budget_of_bytes() -> None:
-    admission = Admission(total_bytes=10)
+    admission = Admission(ManualClock(), total_bytes=10)
     with admission.admit("n1") as first:
         first.reserve(6)
         first.fill(6)  # in what was reserved

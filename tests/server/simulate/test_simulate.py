@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from plexd.api import MetricBatch, check_points, decode_batch
 from plexd_server.mesh.live import LiveMesh, Roster
 from plexd_server.mesh.moment import Moment
-from plexd_server.mesh.overview import finished, fleet
 from plexd_server.registry import Node
 from plexd_server.simulate.readings import read_node
 from plexd_server.simulate.world import World
 from plexd_server.store import Report
 from server.running import Client, command, create_node, served
+from support.answers import fleet_at
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -91,7 +91,7 @@ def test_a_silent_node_is_silent_as_soon_as_its_past_was_reported() -> None:
         told = [at for at in past if not WORLD.is_silent(node, at)]
         points = [point for at in told for point in read_node(WORLD, node, NAMES, START, at)]
         live.observe(Report(NAMES[node], points, START), now)
-    answer = finished(fleet(live, live.snapshot(now), now))
+    answer = fleet_at(live, now)
 
     silent = [node.node_id for node in answer.nodes if node.status == "silent"]
     assert silent == ["sim-denver"]

@@ -1,0 +1,22 @@
+"""Answers about the live mesh as a client reads them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from plexd_server.mesh.fleet import FleetAnswer, fleet
+from plexd_server.mesh.overview import encoding, finished
+
+if TYPE_CHECKING:
+    from plexd_server.mesh import LiveMesh
+    from plexd_server.mesh.moment import Moment
+
+__all__ = ["fleet_at"]
+
+
+def fleet_at(live: LiveMesh, now: Moment) -> FleetAnswer:
+    """Return all nodes and alerts as they are at a moment."""
+    answer = finished(fleet(live, live.snapshot(now), now))
+    return msgspec.json.decode(b"".join(finished(encoding(answer))), type=FleetAnswer)
