@@ -1,7 +1,6 @@
 """Run every benchmark, or those named on the command line.
 
-``callbacks`` (five minutes), ``history`` (twenty) and ``stores`` (an hour) run only if they are
-named.
+``history`` (twenty minutes) and ``stores`` (an hour) run only if they are named.
 """
 
 from __future__ import annotations
@@ -22,6 +21,7 @@ NAMES = (
     "mesh",
     "storm",
     "slow",
+    "callbacks",
 )
 
 
