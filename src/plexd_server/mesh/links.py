@@ -107,7 +107,8 @@ def joining(
         yield None
     for some in _steps(merge(*ordered)):
         for ends in some:
-            pair, link = pairs[ends], known.get(_BETWEEN.join(ends))
+            # Taken out, or all pairs would be given back in one step.
+            pair, link = pairs.pop(ends), known.get(_BETWEEN.join(ends))
             if link is None or link.a_to_b is not pair.a_to_b or link.b_to_a is not pair.b_to_a:
                 link = _link(*ends, pair.a_to_b, pair.b_to_a)
             yield link

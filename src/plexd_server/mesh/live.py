@@ -258,7 +258,12 @@ class LiveMesh:
             else:
                 self._add(snapshot, link)
                 links[link.id] = link
+        # What only the last one had is given back in steps, as all of it takes a while.
+        given_back = _parts_of(self._snapshot)
         self._snapshot, self._links = snapshot, links
+        while given_back:
+            del given_back[-_AT_ONCE:]
+            yield
         return snapshot
 
     def _view(self, snapshot: MeshSnapshot) -> Iterator[None]:
@@ -332,3 +337,8 @@ class LiveMesh:
         if node is None:
             node = self.nodes[node_id] = LiveNode(NodeRow(node_id=node_id))
         return node
+
+
+def _parts_of(snapshot: MeshSnapshot | None) -> list[object]:
+    """Return what is many in a snapshot."""
+    return [] if snapshot is None else [*snapshot.links, *snapshot.views.values()]
