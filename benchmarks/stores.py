@@ -29,6 +29,7 @@ import duckdb
 from benchmarks.history import POINTS, write_points
 from benchmarks.measure import table
 from plexd_server.store.duckdb import queries, schema
+from plexd_server.store.payloads import PAYLOADS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -73,7 +74,7 @@ def copy(source: duckdb.DuckDBPyConnection, path: Path) -> None:
     with closing(_open(draft)) as target:
         target.execute("CREATE TABLE names(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE)")
         names: dict[str, int] = {}
-        for group in schema.PAYLOADS:
+        for group in PAYLOADS:
             target.execute(_create(group))
         for group, rows in _chunks(source):
             began = time.process_time()
@@ -116,7 +117,7 @@ def _is_time(column: str) -> bool:
 
 
 def _chunks(source: duckdb.DuckDBPyConnection) -> Iterator[tuple[str, list[Row]]]:
-    for group in schema.PAYLOADS:
+    for group in PAYLOADS:
         read = (f"epoch_us({c})" if _is_time(c) else c for c in _columns(group))
         found = source.execute(f"SELECT {', '.join(read)} FROM points_{group}")  # noqa: S608 -- our own names
         while rows := found.fetchmany(_CHUNK_ROWS):
@@ -180,7 +181,7 @@ def _number(name: str) -> str:
 
 def _latest(node: str, until: datetime) -> tuple[list[Statement], list[Statement]]:
     since = until - _PEER_TIME
-    groups = schema.PAYLOADS
+    groups = PAYLOADS
     duck = [Statement(queries.latest_query(g), (node, since.replace(tzinfo=None))) for g in groups]
     lite = []
     for group in groups:

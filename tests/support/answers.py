@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from plexd.steps import finish
 from plexd_server.mesh.fleet import FleetAnswer, fleet
-from plexd_server.mesh.overview import encoding, finished
+from plexd_server.mesh.overview import encoding
 
 if TYPE_CHECKING:
     from plexd_server.mesh import LiveMesh
@@ -18,5 +19,5 @@ __all__ = ["fleet_at"]
 
 def fleet_at(live: LiveMesh, now: Moment) -> FleetAnswer:
     """Return all nodes and alerts as they are at a moment."""
-    answer = finished(fleet(live, live.snapshot(now), now))
-    return msgspec.json.decode(b"".join(finished(encoding(answer))), type=FleetAnswer)
+    answer = finish(fleet(live, live.snapshot(now), now))
+    return msgspec.json.decode(b"".join(finish(encoding(answer))), type=FleetAnswer)

@@ -16,10 +16,11 @@ from typing import Annotated, Self, overload
 import msgspec
 from msgspec import Meta, Struct
 
-from plexd.api.decoding import decode_points, decoding_points, finish
+from plexd.api.decoding import decode_points, decoding_points
 from plexd.api.errors import DecodeError, EncodeError
 from plexd.api.points import NOT_POINTS, are_plain, check_points, in_utc
 from plexd.api.wire import MetricPoint
+from plexd.steps import finish
 
 _ENCODER = msgspec.json.Encoder()
 _MAX_PLACE = 2**63 - 1

@@ -27,12 +27,12 @@ from plexd.api.wire import (
     Time,
     TunnelStats,
 )
+from plexd.steps import finish
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator, Sequence
 
 S = TypeVar("S")
-T = TypeVar("T")
 
 _AT_ONCE = 500  # points that are looked at in one step
 _LARGE_BYTES = 256 * 1024  # of JSON; read at once, this is a millisecond
@@ -87,16 +87,6 @@ def decode_points(body: bytes) -> tuple[list[MetricPoint], int]:
     Raises `DecodeError` as `decode_batch`.
     """
     return finish(decoding_points(body))
-
-
-def finish(steps: Generator[None, None, T]) -> T:
-    """Take all steps at once, and return the result."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            result: T = end.value
-            return result
 
 
 def decoding_points(body: bytes) -> Generator[None, None, tuple[list[MetricPoint], int]]:

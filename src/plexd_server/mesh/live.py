@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Self
 from msgspec import Struct, field
 
 from plexd.clock import Clock, SystemClock
+from plexd.steps import finish
 from plexd_server.mesh.alerts import is_bad
 from plexd_server.mesh.judge import MOST_FOREIGN, Readings, judge, remember_cpu
 from plexd_server.mesh.links import Link, View, joining
 from plexd_server.mesh.moment import Moment
 from plexd_server.mesh.node import NodeRow
-from plexd_server.mesh.overview import finished
 from plexd_server.mesh.peer import FAR_PAST
 from plexd_server.mesh.status import Presence, Status, presence, status
 from plexd_server.mesh.views import Views
@@ -215,7 +215,7 @@ class LiveMesh:
             node = self._node(unread.node_id)
             self._judge(node, self._readings(unread.points, unread.moment))
 
-    def settling(self) -> Iterator[None]:
+    def settling(self) -> Generator[None, None, None]:
         """Read all queued points, in steps of some milliseconds."""
         while self._queue:
             self.drain(POINTS_AT_ONCE)
@@ -238,7 +238,7 @@ class LiveMesh:
 
     def snapshot(self, moment: Moment) -> MeshSnapshot:
         """Return all views and links: the same for a second, or longer if the mesh is large."""
-        return finished(self.building(moment))
+        return finish(self.building(moment))
 
     def building(self, moment: Moment) -> Generator[None, None, MeshSnapshot]:
         """Build the snapshot in steps of some milliseconds, and return it.

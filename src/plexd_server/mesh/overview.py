@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence  # noqa: TC003 -- msgspec reads the annotations
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from msgspec import Raw, Struct, json
 from msgspec.structs import astuple
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from plexd_server.mesh.moment import Moment
     from plexd_server.registry import Node
 
-T = TypeVar("T")
 
 SIMULATED: Final = "sim-"
 _MOST_LINKS: Final = 20_000
@@ -52,15 +51,6 @@ def encoding(answer: Struct) -> Generator[None, None, list[bytes]]:
         pieces.append(b"]" if parts else b"[]")
     pieces.append(b"}")
     return pieces
-
-
-def finished(steps: Generator[None, None, T]) -> T:
-    """Return the answer, all steps made at once."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return cast("T", end.value)
 
 
 class MeshNode(Struct, frozen=True, kw_only=True):

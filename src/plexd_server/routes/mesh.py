@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 from isal import isal_zlib
 from litestar import MediaType, Request, Response, get
 
+from plexd.steps import in_steps
 from plexd_server.mesh.fleet import FleetAnswer, fleet
 from plexd_server.mesh.overview import MeshAnswer, PeersAnswer, encoding, mesh, peers
 from plexd_server.routes.openapi import CALLERS, NO_STORE, OPERATOR, READER, described
-from plexd_server.routes.steps import in_steps
 from plexd_server.web.negotiation import accepts_gzip
 
 if TYPE_CHECKING:

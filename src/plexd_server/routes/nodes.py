@@ -11,12 +11,12 @@ import msgspec
 from litestar import MediaType, Request, Response, get
 from msgspec.structs import astuple, replace
 
+from plexd.steps import in_steps
 from plexd_server.mesh.overview import encoding
 from plexd_server.mesh.status import Status  # noqa: TC001 -- msgspec reads the annotations
 from plexd_server.routes.openapi import CALLERS, NO_STORE, OPERATOR, READER, described, operation
 from plexd_server.routes.point_schemas import AnyPoint  # noqa: TC001 -- the same
 from plexd_server.routes.series_query import SERIES_PARAMETERS, parse_series_query
-from plexd_server.routes.steps import in_steps
 from plexd_server.store import Branch, Gap, Loss  # noqa: TC001 -- msgspec reads the annotations
 
 if TYPE_CHECKING:
@@ -124,17 +124,13 @@ def node_routes(
 ) -> list[HTTPRouteHandler]:
     """Make the routes that read nodes and their points."""
 
-    async def settle() -> None:
-        for _ in live.settling():
-            await clock.sleep(0)
-
     @get(
         "/v1/nodes",
         **described("nodes", "All nodes", *CALLERS, security=OPERATOR, answers={200: NodesAnswer}),
     )
     async def list_nodes(request: Request[Any, Any, Any]) -> Response[bytes]:
         await gate.require_operator(request)
-        await settle()
+        await in_steps(live.settling(), clock)
         nodes = await asyncio.to_thread(registry.nodes)
         listing = _listing(live, nodes, await store.fleet(), clock.now())
         pieces = await in_steps(encoding(await in_steps(listing, clock)), clock)
@@ -151,7 +147,7 @@ def node_routes(
         node = await asyncio.to_thread(registry.node, node_id)
         revoked_at = None if node is None else node.revoked_at
         points = await store.latest(node_id)
-        await settle()
+        await in_steps(live.settling(), clock)
         newest = max(points, key=lambda point: point.timestamp, default=None)
         seen = _presence(live, node_id, None if newest is None else newest.received_at)
         return LatestAnswer(

@@ -35,11 +35,11 @@ from plexd.api import (
     decoding_batch,
 )
 from plexd.log_once import LogOnce
+from plexd.steps import in_steps
 from plexd_server.errors import StoreError
 from plexd_server.routes.horizon import Horizon
 from plexd_server.routes.openapi import CALLERS, INGEST, NODE, UPLOADS, described, operation
 from plexd_server.routes.point_schemas import ReportedPoint
-from plexd_server.routes.steps import in_steps
 from plexd_server.store import Report, Store
 from plexd_server.web.body import read_body
 from plexd_server.web.limits import Admission

@@ -10,11 +10,12 @@ import pytest
 from msgspec.structs import replace
 
 from plexd.metrics.testing import system_point
+from plexd.steps import finish
 from plexd_server.mesh import LiveMesh
 from plexd_server.mesh.fleet import fleet
 from plexd_server.mesh.live import Roster
 from plexd_server.mesh.moment import Moment
-from plexd_server.mesh.overview import encoding, finished, mesh, peers
+from plexd_server.mesh.overview import encoding, mesh, peers
 from plexd_server.registry import Node
 from plexd_server.store import Loss, Report
 from support.answers import fleet_at
@@ -164,5 +165,5 @@ def test_an_answer_in_pieces_is_what_it_is_in_one(live: LiveMesh) -> None:
             mesh(live, snapshot, now),
             peers(live, "n1", snapshot, now),
         ):
-            answer = finished(steps)
-            assert b"".join(finished(encoding(answer))) == msgspec.json.encode(answer)
+            answer = finish(steps)
+            assert b"".join(finish(encoding(answer))) == msgspec.json.encode(answer)

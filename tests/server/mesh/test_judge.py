@@ -14,13 +14,14 @@ from hypothesis import strategies as st
 from plexd.api import Receipt
 from plexd.clock import SystemClock
 from plexd.metrics.testing import system_point
+from plexd.steps import finish
 from plexd_server.mesh.feed import ObservedStore, feeding
 from plexd_server.mesh.fleet import fleet
 from plexd_server.mesh.judge import Readings, judge
 from plexd_server.mesh.live import LiveMesh, Roster
 from plexd_server.mesh.moment import Moment
 from plexd_server.mesh.node import NodeRow
-from plexd_server.mesh.overview import finished, mesh, peers
+from plexd_server.mesh.overview import mesh, peers
 from plexd_server.registry import Node
 from plexd_server.store import Ledger, Report, Series, StoredPoint, Written
 from support.callbacks import MOST_SECONDS, longest_callback
@@ -223,7 +224,7 @@ def test_a_large_mesh_is_listed_within_its_bounds() -> None:
         strangers = [tunnel(f"x{number}-{other}", at(0), handshake_age=None) for other in range(20)]
         live.observe(Report(f"n{number}", strangers + links, at(0)), moment(0))
     snapshot = live.snapshot(moment(1))
-    answer = finished(mesh(live, snapshot, moment(1), most_bytes=200_000))
+    answer = finish(mesh(live, snapshot, moment(1), most_bytes=200_000))
     body = msgspec.json.encode(answer)
     found = msgspec.json.decode(body)
 

@@ -7,13 +7,13 @@ import msgspec
 import pytest
 
 from plexd.metrics.testing import system_point
+from plexd.steps import finish
 from plexd_server.mesh.alerts import link_alerts, node_alerts
 from plexd_server.mesh.live import LiveMesh, Roster
 from plexd_server.mesh.moment import Moment
 from plexd_server.mesh.overview import (
     MeshAnswer,
     PeersAnswer,
-    finished,
     mesh,
     peers,
 )
@@ -53,12 +53,12 @@ def moment(now: datetime, server_ahead: float = 0.0) -> Moment:
 def mesh_of(live: LiveMesh, now: datetime, *nodes: Node | str, **bound: int) -> MeshAnswer:
     live.update_roster(roster_of(*nodes))
     answer = mesh(live, live.snapshot(moment(now)), moment(now), **bound)
-    return decoded(finished(answer), MeshAnswer)
+    return decoded(finish(answer), MeshAnswer)
 
 
 def peers_of(live: LiveMesh, now: datetime, node: str) -> PeersAnswer:
     answer = peers(live, node, live.snapshot(moment(now)), moment(now))
-    return decoded(finished(answer), PeersAnswer)
+    return decoded(finish(answer), PeersAnswer)
 
 
 def decoded(answer: msgspec.Struct, kind: type[T]) -> T:
@@ -607,6 +607,6 @@ def test_what_arrives_while_a_snapshot_is_built_is_read_for_the_next() -> None:
     next(building)
     report(live, "n2", reading("n1", at(1)))
 
-    snapshot = finished(building)
+    snapshot = finish(building)
 
     assert (len(snapshot.links), live.waiting) == (500, 2)

@@ -13,6 +13,7 @@ import msgspec
 
 from plexd.api import decode_batch
 from plexd_server.store.duckdb import schema
+from plexd_server.store.payloads import PAYLOADS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -58,7 +59,7 @@ def _plain(group: str) -> type[msgspec.Struct]:
     )
 
 
-_GROUP_OF: Final = {_plain(group): group for group in schema.PAYLOADS}
+_GROUP_OF: Final = {_plain(group): group for group in PAYLOADS}
 _UNION: Any = None
 for _kind in _GROUP_OF:
     _UNION = _kind if _UNION is None else _UNION | _kind
@@ -86,7 +87,7 @@ def by_group(points: Sequence[Any]) -> Mapping[str, list[Any]]:
     for point in points:
         if group := _GROUP_OF.get(type(point)):
             groups[group].append(point)
-        elif point.group in schema.PAYLOADS:
+        elif point.group in PAYLOADS:
             groups[point.group].append(point)
         else:
             groups[schema.OTHER].append(_other(point))

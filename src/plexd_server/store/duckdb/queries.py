@@ -12,7 +12,6 @@ import msgspec
 from plexd.api import GROUP_SYSTEM
 from plexd_server.store.duckdb.schema import (
     OTHER,
-    PAYLOADS,
     TABLES,
     data_fields,
     has_peers,
@@ -20,6 +19,7 @@ from plexd_server.store.duckdb.schema import (
 )
 from plexd_server.store.embedded.mark_cache import EPOCHS_IN_MEMORY, KnownMarks, LastReport
 from plexd_server.store.marks import LOSSES_IN_LEDGER, Mark
+from plexd_server.store.payloads import PAYLOADS
 from plexd_server.store.port import Loss, NodeSummary, StoredPoint
 
 if TYPE_CHECKING:

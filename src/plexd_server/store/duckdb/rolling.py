@@ -40,6 +40,7 @@ from plexd_server.store.duckdb.rollups import (
 )
 from plexd_server.store.duckdb.runs import composed, of_readings
 from plexd_server.store.duckdb.transactions import transaction
+from plexd_server.store.payloads import PAYLOADS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
     from plexd_server.store.duckdb.columns import Column
     from plexd_server.store.duckdb.runs import Columns
 
-GROUPS: Final = tuple(schema.PAYLOADS)
+GROUPS: Final = tuple(PAYLOADS)
 MOST_ROWS: Final = 150_000  # of a piece
 # Of a node's five minutes; with more, which only a broken node sends, they have no rollup.
 MOST_OF_A_NODE: Final = 2_000_000

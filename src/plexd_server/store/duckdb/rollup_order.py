@@ -18,8 +18,8 @@ from plexd_server.store.duckdb.rollups import (
     rolled_fields,
     rollup_columns,
 )
-from plexd_server.store.duckdb.schema import PAYLOADS
 from plexd_server.store.duckdb.transactions import transaction
+from plexd_server.store.payloads import PAYLOADS
 
 if TYPE_CHECKING:
     import duckdb

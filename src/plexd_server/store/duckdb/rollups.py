@@ -30,7 +30,8 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from plexd_server.store.duckdb.schema import PAYLOADS, column_type, data_fields
+from plexd_server.store.duckdb.schema import column_type, data_fields
+from plexd_server.store.payloads import PAYLOADS
 from plexd_server.store.port import COUNTERS
 
 if TYPE_CHECKING:

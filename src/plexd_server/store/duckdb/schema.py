@@ -23,23 +23,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from plexd.api import (
-    GROUP_AGENT,
-    GROUP_LATENCY,
-    GROUP_SYSTEM,
-    GROUP_TUNNEL,
-    AgentStats,
-    LatencyResult,
-    SystemStats,
-    TunnelStats,
-)
 from plexd_server.store.marks import Mark
+from plexd_server.store.payloads import PAYLOADS
 from plexd_server.store.port import Loss
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    import msgspec
 
 SCHEMA_VERSION: Final = 2
 WITHOUT_ROLLUPS: Final = 1
@@ -48,12 +38,6 @@ LOSSES: Final = "losses"
 JOURNAL: Final = "journal"
 UNACCOUNTED: Final = "unaccounted"
 
-PAYLOADS: Final[dict[str, type[msgspec.Struct]]] = {
-    GROUP_SYSTEM: SystemStats,
-    GROUP_TUNNEL: TunnelStats,
-    GROUP_LATENCY: LatencyResult,
-    GROUP_AGENT: AgentStats,
-}
 OTHER: Final = "other"
 TABLES: Final = (*PAYLOADS, OTHER)
 OTHER_TYPES: Final = {"group": "VARCHAR", "peer_id": "VARCHAR", "data": "VARCHAR"}

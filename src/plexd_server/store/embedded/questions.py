@@ -21,19 +21,10 @@ from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar
 import msgspec
 from msgspec import Raw, Struct
 
-from plexd.api import (
-    GROUP_AGENT,
-    GROUP_LATENCY,
-    GROUP_SYSTEM,
-    GROUP_TUNNEL,
-    AgentStats,
-    LatencyResult,
-    SystemStats,
-    TunnelStats,
-)
 from plexd_server.errors import FilesReplaced, StartError, StoreBusy, StoreClosed, StoreError
 from plexd_server.store.embedded.mark_cache import KnownMarks, LastReport
 from plexd_server.store.marks import Mark
+from plexd_server.store.payloads import PAYLOADS
 from plexd_server.store.port import Loss, NodeSummary, Series, SeriesQuery, StoredPoint
 
 if TYPE_CHECKING:
@@ -44,12 +35,6 @@ T = TypeVar("T")
 NOTICE: Final = 0
 _HEAD: Final = struct.Struct("<IQ")
 _VALUE, _ERROR = b"\0", b"\1"
-_PAYLOADS: Final[dict[str, type[Struct]]] = {
-    GROUP_SYSTEM: SystemStats,
-    GROUP_TUNNEL: TunnelStats,
-    GROUP_LATENCY: LatencyResult,
-    GROUP_AGENT: AgentStats,
-}
 _ERRORS: Final[dict[str, type[Exception]]] = {
     kind.__name__: kind
     for kind in (StoreError, StoreBusy, StoreClosed, FilesReplaced, StartError, ValueError)
@@ -179,7 +164,7 @@ class _CrossingPoint(Struct, array_like=True):
         )
 
     def stored(self) -> StoredPoint:
-        kind = _PAYLOADS.get(self.group, bytes)
+        kind = PAYLOADS.get(self.group, bytes)
         data: Any = _decoder(kind).decode(self.data)
         return StoredPoint(
             timestamp=self.timestamp,

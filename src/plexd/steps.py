@@ -1,4 +1,4 @@
-"""Work in steps, between which the event loop does other things."""
+"""Work in steps, between which an event loop does other things."""
 
 from __future__ import annotations
 
@@ -10,6 +10,16 @@ if TYPE_CHECKING:
     from plexd.clock import Clock
 
 T = TypeVar("T")
+
+
+def finish(steps: Generator[None, None, T]) -> T:
+    """Take all steps at once, and return the result."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: T = end.value
+            return result
 
 
 async def in_steps(steps: Generator[None, None, T], clock: Clock) -> T:
