@@ -78,16 +78,17 @@ class MarkCache:
         self._turns: dict[str, tuple[int, str]] = {}
         self._others = {node_id: array("Q", found) for node_id, found in known.others.items()}
         self._leaving: deque[tuple[int, Key]] = deque()
-        self._left: dict[Key, Mark] = {}
+        self._left: dict[Key, tuple[int, Mark | None]] = {}  # what the tables do not have yet
         self.ordinal = 0
         for mark in known.latest:
             self.put(mark, 0)
 
     def get(self, node_id: str, epoch: str) -> Mark | None:
         """Return the committed mark, if there is one."""
-        mark = self._nodes.get(node_id, {}).get(epoch) or self._left.get((node_id, epoch))
+        mark = self._nodes.get(node_id, {}).get(epoch)
         if mark is None and self._is_shortened(node_id, epoch):
-            return self.stored.find(node_id, epoch)
+            left = self._left.get((node_id, epoch))
+            return self.stored.find(node_id, epoch) if left is None else left[1]
         return mark
 
     def count(self, node_id: str) -> int:
@@ -105,8 +106,11 @@ class MarkCache:
     def all_of_node(self, node_id: str) -> dict[str, Mark]:
         """Return all committed marks of a node, by epoch."""
         stored = {mark.epoch: mark for mark in self.stored.of_node(node_id)}
-        left = {epoch: mark for (node, epoch), mark in self._left.items() if node == node_id}
-        return stored | left | self._nodes.get(node_id, {})
+        for (node, epoch), (_, mark) in self._left.items():
+            if node == node_id:
+                stored.pop(epoch, None)
+                stored |= {epoch: mark} if mark else {}
+        return stored | self._nodes.get(node_id, {})
 
     def last_report(self, node_id: str) -> LastReport | None:
         """Return a node's last report; None if it never reported. May be called on any thread.
@@ -142,19 +146,24 @@ class MarkCache:
     def _shorten(self, mark: Mark, record: int) -> None:
         others = self._others.setdefault(mark.node_id, array("Q"))
         others.append(self._short(mark.epoch))
-        key = mark.node_id, mark.epoch
+        self._leave((mark.node_id, mark.epoch), mark, record)
+
+    def _leave(self, key: Key, mark: Mark | None, record: int) -> None:
         self._leaving.append((record, key))
-        self._left[key] = mark
+        self._left[key] = record, mark
 
     def settle(self, record: int) -> None:
-        """Drop the shortened marks that the tables have, with the records up to this one."""
+        """Drop what the tables have with the records up to this one; it may have left again."""
         while self._leaving and self._leaving[0][0] <= record:
-            self._left.pop(self._leaving.popleft()[1], None)
+            _, key = self._leaving.popleft()
+            if key in self._left and self._left[key][0] <= record:
+                del self._left[key]
 
-    def remove(self, node_id: str, epoch: str) -> None:
-        """Remove a mark that is not kept any more."""
+    def remove(self, node_id: str, epoch: str, record: int) -> None:
+        """Remove a mark that is not kept any more; the tables have it until this record."""
         if self._nodes.get(node_id, {}).pop(epoch, None) is None:
             self._forget(node_id, epoch)
+        self._leave((node_id, epoch), None, record)
 
     def _forget(self, node_id: str, epoch: str) -> None:
         self._left.pop((node_id, epoch), None)

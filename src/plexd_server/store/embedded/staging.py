@@ -70,7 +70,7 @@ class StagedReports:
         """Put the marks into the cache, once the reports are durable, up to this record."""
         for key, mark in self._marks.items():
             if mark is None:
-                self._cache.remove(*key)
+                self._cache.remove(*key, record)
             else:
                 self._cache.put(mark, record)
 

@@ -85,7 +85,7 @@ def test_marks_that_are_not_kept_are_new_again() -> None:
     tables = ScriptedTables()
     cache = filled(tables, EPOCHS_IN_MEMORY + 2)
     for number in (1, EPOCHS_IN_MEMORY + 2):  # a shortened one, and a whole one
-        cache.remove("n1", f"{number:032x}")
+        cache.remove("n1", f"{number:032x}", number)
         assert cache.get("n1", f"{number:032x}") is None
 
     assert cache.count("n1") == EPOCHS_IN_MEMORY
@@ -102,3 +102,35 @@ def test_a_start_knows_the_epochs_that_the_tables_shortened() -> None:
     assert cache.get("n1", f"{3:032x}") is None
     assert cache.ordinal == 2
     assert tables.asked == [old]
+
+
+def test_a_mark_that_left_twice_is_here_until_the_tables_have_the_second() -> None:
+    tables = ScriptedTables(mark(1))
+    cache = filled(tables, EPOCHS_IN_MEMORY + 1)  # the first one leaves with record 9
+    moved = mark(20, f"{1:032x}")
+    cache.put(moved, 10)
+    for number in range(21, 21 + EPOCHS_IN_MEMORY):
+        cache.put(mark(number), number)  # it leaves again with record 28
+
+    cache.settle(9)
+    assert cache.get("n1", f"{1:032x}") == moved
+    assert cache.all_of_node("n1")[f"{1:032x}"] == moved
+    cache.settle(28)
+    assert cache.get("n1", f"{1:032x}") == mark(1)  # of these tables, which never change
+
+
+def test_a_mark_that_was_removed_does_not_come_back_from_tables_that_are_behind() -> None:
+    tables = ScriptedTables(*map(mark, range(1, 10)))
+    cache = filled(tables, EPOCHS_IN_MEMORY + 1)
+    cache.settle(9)
+    for number in (1, 9):  # one that is shortened, and one that is whole
+        cache.remove("n1", f"{number:032x}", 10)
+
+    kept = {f"{number:032x}" for number in range(2, 9)}
+    assert set(cache.all_of_node("n1")) == kept
+    assert cache.get("n1", f"{1:032x}") is None
+    assert cache.count("n1") == len(kept)
+    for number in (1, 9):
+        del tables.marks[f"{number:032x}"]
+    cache.settle(10)
+    assert set(cache.all_of_node("n1")) == kept
